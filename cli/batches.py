@@ -1,0 +1,57 @@
+"""Commands that look at batches; none of them changes anything."""
+
+import click
+
+from cli.connection import open_database
+from cli.output import json_option, print_json, print_pairs, screen
+from cli.progress import counts, errors_of, find_batch, newest_batches, progress_of, standing, status_pairs
+from cli.watching import exit_code, watch_batch
+
+BATCH = click.argument("batch", metavar="BATCH")
+"""An id, a beginning that only one id has, or `last`."""
+
+
+@click.command()
+@BATCH
+@json_option
+def status(batch: str, as_json: bool) -> None:
+    """Show where a batch stands.
+
+    Edits by state, pictures, cost and errors. BATCH is an id, the beginning of one, or `last`.
+    """
+    engine = open_database()
+    batch_id = find_batch(engine, batch)
+    row, errors = progress_of(engine, batch_id), errors_of(engine, batch_id)
+    if as_json:
+        print_json({**row, "errors": errors})
+    else:
+        print_pairs(status_pairs(row, errors))
+
+
+@click.command()
+@BATCH
+@json_option
+def watch(batch: str, as_json: bool) -> int:
+    """Watch a batch until it is finished.
+
+    The exit code is 0 only if every edit is stored, else 1. BATCH is an id, the beginning of one, or `last`.
+    """
+    engine = open_database()
+    return exit_code(watch_batch(engine, find_batch(engine, batch), as_json=as_json))
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@json_option
+def batches(limit: int, as_json: bool) -> None:
+    """List the newest batches."""
+    rows = newest_batches(open_database(), limit)
+    for row in rows:
+        if as_json:
+            print_json(row)
+        else:
+            name = row["name"] or ""
+            screen.print(f"{row['batch_id']}  {standing(row):<42}{row['edits']:>8}  {counts(row)}  ", end="")
+            screen.print(name, markup=False, soft_wrap=True)
+    if not rows and not as_json:
+        print("There is no batch yet.")

@@ -1,0 +1,141 @@
+"""`darkroom demo`: a first look, in a minute, without a key, a network or anything installed.
+
+Starts a stack with the stand-in (or uses the one that runs in the home), has sample pictures edited, shows what
+the database knows about it, and leaves nothing running. It never works with the real provider: that costs money.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import click
+
+from cli.connection import open_database
+from cli.descendants import adopt_orphans
+from cli.embedded import free_port, is_free
+from cli.home import Home
+from cli.output import aside, json_option, print_json, print_pairs, screen
+from cli.pictures import draw_samples
+from cli.progress import Row, as_text
+from cli.settings import DeskSettings, adopt, attach, forget
+from cli.stack import EmulatorOptions, plan, running
+from cli.submit import hand_in
+from cli.up import EMULATOR_PORT, stop_signals
+from cli.watching import exit_code, wait_for_batch, watch_batch
+from models.errors import UserError
+from models.settings import load
+from worker.settings import WorkerSettings
+
+CONCURRENCY, LATENCY = 8, 1.0
+"""Of the stand-in: quick enough for a first look, slow enough to watch."""
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+PROMPTS = (
+    "Turn the scene into a watercolour on rough paper",
+    "Make it a winter morning with fresh snow",
+    "Repaint it as a woodblock print with three colours",
+    "Add warm lantern light and long shadows",
+    "Show the same place a hundred years from now",
+    "Make it a faded photograph from an old album",
+    "Turn everything into folded paper",
+)
+SIZES = ("landscape_16_9", "portrait_4_3", "square_hd", "landscape_4_3", "portrait_16_9")
+"""Prompts and sizes are each other's primes, so that their pairs repeat late."""
+
+
+@click.command()
+@click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Pictures to edit.")
+@click.option("--prompt", help="What to do with every picture.")
+@click.option("--edits", type=click.IntRange(1, 10_000), default=24, show_default=True)
+@json_option
+def demo(images: Path | None, prompt: str | None, edits: int, as_json: bool) -> int:
+    """See it work, without a key and at no cost.
+
+    Sample pictures go through the whole pipeline, with a stand-in for the provider: no AI.
+    """
+    with stop_signals(), demo_stack() as home:
+        engine = open_database()
+        manifest = write_manifest(home, images, prompt, edits)
+        with manifest.open("rb") as stream:
+            created = hand_in(engine, stream, manifest.parent, name="demo")
+        batch_id = str(created.batch_id)
+        row = wait_for_batch(engine, batch_id) if as_json else watch_batch(engine, batch_id, as_json=False)
+        engine.dispose()
+        pictures = Path(unquote(urlsplit(load(WorkerSettings).storage_url).path)) / batch_id
+        report(row, pictures, home, as_json=as_json)
+    return exit_code(row)
+
+
+@contextmanager
+def demo_stack() -> Iterator[Home]:
+    """A stack with the stand-in: the one that runs in the home, else one of our own, stopped at the end.
+
+    Raises:
+        UserError: the one that runs works with the real provider.
+    """
+    home = load(DeskSettings).home
+    if home.told():
+        attach()
+        if urlsplit(load(WorkerSettings).fal_queue_url).hostname != "127.0.0.1":
+            raise UserError(f"The stack in {home.folder} works with the real provider; the demo would cost money.")
+        yield home
+        return
+    forget("DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "FAL_KEY", "FAL_KEY_FILE")
+    settings = load(DeskSettings)
+    if not is_free(settings.bind_host, settings.receiver_port) and "receiver_port" not in settings.model_fields_set:
+        adopt({"RECEIVER_PORT": str(free_port())})
+        settings = load(DeskSettings)
+    port = EMULATOR_PORT if is_free("127.0.0.1", EMULATOR_PORT) else free_port()
+    home.create()
+    with home.held() as lock, aside.status("starting") as line:
+        adopt_orphans()
+        prepared = plan(settings, EmulatorOptions(port, CONCURRENCY, LATENCY))
+        with running(prepared, lock, line.update):
+            line.stop()
+            yield home
+            line.start()
+            line.update("stopping")
+
+
+def write_manifest(home: Home, images: Path | None, prompt: str | None, edits: int) -> Path:
+    """A manifest of so many edits of the given pictures, or of samples drawn for it.
+
+    Raises:
+        UserError: there is no picture.
+    """
+    folder = home.folder / "demo"
+    folder.mkdir(exist_ok=True)
+    if images is None:
+        pictures = draw_samples(folder)
+    else:
+        pictures = sorted(path.resolve() for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not pictures:
+        raise UserError(f"There is no picture in {images} ({', '.join(sorted(SUFFIXES))}).")
+    manifest = folder / "manifest.jsonl"
+    with manifest.open("w") as file:
+        for number in range(edits):
+            picture = pictures[number % len(pictures)]
+            edit = {
+                "custom_id": f"demo-{number + 1:03}",
+                "prompt": prompt or PROMPTS[number % len(PROMPTS)],
+                "image_urls": [str(picture)],
+                "image_size": SIZES[number % len(SIZES)],
+            }
+            file.write(json.dumps(edit) + "\n")
+    return manifest
+
+
+def report(row: Row, pictures: Path, home: Home, *, as_json: bool) -> None:
+    """Show what the database knows now, and how to look further."""
+    if as_json:
+        print_json({**row, "folder": str(pictures)})
+        return
+    screen.print("\n[dim]select * from batch_progress[/]")
+    print_pairs((name, as_text(value)) for name, value in row.items())
+    screen.print("\nThe pictures, made by a stand-in and not by an AI:")
+    screen.print(f"  {pictures}", markup=False, soft_wrap=True)
+    screen.print("\nTo look further:")
+    screen.print("  [bold]darkroom up --emulator[/]     the same again, until Ctrl-C; then, in another terminal:")
+    screen.print("  [bold]darkroom status last[/]       this batch")
+    screen.print("  [bold]darkroom env[/]               DATABASE_URL, for any SQL client: try the query above")

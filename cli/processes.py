@@ -1,0 +1,73 @@
+"""The programs of darkroom and how each is started: the one place, for the local stack and for docker-compose.
+
+Data only. Commands stand here as a person would type them; `supervision.py` finds the programs.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+LONGEST_STEP = 30
+"""Seconds; the longest step of a lane, a paid POST, which a stopping worker is given time to end."""
+
+
+class Stage(IntEnum):
+    """What starts before what; stopping goes the other way."""
+
+    SERVERS = 1
+    FRONT = 2
+    WORKERS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One program. `user` is whom it runs as where we are root; `stop_signal` asks it to end."""
+
+    name: str
+    command: tuple[str, ...]
+    stage: Stage
+    stop_signal: str = "TERM"
+    user: str | None = None
+
+
+LANES: dict[str, tuple[tuple[str, ...], int]] = {
+    "submit": (("submit",), 1),
+    "download": (("download",), 2),
+    "poll": (("poll",), 1),
+    "settle": (("tick", "settle", "notify", "intake"), 2),
+}
+"""Worker -> its queues and its number of processes. One submit process: claimers take turns anyway. The tick shares
+no worker with a lane that may be busy for seconds."""
+
+
+def receiver(host: str, port: int) -> Process:
+    """The Flask application that hears the provider's callbacks."""
+    listen = ("--host", host, "--port", str(port))
+    shape = ("--workers", "1", "--blocking-threads", "8", "--backpressure", "128", "--no-ws")
+    manners = ("--respawn-failed-workers", "--log-level", "warning")
+    target = ("--interface", "wsgi", "--factory", "webhook_receiver.app:create_app")
+    return Process("receiver", ("granian", *listen, *shape, *manners, *target), Stage.FRONT)
+
+
+def workers() -> tuple[Process, ...]:
+    """The Celery workers, one per group of lanes, and the clock that nudges them.
+
+    The clock keeps its schedule in memory: it has one entry a second, and a file could only go stale.
+    """
+    quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "info")
+    lanes = tuple(
+        Process(
+            name,
+            ("celery", "-A", "worker", "worker", "-n", f"{name}@%h", "-Q", ",".join(queues), "-c", str(size), *quiet),
+            Stage.WORKERS,
+        )
+        for name, (queues, size) in LANES.items()
+    )
+    clock = ("celery", "-A", "worker", "beat", "--scheduler", "celery.beat.Scheduler", "--loglevel", "warning")
+    return (*lanes, Process("beat", clock, Stage.WORKERS))
+
+
+def emulator(port: int, folder: Path, options: tuple[str, ...]) -> Process:
+    """The stand-in for the provider."""
+    command = ("fal_emulator", "--port", str(port), "--state-dir", str(folder), *options)
+    return Process("emulator", command, Stage.FRONT)

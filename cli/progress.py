@@ -1,0 +1,136 @@
+"""What a batch looks like from outside: rows of the view `batch_progress`, and how they are shown.
+
+Reads only; every number that is shown can be had by anyone with one query of the same view.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.markup import escape
+from sqlalchemy import Engine
+
+from models.errors import NotFound
+from models.states import EditState
+
+FINAL_LAST = (EditState.STORED, EditState.FAILED, EditState.CANCELLED)
+SHOWN_ERRORS = 10
+COLOURS = {EditState.STORED: "green", EditState.FAILED: "red", EditState.CANCELLED: "yellow"}
+
+Row = Mapping[str, Any]
+
+
+def find_batch(engine: Engine, wanted: str) -> str:
+    """The id of the batch meant by a whole id, by a beginning that only one id has, or by `last`.
+
+    Raises:
+        NotFound: none, or more than one.
+    """
+    with engine.connect() as connection:
+        if wanted == "last":
+            answer = connection.exec_driver_sql("SELECT id FROM batches ORDER BY created_at DESC, id LIMIT 1")
+        else:
+            query = "SELECT id FROM batches WHERE starts_with(id::text, %s) LIMIT 2"
+            answer = connection.exec_driver_sql(query, (wanted.lower(),))
+        found = answer.scalars().all()
+    if not found:
+        raise NotFound("There is no batch yet." if wanted == "last" else f"There is no batch {wanted}.")
+    if len(found) > 1:
+        raise NotFound(f"More than one batch begins with {wanted}; give more of its id.")
+    return str(found[0])
+
+
+def progress_of(engine: Engine, batch_id: str) -> Row:
+    """The batch's row of the view `batch_progress`."""
+    with engine.connect() as connection:
+        query = "SELECT * FROM batch_progress WHERE batch_id = %s"
+        return dict(connection.exec_driver_sql(query, (batch_id,)).mappings().one())
+
+
+def newest_batches(engine: Engine, limit: int) -> list[Row]:
+    """Rows of the view `batch_progress`, newest first."""
+    with engine.connect() as connection:
+        query = "SELECT * FROM batch_progress ORDER BY created_at DESC LIMIT %s"
+        return [dict(row) for row in connection.exec_driver_sql(query, (limit,)).mappings()]
+
+
+def errors_of(engine: Engine, batch_id: str) -> list[Row]:
+    """The latest error of each edit that is not stored, grouped by type."""
+    query = """
+        SELECT type, count(*) AS edits, count(*) FILTER (WHERE state = 'failed') AS failed, min(message) AS example
+        FROM edit_errors WHERE batch_id = %s AND latest AND state <> 'stored'
+        GROUP BY type ORDER BY edits DESC, type LIMIT %s
+    """
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.exec_driver_sql(query, (batch_id, SHOWN_ERRORS)).mappings()]
+
+
+def done(row: Row) -> int:
+    """Edits that are final."""
+    return sum(int(row[state]) for state in FINAL_LAST)
+
+
+def all_stored(row: Row) -> bool:
+    """Whether the batch went as well as it can."""
+    return bool(row["stored"] == row["edits"])
+
+
+def counts(row: Row) -> str:
+    """The edits by state, those that occur, in the order in which they pass through; with markup."""
+    parts = [(state, int(row[state])) for state in EditState]
+    shown = [f"[{COLOURS.get(state, 'default')}]{number} {state}[/]" for state, number in parts if number]
+    return ", ".join(shown) or "none"
+
+
+def standing(row: Row) -> str:
+    """Where the batch as a whole stands."""
+    for column, word in (("finished_at", "finished"), ("cancelled_at", "cancelled"), ("paused_at", "paused")):
+        if row[column]:
+            return f"{word} {when(row[column])}"
+    return "running"
+
+
+def status_pairs(row: Row, errors: list[Row]) -> list[tuple[str, str]]:
+    """What `darkroom status` shows, with markup."""
+    images = [
+        f"{row[f'images_{state}']} {state}" for state in ("stored", "waiting", "failed") if row[f"images_{state}"]
+    ]
+    rate = f", {row['images_per_second']} a second" if row["images_per_second"] else ""
+    twice = f", {row['doubled']} paid twice" if row["doubled"] else ""
+    name = f"  {escape(row['name'])}" if row["name"] else ""
+    pairs = [
+        ("batch", f"{row['batch_id']}{name}"),
+        ("created", when(row["created_at"])),
+        ("state", standing(row)),
+        ("edits", f"{row['edits']}: {counts(row)}"),
+        ("images", ", ".join(images) + rate if images else ""),
+        ("cost", f"${row['cost']:.2f} for {row['submissions']} submissions{twice}" if row["submissions"] else ""),
+    ]
+    for error in errors:
+        note = "" if error["failed"] == error["edits"] else f" ({error['failed']} for good)"
+        pairs.append(("error", f"[red]{error['edits']} × {escape(error['type'])}[/]{note}  {escape(error['example'])}"))
+    return pairs
+
+
+def as_text(value: object) -> str:
+    """A column's value for people; nothing for NULL."""
+    if isinstance(value, datetime):
+        return f"{value.astimezone():%Y-%m-%d %H:%M:%S}"
+    return "" if value is None else str(value)
+
+
+def when(moment: datetime) -> str:
+    """A moment in local time, and how long ago that was."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S} ({duration((datetime.now(UTC) - moment).total_seconds())} ago)"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in a form for people."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} days"

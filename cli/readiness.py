@@ -1,0 +1,89 @@
+"""When does a part of the stack answer? One question per part, each with its own short time limit.
+
+The questions are the parts' own: a query, a PING, a health check, a ping through the broker. Nothing is taken for
+running because its process exists.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import redis
+import requests
+from celery import Celery
+from psycopg import sql
+
+QUESTION_TIMEOUT = 2.0
+"""Seconds one question may take."""
+
+
+def until(answers: Callable[[], bool], *, timeout: float, pause: float = 0.05) -> bool:
+    """Ask until the answer is yes; False when the time is over."""
+    deadline = time.monotonic() + timeout
+    while not answers():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+    return True
+
+
+def ensure_database(url: str, name: str) -> bool:
+    """Whether the embedded server answers; makes the database `name` unless it is there.
+
+    Asked through the server's own database, which always exists.
+    """
+    maintenance = psycopg.conninfo.make_conninfo(url, dbname="postgres", connect_timeout=int(QUESTION_TIMEOUT))
+    try:
+        with psycopg.connect(maintenance, autocommit=True) as connection:
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def redis_answers(url: str) -> bool:
+    """Whether the broker answers."""
+    try:
+        with redis.Redis.from_url(
+            url, socket_timeout=QUESTION_TIMEOUT, socket_connect_timeout=QUESTION_TIMEOUT
+        ) as broker:
+            return bool(broker.ping())
+    except redis.RedisError:
+        return False
+
+
+def http_answers(url: str) -> bool:
+    """Whether a GET of `url` says 200."""
+    with requests.Session() as session:
+        session.trust_env = False  # a proxy has no say on this machine
+        try:
+            return session.get(url, timeout=QUESTION_TIMEOUT).ok
+        except requests.RequestException:
+            return False
+
+
+class WorkersAnswer:
+    """Whether all workers answer a ping through the broker; who answered once is not asked again."""
+
+    def __init__(self, redis_url: str, names: tuple[str, ...]) -> None:
+        self._app = Celery(broker=redis_url)
+        self._missing = set(names)
+
+    def __call__(self) -> bool:
+        with self._app.connection_for_write(transport_options={"socket_timeout": QUESTION_TIMEOUT}) as connection:
+            answers = self._app.control.broadcast(
+                "ping", reply=True, timeout=0.5, limit=len(self._missing), connection=connection
+            )
+        self._missing -= {host.split("@")[0] for answer in answers or [] for host in answer}
+        return not self._missing
+
+
+def last_line(log: Path) -> str:
+    """The last thing that a program said, for the sentence that reports its silence."""
+    try:
+        lines = log.read_text(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,151 @@
+"""The supervisor of the local stack: supervisord in the foreground, on a configuration made from `Process` rows.
+
+It restarts what dies and never gives up. It is on our leash, and its programs are on its: whoever is killed,
+nothing stays behind. What is started when, and what counts as an answer, is not decided here.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import xmlrpc.client
+from collections.abc import Iterable, Mapping
+from configparser import RawConfigParser
+from pathlib import Path
+from typing import Any
+
+from cli import leash
+from cli.home import Home
+from cli.processes import LONGEST_STEP, Process, Stage
+from models.errors import UserError
+
+STOP_WITHIN = LONGEST_STEP + 5
+"""Seconds a program may take to end by itself before it is killed."""
+EVERYTHING_STOPS_WITHIN = len(Stage) * (STOP_WITHIN + 2)
+"""Seconds; the stages stop one after the other."""
+FOR_EVER = 1_000_000
+"""Starts without success before the supervisor gives up: never, its pauses grow with each."""
+LOG_BYTES, LOG_KEPT = "10MB", "3"
+
+
+def command_line(process: Process) -> str:
+    """The command with its program found and on the leash where it needs one of its own."""
+    program, *arguments = process.command
+    python = (sys.executable, leash.__file__)
+    if process.user:  # becoming another user unties the supervisor's leash
+        return shlex.join((*python, "--user", process.user, process.stop_signal, *process.command))
+    if program == "granian":  # it forks its server, which would live on without it
+        return shlex.join((*python, process.stop_signal, "-m", *process.command))
+    if "/" in program:
+        return shlex.join(process.command)
+    return shlex.join((sys.executable, "-m", program, *arguments))
+
+
+def configuration(home: Home, processes: Iterable[Process], folder: Path) -> RawConfigParser:
+    """The supervisor's configuration; programs run in `folder`, the supervisor in the home."""
+    parser = RawConfigParser()
+    parser["supervisord"] = {
+        "nodaemon": "true",
+        "silent": "true",
+        "nocleanup": "true",
+        "logfile": "logs/supervisord.log",
+        "logfile_maxbytes": LOG_BYTES,
+        "logfile_backups": LOG_KEPT,
+        "pidfile": "supervisord.pid",
+        **({"user": "root"} if os.geteuid() == 0 else {}),
+    }
+    parser["unix_http_server"] = {"file": _escaped(str(home.supervisor_socket)), "chmod": "0700"}
+    parser["rpcinterface:supervisor"] = {
+        "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
+    }
+    stages: dict[Stage, list[str]] = {}
+    for process in processes:
+        stages.setdefault(process.stage, []).append(process.name)
+        parser[f"program:{process.name}"] = _program(process, folder)
+    for stage, names in stages.items():
+        parser[f"group:{stage.name.lower()}"] = {"programs": ",".join(names), "priority": str(int(stage))}
+    return parser
+
+
+def _program(process: Process, folder: Path) -> dict[str, str]:
+    return {
+        "command": _escaped(command_line(process)),
+        "directory": _escaped(str(folder)),
+        "autostart": str(process.stage is Stage.SERVERS).lower(),
+        "autorestart": "true",
+        "startsecs": "1",
+        "startretries": str(FOR_EVER),
+        "stopsignal": process.stop_signal,
+        "stopwaitsecs": str(STOP_WITHIN),
+        "killasgroup": "true",
+        "redirect_stderr": "true",
+        "stdout_logfile": f"logs/{process.name}.log",
+        "stdout_logfile_maxbytes": LOG_BYTES,
+        "stdout_logfile_backups": LOG_KEPT,
+    }
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+class Supervisor:
+    """One running supervisord."""
+
+    def __init__(self, home: Home, processes: Iterable[Process], environment: Mapping[str, str], lock: int) -> None:
+        with home.configuration.open("w") as file:
+            configuration(home, processes, Path.cwd()).write(file)
+        self._socket = home.supervisor_socket
+        command = (sys.executable, leash.__file__, "--parent", str(os.getpid()), "TERM")
+        with (home.logs / "supervisord.err").open("w") as errors:
+            self._process = subprocess.Popen(
+                (*command, "-m", "supervisor.supervisord", "-c", str(home.configuration)),
+                cwd=home.folder,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                pass_fds=(lock,),  # the home stays held until the supervisor is gone too
+                start_new_session=True,  # Ctrl-C is for us alone; a hang-up would make it start everything again
+            )
+
+    @property
+    def dead(self) -> bool:
+        return self._process.poll() is not None
+
+    def start(self, stage: Stage) -> None:
+        """Start the programs of a stage.
+
+        Raises:
+            UserError: the supervisor does not answer.
+        """
+        self._ask().startProcessGroup(stage.name.lower(), False)
+
+    def wait(self, timeout: float = 10.0) -> None:
+        """Wait until the supervisor answers."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                self._ask().getState()
+            except (OSError, xmlrpc.client.Error):
+                if self.dead or time.monotonic() > deadline:
+                    raise UserError("The supervisor does not start; see logs/supervisord.err in the home.") from None
+                time.sleep(0.02)
+            else:
+                return
+
+    def _ask(self) -> Any:
+        from supervisor.xmlrpc import SupervisorTransport  # an extra, only here
+
+        transport = SupervisorTransport(None, None, f"unix://{self._socket}")
+        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+
+    def stop(self) -> None:
+        """Stop everything, in bounded time."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(EVERYTHING_STOPS_WITHIN)
+        except subprocess.TimeoutExpired:
+            self._process.kill()

@@ -1,0 +1,123 @@
+"""Watches one batch until it is finished: a bar on a terminal, a line now and then elsewhere, or JSON.
+
+The database may go away for a while, as when its server restarts; only a long silence ends the watching.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+
+from cli.output import print_json, screen
+from cli.progress import Row, all_stored, counts, done, duration, progress_of
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks, or more where looking itself takes long."""
+SHARE = 10
+"""Looking may take a tenth of the time, so that many watchers of a big batch do not slow it down."""
+LINE_EVERY = 5.0
+"""Seconds between two lines where there is no terminal."""
+RATE_OVER = 30.0
+"""Seconds over which the rate is taken."""
+SILENCE_MAX = 60.0
+"""Seconds for which the database may be away."""
+
+
+class Rate:
+    """Final edits per second, lately."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def note(self, final: int) -> float | None:
+        """Take in a new count; None while nothing can be said."""
+        now = time.monotonic()
+        self._seen.append((now, final))
+        while now - self._seen[0][0] > RATE_OVER:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        return (final - before) / (now - since) if final > before else None
+
+
+def looks(engine: Engine, batch_id: str) -> Iterator[Row]:
+    """The batch's progress again and again; the last one is that of the finished batch."""
+    while True:
+        started = time.monotonic()
+        row = _look(engine, batch_id)
+        yield row
+        if row["finished_at"]:
+            return
+        time.sleep(max(LOOK_EVERY, SHARE * (time.monotonic() - started)))
+
+
+def _look(engine: Engine, batch_id: str) -> Row:
+    deadline = time.monotonic() + SILENCE_MAX
+    while True:
+        try:
+            return progress_of(engine, batch_id)
+        except OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(LOOK_EVERY)
+
+
+def watch_batch(engine: Engine, batch_id: str, *, as_json: bool) -> Row:
+    """Show the batch until it is finished; gives its last progress."""
+    if as_json:
+        return _json(engine, batch_id)
+    return _bar(engine, batch_id) if screen.is_terminal else _lines(engine, batch_id)
+
+
+def wait_for_batch(engine: Engine, batch_id: str) -> Row:
+    """Say nothing until the batch is finished; gives its last progress."""
+    for row in looks(engine, batch_id):
+        last = row
+    return last
+
+
+def exit_code(row: Row) -> int:
+    """0 only if every edit is stored."""
+    return 0 if all_stored(row) else 1
+
+
+def _json(engine: Engine, batch_id: str) -> Row:
+    before = None
+    for row in looks(engine, batch_id):
+        if row != before:
+            print_json(row)
+        before = row
+    return row
+
+
+def _lines(engine: Engine, batch_id: str) -> Row:
+    rate, next_line = Rate(), 0.0
+    for row in looks(engine, batch_id):
+        speed = rate.note(done(row))
+        if row["finished_at"] or time.monotonic() >= next_line:
+            screen.print(f"{done(row)}/{row['edits']}  {counts(row)}{_outlook(row, speed)}", soft_wrap=True)
+            next_line = time.monotonic() + LINE_EVERY
+    return row
+
+
+def _bar(engine: Engine, batch_id: str) -> Row:
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    rate = Rate()
+    with Progress(*columns, console=screen) as progress:
+        task = progress.add_task("", total=None)
+        for row in looks(engine, batch_id):
+            outlook = _outlook(row, rate.note(done(row)))
+            progress.update(task, total=row["edits"], completed=done(row), description=f"{counts(row)}{outlook}")
+    return row
+
+
+def _outlook(row: Row, speed: float | None) -> str:
+    if row["finished_at"]:
+        return ", finished"
+    if row["paused_at"]:
+        return ", paused"
+    if speed is None:
+        return ""
+    return f"  {speed:.1f}/s, {duration((row['edits'] - done(row)) / speed)} left"

@@ -1,0 +1,89 @@
+"""Who may come in and what a refusal looks like (fal-protocol 1.2, 5.4); also where a client came from."""
+
+import base64
+import hashlib
+import hmac
+import time
+from typing import Any
+
+from aiohttp import web
+
+from .emulator import emulator_of
+from .endpoints import REAL
+
+FAL_HOSTS = frozenset(
+    {
+        *("queue.fal.run", "queue.falrun.com", "fal.run", "falrun.com"),
+        *("rest.fal.ai", "rest.alpha.fal.ai", "v3.fal.media", "v3b.fal.media", "api.fal.ai"),
+    }
+)
+TOKEN_LIFETIME = 30 * 86_400
+
+
+def refusal(status: int, detail: str, **headers: str) -> web.Response:
+    """A gateway error: `{"detail": "<string>"}`."""
+    return web.json_response({"detail": detail}, status=status, headers=headers)
+
+
+def platform_refusal(status: int, kind: str, message: str) -> web.Response:
+    """An error of the platform API, which has its own envelope."""
+    return web.json_response({"error": {"type": kind, "message": message}}, status=status)
+
+
+def origin(request: web.Request) -> str:
+    """fal's own world for a fal Host header, else the base URL that this client used."""
+    if request.host.partition(":")[0].lower() in FAL_HOSTS:
+        return REAL
+    return (emulator_of(request).options.public_url or f"http://{request.host}").rstrip("/")
+
+
+def complaint(request: web.Request, app_id: str) -> str | None:
+    """Why the key of this request is not accepted, or None."""
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    if not secret:
+        return f'Cannot access application "{app_id}". Authentication is required to access this application.'
+    if scheme.lower() == "bearer":
+        return "JWT decode error: Not enough segments"  # a key is no JWT (fal-protocol 1.2)
+    options = emulator_of(request).options
+    only = None if options.key is None else {options.key, options.admin_key or options.key}
+    if scheme.lower() != "key" or not _accepted(secret.strip(), only):
+        return "invalid key credentials"
+    return None
+
+
+def _accepted(key: str, only: set[str] | None) -> bool:
+    if only is not None:
+        return key in only
+    key_id, colon, secret = key.partition(":")
+    return bool(key_id and colon and secret)
+
+
+def upload_token(secret: bytes) -> tuple[str, float]:
+    """A CDN token and the moment of its end; it needs no memory, so it survives a restart."""
+    expires = int(time.time()) + TOKEN_LIFETIME
+    return f"{expires}.{_seal(secret, expires)}", float(expires)
+
+
+def upload_token_is_valid(secret: bytes, authorization: str) -> bool:
+    """Whether an upload may go on: the CDN takes its own token, never the key (fal-protocol 8.1)."""
+    scheme, _, token = authorization.partition(" ")
+    expires, _, seal = token.partition(".")
+    if scheme.lower() != "bearer" or not expires.isdigit():
+        return False
+    return int(expires) > time.time() and hmac.compare_digest(seal.encode(), _seal(secret, int(expires)).encode())
+
+
+def _seal(secret: bytes, expires: int) -> str:
+    digest = hmac.new(secret, f"upload {expires}".encode(), hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+async def json_object(request: web.Request) -> dict[str, Any]:
+    """The JSON object in an administrative request, or a 400 with a sentence."""
+    try:
+        given = await request.json()
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=f"the body is not JSON: {error}\n") from error
+    if not isinstance(given, dict):
+        raise web.HTTPBadRequest(text="the body must be a JSON object\n")
+    return given

@@ -1,0 +1,49 @@
+"""`X-Fal-Object-Lifecycle-Preference`: how long a file lives and who may fetch it (fal-protocol 3.1, 8.4)."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+DECISIONS = ("allow", "forbid", "hide")
+
+
+class InvalidLifecycle(ValueError):
+    """The header is not the JSON that fal documents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """`expires` False means the header says nothing about expiry; seconds None means never."""
+
+    expires: bool = False
+    seconds: float | None = None
+    acl: str = "allow"
+
+
+def parse(text: str | None) -> Lifecycle:
+    """Read the header; an absent one leaves everything to the account's defaults."""
+    if not text:
+        return Lifecycle()
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise InvalidLifecycle(f"X-Fal-Object-Lifecycle-Preference is not JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise InvalidLifecycle("X-Fal-Object-Lifecycle-Preference must be a JSON object")
+    seconds = given.get("expiration_duration_seconds")
+    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0):
+        raise InvalidLifecycle("expiration_duration_seconds must be a number above 0 or null")
+    return Lifecycle("expiration_duration_seconds" in given, seconds, _acl(given.get("initial_acl")))
+
+
+def _acl(given: Any) -> str:
+    """The default decision; rules for single users do not matter to anonymous downloads."""
+    if given is None:
+        return "allow"
+    decision = given.get("default", "allow") if isinstance(given, dict) else None
+    rules = given.get("rules", []) if isinstance(given, dict) else None
+    if decision not in DECISIONS or not isinstance(rules, list):
+        raise InvalidLifecycle("initial_acl must be an object with a default of allow, forbid or hide")
+    if any(not isinstance(rule, dict) or rule.get("decision") not in DECISIONS for rule in rules):
+        raise InvalidLifecycle("each rule of initial_acl needs a user and a decision of allow, forbid or hide")
+    return str(decision)

@@ -1,0 +1,256 @@
+"""Draws the "edit": a darkroom print of the real input pictures, toned by the seed, shaped by the prompt.
+
+A person sees at a glance that this input became that output: the untouched input lies as a small contact print
+in the caption strip, beside the prompt, the seed and the note that no AI was at work. The same inputs, prompt,
+seed and index give the same bytes.
+"""
+
+import colorsys
+import hashlib
+import io
+import random
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
+
+from .caption import Box, write_caption
+
+Colour = tuple[int, int, int]
+
+PAPER = (247, 244, 238)
+KEYLINE = (206, 199, 187)
+MOST_PIXELS = 60_000_000  # of one input; beyond it the picture is not opened
+WORKING_SIDE = 2048  # inputs are brought down to this before anything else
+CONTACTS = 3  # untouched inputs shown in the caption strip
+MARK = "emulator - no AI"
+GRADIENT_SIDE = 48  # soft shapes are computed this small and scaled up
+
+
+class Unreadable(Exception):
+    """An input is no picture; `position` says which."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"input {position} is not a readable picture")
+        self.position = position
+
+
+@dataclass(frozen=True, slots=True)
+class Print:
+    """What one picture is to show."""
+
+    prompt: str
+    seed: int
+    width: int
+    height: int
+    index: int
+
+    def dice(self, purpose: str) -> random.Random:
+        """Chance that always falls the same way for the same print."""
+        return random.Random(f"{purpose}:{self.seed}:{self.index}:{self.digest().hex()}")
+
+    def digest(self) -> bytes:
+        """The prompt in a few bytes; JSON may carry half a character, which no strict encoding takes."""
+        return hashlib.sha256(self.prompt.encode("utf-8", "surrogatepass")).digest()
+
+
+def open_inputs(data: Sequence[bytes]) -> list[Image.Image]:
+    """Decode the inputs, upright and in RGB; the first that cannot be read is named."""
+    opened = []
+    for position, raw in enumerate(data):
+        try:
+            opened.append(_open(raw))
+        except Exception as error:  # Pillow's plugins raise nearly anything at broken files
+            raise Unreadable(position) from error
+    return opened
+
+
+def _open(raw: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        picture: Image.Image = Image.open(io.BytesIO(raw))
+        if picture.width * picture.height > MOST_PIXELS:
+            raise ValueError("too many pixels")
+        picture.draft("RGB", (WORKING_SIDE, WORKING_SIDE))  # a JPEG decodes smaller at once
+        picture.load()
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, PAPER), picture.convert("RGBA"))
+        picture = picture.convert("RGB")
+    picture.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BILINEAR)
+    return picture
+
+
+def draw(sheet: Print, inputs: Sequence[Image.Image], encoding: str) -> bytes:
+    """The finished print, encoded."""
+    canvas = Image.new("RGB", (sheet.width, sheet.height), PAPER)
+    short = min(canvas.size)
+    border, strip = max(2, round(short * 0.034)), max(10, round(short * 0.148))
+    window = (sheet.width - 2 * border, sheet.height - border - strip)
+    palette = Palette.of(sheet.dice("palette"))
+    canvas.paste(expose(sheet, inputs, window, palette), (border, border))
+    _sign(canvas, sheet, inputs, palette, Box(border, sheet.height - strip, window[0], strip))
+    target = io.BytesIO()
+    if encoding == "jpeg":
+        canvas.save(target, "JPEG", quality=90)
+    else:
+        canvas.save(target, "PNG", compress_level=1)
+    return target.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """Two tonings and an accent, from one roll of the dice."""
+
+    shadow: Colour
+    middle: Colour
+    light: Colour
+    accent: Colour
+
+    @staticmethod
+    def of(dice: random.Random) -> "Palette":
+        hue = dice.random()
+        turn = dice.choice((0.08, 0.14, 0.42, 0.5, 0.58, 0.86))
+        return Palette(
+            shadow=_hsv(hue, 0.62, 0.17),
+            middle=_hsv(hue + turn / 3, 0.42, 0.7),
+            light=_hsv(hue + turn, 0.13, 0.99),
+            accent=_hsv(hue + turn, 0.66, 0.93),
+        )
+
+
+def _hsv(hue: float, saturation: float, value: float) -> Colour:
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def expose(sheet: Print, inputs: Sequence[Image.Image], size: tuple[int, int], palette: Palette) -> Image.Image:
+    """The inputs, toned; inside the prompt's figure the toning is another one."""
+    picture = compose(inputs, size)
+    grey = ImageOps.autocontrast(picture.convert("L"), cutoff=0.5)
+    toned = Image.blend(picture, ImageOps.colorize(grey, palette.shadow, palette.light, palette.middle), 0.6)
+    other = ImageOps.colorize(grey, palette.shadow, (255, 255, 255), palette.accent, midpoint=150)
+    printed = Image.composite(other, toned, figure(sheet, size))
+    lit = _leak_light(printed, sheet.dice("leak"), palette.accent)
+    return _burn_edges(ImageOps.autocontrast(lit, cutoff=0.3, preserve_tone=True))
+
+
+def compose(inputs: Sequence[Image.Image], size: tuple[int, int]) -> Image.Image:
+    """One input fills the window; several share it in rows, with paper between them."""
+    if len(inputs) == 1:
+        return ImageOps.fit(inputs[0], size, Image.Resampling.BICUBIC)
+    width, height = size
+    gap = max(2, round(min(size) * 0.008))
+    rows = max(1, min(len(inputs), round((len(inputs) * height / width) ** 0.5)))
+    sheet, taken = Image.new("RGB", size, PAPER), 0
+    for row in range(rows):
+        count = (len(inputs) * (row + 1)) // rows - taken
+        top, bottom = (height + gap) * row // rows, (height + gap) * (row + 1) // rows - gap
+        for column, picture in enumerate(inputs[taken : taken + count]):
+            left, right = (width + gap) * column // count, (width + gap) * (column + 1) // count - gap
+            tile = (max(1, right - left), max(1, bottom - top))
+            sheet.paste(ImageOps.fit(picture, tile, Image.Resampling.BICUBIC), (left, top))
+        taken += count
+    return sheet
+
+
+def figure(sheet: Print, size: tuple[int, int]) -> Image.Image:
+    """A mask with a simple figure: which one follows from the prompt, where it lies from the seed."""
+    choice = sheet.digest()[0] % len(FIGURES)
+    scale = 720 / max(size)
+    small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+    mask = Image.new("L", small, 0)
+    FIGURES[choice](ImageDraw.Draw(mask), small, sheet.dice("figure"))
+    return mask.filter(ImageFilter.GaussianBlur(0.8)).resize(size, Image.Resampling.BICUBIC)
+
+
+def _sun(pen: ImageDraw.ImageDraw, size: tuple[int, int], dice: random.Random) -> None:
+    radius = min(size) * dice.uniform(0.26, 0.36)
+    x, y = size[0] * dice.uniform(0.25, 0.75), size[1] * dice.uniform(0.28, 0.6)
+    pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=225)
+
+
+def _rings(pen: ImageDraw.ImageDraw, size: tuple[int, int], dice: random.Random) -> None:
+    x, y = size[0] * dice.uniform(0.1, 0.9), size[1] * dice.uniform(0.1, 0.9)
+    step = max(size) * dice.uniform(0.06, 0.09)
+    for ring in range(14, 0, -1):
+        reach = ring * step
+        pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=200 if ring % 2 else 0)
+
+
+def _beams(pen: ImageDraw.ImageDraw, size: tuple[int, int], dice: random.Random) -> None:
+    width, height = size
+    lean, step = height * dice.choice((-0.7, 0.7)), max(size) * dice.uniform(0.12, 0.18)
+    start = -abs(lean) + step * dice.random()
+    while start < width + abs(lean):
+        pen.polygon(((start, height), (start + step / 2, height), (start + step / 2 + lean, 0), (start + lean, 0)), 190)
+        start += step
+
+
+def _dots(pen: ImageDraw.ImageDraw, size: tuple[int, int], dice: random.Random) -> None:
+    step = max(size) / dice.randint(16, 22)
+    x0, y0 = size[0] * dice.random(), size[1] * dice.random()
+    reach = (size[0] ** 2 + size[1] ** 2) ** 0.5
+    for row in range(int(size[1] / step) + 2):
+        for column in range(int(size[0] / step) + 2):
+            x, y = (column + (row % 2) / 2) * step, row * step
+            radius = step * 0.62 * max(0.0, 1 - 1.5 * ((x - x0) ** 2 + (y - y0) ** 2) ** 0.5 / reach)
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=230)
+
+
+def _hills(pen: ImageDraw.ImageDraw, size: tuple[int, int], dice: random.Random) -> None:
+    width, height = size
+    for level, fill in ((0.62, 120), (0.74, 170), (0.86, 225)):
+        x, radius = width * dice.uniform(0.0, 1.0), max(size) * dice.uniform(0.7, 1.0)
+        top = height * level
+        pen.ellipse((x - radius, top, x + radius, top + 2 * radius), fill=fill)
+
+
+def _window(pen: ImageDraw.ImageDraw, size: tuple[int, int], dice: random.Random) -> None:
+    width, height = size
+    x, y = width * dice.uniform(0.08, 0.45), height * dice.uniform(0.08, 0.4)
+    pen.rectangle((x, y, x + width * 0.46, y + height * 0.5), fill=165)
+    x, y = x + width * 0.08, y + height * 0.1
+    pen.rectangle((x, y, x + width * 0.46, y + height * 0.5), fill=90)
+
+
+FIGURES = (_sun, _rings, _beams, _dots, _hills, _window)
+
+
+def _leak_light(picture: Image.Image, dice: random.Random, colour: Colour) -> Image.Image:
+    """A soft glow from one corner, as light that fell into the camera."""
+    side = GRADIENT_SIDE
+    glow = ImageOps.invert(Image.radial_gradient("L").resize((2 * side, 2 * side)))
+    left, top = dice.choice((0, side)), dice.choice((0, side))
+    corner = glow.crop((left, top, left + side, top + side)).point([round(v * 0.62) for v in range(256)])
+    mask = corner.resize(picture.size, Image.Resampling.BICUBIC)
+    return Image.composite(ImageChops.screen(picture, Image.new("RGB", picture.size, colour)), picture, mask)
+
+
+def _burn_edges(picture: Image.Image) -> Image.Image:
+    """Darken the edges a little, as one does under the enlarger."""
+    shade = Image.radial_gradient("L").resize((GRADIENT_SIDE, GRADIENT_SIDE))
+    shade = shade.point([round(255 - 0.3 * max(0, v - 110)) for v in range(256)])
+    mask = shade.resize(picture.size, Image.Resampling.BICUBIC)
+    return ImageChops.multiply(picture, Image.merge("RGB", (mask, mask, mask)))
+
+
+def _sign(canvas: Image.Image, sheet: Print, inputs: Sequence[Image.Image], palette: Palette, strip: Box) -> None:
+    """The strip below the picture: prompt and note left, colours and the untouched inputs right."""
+    pen = ImageDraw.Draw(canvas)
+    side = round(strip.height * 0.66)
+    top, right = strip.top + (strip.height - side) // 2, strip.left + strip.width
+    for picture in reversed(inputs[:CONTACTS]):
+        width = min(round(side * picture.width / picture.height), round(side * 1.5)) or 1
+        right -= width
+        canvas.paste(ImageOps.fit(picture, (width, side), Image.Resampling.BILINEAR), (right, top))
+        pen.rectangle((right - 1, top - 1, right + width, top + side), outline=KEYLINE)
+        right -= max(2, side // 10)
+    swatch = max(2, side // 6)
+    for number, colour in enumerate((palette.shadow, palette.middle, palette.accent, palette.light)):
+        y = top + number * (side - swatch) // 3
+        pen.rectangle((right - swatch, y, right, y + swatch), fill=colour, outline=KEYLINE)
+    right -= swatch + max(2, side // 6)
+    note = f"seed {sheet.seed}  ·  print {sheet.index + 1}  ·  {MARK}"
+    write_caption(pen, Box(strip.left, top, max(1, right - strip.left), side), sheet.prompt, note)

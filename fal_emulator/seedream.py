@@ -1,0 +1,154 @@
+"""A run of `fal-ai/bytedance/seedream/v4/edit`: check the input, take time, draw, host the pictures, name the price."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from . import lifecycle, pictures
+from .arguments import MOST_PICTURES, Arguments, InvalidInput, read
+from .faults import FaultPlan, Injection
+from .files import Files
+from .inputs import Inputs, download_error
+from .job import Job, Picture, Verdict
+from .runner import Run
+from .studio import Commission, Made, Studio
+from .verdicts import detail, refused, request_error
+
+
+class Seedream:
+    """The model's place in the catalogue."""
+
+    def __init__(self, inputs: Inputs, files: Files, studio: Studio, faults: FaultPlan) -> None:
+        self._inputs = inputs
+        self._files = files
+        self._studio = studio
+        self._faults = faults
+
+    async def run(self, run: Run) -> Verdict:
+        """One request from input to verdict."""
+        started = run.clock()
+        injected: list[str] = []
+        try:
+            verdict = await self._verdict(run, read(run.body, run.options), injected)
+        except InvalidInput as error:
+            verdict = refused(error.details, seed=run.job.seed)
+        if verdict.status == 422 and run.options.charge_422:
+            verdict = replace(verdict, units=1)
+        return replace(verdict, injected=tuple(injected), inference_time=round(run.clock() - started, 3))
+
+    async def _verdict(self, run: Run, arguments: Arguments, injected: list[str]) -> Verdict:
+        fault = self._faults.draw("outcome", run.job.markers)
+        kind = fault.kind if fault else ""
+        if fault:
+            injected.append(kind)
+        run.ignores_cancel = kind == "finish_despite_cancel"
+        await run.infer()
+        if fault and (spoilt := _spoilt(fault, run.job, arguments)):
+            return spoilt
+        if kind == "internal_retry":
+            run.begin_again()
+            await run.infer()
+        shape = self._faults.draw("shape", run.job.markers)
+        if shape:
+            injected.append(shape.kind)
+        return await self._make(run, arguments, shape.kind if shape else "")
+
+    async def _make(self, run: Run, arguments: Arguments, shape: str) -> Verdict:
+        seed = random_seed(run.job) if arguments.seed is None else arguments.seed
+        commission = Commission(
+            owner=run.job.request_id,
+            prompt=arguments.prompt,
+            seed=seed,
+            size=arguments.size,
+            size_name=arguments.size_name,
+            count=_count(arguments, shape),
+            max_side=run.options.max_side,
+            encoding=run.options.picture_format,
+            keep=not arguments.sync_mode,
+        )
+        made = await self._draw(run, commission, arguments.image_urls)
+        shelf = [self._host(run.job, one) for one in made]
+        images = [_as_named(picture, shape) for picture in shelf]
+        return Verdict(200, {"images": images, "seed": seed}, units=len(shelf), pictures=tuple(shelf), seed=seed)
+
+    async def _draw(self, run: Run, commission: Commission, urls: tuple[str, ...]) -> list[Made]:
+        if run.options.picture_mode == "plain":
+            return await self._studio.flat(commission)
+        async with self._studio.room:
+            inputs = await self._inputs.fetch(urls, run.job.origin)
+            try:
+                return await self._studio.develop(commission, inputs)
+            except pictures.Unreadable as error:
+                loc = ("body", "image_urls", error.position)
+                msg = "Failed to load the image. Please ensure it is a valid image file."
+                raise InvalidInput(detail("image_load_error", loc, msg)) from error
+
+    def _host(self, job: Job, made: Made) -> Picture:
+        """Give a picture its URL; in sync_mode the URL is the picture (fal-protocol 9.1)."""
+        name = made.path.rpartition("_")[0].rpartition("/")[2] + "." + made.path.rpartition(".")[2]
+        if made.data:
+            url = f"data:{made.content_type};base64,{base64.b64encode(made.data).decode()}"
+        else:
+            url = self._files.url(job.origin, made.path)
+            life = lifecycle.parse(job.lifecycle)
+            self._files.register(
+                *(made.path, made.content_type, made.size, made.sha256, life),
+                request_id=job.request_id,
+                markers=job.markers,
+            )
+        return Picture(url, made.sha256, made.content_type, name, made.size, made.width, made.height)
+
+
+def random_seed(job: Job) -> int:
+    """The seed of a request that names none: random, but the same again when the run is repeated."""
+    return int.from_bytes(hashlib.sha256(job.request_id.encode()).digest()[:4], "big") >> 1
+
+
+def _count(arguments: Arguments, shape: str) -> int:
+    """How many pictures come back; between inputs and outputs fifteen is the end (fal-protocol 9.1)."""
+    count = max(1, min(arguments.output_count, MOST_PICTURES - len(arguments.image_urls)))
+    if shape == "fewer_images":
+        return max(1, count - 1)
+    return 0 if shape == "no_images" else count
+
+
+def _as_named(picture: Picture, shape: str) -> Mapping[str, Any]:
+    """The picture as the reply names it."""
+    if shape == "bare_images":
+        return {"url": picture.url}
+    wider = 8 if shape == "wrong_dimensions" else 0
+    return {
+        "url": picture.url,
+        "content_type": picture.content_type,
+        "file_name": picture.file_name,
+        "file_size": picture.size + (1 if shape == "wrong_size" else 0),
+        "width": picture.width + wider,
+        "height": picture.height,
+    }
+
+
+def _spoilt(fault: Injection, job: Job, arguments: Arguments) -> Verdict | None:
+    """The verdict of a fault that keeps the model from drawing; None for the others."""
+    match fault.kind:
+        case "content_policy_violation":
+            msg = "The content could not be processed because it contained material flagged by a content checker."
+            ctx = {"extra_info": {"reason": "partner_validation_failed"}}
+            return refused([detail(fault.kind, ("body", "image_urls"), msg, ctx=ctx)], seed=job.seed)
+        case "file_download_error":
+            return refused(download_error(0, arguments.image_urls[0]).details, seed=job.seed)
+        case "no_media_generated":
+            return refused([detail(fault.kind, ("body", "prompt"), "No image was generated")], seed=job.seed)
+        case "internal_server_error":
+            return refused([detail(fault.kind, ("body",), "Internal server error")], seed=job.seed)
+        case "generation_timeout":
+            return refused([detail(fault.kind, ("body",), "Generation timed out")], seed=job.seed)
+        case "downstream_service_error":
+            verdict = refused([detail(fault.kind, ("body",), "Downstream service error")], seed=job.seed)
+            return replace(verdict, status=int(fault.value))
+        case "completed_with_error":
+            return request_error("runner_disconnected")
+        case "internal_retry" if job.no_retry:
+            return request_error("runner_disconnected")
+    return None

@@ -1,0 +1,211 @@
+"""A manifest, one edit a line, as a stream of validated edits and of faults that name their line.
+
+Holds one line at a time (and the `custom_id`s, so that a doubled one can name the first), whatever the
+manifest's size. Opens no file, uploads nothing, writes nothing: what becomes of the edits is the reader's affair.
+"""
+
+import json
+import re
+import secrets
+from codecs import BOM_UTF8
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, BinaryIO
+
+from pydantic import ValidationError
+
+from models.errors import ManifestError
+from models.seedream import EditArguments, faults, most_images, warnings
+
+LINE_MAX_BYTES = 16 * 2**20
+"""Of one line without its end; room for a few pictures as data URIs, and the bound of our memory."""
+FIELDS_MAX = 100
+"""Of one object; the model has nine. Bounds how many faults a single line can make."""
+
+_CUSTOM_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_NAMES = (*EditArguments.model_fields, "custom_id")
+_LOCAL_PATHS = {"local_paths": True}
+
+
+@dataclass(frozen=True, slots=True)
+class NewEdit:
+    """One line that may become an edit; `arguments` as the caller gave them, `seed` the caller's or drawn by us."""
+
+    line: int
+    custom_id: str | None
+    arguments: dict[str, Any]
+    seed: int
+    expected_images: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LineFault:
+    """One thing wrong with one line; without a `field` it is about the line as a whole."""
+
+    line: int
+    custom_id: str | None
+    field: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.field + ': ' if self.field else ''}{self.reason}"
+
+
+class ManifestFaults(ManifestError):
+    """The manifest has faulty lines; carries them all, or the first of very many."""
+
+    def __init__(self, faults: Sequence[LineFault], *, more: bool = False) -> None:
+        self.faults = tuple(faults)
+        rest = [f"reading stopped after {len(self.faults)} faults"] if more else []
+        super().__init__("\n".join([*map(str, self.faults), *rest]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """The fields of one edit, read from whatever form the manifest has."""
+
+    line: int
+    fields: dict[str, Any]
+
+
+class _Refused(ValueError):
+    """Legal for Python's JSON reader, not for us."""
+
+
+def read_jsonl(stream: BinaryIO, *, local_paths: bool = False) -> Iterator[NewEdit | LineFault]:
+    """The edits of a JSONL manifest, and every fault of its faulty lines, in order; blank lines are skipped.
+
+    Give a buffered stream: an unbuffered one is read byte by byte. `local_paths` allows `image_urls` to name
+    files of this machine; the reader uploads them.
+    """
+    return _validated(_json_lines(stream), local_paths)
+
+
+def read_objects(edits: Iterable[object]) -> Iterator[NewEdit | LineFault]:
+    """The same for edits that came as one JSON document; an edit's `line` is its place in the list, from 1."""
+    return _validated(map(_record, count(1), edits), local_paths=False)
+
+
+def _record(line: int, edit: object) -> _Record | LineFault:
+    if not isinstance(edit, dict):
+        return LineFault(line, None, None, "is no JSON object")
+    return _Record(line, dict(edit))
+
+
+def _validated(records: Iterable[_Record | LineFault], local_paths: bool) -> Iterator[NewEdit | LineFault]:
+    context = _LOCAL_PATHS if local_paths else None
+    keys = _Keys()
+    for record in records:
+        if isinstance(record, LineFault):
+            yield record
+            continue
+        line, fields = record.line, record.fields
+        given = fields.pop("custom_id", None)
+        wrong = None if given is None else _wrong_id(given)
+        custom_id = given if wrong is None else None
+        wrong = wrong or keys.taken(custom_id, line)
+        if wrong is not None:
+            yield LineFault(line, custom_id, "custom_id", wrong)
+        try:
+            arguments = EditArguments.model_validate(fields, context=context)
+        except ValidationError as error:
+            for fault in faults(error, names=_NAMES):
+                yield LineFault(line, custom_id, fault.field, fault.reason)
+            continue
+        if wrong is None:
+            seed = secrets.randbits(31) if arguments.seed is None else arguments.seed
+            yield NewEdit(line, custom_id, fields, seed, most_images(arguments), tuple(warnings(arguments)))
+
+
+def _wrong_id(custom_id: object) -> str | None:
+    """Why this is no `custom_id`: it becomes part of a storage key, where a position stands for a missing one."""
+    if not isinstance(custom_id, str):
+        return "must be text"
+    if not _CUSTOM_ID.fullmatch(custom_id) or custom_id in (".", ".."):
+        return "must be 1 to 64 of the characters A-Z a-z 0-9 . _ -, and not . or .."
+    return None
+
+
+class _Keys:
+    """The storage keys given out so far: an edit's `custom_id`, or its position where it has none."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, int] = {}
+        self._unnamed = bytearray()  # by position, 1 where the position is the key
+
+    def taken(self, custom_id: str | None, line: int) -> str | None:
+        """Why the next edit cannot have its key, or None and the key is taken."""
+        position = len(self._unnamed)
+        self._unnamed.append(custom_id is None)
+        if custom_id is None:
+            other = self._lines.get(str(position))
+            return f"is needed: without one this edit is called {position}, and so is line {other}" if other else None
+        first = self._lines.setdefault(custom_id, line)
+        if first != line:
+            return f"{custom_id} stands already on line {first}"
+        number = int(custom_id) if custom_id.isdecimal() and len(custom_id) < 10 else position
+        if str(number) == custom_id and number < position and self._unnamed[number]:
+            return f"{custom_id} is what an edit before it is called, which has no custom_id"
+        return None
+
+
+def _json_lines(stream: BinaryIO) -> Iterator[_Record | LineFault]:
+    for line, raw in _lines(stream):
+        if raw is None:
+            yield LineFault(line, None, None, f"is longer than {LINE_MAX_BYTES} bytes")
+            continue
+        try:
+            text = raw.decode().strip(" \t\r\n")
+            if text:
+                yield _Record(line, _object(text))
+        except UnicodeDecodeError as error:
+            yield LineFault(line, None, None, f"is not UTF-8 (byte {error.start + 1})")
+        except json.JSONDecodeError as error:
+            yield LineFault(line, None, None, f"is not JSON (column {error.colno}: {error.msg})")
+        except _Refused as error:
+            yield LineFault(line, None, None, str(error))
+        except ValueError:
+            yield LineFault(line, None, None, "holds a number too long to read")
+        except RecursionError:
+            yield LineFault(line, None, None, "is nested too deeply")
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """Every line with its number from 1; None for one that is too long, which is read over in pieces."""
+    line = 0
+    while raw := stream.readline(LINE_MAX_BYTES + 1):
+        line += 1
+        if len(raw) <= LINE_MAX_BYTES or raw.endswith(b"\n"):
+            yield line, raw.removeprefix(BOM_UTF8) if line == 1 else raw
+            continue
+        while raw and not raw.endswith(b"\n"):
+            raw = stream.readline(LINE_MAX_BYTES)
+        yield line, None
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = _DECODER.decode(text)
+    if not isinstance(value, dict):
+        raise _Refused("is not a JSON object")
+    return value
+
+
+def _checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """One object of the line; of two equal names Python would keep the last in silence."""
+    if len(pairs) > FIELDS_MAX:
+        raise _Refused(f"holds an object of {len(pairs)} fields, at most {FIELDS_MAX} are read")
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        doubled = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise _Refused(f"names the field {ascii(doubled[:64])[1:-1]} twice")
+    return fields
+
+
+def _no_constant(name: str) -> None:
+    raise _Refused(f"holds {name}, which is no JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_checked, parse_constant=_no_constant)

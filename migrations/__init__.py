@@ -1,0 +1,1 @@
+"""The Alembic ladder; configured in pyproject.toml, run by `darkroom migrate`."""

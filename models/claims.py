@@ -1,0 +1,145 @@
+"""What is due? One function per lane; fairness and the in-flight window live here.
+
+A claim takes rows that no other worker holds (SKIP LOCKED, or the window's lock) and leases them by pushing
+`due_at` ahead: whoever claimed them and dies simply lets them fall due again. Claims move no state; the submit
+lane's claim is followed by `transitions.start_submissions` in the same transaction.
+"""
+
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+WINDOW_LOCK = 7362
+"""Key of the advisory lock under which claimers take turns, so that the in-flight window is exact."""
+
+
+class Lanes(NamedTuple):
+    """Which lanes have due work right now."""
+
+    submit: bool
+    poll: bool
+    download: bool
+    settle: bool
+
+
+def lanes_due(connection: Connection) -> Lanes:
+    """One cheap look for the tick; every part is answered by a partial index."""
+    row = connection.exec_driver_sql(
+        """
+        SELECT EXISTS (SELECT FROM batches b WHERE b.finished_at IS NULL AND b.paused_at IS NULL AND EXISTS (
+                   SELECT FROM edits e WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now()))
+               AND NOT EXISTS (SELECT FROM provider_status WHERE retry_at > now()),
+               EXISTS (SELECT FROM submissions WHERE due_at <= now()),
+               EXISTS (SELECT FROM images WHERE due_at <= now()),
+               EXISTS (SELECT FROM batches WHERE finished_at IS NULL)
+        """
+    ).one()
+    return Lanes(*row)
+
+
+def claim_edits(connection: Connection, *, limit: int, window: int, probe_after: float) -> list[int]:
+    """Ids of pending edits to submit now: by priority, then round-robin over batches, inside every window.
+
+    A batch's turn counts what it has in flight already, so that a batch of 10 does not wait behind one of
+    100 000. While the provider's account is paused nothing is claimed; once `retry_at` has come one edit probes
+    it, and the next probe is put off, doubling from `probe_after` seconds up to 15 minutes.
+    """
+    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (WINDOW_LOCK,))
+    paused = connection.exec_driver_sql(
+        """
+        UPDATE provider_status
+        SET probes = probes + 1, retry_at = now() + least(%s * 2 ^ (probes + 1), 900) * interval '1 s'
+        WHERE retry_at <= now() RETURNING probes
+        """,
+        (probe_after,),
+    ).all()
+    if paused:
+        limit = 1
+    elif connection.exec_driver_sql("SELECT FROM provider_status WHERE paused_at IS NOT NULL").all():
+        return []
+    rows = connection.exec_driver_sql(
+        """
+        WITH flying AS MATERIALIZED (
+            SELECT batch_id, count(*) AS edits FROM edits
+            WHERE due_at IS NOT NULL AND state IN ('submitting', 'submitted') GROUP BY batch_id
+        ), free AS (
+            SELECT least(%(limit)s, %(window)s - coalesce(sum(edits), 0)) AS slots FROM flying
+        )
+        SELECT candidate.id
+        FROM batches b
+        LEFT JOIN flying ON flying.batch_id = b.id
+        CROSS JOIN LATERAL (
+            SELECT e.id, coalesce(flying.edits, 0) + row_number() OVER (ORDER BY e.position) AS turn
+            FROM edits e
+            WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now() AND e.cancel_requested_at IS NULL
+            ORDER BY e.position
+            LIMIT CASE WHEN b.max_in_flight IS NULL THEN %(limit)s
+                  ELSE least(%(limit)s, greatest(0, b.max_in_flight - coalesce(flying.edits, 0))) END
+        ) candidate
+        WHERE b.finished_at IS NULL AND b.paused_at IS NULL AND b.cancelled_at IS NULL
+        ORDER BY b.priority DESC, candidate.turn, b.created_at
+        LIMIT (SELECT greatest(slots, 0) FROM free)
+        """,
+        {"limit": limit, "window": window},
+    )
+    return [row.id for row in rows]
+
+
+class DuePoll(NamedTuple):
+    """A submission that has not been heard of in time."""
+
+    id: UUID
+    request_id: str
+    endpoint: str
+    polls: int
+
+
+def claim_polls(connection: Connection, *, limit: int, lease: float) -> list[DuePoll]:
+    """Submissions to ask about, the nearest retention deadline first."""
+    rows = connection.exec_driver_sql(
+        """
+        WITH due AS (
+            SELECT id FROM submissions WHERE due_at <= now() AND request_id IS NOT NULL
+            ORDER BY result_lost_after NULLS LAST, due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+        )
+        UPDATE submissions s SET due_at = now() + %(lease)s * interval '1 s', polls = polls + 1
+        FROM due, edits e JOIN batches b ON b.id = e.batch_id
+        WHERE s.id = due.id AND e.id = s.edit_id
+        RETURNING s.id, s.request_id, b.endpoint, s.polls
+        """,
+        {"limit": limit, "lease": lease},
+    )
+    return [DuePoll(*row) for row in rows]
+
+
+class DueImage(NamedTuple):
+    """A picture to fetch, with what the provider declared of it."""
+
+    id: int
+    url: str
+    file_size: int | None
+    width: int | None
+    height: int | None
+    attempt: int
+    name: str
+    """Where it goes: `{batch_id}/{custom_id or position}/{index}`, the extension to be told by its bytes."""
+
+
+def claim_images(connection: Connection, *, limit: int, lease: float) -> list[DueImage]:
+    """Pictures to fetch, the nearest expiry first."""
+    rows = connection.exec_driver_sql(
+        """
+        WITH due AS (
+            SELECT id FROM images WHERE due_at <= now()
+            ORDER BY expires_at NULLS LAST, due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+        )
+        UPDATE images i SET due_at = now() + %(lease)s * interval '1 s', attempt = i.attempt + 1
+        FROM due, submissions s JOIN edits e ON e.id = s.edit_id
+        WHERE i.id = due.id AND s.id = i.submission_id
+        RETURNING i.id, i.url, i.file_size, i.width, i.height, i.attempt,
+                  e.batch_id || '/' || coalesce(e.custom_id, e.position::text) || '/' || i.index
+        """,
+        {"limit": limit, "lease": lease},
+    )
+    return [DueImage(*row) for row in rows]

@@ -1,0 +1,110 @@
+"""Every error darkroom raises on purpose, as one tree; a leaf says what the caller should do.
+
+DarkroomError
+├── UserError                 tell the person in one sentence, exit 2, change nothing
+│   ├── SettingsError         a setting is missing or wrong
+│   ├── ManifestError         lines of a manifest are faulty; carries them all
+│   ├── DatabaseError         no database there, or one without our schema
+│   └── NotFound              no such batch, file or request
+├── SignatureError            do not believe this delivery: answer 401
+├── KeysUnavailable           cannot judge this delivery: answer 503, so that it comes again
+├── ProviderError             the provider's queue did not do what we asked
+│   ├── Unsent                nothing left this machine: send it again
+│   ├── UnknownOutcome        it may have been accepted: never send it again by itself
+│   ├── Refused               the provider said no to this request: the answer is final
+│   ├── AccountPaused         the provider said no to the account: stop submitting
+│   ├── TryLater              a question (not a submit) went unanswered: ask again
+│   └── Gone                  the provider no longer has it
+└── DownloadError             one picture could not be stored
+    ├── FetchAgain            fetch it again while that may help
+    └── Unusable              what came is no picture we may keep
+
+The docstring of a leaf is its default message.
+"""
+
+
+class DarkroomError(Exception):
+    """Something went wrong in darkroom."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").strip().splitlines()[0])
+
+
+class UserError(DarkroomError):
+    """This cannot be done as asked."""
+
+
+class SettingsError(UserError):
+    """A setting is missing or wrong."""
+
+
+class ManifestError(UserError):
+    """The manifest has faulty lines."""
+
+
+class DatabaseError(UserError):
+    """The database cannot be used."""
+
+
+class NotFound(UserError):
+    """There is no such thing."""
+
+
+class SignatureError(DarkroomError):
+    """The delivery carries no valid signature."""
+
+
+class KeysUnavailable(DarkroomError):
+    """The provider's signing keys cannot be had right now."""
+
+
+class ProviderError(DarkroomError):
+    """The provider's queue did not do what was asked."""
+
+
+class Unsent(ProviderError):
+    """The request never left this machine."""
+
+
+class UnknownOutcome(ProviderError):
+    """The request may or may not have been accepted."""
+
+
+class Refused(ProviderError):
+    """The provider refused the request."""
+
+    def __init__(self, status: int, type_: str, message: str) -> None:
+        super().__init__(f"{status} {type_}: {message}")
+        self.status, self.type, self.message = status, type_, message
+
+
+class AccountPaused(ProviderError):
+    """The provider refuses the account for now."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason, self.message = reason, message
+
+
+class TryLater(ProviderError):
+    """The provider did not answer the question."""
+
+
+class Gone(ProviderError):
+    """The provider no longer has the request."""
+
+
+class DownloadError(DarkroomError):
+    """A picture could not be stored."""
+
+    def __init__(self, type_: str, message: str) -> None:
+        super().__init__(f"{type_}: {message}")
+        self.type, self.message = type_, message
+
+
+class FetchAgain(DownloadError):
+    """The picture may come whole another time."""
+
+
+class Unusable(DownloadError):
+    """What came is no picture that may be kept."""

@@ -1,0 +1,132 @@
+"""The windows: SQL views that people and dashboards read instead of our tables.
+
+Views are repeatable: every migration drops them first and, at the newest revision, creates them again from
+here (`migrations/env.py`), so a view is declared in this one place. `docs/monitoring.md` explains each and
+runs the queries that it shows.
+"""
+
+from sqlalchemy import Connection
+
+BATCH_PROGRESS = """
+SELECT b.id AS batch_id, b.name, b.client, b.priority,
+       b.created_at, b.paused_at, b.cancelled_at, b.finished_at,
+       b.edit_count AS edits,
+       e.pending, e.submitting, e.submitted, e.ready, e.stored, e.failed, e.cancelled,
+       s.submissions, s.unknown, s.doubled, s.cost,
+       s.images_returned, i.images_waiting, i.images_stored, i.images_failed, i.bytes_stored,
+       i.first_stored_at, i.last_stored_at,
+       CASE WHEN i.images_stored > 1 AND i.last_stored_at > i.first_stored_at
+            THEN round((i.images_stored - 1) / extract(epoch FROM i.last_stored_at - i.first_stored_at), 2)
+       END AS images_per_second
+FROM batches b
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE state = 'pending') AS pending,
+           count(*) FILTER (WHERE state = 'submitting') AS submitting,
+           count(*) FILTER (WHERE state = 'submitted') AS submitted,
+           count(*) FILTER (WHERE state = 'ready') AS ready,
+           count(*) FILTER (WHERE state = 'stored') AS stored,
+           count(*) FILTER (WHERE state = 'failed') AS failed,
+           count(*) FILTER (WHERE state = 'cancelled') AS cancelled
+    FROM edits WHERE edits.batch_id = b.id
+) e
+CROSS JOIN LATERAL (
+    SELECT count(*) AS submissions,
+           count(*) FILTER (WHERE outcome = 'unknown') AS unknown,
+           count(*) FILTER (WHERE submissions.doubled) AS doubled,
+           coalesce(sum(submissions.cost), 0) AS cost,
+           coalesce(sum(submissions.images_returned), 0) AS images_returned
+    FROM edits JOIN submissions ON submissions.edit_id = edits.id WHERE edits.batch_id = b.id
+) s
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE images.state = 'waiting') AS images_waiting,
+           count(*) FILTER (WHERE images.state = 'stored') AS images_stored,
+           count(*) FILTER (WHERE images.state = 'failed') AS images_failed,
+           coalesce(sum(stored_bytes), 0) AS bytes_stored,
+           min(stored_at) AS first_stored_at,
+           max(stored_at) AS last_stored_at
+    FROM edits
+    JOIN submissions ON submissions.edit_id = edits.id
+    JOIN images ON images.submission_id = submissions.id
+    WHERE edits.batch_id = b.id
+) i
+"""
+
+EDIT_ERRORS = """
+SELECT e.batch_id, e.id AS edit_id, e.position, e.custom_id, e.state,
+       (fault.entry ->> 'at')::timestamptz AS at,
+       (fault.entry ->> 'attempt')::integer AS attempt,
+       fault.entry ->> 'type' AS type,
+       fault.entry ->> 'message' AS message,
+       fault.number = jsonb_array_length(e.errors) AS latest
+FROM edits e
+CROSS JOIN LATERAL jsonb_array_elements(e.errors) WITH ORDINALITY AS fault (entry, number)
+"""
+
+# Each row is an identity that must hold at every commit; `difference` is what is unexplained.
+ACCOUNTING = """
+SELECT 'edits are in exactly one state' AS identity,
+       (SELECT coalesce(sum(edit_count), 0) FROM batches)
+       - (SELECT count(*) FROM edits WHERE state IN
+          ('pending', 'submitting', 'submitted', 'ready', 'stored', 'failed', 'cancelled')) AS difference
+UNION ALL
+SELECT 'submissions are in flight or have one outcome',
+       count(*) - count(*) FILTER (WHERE due_at IS NOT NULL)
+       - count(*) FILTER (WHERE outcome IN ('rejected', 'succeeded', 'failed', 'cancelled', 'unknown'))
+FROM submissions
+UNION ALL
+SELECT 'edits in flight have one open submission each',
+       (SELECT count(*) FROM edits WHERE due_at IS NOT NULL AND state IN ('submitting', 'submitted'))
+       - (SELECT count(*) FROM submissions s JOIN edits e ON e.id = s.edit_id
+          WHERE s.due_at IS NOT NULL AND e.due_at IS NOT NULL AND e.state IN ('submitting', 'submitted'))
+UNION ALL
+SELECT 'images returned are waiting, stored, failed or discarded',
+       (SELECT coalesce(sum(images_returned), 0) FROM submissions) - (SELECT count(*) FROM images)
+UNION ALL
+SELECT 'every picture of a stored edit is stored',
+       count(*) FILTER (WHERE i.state = 'waiting' OR i.state = 'failed')
+FROM images i JOIN submissions s ON s.id = i.submission_id JOIN edits e ON e.id = s.edit_id
+WHERE e.state = 'stored'
+UNION ALL
+SELECT 'callbacks have one effect',
+       count(*) - count(*) FILTER
+       (WHERE effect IN ('applied', 'duplicate', 'late', 'orphan', 'mismatch', 'stale', 'unreadable'))
+FROM callbacks
+UNION ALL
+SELECT 'charges are for submissions that succeeded',
+       count(*) FILTER (WHERE (coalesce(cost, 0) > 0) AND outcome IS DISTINCT FROM 'succeeded')
+FROM submissions
+"""
+
+# What has waited longer than its state may last, and why.
+OVERDUE = """
+SELECT 'edit' AS what, e.state, e.batch_id, e.id::text AS id, e.due_at, now() - e.due_at AS late
+FROM edits e JOIN batches b ON b.id = e.batch_id
+WHERE e.due_at < now() - interval '1 minute' AND b.paused_at IS NULL AND e.state <> 'pending'
+UNION ALL
+SELECT 'submission', CASE WHEN s.request_id IS NULL THEN 'outcome unknown' ELSE 'unanswered' END,
+       e.batch_id, s.id::text, s.due_at, now() - s.due_at
+FROM submissions s JOIN edits e ON e.id = s.edit_id WHERE s.due_at < now() - interval '1 minute'
+UNION ALL
+SELECT 'image', i.state, e.batch_id, i.id::text, i.due_at, now() - i.due_at
+FROM images i JOIN submissions s ON s.id = i.submission_id JOIN edits e ON e.id = s.edit_id
+WHERE i.due_at < now() - interval '1 minute'
+"""
+
+VIEWS: dict[str, str] = {
+    "batch_progress": BATCH_PROGRESS,
+    "edit_errors": EDIT_ERRORS,
+    "accounting": ACCOUNTING,
+    "overdue": OVERDUE,
+}
+
+
+def drop_views(connection: Connection) -> None:
+    """Drop every view of ours, so that the tables beneath may change."""
+    for name in VIEWS:
+        connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
+
+
+def create_views(connection: Connection) -> None:
+    """Create every view as declared here."""
+    for name, query in VIEWS.items():
+        connection.exec_driver_sql(f"CREATE VIEW {name} AS {query}")

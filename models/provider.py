@@ -1,0 +1,51 @@
+"""The provider's account as a whole: paused or not, why, until when, and what the provider calls us.
+
+One row of `provider_status`. A pause stops all submitting and fails no edit (architecture: rulings, "paused
+account"); `claims.claim_edits` lets single probes through.
+"""
+
+from sqlalchemy import Connection
+
+ACCOUNT = "fal"
+
+
+def pause(connection: Connection, reason: str, message: str, *, retry_after: float) -> None:
+    """Stop submitting; a pause that stands already keeps its own clock and takes the newer reason."""
+    connection.exec_driver_sql(
+        """
+        INSERT INTO provider_status (account, paused_at, reason, message, retry_at)
+        VALUES (%(account)s, now(), %(reason)s, %(message)s, now() + %(retry_after)s * interval '1 s')
+        ON CONFLICT (account) DO UPDATE
+        SET paused_at = coalesce(provider_status.paused_at, now()), reason = excluded.reason,
+            message = excluded.message, retry_at = coalesce(provider_status.retry_at, excluded.retry_at)
+        """,
+        {"account": ACCOUNT, "reason": reason, "message": message, "retry_after": retry_after},
+    )
+
+
+def resume(connection: Connection) -> bool:
+    """Submit again; True if there was a pause to end."""
+    rows = connection.exec_driver_sql(
+        """
+        UPDATE provider_status SET paused_at = NULL, reason = NULL, message = NULL, retry_at = NULL, probes = 0
+        WHERE paused_at IS NOT NULL RETURNING account
+        """
+    )
+    return bool(rows.all())
+
+
+def user_id(connection: Connection) -> str | None:
+    """The provider's name for our account, once learned."""
+    row = connection.exec_driver_sql("SELECT user_id FROM provider_status WHERE account = %s", (ACCOUNT,)).first()
+    return row.user_id if row else None
+
+
+def learn_user_id(connection: Connection, found: str) -> None:
+    """Keep the sender of the first delivery that matched a submission of ours; never replaced by itself."""
+    connection.exec_driver_sql(
+        """
+        INSERT INTO provider_status (account, user_id) VALUES (%s, %s)
+        ON CONFLICT (account) DO UPDATE SET user_id = coalesce(provider_status.user_id, excluded.user_id)
+        """,
+        (ACCOUNT, found),
+    )

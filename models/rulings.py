@@ -1,0 +1,133 @@
+"""What a verdict means for the submission it is about and for its edit; callbacks and polls share it.
+
+Pure: a locked row and an answer in, a ruling out. `answers.py` locks and writes.
+"""
+
+from dataclasses import dataclass
+from random import uniform
+from typing import NamedTuple
+from uuid import UUID
+
+from models.settings import PolicySettings
+from models.states import IN_FLIGHT, EditState, Effect, LearnedBy, Outcome
+from models.transitions import EditMove, SubmissionEnd
+from models.verdict import Kind, Retry, Verdict
+
+WATCHDOG = 3600.0
+"""Seconds a recorded result may wait for storage before it counts as overdue (`overdue` view)."""
+LONGEST_DELAY = 900.0
+"""Seconds between two paid attempts, at most."""
+
+
+class Answer(NamedTuple):
+    """What the provider says about one of our submissions."""
+
+    submission_id: UUID
+    request_id: str | None
+    verdict: Verdict
+    learned_by: LearnedBy
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A submission and its edit, as locked."""
+
+    submission_id: UUID
+    request_id: str | None
+    outcome: Outcome | None
+    learned_by: LearnedBy | None
+    submission_attempt: int
+    edit_id: int
+    state: EditState
+    edit_attempt: int
+    max_attempts: int | None
+    cancel_wished: bool
+    earlier_errors: tuple[str, ...]
+
+    @property
+    def given_up(self) -> bool:
+        return self.outcome in (Outcome.UNKNOWN, Outcome.REJECTED)
+
+    @property
+    def superseded(self) -> bool:
+        """Another POST was made for the edit since."""
+        return self.edit_attempt > self.submission_attempt
+
+
+class Ruling(NamedTuple):
+    """What follows from one answer; None where nothing does."""
+
+    effect: Effect
+    end: SubmissionEnd | None = None
+    move: EditMove | None = None
+    reveal: bool = False
+
+
+def rule(standing: Standing, answer: Answer, policy: PolicySettings) -> Ruling:
+    """The ruling on one answer about one submission."""
+    if standing.request_id and answer.request_id and standing.request_id != answer.request_id:
+        return Ruling(Effect.MISMATCH)
+    if standing.outcome is not None and not standing.given_up:
+        again = standing.learned_by is LearnedBy.CALLBACK
+        return Ruling(Effect.DUPLICATE if again else Effect.LATE)
+    if answer.verdict.kind is Kind.UNFETCHED:
+        return Ruling(Effect.APPLIED, reveal=True)
+    if answer.verdict.kind is Kind.SUCCEEDED:
+        return _succeeded(standing, answer, policy)
+    return _failed(standing, answer, policy)
+
+
+def _succeeded(standing: Standing, answer: Answer, policy: PolicySettings) -> Ruling:
+    count = len(answer.verdict.images)
+    end = SubmissionEnd(
+        id=standing.submission_id,
+        request_id=answer.request_id,
+        outcome=Outcome.SUCCEEDED,
+        learned_by=answer.learned_by,
+        images_returned=count,
+        cost=count * policy.price_per_image,
+        doubled=standing.superseded,
+    )
+    if standing.state in (EditState.READY, EditState.STORED):
+        return Ruling(Effect.APPLIED, end)  # another submission's pictures were taken first
+    return Ruling(Effect.APPLIED, end, EditMove(standing.edit_id, standing.state, EditState.READY, WATCHDOG))
+
+
+def _failed(standing: Standing, answer: Answer, policy: PolicySettings) -> Ruling:
+    verdict = answer.verdict
+    cancelled = verdict.kind is Kind.CANCELLED
+    end = SubmissionEnd(
+        id=standing.submission_id,
+        request_id=answer.request_id,
+        outcome=Outcome.CANCELLED if cancelled else Outcome.FAILED,
+        learned_by=answer.learned_by,
+        error_type=verdict.error_type,
+    )
+    if standing.superseded or standing.state not in IN_FLIGHT:
+        return Ruling(Effect.APPLIED, end)  # the edit's way no longer depends on this submission
+    if standing.cancel_wished:
+        return Ruling(Effect.APPLIED, end, EditMove(standing.edit_id, standing.state, EditState.CANCELLED, 0))
+    error = {
+        "attempt": standing.submission_attempt,
+        "type": verdict.error_type or "unknown_error",
+        "message": verdict.message or "",
+    }
+    if _may_try_again(standing, verdict, policy):
+        move = EditMove(standing.edit_id, standing.state, EditState.PENDING, backoff(standing, policy), error)
+    else:
+        move = EditMove(standing.edit_id, standing.state, EditState.FAILED, 0, error)
+    return Ruling(Effect.APPLIED, end, move)
+
+
+def _may_try_again(standing: Standing, verdict: Verdict, policy: PolicySettings) -> bool:
+    if standing.edit_attempt >= (standing.max_attempts or policy.max_attempts):
+        return False
+    if verdict.retry is Retry.ONCE:
+        return verdict.error_type not in standing.earlier_errors
+    return verdict.retry is Retry.TRANSIENT
+
+
+def backoff(standing: Standing, policy: PolicySettings) -> float:
+    """Seconds until the next paid attempt: doubling from `RETRY_DELAY`, with jitter so that a wave spreads out."""
+    delay = policy.retry_delay * 2 ** (standing.edit_attempt - 1)
+    return float(min(delay, LONGEST_DELAY) * uniform(0.75, 1.25))

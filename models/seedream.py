@@ -1,0 +1,317 @@
+"""The model's input and output schema: every field, default and limit, and what an input will cost and bring.
+
+Stricter than the provider on purpose: what it would refuse after a paid run, or change in silence, is refused
+or warned of here, in plain sentences. Knows no files, no network and no database; looks at no picture.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import isqrt
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+ENDPOINT = "fal-ai/bytedance/seedream/v4/edit"
+MIN_AREA = 921_600
+"""Pixels; the provider scales a smaller size up to this, keeping its aspect ratio (fal-protocol 9.1)."""
+MOST_INPUTS = 10
+"""Pictures an edit may start from; of more, the provider uses only the last (fal-protocol 9.1)."""
+MOST_PICTURES = 15
+"""Inputs and results together; what the provider does above it is unknown (fal-protocol 9.1)."""
+INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
+"""What the database's INTEGER and BIGINT columns hold."""
+
+PresetName = Literal[
+    "square_hd",
+    "square",
+    "portrait_4_3",
+    "portrait_16_9",
+    "landscape_4_3",
+    "landscape_16_9",
+    "auto",
+    "auto_2K",
+    "auto_4K",
+]
+PRESETS: Mapping[PresetName, tuple[int, int]] = {
+    "square_hd": (1024, 1024),
+    "square": (512, 512),
+    "portrait_4_3": (768, 1024),
+    "portrait_16_9": (576, 1024),
+    "landscape_4_3": (1024, 768),
+    "landscape_16_9": (1024, 576),
+}
+"""Width and height of each name before scaling; with the `auto` names the model chooses."""
+
+_URL = re.compile(r"https?://[^\s/?#\x00-\x1f][^\s\x00-\x1f]*", re.IGNORECASE)
+_DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/]+={0,2}", re.IGNORECASE | re.ASCII)
+_SCHEME = re.compile(r"data:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+def storable(text: str) -> str:
+    """PostgreSQL's text and jsonb hold neither NUL nor half of a surrogate pair."""
+    if "\0" in text:
+        raise PydanticCustomError("nul_character", "holds a NUL character")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise PydanticCustomError("lone_surrogate", "holds half of a surrogate pair") from None
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text or text.isspace():
+        raise PydanticCustomError("blank", "must not be blank")
+    return text
+
+
+def is_web_url(text: str) -> bool:
+    """Whether it is an http(s) address, as far as its form tells."""
+    return _URL.fullmatch(text) is not None
+
+
+def is_local_path(entry: str) -> bool:
+    """Whether an entry of `image_urls` names a file of this machine: it has no scheme of any kind."""
+    return _SCHEME.match(entry.lstrip()) is None
+
+
+def _input_picture(entry: str, info: ValidationInfo) -> str:
+    if is_web_url(entry) or _DATA_URI.fullmatch(entry):
+        return entry
+    if info.context and info.context.get("local_paths"):
+        if is_local_path(entry):
+            return _not_blank(entry)
+        raise PydanticCustomError("picture", "is neither a URL (http, https), a data URI of an image, nor a path")
+    raise PydanticCustomError("picture", "is neither a URL (http, https) nor a data URI of an image")
+
+
+Text = Annotated[str, AfterValidator(storable)]
+
+
+class ImageSize(BaseModel):
+    """The size of the result, in pixels."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    width: int = Field(512, ge=1, le=INT32_MAX, description="pixels")
+    height: int = Field(512, ge=1, le=INT32_MAX, description="pixels")
+
+
+def _form_of_size(value: object) -> str | None:
+    if isinstance(value, str):
+        return "name"
+    return "object" if isinstance(value, dict | ImageSize) else None
+
+
+class EditArguments(BaseModel):
+    """One edit as the model takes it. Types are strict: the text "2" and true are no numbers.
+
+    Validate with `context={"local_paths": True}` where paths of this machine are uploaded before the POST.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    prompt: Annotated[Text, AfterValidator(_not_blank)] = Field(description="what to do with the pictures")
+    image_urls: list[Annotated[Text, AfterValidator(_input_picture)]] = Field(
+        min_length=1, max_length=MOST_INPUTS, description="the pictures to edit: URLs or data URIs, 1 to 10"
+    )
+    image_size: Annotated[
+        Annotated[PresetName, Tag("name")] | Annotated[ImageSize, Tag("object")], Discriminator(_form_of_size)
+    ] = Field(
+        ImageSize(width=2048, height=2048),
+        description="a name or {width, height}; a size under 921600 pixels is scaled up by the provider",
+    )
+    num_images: int = Field(1, ge=1, le=6, description="separate generations")
+    max_images: int = Field(1, ge=1, le=6, description="pictures that one generation may return")
+    seed: int | None = Field(None, ge=-INT64_MAX, le=INT64_MAX, description="darkroom draws one where it is missing")
+    sync_mode: bool = Field(False, description="results as data URIs inside the answer, kept in no history")
+    enable_safety_checker: bool = Field(True, description="the provider's check; the model's own moderation stays")
+    enhance_prompt_mode: Literal["standard", "fast"] = Field("standard", description="fast: quicker, average quality")
+
+    @model_validator(mode="after")
+    def _not_too_many_pictures(self) -> Self:
+        inputs, results = len(self.image_urls), most_images(self)
+        if inputs + results > MOST_PICTURES:
+            raise PydanticCustomError(
+                "too_many_pictures",
+                "makes up to {results} results (num_images x max_images), with {inputs} in image_urls {sum} pictures: "
+                "at most {most} are allowed together",
+                {"inputs": inputs, "results": results, "sum": inputs + results, "most": MOST_PICTURES},
+            )
+        return self
+
+
+def most_images(arguments: EditArguments) -> int:
+    """The most pictures this edit may return, and be charged for."""
+    return arguments.num_images * arguments.max_images
+
+
+def expected_size(arguments: EditArguments) -> tuple[int, int] | None:
+    """Width and height that will really come; None where the model chooses.
+
+    The provider does not say how it rounds when it scales up; here both sides are rounded up, so that the
+    area is never below the minimum.
+    """
+    asked = _asked_size(arguments)
+    if asked is None or asked[0] * asked[1] >= MIN_AREA:
+        return asked
+    width, height = asked
+    return _root_rounded_up(MIN_AREA * width, height), _root_rounded_up(MIN_AREA * height, width)
+
+
+def warnings(arguments: EditArguments) -> list[str]:
+    """What the provider will do differently from what was asked, in sentences."""
+    found = []
+    asked, real = _asked_size(arguments), expected_size(arguments)
+    if asked and real and asked != real:
+        found.append(
+            f"image_size: {asked[0]}x{asked[1]} is below the provider's minimum of {MIN_AREA} pixels, "
+            f"it will come scaled up to {real[0]}x{real[1]}"
+        )
+    if arguments.sync_mode:
+        found.append("sync_mode: the pictures come inside the answer, which the provider then keeps for minutes only")
+    return found
+
+
+def as_sent(arguments: EditArguments | Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The body of the POST: the fields that the caller gave, none of our defaults, and always a seed."""
+    given = arguments.model_dump(exclude_unset=True) if isinstance(arguments, EditArguments) else arguments
+    return {**given, "seed": seed}
+
+
+def _asked_size(arguments: EditArguments) -> tuple[int, int] | None:
+    size = arguments.image_size
+    return PRESETS.get(size) if isinstance(size, str) else (size.width, size.height)
+
+
+def _root_rounded_up(numerator: int, denominator: int) -> int:
+    return isqrt(-(-numerator // denominator) - 1) + 1
+
+
+def _or_none(value: object, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        return None
+
+
+_MaybeText = Annotated[Text | None, WrapValidator(_or_none)]
+_MaybePixels = Annotated[Annotated[int, Field(gt=0, le=INT32_MAX)] | None, WrapValidator(_or_none)]
+_MaybeBytes = Annotated[Annotated[int, Field(gt=0, le=INT64_MAX)] | None, WrapValidator(_or_none)]
+_MaybeSeed = Annotated[Annotated[int, Field(ge=-INT64_MAX, le=INT64_MAX)] | None, WrapValidator(_or_none)]
+
+
+class Image(BaseModel):
+    """One picture as the provider declares it: only `url` is certain, a wrong or odd other field counts as absent."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    url: Annotated[Text, AfterValidator(_not_blank)] = Field(description="where it is; a data URI with sync_mode")
+    content_type: _MaybeText = Field(None, description="not to be trusted: read the bytes")
+    file_name: _MaybeText = None
+    file_size: _MaybeBytes = Field(None, description="bytes")
+    file_data: _MaybeText = None
+    width: _MaybePixels = Field(None, description="pixels")
+    height: _MaybePixels = Field(None, description="pixels")
+
+
+class EditOutput(BaseModel):
+    """The model's answer. Fewer pictures than asked for are legal; what else it may carry is ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
+
+    images: list[Image]
+    seed: _MaybeSeed = Field(None, description="the seed that was used")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with an input: the field (None: the whole), and why, as a sentence that follows its name."""
+
+    field: str | None
+    reason: str
+
+
+_KINDS = {
+    bool: "true or false",
+    str: "text",
+    int: "a whole number",
+    float: "a number with a fraction",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+_SIZE_FORMS = f"must be one of {', '.join(get_args(PresetName))}, or an object with width and height"
+_REASONS = {
+    "missing": "is missing",
+    "extra_forbidden": "is not a known field",
+    "string_unicode": "holds half of a surrogate pair",
+    "string_type": "must be text, not {given}",
+    "int_type": "must be a whole number, not {given}",
+    "bool_type": "must be true or false, not {given}",
+    "list_type": "must be a list, not {given}",
+    "model_type": "must be an object, not {given}",
+    "literal_error": "must be {expected}",
+    "union_tag_not_found": _SIZE_FORMS,
+    "too_long": "{actual_length} pictures given, at most {max_length} are allowed"
+    " (the provider would drop the first ones)",
+    "too_short": "at least one picture is needed",
+    "timezone_aware": "must name its time zone",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must not be empty",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+}
+"""By pydantic's error type; what is not listed speaks for itself."""
+
+
+def faults(error: ValidationError, *, names: Iterable[str] = EditArguments.model_fields) -> list[Fault]:
+    """A failed validation in plain sentences; `names` are the field names that a mistyped one is compared with."""
+    names = tuple(names)
+    return [_fault(details, names) for details in error.errors(include_url=False)]
+
+
+def _fault(details: ErrorDetails, names: tuple[str, ...]) -> Fault:
+    place, reason = details["loc"], _reason(details)
+    if not place:
+        return Fault("num_images" if details["type"] == "too_many_pictures" else None, reason)
+    if place[0] == "image_size":
+        place = place[:1] + place[2:]  # [1] is the form that was recognised, a name or an object
+        reason = _SIZE_FORMS if details["type"] == "literal_error" else reason
+        names = names if len(place) == 1 else tuple(ImageSize.model_fields)
+    if details["type"] == "extra_forbidden" and (near := get_close_matches(str(place[-1]), names, n=1)):
+        reason += f"; did you mean {near[0]}?"
+    if len(place) > 1:
+        inner = f"picture {place[1] + 1}" if isinstance(place[1], int) else _printable(place[1])
+        reason = f"{inner} {reason}"
+    return Fault(_printable(place[0]), reason)
+
+
+def _reason(details: ErrorDetails) -> str:
+    template = _REASONS.get(details["type"])
+    if template is None:
+        return details["msg"].replace("Input should be", "must be")
+    given = _KINDS.get(type(details["input"]), "something else")
+    return template.format(given=given, **details.get("ctx", {}))
+
+
+def _printable(name: int | str) -> str:
+    """A name that came from outside, fit for a log line and a terminal."""
+    text = str(name)
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    return text if len(text) <= 64 else text[:63] + "…"

@@ -1,0 +1,115 @@
+"""Settings shared by more than one process, and the manner in which every process reads its own.
+
+Only files named `settings.py` read the environment. A process builds its settings once, at its rim,
+with `load`; a wrong value becomes one sentence (SettingsError), never a traceback. `NAME_FILE` may name
+a file that holds the value of any secret.
+"""
+
+import os
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic.functional_validators import BeforeValidator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from models.errors import SettingsError
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""A duration in seconds; fractions are allowed, so that a test can shrink the clock."""
+
+
+def _strip_slash(value: object) -> object:
+    return value.rstrip("/") if isinstance(value, str) else value
+
+
+BaseURL = Annotated[str, BeforeValidator(_strip_slash), Field(pattern=r"^https?://[^/\s?#]+[^\s?#]*$")]
+"""An http(s) address to which paths are appended; kept without its last slash."""
+
+
+class _FileSecrets(PydanticBaseSettingsSource):
+    """Reads `NAME_FILE` where `NAME` is a secret; an unreadable file is an error, never an empty secret."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(f"{field_name.upper()}_FILE")
+        if not path or field.annotation not in (SecretStr, SecretStr | None):
+            return None, field_name, False
+        try:
+            return Path(path).read_text().strip(), field_name, False
+        except OSError as error:
+            message = f"{field_name.upper()}_FILE names {path}, which cannot be read: {error.strerror}."
+            raise SettingsError(message) from None
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return dict(self.settings_cls.model_fields)
+
+
+class Settings(BaseSettings):
+    """The base of every settings class: environment names are the field names in capitals."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _FileSecrets(settings_cls)
+
+
+Loaded = TypeVar("Loaded", bound=Settings)
+
+
+def load(cls: type[Loaded], **overrides: Any) -> Loaded:
+    """Read `cls` from the environment; `overrides` win.
+
+    Raises:
+        SettingsError: naming every variable that is missing or wrong, in one sentence.
+    """
+    try:
+        return cls(**overrides)
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None
+
+
+def _sentence(error: ValidationError) -> str:
+    faults = []
+    for fault in error.errors():
+        name = str(fault["loc"][0]).upper() if fault["loc"] else "settings"
+        if fault["type"] == "missing":
+            faults.append(f"{name} is not set")
+        else:
+            faults.append(f"{name} is wrong ({fault['msg'].removeprefix('Value error, ')})")
+    return "; ".join(faults) + "."
+
+
+class DatabaseSettings(Settings):
+    """Where the truth is kept."""
+
+    database_url: str = Field(description="PostgreSQL, `postgresql://user:password@host/name`")
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql_only(cls, url: str) -> str:
+        if not url.startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
+            raise ValueError("it must start with postgresql://")
+        return url
+
+
+class PolicySettings(Settings):
+    """What a verdict costs and how often an edit may be paid for; callbacks and polls share it."""
+
+    max_attempts: int = Field(3, ge=1, le=100, description="paid attempts per edit on transient errors")
+    retry_delay: Seconds = Field(10, description="first delay between attempts, doubling with jitter")
+    price_per_image: Decimal = Field(Decimal("0.03"), ge=0, description="what one returned picture costs, in USD")
+    fal_user_id: str | None = Field(None, description="the account whose callbacks count; learned if not set")

@@ -1,0 +1,122 @@
+"""The states of an edit and of an image: what each means, who moves it on, what happens if everything dies there.
+
+Data only. `transitions.py` holds one function per arrow and is the only writer of a `state` column;
+`docs/states.md` and its diagram are tested against this file.
+"""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class EditState(StrEnum):
+    """Where one edit stands."""
+
+    PENDING = "pending"
+    SUBMITTING = "submitting"
+    SUBMITTED = "submitted"
+    READY = "ready"
+    STORED = "stored"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class ImageState(StrEnum):
+    """Where one returned picture stands."""
+
+    WAITING = "waiting"
+    STORED = "stored"
+    FAILED = "failed"
+    DISCARDED = "discarded"
+
+
+class Outcome(StrEnum):
+    """How one submission ended; NULL in the database while it is in flight."""
+
+    REJECTED = "rejected"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+class Effect(StrEnum):
+    """What one callback did to us."""
+
+    APPLIED = "applied"
+    DUPLICATE = "duplicate"
+    LATE = "late"
+    ORPHAN = "orphan"
+    MISMATCH = "mismatch"
+    STALE = "stale"
+    UNREADABLE = "unreadable"
+
+
+class LearnedBy(StrEnum):
+    """Through which door a submission's outcome came in."""
+
+    REPLY = "reply"
+    CALLBACK = "callback"
+    POLL = "poll"
+    LISTING = "listing"
+
+
+class Story(NamedTuple):
+    """One state in words."""
+
+    meaning: str
+    moved_on_by: str
+    if_everything_dies: str
+
+
+EDIT_STATES: dict[EditState, Story] = {
+    EditState.PENDING: Story(
+        "accepted and validated; waits for a free slot", "the submit lane", "the next claim takes it"
+    ),
+    EditState.SUBMITTING: Story(
+        "the POST is in flight, or its outcome is unknown",
+        "the provider's reply, the callback, or patience",
+        "the callback heals it; after the proven deadline it is looked up, then resubmitted or parked",
+    ),
+    EditState.SUBMITTED: Story("the provider gave a request id", "the callback or the poll lane", "the poll lane asks"),
+    EditState.READY: Story(
+        "the result is recorded; its pictures wait for storage",
+        "the download lane",
+        "the same key is written again",
+    ),
+    EditState.STORED: Story("final: every picture is in storage", "nobody", "nothing to do"),
+    EditState.FAILED: Story("final until someone retries it", "a retry", "nothing to do"),
+    EditState.CANCELLED: Story("final", "nobody", "nothing to do"),
+}
+
+EDIT_ARROWS: dict[tuple[EditState, EditState], str] = {
+    (EditState.PENDING, EditState.SUBMITTING): "claimed: the submission is written down, then POSTed",
+    (EditState.PENDING, EditState.CANCELLED): "cancelled before any POST",
+    (EditState.SUBMITTING, EditState.SUBMITTED): "the reply, or an early callback, reveals the request id",
+    (EditState.SUBMITTING, EditState.READY): "the callback overtakes the reply",
+    (EditState.SUBMITTING, EditState.PENDING): "certainly not sent, refused for the account, or proven dead",
+    (EditState.SUBMITTING, EditState.FAILED): "refused for good, or parked after the proven deadline",
+    (
+        EditState.SUBMITTING,
+        EditState.CANCELLED,
+    ): "a cancelled edit whose POST never arrived, or ended cancelled",
+    (EditState.SUBMITTED, EditState.READY): "the result has pictures",
+    (EditState.SUBMITTED, EditState.PENDING): "a transient failure with attempts left",
+    (EditState.SUBMITTED, EditState.FAILED): "the provider's verdict is final, or no attempt is left",
+    (EditState.SUBMITTED, EditState.CANCELLED): "the provider ended it on our request",
+    (EditState.READY, EditState.STORED): "the last picture is in storage",
+    (EditState.READY, EditState.FAILED): "a picture can not be stored",
+    (EditState.FAILED, EditState.PENDING): "someone retries it",
+    # Impolite arrows: a submission given up as dead shows a result after all. What was paid for is kept.
+    (EditState.PENDING, EditState.READY): "late result of a submission given up as dead",
+    (EditState.FAILED, EditState.READY): "late result of a submission given up as dead",
+    (EditState.CANCELLED, EditState.READY): "late result of a submission given up as dead",
+}
+
+IMAGE_ARROWS: dict[tuple[ImageState, ImageState], str] = {
+    (ImageState.WAITING, ImageState.STORED): "fetched, checked, stored",
+    (ImageState.WAITING, ImageState.FAILED): "can not be stored",
+    (ImageState.WAITING, ImageState.DISCARDED): "another submission's pictures were taken first",
+}
+
+FINAL: frozenset[EditState] = frozenset({EditState.STORED, EditState.FAILED, EditState.CANCELLED})
+IN_FLIGHT: frozenset[EditState] = frozenset({EditState.SUBMITTING, EditState.SUBMITTED})

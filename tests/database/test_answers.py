@@ -1,0 +1,347 @@
+"""What verdicts do to rows, whoever brings them, in whatever order and however often."""
+
+import threading
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import Connection, Engine
+
+from models.answers import record_answers
+from models.claims import claim_edits, claim_images, claim_polls
+from models.states import Effect, LearnedBy
+from models.transitions import (
+    ImageFault,
+    StoredImage,
+    give_up_unknown,
+    record_accepted,
+    record_image_faults,
+    record_stored,
+    settle_batches,
+    start_submissions,
+    take_back,
+)
+from models.verdict import Kind, Retry, Verdict
+from tests.factories import (
+    PATIENCE,
+    POLICY,
+    accept,
+    answer,
+    claim,
+    failure,
+    fall_due,
+    make_batch,
+    make_submitted,
+    request_id,
+    states,
+    success,
+    unbalanced,
+)
+
+
+@pytest.fixture
+def connection(engine: Engine):
+    """One transaction, committed at the end so that deferred trouble would show."""
+    with engine.begin() as connection:
+        yield connection
+        assert unbalanced(connection) == []
+
+
+def store_all(connection: Connection) -> None:
+    due = claim_images(connection, limit=100, lease=60)
+    record_stored(connection, [StoredImage(i.id, f"{i.name}.png", "ab", 1, "image/png", 1, 1) for i in due])
+
+
+def one(connection: Connection, query: str) -> tuple:
+    return tuple(connection.exec_driver_sql(query).one())
+
+
+def test_success_is_ready_then_stored(connection: Connection) -> None:
+    """A result makes the edit ready, its last picture makes it stored, its price is on the submission."""
+    (submission,) = make_submitted(connection)
+
+    assert record_answers(connection, [answer(submission, success(2))], POLICY) == [Effect.APPLIED]
+
+    assert states(connection) == {"ready": 1}
+    store_all(connection)
+    assert states(connection) == {"stored": 1}
+    assert one(connection, "SELECT outcome, images_returned, cost FROM submissions") == (
+        "succeeded",
+        2,
+        Decimal("0.06"),
+    )
+
+
+def test_first_delivery_wins(connection: Connection) -> None:
+    """A repeated callback is a duplicate, one that comes after a poll is late; neither moves or adds anything."""
+    first, second = make_submitted(connection, 2)
+
+    effects = record_answers(
+        connection,
+        [
+            answer(first, success()),
+            answer(first, success()),
+            answer(second, success(), LearnedBy.POLL),
+            answer(second, failure()),
+        ],
+        POLICY,
+    )
+
+    assert effects == [Effect.APPLIED, Effect.DUPLICATE, Effect.APPLIED, Effect.LATE]
+    assert states(connection) == {"ready": 2}
+    assert one(connection, "SELECT count(*) FROM images") == (2,)
+
+
+def test_callback_overtakes_reply(connection: Connection) -> None:
+    """A callback that comes before the submit's reply reveals the request id, and the reply then changes nothing."""
+    make_batch(connection)
+    (submission,) = claim(connection)
+
+    assert record_answers(connection, [answer(submission, success())], POLICY) == [Effect.APPLIED]
+    accept(connection, [submission])
+
+    assert states(connection) == {"ready": 1}
+    assert one(connection, "SELECT request_id, outcome FROM submissions") == (request_id(submission), "succeeded")
+
+
+def test_other_request_id_is_a_mismatch(connection: Connection) -> None:
+    """A delivery that names another request than the one we were given moves nothing; nor does a borrowed id."""
+    first, second = make_submitted(connection, 2)
+    make_batch(connection)
+    (unanswered,) = claim(connection)
+
+    effects = record_answers(
+        connection,
+        [
+            answer(first, success())._replace(request_id="somebody else's"),
+            answer(unanswered, success())._replace(request_id=request_id(second)),
+        ],
+        POLICY,
+    )
+
+    assert effects == [Effect.MISMATCH, Effect.MISMATCH]
+    assert states(connection) == {"submitted": 2, "submitting": 1}
+
+
+def test_transient_failure_is_paid_for_again_within_its_budget(connection: Connection) -> None:
+    """A transient error goes back to pending until the attempts are used up, each with its entry in errors."""
+    make_batch(connection)
+    for attempt in (1, 2, 3):
+        (submission,) = claim(connection)
+        accept(connection, [submission])
+        record_answers(connection, [answer(submission, failure())], POLICY)
+        assert states(connection) == {"pending" if attempt < 3 else "failed": 1}
+        fall_due(connection)
+
+    rows = connection.exec_driver_sql("SELECT attempt, type, latest FROM edit_errors ORDER BY attempt").all()
+    assert [tuple(row) for row in rows] == [
+        (1, "internal_server_error", False),
+        (2, "internal_server_error", False),
+        (3, "internal_server_error", True),
+    ]
+
+
+def test_permanent_failure_is_paid_for_once(connection: Connection) -> None:
+    """A refusal of the input ends the edit at its first attempt."""
+    (submission,) = make_submitted(connection)
+
+    record_answers(connection, [answer(submission, failure("content_policy_violation", Retry.NEVER))], POLICY)
+
+    assert states(connection) == {"failed": 1}
+    assert claim_edits(connection, limit=10, window=10, probe_after=60) == []
+
+
+def test_download_error_is_tried_once_more(connection: Connection) -> None:
+    """`file_download_error` gets exactly one further attempt."""
+    make_batch(connection)
+    for expected in ("pending", "failed"):
+        (submission,) = claim(connection)
+        accept(connection, [submission])
+        record_answers(connection, [answer(submission, failure("file_download_error", Retry.ONCE))], POLICY)
+        assert states(connection) == {expected: 1}
+        fall_due(connection)
+
+
+def test_unusable_payload_is_asked_for(connection: Connection) -> None:
+    """OK with a null payload is no success: the request id is kept and the poll lane is due at once."""
+    make_batch(connection)
+    (submission,) = claim(connection)
+
+    effects = record_answers(connection, [answer(submission, Verdict(Kind.UNFETCHED))], POLICY)
+
+    assert effects == [Effect.APPLIED]
+    assert states(connection) == {"submitted": 1}
+    assert [due.request_id for due in claim_polls(connection, limit=10, lease=60)] == [request_id(submission)]
+
+
+def test_not_sent_is_no_attempt(connection: Connection) -> None:
+    """What never left the machine goes back as it was: no attempt counted, no error on the edit."""
+    make_batch(connection)
+    (submission,) = claim(connection)
+
+    take_back(connection, [submission.id], reason="unreachable", delay=0)
+
+    assert one(connection, "SELECT state, attempt, errors FROM edits") == ("pending", 0, [])
+    (again,) = claim(connection)
+    assert again.attempt == 1
+    assert again.id != submission.id
+
+
+def test_unknown_submit_is_resubmitted_once_proven_dead(connection: Connection) -> None:
+    """Nothing happens before the deadline; then the edit is pending again and the first submission `unknown`."""
+    make_batch(connection)
+    claim(connection)
+    assert give_up_unknown(connection, resubmit=True, max_attempts=3, limit=10) == 0
+
+    fall_due(connection)
+
+    assert give_up_unknown(connection, resubmit=True, max_attempts=3, limit=10) == 1
+    assert states(connection) == {"pending": 1}
+    assert one(connection, "SELECT outcome, learned_by, doubled FROM submissions") == ("unknown", None, False)
+
+
+def test_unknown_submit_is_parked_by_policy(connection: Connection) -> None:
+    """`park` fails the edit with `submission_unknown` and never posts again."""
+    make_batch(connection)
+    claim(connection)
+    fall_due(connection)
+
+    give_up_unknown(connection, resubmit=False, max_attempts=3, limit=10)
+
+    assert states(connection) == {"failed": 1}
+    assert one(connection, "SELECT type FROM edit_errors") == ("submission_unknown",)
+
+
+def test_late_result_before_the_second_post_is_simply_taken(connection: Connection) -> None:
+    """A result that shows before the resubmission was POSTed saves the second charge."""
+    make_batch(connection)
+    (submission,) = claim(connection)
+    fall_due(connection)
+    give_up_unknown(connection, resubmit=True, max_attempts=3, limit=10)
+
+    record_answers(connection, [answer(submission, success())], POLICY)
+
+    assert states(connection) == {"ready": 1}
+    assert one(connection, "SELECT outcome, doubled FROM submissions") == ("succeeded", False)
+
+
+def test_late_result_beside_a_resubmission_is_written_down_as_doubled(connection: Connection) -> None:
+    """Both results come: the first one's pictures are kept, both charges stand, the old submission is `doubled`."""
+    make_batch(connection)
+    (old,) = claim(connection)
+    fall_due(connection)
+    give_up_unknown(connection, resubmit=True, max_attempts=3, limit=10)
+    (new,) = claim(connection)
+    accept(connection, [new])
+
+    record_answers(connection, [answer(new, success()), answer(old, success())], POLICY)
+
+    assert states(connection) == {"ready": 1}
+    rows = connection.exec_driver_sql("SELECT id, outcome, doubled FROM submissions ORDER BY attempt").all()
+    assert [tuple(row) for row in rows] == [(old.id, "succeeded", True), (new.id, "succeeded", False)]
+    assert one(connection, "SELECT sum(cost) FROM submissions") == (Decimal("0.06"),)
+    images = connection.exec_driver_sql("SELECT submission_id, state FROM images").all()
+    assert {tuple(row) for row in images} == {(new.id, "waiting"), (old.id, "discarded")}
+
+
+def test_picture_that_cannot_be_stored_fails_the_edit_without_a_second_charge(connection: Connection) -> None:
+    """One bad file of two fails the edit once the other is stored; nothing is submitted again by itself."""
+    (submission,) = make_submitted(connection)
+    record_answers(connection, [answer(submission, success(2))], POLICY)
+    good, bad = claim_images(connection, limit=10, lease=60)
+
+    record_image_faults(connection, [ImageFault(bad.id, "undecodable", "broken", None)])
+    assert states(connection) == {"ready": 1}
+    record_stored(connection, [StoredImage(good.id, "k", "ab", 1, "image/png", 1, 1)])
+
+    assert states(connection) == {"failed": 1}
+    assert one(connection, "SELECT type, message FROM edit_errors") == ("undecodable", "broken")
+    assert one(connection, "SELECT count(*) FROM submissions") == (1,)
+
+
+def test_cancelled_by_the_provider(connection: Connection) -> None:
+    """A 499 that was wished for ends `cancelled`; one that nobody asked for is a failure named client_cancelled."""
+    wished, unasked = make_submitted(connection, 2)
+    connection.exec_driver_sql("UPDATE edits SET cancel_requested_at = now() WHERE id = %s", (wished.edit_id,))
+    verdict = Verdict(Kind.CANCELLED, error_type="client_cancelled", message="cancelled")
+
+    record_answers(connection, [answer(wished, verdict), answer(unasked, verdict)], POLICY)
+
+    assert states(connection) == {"cancelled": 1, "failed": 1}
+
+
+def test_settle_finishes_a_batch_exactly_when_all_edits_are_final(connection: Connection) -> None:
+    """A batch with an open edit stays open; once the last is final it is finished, once."""
+    first, second = make_submitted(connection, 2)
+    record_answers(connection, [answer(first, failure("value_error", Retry.NEVER))], POLICY)
+    assert settle_batches(connection) == []
+
+    record_answers(connection, [answer(second, success())], POLICY)
+    store_all(connection)
+
+    assert len(settle_batches(connection)) == 1
+    assert settle_batches(connection) == []
+
+
+def test_two_last_edits_at_once_do_not_leave_the_batch_open(engine: Engine) -> None:
+    """Each ends in its own transaction, blind to the other; settling after both commits finishes the batch."""
+    for _ in range(10):
+        with engine.begin() as connection:
+            submissions = make_submitted(connection, 2)
+        barrier = threading.Barrier(2)
+
+        def end(submission, barrier=barrier) -> None:
+            with engine.begin() as connection:
+                record_answers(connection, [answer(submission, failure("value_error", Retry.NEVER))], POLICY)
+                barrier.wait(5)
+            with engine.begin() as connection:
+                settle_batches(connection)
+
+        threads = [threading.Thread(target=end, args=(submission,)) for submission in submissions]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    with engine.begin() as connection:
+        assert one(connection, "SELECT count(*) FROM batches WHERE finished_at IS NULL") == (0,)
+
+
+def test_of_many_who_bring_the_same_result_one_applies_it(engine: Engine) -> None:
+    """Eight threads deliver one result at once: one applies it, seven are told that it is known."""
+    with engine.begin() as connection:
+        (submission,) = make_submitted(connection)
+    effects: list[Effect] = []
+
+    def deliver() -> None:
+        with engine.begin() as connection:
+            effects.extend(record_answers(connection, [answer(submission, success())], POLICY))
+
+    threads = [threading.Thread(target=deliver) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(effects) == [Effect.APPLIED] + [Effect.DUPLICATE] * 4
+    with engine.begin() as connection:
+        assert one(connection, "SELECT count(*) FROM images") == (1,)
+
+
+def test_reply_with_a_request_id_that_another_submission_has_is_not_believed(connection: Connection) -> None:
+    """Two POSTs answered with one request id: the first keeps it, the second stays unknown."""
+    make_batch(connection, 2)
+    first, second = claim(connection)
+
+    record_accepted(connection, [(first.id, "same"), (second.id, "same")], poll_after=60, patience=PATIENCE)
+
+    assert states(connection) == {"submitted": 1, "submitting": 1}
+
+
+def test_start_submissions_skips_what_somebody_else_moved(connection: Connection) -> None:
+    """Claimed ids whose edits are no longer pending get no submission, hence no POST."""
+    make_batch(connection, 2)
+    first, second = claim_edits(connection, limit=10, window=10, probe_after=60)
+    start_submissions(connection, [first], patience=PATIENCE)
+
+    written = start_submissions(connection, [first, second], patience=PATIENCE)
+
+    assert [submission.edit_id for submission in written] == [second]

@@ -1,0 +1,162 @@
+"""The ladder: up, down and up again, one head, no drift, and what Alembic cannot see."""
+
+import os
+import subprocess
+import sys
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
+
+from cli.migrate import _config, current, newest, upgrade
+from models.database import check_schema, make_engine
+from models.errors import DatabaseError
+from models.monitoring import VIEWS, create_views, drop_views
+from models.states import EditState, Effect, ImageState, Outcome
+from tests.conftest import database_named
+from tests.factories import make_batch, make_submitted
+
+
+@pytest.fixture
+def empty_url(postgres_url: str):
+    """A database with nothing in it."""
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE ladder")
+        yield database_named(postgres_url, "ladder")
+        connection.execute("DROP DATABASE ladder WITH (FORCE)")
+
+
+def objects(url: str) -> list[tuple[str, ...]]:
+    """Everything of ours in the database: tables, views, indexes, columns."""
+    with psycopg.connect(url) as connection:
+        return connection.execute(
+            """
+            SELECT c.relname, c.relkind::text, coalesce(pg_get_viewdef(c.oid), ''), a.attname,
+                   format_type(a.atttypid, a.atttypmod)
+            FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+            WHERE c.relnamespace = 'public'::regnamespace AND c.relname <> 'alembic_version'
+              AND c.relname <> 'alembic_version_pkc'
+            ORDER BY 1, 4
+            """
+        ).fetchall()
+
+
+def test_up_down_up(empty_url: str) -> None:
+    """From nothing to the newest, back to nothing, and up again to exactly the same."""
+    upgrade(empty_url)
+    first = objects(empty_url)
+    command.downgrade(_config(empty_url), "base")
+    assert objects(empty_url) == []
+    upgrade(empty_url)
+    assert objects(empty_url) == first
+    assert current(empty_url) == newest()
+
+
+def test_one_head() -> None:
+    """The ladder has one top."""
+    assert len(ScriptDirectory.from_config(_config("")).get_heads()) == 1
+
+
+def test_no_drift(database_url: str) -> None:
+    """The migrated schema is what models/tables.py declares."""
+    command.check(_config(database_url))
+
+
+def test_views_are_as_declared(engine: Engine, database_url: str) -> None:
+    """Every declared view is there, as declared, and no other."""
+    migrated = [row for row in objects(database_url) if row[1] == "v"]
+    assert {row[0] for row in migrated} == set(VIEWS)
+    with engine.begin() as connection:
+        drop_views(connection)
+        create_views(connection)
+    assert [row for row in objects(database_url) if row[1] == "v"] == migrated
+
+
+def test_every_word_fits(engine: Engine) -> None:
+    """Every state, outcome and effect of states.py can be written, and no other word."""
+    with engine.begin() as connection:
+        (submission,) = make_submitted(connection)
+        for state in EditState:
+            final = (
+                "NULL, finished_at = now()"
+                if state in ("stored", "failed", "cancelled")
+                else "now(), finished_at = NULL"
+            )
+            connection.exec_driver_sql(f"UPDATE edits SET state = '{state}', due_at = {final}")
+        connection.exec_driver_sql("UPDATE submissions SET images_returned = 1")
+        for outcome in Outcome:
+            learned = "NULL" if outcome is Outcome.UNKNOWN else "'poll'"
+            connection.exec_driver_sql(
+                f"UPDATE submissions SET outcome = '{outcome}', learned_by = {learned}, due_at = NULL"
+            )
+        for effect in Effect:
+            connection.exec_driver_sql(
+                """
+                INSERT INTO callbacks (effect, token, signed_at, headers, body, sha256)
+                VALUES (%s, '', now(), '{}', '', '')
+                """,
+                (effect.value,),
+            )
+        for number, state in enumerate(ImageState):
+            connection.exec_driver_sql(
+                """
+                INSERT INTO images (submission_id, index, state, url,
+                                    due_at, stored_at, storage_key, sha256, stored_bytes, stored_type)
+                SELECT %s, %s, %s, '', CASE WHEN s.waiting THEN now() END, CASE WHEN s.stored THEN now() END,
+                       CASE WHEN s.stored THEN 'k' END, CASE WHEN s.stored THEN 'h' END, CASE WHEN s.stored THEN 1 END,
+                       CASE WHEN s.stored THEN 't' END
+                FROM (SELECT %s = 'waiting' AS waiting, %s = 'stored' AS stored) s
+                """,
+                (submission.id, number, state.value, state.value, state.value),
+            )
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        "UPDATE edits SET state = 'sleeping'",
+        "UPDATE edits SET due_at = NULL",
+        "UPDATE edits SET state = 'stored'",
+        "UPDATE submissions SET outcome = 'failed'",
+        "UPDATE submissions SET doubled = true",
+        "UPDATE submissions SET accepted_at = NULL",
+        "UPDATE batches SET edit_count = 0",
+    ],
+)
+def test_nonsense_is_refused(engine: Engine, nonsense: str) -> None:
+    """The constraints hold "exactly when", in both directions."""
+    with engine.begin() as connection:
+        make_submitted(connection)
+    with pytest.raises(IntegrityError), engine.begin() as connection:
+        connection.exec_driver_sql(nonsense)
+
+
+def test_database_without_schema_is_one_sentence(empty_url: str) -> None:
+    """A database without our schema, or none at all, is said so, with the command to run."""
+    empty = make_engine(empty_url, application="test")
+    with pytest.raises(DatabaseError, match=r"run `darkroom migrate`"):
+        check_schema(empty, newest())
+    empty.dispose()
+    with pytest.raises(DatabaseError, match="cannot be reached"):
+        check_schema(make_engine("postgresql://nobody@127.0.0.1:1/x", application="test"), newest())
+
+
+def test_migrating_twice_at_once(empty_url: str) -> None:
+    """Two processes that migrate at the same moment take turns; the second finds nothing to do."""
+    command = [sys.executable, "-m", "cli.main", "migrate"]
+    environment = {**os.environ, "DATABASE_URL": empty_url}
+    both = [subprocess.Popen(command, env=environment) for _ in range(2)]
+    assert [process.wait(30) for process in both] == [0, 0]
+    assert current(empty_url) == newest()
+
+
+def test_batches_survive_a_view_change(engine: Engine) -> None:
+    """Recreating the views touches no row."""
+    with engine.begin() as connection:
+        make_batch(connection, 3)
+        drop_views(connection)
+        create_views(connection)
+        assert connection.exec_driver_sql("SELECT edits FROM batch_progress").scalar() == 3

@@ -1,0 +1,83 @@
+"""Fixtures: stand-ins, each with its own state folder, and a webhook receiver."""
+
+import base64
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fal_emulator.options import Options
+
+from .standin import FAST, Receiver, Standin, picture_bytes
+
+
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hung up is no news here."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A recording receiver on a port of its own."""
+    state = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            state.times.append(time.time())
+            state.deliveries.append((self.path, dict(self.headers), body))
+            answer = state.next_answer()
+            if isinstance(answer, float):
+                time.sleep(answer)
+                answer = 200
+            self.send_response(answer)
+            if 300 <= answer < 400:
+                self.send_header("Location", state.url + "/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Silence."""
+
+    server = _QuietServer(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield state
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def make_standin(tmp_path: Path) -> Iterator[Callable[..., Standin]]:
+    """Starts stand-ins; the same `state` means the same state folder."""
+    started: list[Standin] = []
+
+    def make(state: str = "state", **options: Any) -> Standin:
+        standin = Standin(Options(state_dir=tmp_path / state, **{**FAST, **options}))
+        started.append(standin)
+        return standin
+
+    yield make
+    for standin in started:
+        if standin._thread.is_alive():
+            standin.stop()
+
+
+@pytest.fixture
+def standin(make_standin: Callable[..., Standin]) -> Standin:
+    """A fast stand-in with plain pictures."""
+    return make_standin()
+
+
+@pytest.fixture
+def data_uri() -> str:
+    """A small drawing as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(picture_bytes()).decode()

@@ -1,0 +1,93 @@
+"""What the supervisor is told: every program restarts, and strange paths survive the way through its format."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from supervisor.options import ServerOptions
+
+from cli import processes
+from cli.home import SOCKET_PATH_LIMIT, Home
+from cli.processes import Process, Stage
+from cli.supervision import FOR_EVER, STOP_WITHIN, command_line, configuration
+
+COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    home = Home(tmp_path / "a home; 100% odd")
+    home.create()
+    monkeypatch.chdir(home.folder)  # as the supervisor does
+    return home
+
+
+def parsed(home: Home, *parts: Process) -> ServerOptions:
+    """The configuration as the supervisor itself reads it."""
+    with home.configuration.open("w") as file:
+        configuration(home, parts, home.folder).write(file)
+    options = ServerOptions()
+    options.realize(["-c", str(home.configuration)])
+    return options
+
+
+@pytest.mark.parametrize("name", ["receiver", *processes.LANES, "beat"])
+def test_compose_runs_the_same_commands(name: str) -> None:
+    """docker-compose.yml and `darkroom up` start the same programs."""
+    parts = (processes.receiver("0.0.0.0", 8000), *processes.workers())
+    assert COMPOSE["services"][name]["command"] == list(next(part.command for part in parts if part.name == name))
+
+
+def test_compose_stops_as_patiently() -> None:
+    """A container is given at least the time that the supervisor gives."""
+    assert int(COMPOSE["services"]["submit"]["stop_grace_period"].removesuffix("s")) >= STOP_WITHIN
+
+
+def test_every_program_restarts_for_ever(home: Home) -> None:
+    """No program is given up; a stop is patient, then final, for the whole process group."""
+    options = parsed(home, *processes.workers(), processes.receiver("127.0.0.1", 8000))
+    programs = [program for group in options.process_group_configs for program in group.process_configs]
+    assert {program.name for program in programs} == {"receiver", "beat", *processes.LANES}
+    for program in programs:
+        assert program.autorestart.__name__ == "RestartUnconditionally"
+        assert program.startretries == FOR_EVER
+        assert program.stopwaitsecs == STOP_WITHIN > processes.LONGEST_STEP
+        assert program.killasgroup
+
+
+def test_servers_stop_last(home: Home) -> None:
+    """The supervisor stops the highest priority first: workers, then what listens, then the servers."""
+    server = Process("postgres", ("/bin/postgres",), Stage.SERVERS, stop_signal="INT")
+    options = parsed(home, server, *processes.workers(), processes.receiver("127.0.0.1", 8000))
+    assert [group.name for group in sorted(options.process_group_configs)] == ["servers", "front", "workers"]
+    started = [program for group in options.process_group_configs for program in group.process_configs]
+    assert [program.name for program in started if program.autostart] == ["postgres"]
+
+
+def test_odd_paths_survive(home: Home) -> None:
+    """Blanks and percent signs of a path reach the program as they are."""
+    folder = Path("/with blanks/100%/home")
+    options = parsed(home, processes.emulator(8002, folder, ("--latency", "0.5")))
+    (program,) = options.process_group_configs[0].process_configs
+    expected = [sys.executable, "-m", "fal_emulator", "--port", "8002", "--state-dir", str(folder), "--latency", "0.5"]
+    assert shlex.split(program.command) == expected
+    assert program.directory == str(home.folder)
+
+
+def test_another_user_is_leashed_after_the_change() -> None:
+    """A program that runs as another user is tied to us after it became that user."""
+    process = Process("postgres", ("/bin/postgres", "-h", ""), Stage.SERVERS, stop_signal="INT", user="pgserver")
+    _, leash, *rest = shlex.split(command_line(process))
+    assert Path(leash).name == "leash.py"
+    assert rest == ["--user", "pgserver", "INT", "/bin/postgres", "-h", ""]
+
+
+@pytest.mark.parametrize("folder", ["/" + "deep/" * 30, "/with,comma"])
+def test_sockets_of_an_impossible_path_move_out(folder: str) -> None:
+    """Where the home's path cannot be a socket's, a short one is derived from it, always the same."""
+    home, other = Home(Path(folder)), Home(Path(folder + "x"))
+    assert not home.sockets.is_relative_to(folder)
+    assert len(str(home.postgres_sockets / ".s.PGSQL.5432")) <= SOCKET_PATH_LIMIT
+    assert home.sockets == Home(Path(folder)).sockets != other.sockets

@@ -1,0 +1,105 @@
+"""Documentation is part of the product: commands, settings, states and queries in it are held against the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic_core import PydanticUndefined
+from sqlalchemy import Engine
+
+from cli.main import darkroom
+from cli.settings import DeskSettings
+from models.monitoring import VIEWS
+from models.states import EDIT_ARROWS, EDIT_STATES, FINAL, IMAGE_ARROWS
+from tests.factories import make_submitted
+from webhook_receiver.settings import ReceiverSettings
+from worker.settings import WorkerSettings
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SETTINGS = (DeskSettings, WorkerSettings, ReceiverSettings)
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(page, text) of every fenced block of a language."""
+    return [
+        (page.name, block)
+        for page in PAGES
+        for block in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    ]
+
+
+def settings_table() -> str:
+    """The table that docs/settings.md must hold: every field of every settings class."""
+    rows: dict[str, str] = {}
+    for cls in SETTINGS:
+        for name, field in cls.model_fields.items():
+            required = field.is_required()
+            default = "" if field.default in (None, PydanticUndefined) or required else field.default
+            shown = ",".join(default) if isinstance(default, tuple) else str(default).removesuffix(".0")
+            rows[name.upper()] = f"| `{name.upper()}` | {f'`{shown}`' if shown else ''} | {field.description} |"
+    return "\n".join(["| variable | default | |", "|---|---|---|", *(rows[name] for name in sorted(rows))])
+
+
+def test_settings_page_has_every_setting() -> None:
+    """docs/settings.md shows exactly the settings that exist, with their defaults."""
+    assert settings_table() in text("docs/settings.md")
+
+
+def test_readme_lists_every_command() -> None:
+    """The README's table of commands is the command line's own list."""
+    listed = set(re.findall(r"^\| `darkroom (\w[\w-]*)", text("README.md"), re.MULTILINE))
+    assert listed == set(darkroom.commands)
+
+
+@pytest.mark.parametrize("name", sorted(darkroom.commands))
+def test_every_command_has_help(name: str) -> None:
+    """Every command says what it does."""
+    assert darkroom.commands[name].help
+
+
+def test_readme_commands_exist() -> None:
+    """Every `make` target and `darkroom` command that a page shows exists."""
+    targets = set(re.findall(r"^([a-z-]+):.*## ", text("Makefile"), re.MULTILINE))
+    for page, block in blocks("console"):
+        for target in re.findall(r"^\$ make ([a-z-]+)", block, re.MULTILINE):
+            assert target in targets, page
+        for command in re.findall(r"^\$ \.venv/bin/darkroom ([a-z-]+)", block, re.MULTILINE):
+            assert command in darkroom.commands, page
+
+
+def test_state_diagram_is_the_code() -> None:
+    """The diagram and the tables of docs/states.md show exactly the arrows and words of states.py."""
+    page = text("docs/states.md")
+    drawn = set(re.findall(r"^    (\w+) --> (\w+)$", page, re.MULTILINE))
+    assert drawn == {(was.value, state.value) for was, state in EDIT_ARROWS}
+    assert set(re.findall(r"^    (\w+) --> \[\*\]$", page, re.MULTILINE)) == {state.value for state in FINAL}
+    for state, story in EDIT_STATES.items():
+        assert f"| `{state}` | {' | '.join(story)} |" in page
+    for (was, state), when in [*EDIT_ARROWS.items(), *IMAGE_ARROWS.items()]:
+        assert f"| `{was}` | `{state}` | {when} |" in page
+
+
+@pytest.mark.parametrize(("page", "query"), blocks("sql"))
+def test_queries_run(engine: Engine, page: str, query: str) -> None:
+    """Every query that a page shows runs against the schema."""
+    with engine.begin() as connection:
+        make_submitted(connection)
+        connection.exec_driver_sql(query).all()
+
+
+def test_monitoring_page_names_every_view() -> None:
+    """docs/monitoring.md explains every view there is."""
+    page = text("docs/monitoring.md")
+    assert [view for view in VIEWS if f"`{view}`" not in page] == []
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link of every page names a file that exists."""
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,0 +1,29 @@
+"""The receiver's application, made by `create_app`; granian serves it."""
+
+from flask import Flask
+
+from models.database import make_engine
+from models.logs import configure_logs
+from models.settings import load
+from webhook_receiver.callbacks import Receiver, install
+from webhook_receiver.keys import Keys
+from webhook_receiver.settings import ReceiverSettings
+
+CONNECTIONS = 8
+"""Deliveries recorded at one time, per process; the threads that serve them are not more."""
+
+
+def create_app(settings: ReceiverSettings | None = None) -> Flask:
+    """The receiver, from the environment unless settings are handed in.
+
+    Raises:
+        SettingsError: a setting is missing or wrong.
+    """
+    settings = settings or load(ReceiverSettings)
+    configure_logs()
+    app = Flask("webhook_receiver", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.callback_max_bytes
+    app.url_map.strict_slashes = False  # a redirect to add or drop a slash would lose the delivery
+    engine = make_engine(settings.database_url, application="darkroom receiver", pool_size=CONNECTIONS)
+    install(app, Receiver(settings, engine, Keys(settings.fal_jwks_url)))
+    return app

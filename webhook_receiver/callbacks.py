@@ -1,0 +1,111 @@
+"""The routes: `POST /webhooks/fal/<token>` and `GET /healthz`, and what each answer asks of the provider.
+
+200: kept, whatever it did to us. 401, 403, 413: not kept, only counted. 503: we cannot judge or keep it now;
+the provider delivers again. Never a redirect: the provider takes a 3xx for a permanent failure (fal-protocol 4.3).
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import structlog
+from flask import Blueprint, Flask, current_app, jsonify, request
+from flask.typing import ResponseReturnValue
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from models.errors import KeysUnavailable, SignatureError
+from models.provider import user_id
+from webhook_receiver.keys import Keys
+from webhook_receiver.recording import Delivery, record_delivery
+from webhook_receiver.rejections import Rejections
+from webhook_receiver.settings import ReceiverSettings
+from webhook_receiver.signature import Signed, verify
+
+log = structlog.get_logger()
+
+routes = Blueprint("callbacks", __name__)
+
+TOKEN_MAX = 200
+"""Characters of the path that are kept; a token of ours has 36."""
+
+
+class Receiver:
+    """What the routes work with."""
+
+    def __init__(self, settings: ReceiverSettings, engine: Engine, keys: Keys) -> None:
+        self.settings, self.engine, self.keys = settings, engine, keys
+        self.rejections = Rejections(engine)
+        self._account = settings.fal_user_id
+
+    def verify(self, body: bytes, headers: Mapping[str, str]) -> Signed:
+        """The signed facts of a delivery, with one look for newer keys on a miss."""
+        now, keys = datetime.now(UTC), self.keys.current()
+        try:
+            return verify(body, headers, keys, now)
+        except SignatureError:
+            newer = self.keys.after_a_miss(keys)
+            if newer is None:
+                raise
+            return verify(body, headers, newer, now)
+
+    def is_ours(self, signed: Signed) -> bool:
+        """Whether the sender is our account; anyone's, while ours is not known yet (the token still must match)."""
+        if self._account is None:
+            with self.engine.connect() as connection:
+                self._account = user_id(connection)
+        return self._account is None or self._account == signed.user_id
+
+
+def install(app: Flask, receiver: Receiver) -> None:
+    """Hand the receiver to the routes of one application."""
+    app.extensions["darkroom"] = receiver
+    app.register_blueprint(routes)
+
+
+@routes.post("/webhooks/fal/<token>")
+def receive(token: str) -> ResponseReturnValue:
+    """One callback: verify, record, answer."""
+    receiver: Receiver = current_app.extensions["darkroom"]
+    body = request.get_data(cache=False)  # the raw bytes, before anything else touches the request
+    headers = {name.lower(): value.replace("\0", "") for name, value in request.headers.items()}
+    signed = receiver.verify(body, headers)
+    if not receiver.is_ours(signed):
+        receiver.rejections.count("other_account")
+        return {"error": "This delivery is for another account."}, 403
+    delivery = Delivery(token.replace("\0", "")[:TOKEN_MAX], body, headers, signed)
+    with receiver.engine.begin() as connection:
+        effect = record_delivery(connection, delivery, receiver.settings)
+    return jsonify(effect=effect.value)
+
+
+@routes.get("/healthz")
+def healthz() -> ResponseReturnValue:
+    """200 while the database answers."""
+    receiver: Receiver = current_app.extensions["darkroom"]
+    with receiver.engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+    return jsonify(status="ok")
+
+
+@routes.app_errorhandler(SignatureError)
+def _forged(error: SignatureError) -> ResponseReturnValue:
+    current_app.extensions["darkroom"].rejections.count("bad_signature")
+    return {"error": str(error)}, 401
+
+
+@routes.app_errorhandler(RequestEntityTooLarge)
+def _too_large(_: RequestEntityTooLarge) -> ResponseReturnValue:
+    current_app.extensions["darkroom"].rejections.count("too_large")
+    return {"error": "The body is too large."}, 413
+
+
+@routes.app_errorhandler(KeysUnavailable)
+def _no_keys(error: KeysUnavailable) -> ResponseReturnValue:
+    return {"error": str(error)}, 503
+
+
+@routes.app_errorhandler(SQLAlchemyError)
+def _no_database(error: SQLAlchemyError) -> ResponseReturnValue:
+    log.error("callback_not_recorded", reason=type(error).__name__, detail=str(error).splitlines()[0][:300])
+    return {"error": "The database cannot take it now."}, 503

@@ -1,0 +1,90 @@
+"""Write one verified delivery down and apply what it says, in one transaction of the caller."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+from sqlalchemy import Connection
+
+from models.answers import record_answers
+from models.provider import learn_user_id
+from models.rulings import Answer
+from models.settings import PolicySettings
+from models.states import Effect, LearnedBy
+from models.verdict import Kind, Unreadable, Verdict, read_callback
+from webhook_receiver.signature import Signed
+
+UNFETCHED = Verdict(Kind.UNFETCHED)
+"""What a delivery that is not believed still tells: ask the provider about this request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One verified delivery, verbatim."""
+
+    token: str
+    body: bytes
+    headers: Mapping[str, str]
+    signed: Signed
+
+
+def record_delivery(connection: Connection, delivery: Delivery, policy: PolicySettings) -> Effect:
+    """Apply a delivery and keep it, with what it did to us."""
+    token = _token(delivery.token)
+    verdict, distrust = _believe(delivery)
+    if token is None:
+        effect = Effect.ORPHAN
+    elif verdict is None:
+        effect = Effect.MISMATCH
+    else:
+        answer = Answer(token, delivery.signed.request_id, verdict, LearnedBy.CALLBACK)
+        effect = record_answers(connection, [answer], policy)[0]
+    if effect is Effect.APPLIED:
+        learn_user_id(connection, delivery.signed.user_id)
+        effect = distrust or effect
+    _keep(connection, delivery, None if effect is Effect.ORPHAN else token, effect)
+    return effect
+
+
+def _token(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _believe(delivery: Delivery) -> tuple[Verdict | None, Effect | None]:
+    """The verdict that may be applied, and why the body's own is not; no verdict where ids contradict each other.
+
+    A stale or unreadable delivery still reveals a signed request id: the poll lane asks about it at once.
+    """
+    try:
+        said = read_callback(delivery.body)
+    except Unreadable:
+        return UNFETCHED, Effect.UNREADABLE
+    if said.request_id != delivery.signed.request_id:
+        return None, None
+    if delivery.signed.stale:
+        return UNFETCHED, Effect.STALE
+    return said.verdict, None
+
+
+def _keep(connection: Connection, delivery: Delivery, submission_id: UUID | None, effect: Effect) -> None:
+    connection.exec_driver_sql(
+        """
+        INSERT INTO callbacks (effect, submission_id, token, request_id, signed_at, headers, body, sha256)
+        VALUES (%(effect)s, %(submission)s, %(token)s, %(request)s, %(signed_at)s, %(headers)s, %(body)s, %(sha256)s)
+        """,
+        {
+            "effect": effect.value,
+            "submission": submission_id,
+            "token": delivery.token,
+            "request": delivery.signed.request_id,
+            "signed_at": delivery.signed.signed_at,
+            "headers": Jsonb(dict(delivery.headers)),
+            "body": delivery.body,
+            "sha256": hashlib.sha256(delivery.body).hexdigest(),
+        },
+    )

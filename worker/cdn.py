@@ -1,0 +1,86 @@
+"""The provider's file storage: a short-lived token, then the bytes (fal-protocol 8.1).
+
+The key goes to the token's address only; the upload itself carries the token. An upload costs nothing, so it
+may be tried again, unlike a submit.
+"""
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import IO
+from urllib.parse import quote
+
+import requests
+
+from models.errors import AccountPaused, TryLater
+from worker.connections import CONNECT_TIMEOUT, NotConnected, ThreadSessions, read_bounded
+
+TIMEOUT = 60.0
+"""Seconds until a reply begins."""
+REPLY_MAX_BYTES = 256 * 1024
+TRIES = 3
+MARGIN = timedelta(minutes=5)
+"""A token that ends sooner is renewed."""
+
+
+class CDN:
+    """A client for one account. Safe for threads; they share the token."""
+
+    def __init__(self, rest_url: str, cdn_url: str, key: str) -> None:
+        self._rest_url, self._cdn_url, self._key = rest_url, cdn_url, key
+        self._sessions = ThreadSessions()
+        self._lock = threading.Lock()
+        self._token: tuple[str, datetime] | None = None
+
+    def upload(self, content: IO[bytes], *, content_type: str, file_name: str) -> str:
+        """Upload one file; returns the URL under which the provider finds it.
+
+        Raises:
+            AccountPaused: the key was refused.
+            TryLater: it did not work, several times.
+        """
+        headers = {"Content-Type": content_type, "X-Fal-File-Name": quote(file_name)}
+        for tried in range(1, TRIES + 1):
+            content.seek(0)
+            try:
+                reply = self._post(
+                    f"{self._cdn_url}/files/upload",
+                    {"Authorization": f"Bearer {self._bearer()}", **headers},
+                    content,
+                )
+                return str(reply["access_url"])
+            except (TryLater, KeyError) as error:
+                if tried == TRIES:
+                    raise TryLater(f"{error}") from error
+        raise AssertionError("unreachable")
+
+    def _bearer(self) -> str:
+        with self._lock:
+            if self._token is None or self._token[1] - datetime.now(UTC) < MARGIN:
+                reply = self._post(
+                    f"{self._rest_url}/storage/auth/token?storage_type=fal-cdn-v3",
+                    {"Authorization": f"Key {self._key}", "Content-Type": "application/json"},
+                    b"{}",
+                )
+                try:
+                    self._token = (str(reply["token"]), datetime.fromisoformat(str(reply["expires_at"])))
+                except (KeyError, ValueError) as error:
+                    raise TryLater("the storage token is unreadable") from error
+            return self._token[0]
+
+    def _post(self, url: str, headers: dict[str, str], body: IO[bytes] | bytes) -> dict[str, object]:
+        request = requests.Request("POST", url, headers={**headers, "User-Agent": "darkroom"}, data=body)
+        try:
+            response = self._sessions.get().send(
+                request.prepare(), timeout=(CONNECT_TIMEOUT, TIMEOUT), allow_redirects=False, stream=True
+            )
+            with response:
+                status, reply = response.status_code, read_bounded(response, limit=REPLY_MAX_BYTES, seconds=TIMEOUT)
+            document = json.loads(reply) if 200 <= status < 300 else None
+        except (NotConnected, requests.RequestException, ValueError) as error:
+            raise TryLater(f"{type(error).__name__}: {error}"[:300]) from error
+        if status in (401, 403):
+            raise AccountPaused("invalid_key" if status == 401 else "locked", f"the storage answered {status}")
+        if not isinstance(document, dict):
+            raise TryLater(f"the storage answered {status}")
+        return document

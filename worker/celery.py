@@ -1,0 +1,55 @@
+"""The Celery application: found by `celery -A worker`, configured in code, fed by `tasks.py`.
+
+Celery executes, it never remembers: lane messages carry no payload and expire within seconds, results are
+kept only for the one task that answers a caller.
+"""
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_shutting_down
+
+from models.logs import configure_logs
+from models.settings import load
+from worker.settings import BrokerSettings
+from worker.wiring import stopping
+
+TICK = 1.0
+"""Seconds between two looks for due work."""
+LANES = ("submit", "poll", "download", "settle", "tick")
+"""Each lane has a queue of its own, so that workers can specialise."""
+
+app = Celery("darkroom", include=["worker.tasks"])
+
+
+# called when the configuration is first needed, so that importing this file reads no environment
+@app.add_defaults  # type: ignore[untyped-decorator]  # celery has no types
+def _configuration() -> dict[str, Any]:
+    redis_url = load(BrokerSettings).redis_url
+    return {
+        "broker_url": redis_url,
+        "result_backend": redis_url,
+        "result_expires": 3600,
+        "task_ignore_result": True,
+        "accept_content": ["json"],
+        "task_routes": {f"darkroom.{lane}": {"queue": lane} for lane in LANES},
+        "worker_prefetch_multiplier": 1,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {"socket_timeout": 10, "socket_connect_timeout": 5, "health_check_interval": 10},
+        "beat_schedule": {
+            "tick": {"task": "darkroom.tick", "schedule": TICK, "options": {"expires": 2 * TICK, "queue": "tick"}}
+        },
+        "beat_max_loop_interval": TICK,
+    }
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]  # celery has no types
+def _logs(**_: Any) -> None:
+    configure_logs()
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _stop_claiming(**_: Any) -> None:
+    stopping.set()

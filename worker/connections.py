@@ -1,0 +1,121 @@
+"""HTTP sessions that know whether anything was sent, and to whom they are connected.
+
+`requests` alone cannot tell a refused connection from a cut one, nor which address a host name resolved to.
+Both are decided here, at the moment of connecting, before a byte of the request leaves. No automatic retry,
+no proxy or netrc from the environment, no redirect.
+"""
+
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds."""
+IDLE_LIMIT = 15.0
+"""Seconds a kept connection may idle before we close it. Shorter than any load balancer's own limit, so that a
+paid POST does not meet a connection that the other side is just closing: that would be an unknown outcome."""
+
+PeerCheck = Callable[[str, str], None]
+"""(host name, address) -> nothing, or raises to refuse the peer."""
+
+
+class NotConnected(Exception):
+    """No connection came about, so nothing of the request was sent.
+
+    Deliberately no OSError: urllib3 and requests would wrap it and blur what it says.
+    """
+
+
+class _Watched:
+    """Mixed into urllib3's connections: every failure to connect says so, every peer is checked."""
+
+    peer_check: PeerCheck | None = None
+
+    def connect(self) -> None:
+        try:
+            super().connect()  # type: ignore[misc]  # the mixin's other half is urllib3's connection
+        except (OSError, urllib3.exceptions.HTTPError, ssl.SSLError) as error:
+            raise NotConnected(str(error)) from error
+        if self.peer_check is not None:
+            sock: socket.socket = self.sock  # type: ignore[attr-defined]
+            self.peer_check(self.host, sock.getpeername()[0])  # type: ignore[attr-defined]
+
+
+def _pool_classes(peer_check: PeerCheck | None) -> dict[str, type[HTTPConnectionPool]]:
+    check = staticmethod(peer_check) if peer_check else None
+    plain = type("WatchedHTTPConnection", (_Watched, HTTPConnection), {"peer_check": check})
+    secure = type("WatchedHTTPSConnection", (_Watched, HTTPSConnection), {"peer_check": check})
+    return {
+        "http": type("WatchedHTTPPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
+        "https": type("WatchedHTTPSPool", (HTTPSConnectionPool,), {"ConnectionCls": secure}),
+    }
+
+
+class _Adapter(HTTPAdapter):
+    def __init__(self, peer_check: PeerCheck | None) -> None:
+        self._pools = _pool_classes(peer_check)
+        super().__init__(pool_connections=8, pool_maxsize=2, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+
+class ThreadSessions:
+    """One `requests.Session` per thread, its kept connections never older than `IDLE_LIMIT`."""
+
+    def __init__(self, peer_check: PeerCheck | None = None) -> None:
+        self._peer_check = peer_check
+        self._local = threading.local()
+
+    def get(self) -> requests.Session:
+        """This thread's session, fit to be used now."""
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = requests.Session()
+            session.trust_env = False
+            adapter = _Adapter(self._peer_check)
+            session.mount("http://", adapter)
+            session.mount("https://", adapter)
+        elif time.monotonic() - self._local.used > IDLE_LIMIT:
+            session.close()
+        self._local.used = time.monotonic()
+        return session
+
+
+def is_private(address: str) -> bool:
+    """Whether an address is anything but a public one: loopback, private, link-local, reserved, multicast."""
+    parsed = ipaddress.ip_address(address.split("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
+        parsed = parsed.ipv4_mapped
+    return not parsed.is_global or parsed.is_multicast
+
+
+def read_bounded(response: requests.Response, *, limit: int, seconds: float) -> bytes:
+    """The whole body, if it is at most `limit` bytes long and comes within `seconds`.
+
+    Raises:
+        requests.RequestException: the connection broke.
+        ValueError: it is longer, or dripped in too slowly.
+    """
+    deadline = time.monotonic() + seconds
+    parts: list[bytes] = []
+    size = 0
+    for part in response.iter_content(64 * 1024):
+        size += len(part)
+        if size > limit:
+            raise ValueError(f"the reply is longer than {limit} bytes")
+        if time.monotonic() > deadline:
+            raise ValueError(f"the reply took longer than {seconds:g} seconds")
+        parts.append(part)
+    return b"".join(parts)

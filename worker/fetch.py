@@ -1,0 +1,121 @@
+"""Fetch one file from an allowed host, bounded in every way, into a temporary file.
+
+The address is checked when connected, not when looked up, so a name that resolves differently a moment later
+gains nothing. Redirects are followed by hand, each hop under the same rules. The key is never sent.
+"""
+
+import base64
+import binascii
+import fnmatch
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import IO
+from urllib.parse import unquote_to_bytes, urljoin, urlsplit
+
+import requests
+
+from models.errors import FetchAgain, Unusable
+from worker.connections import CONNECT_TIMEOUT, NotConnected, ThreadSessions, is_private
+
+READ_TIMEOUT = 20.0
+"""Seconds without a byte."""
+WHOLE_TIMEOUT = 120.0
+"""Seconds for one file."""
+MAX_REDIRECTS = 3
+IN_MEMORY = 4 * 1024 * 1024
+"""Bytes of a file that stay in memory; the rest goes to disk."""
+
+
+class Fetcher:
+    """Fetches from `media_hosts`: names, or `*.name` for every name beneath. Safe for threads."""
+
+    def __init__(self, media_hosts: Sequence[str], *, max_bytes: int) -> None:
+        self._hosts = [host.lower() for host in media_hosts]
+        self._max_bytes = max_bytes
+        self._sessions = ThreadSessions(self._check_peer)
+
+    def fetch(self, url: str) -> IO[bytes]:
+        """The file behind a URL (or a data URI); the caller closes it.
+
+        Raises:
+            FetchAgain: it did not come, or not whole.
+            Unusable: from there, or that large, it is never taken.
+        """
+        if url.startswith("data:"):
+            return self._decode(url)
+        try:
+            return self._follow(url)
+        except NotConnected as error:
+            raise FetchAgain("unreachable", str(error)[:500]) from error
+        except requests.RequestException as error:
+            raise FetchAgain("fetch_error", f"{type(error).__name__}: {error}"[:500]) from error
+
+    def _follow(self, url: str) -> IO[bytes]:
+        deadline = time.monotonic() + WHOLE_TIMEOUT
+        for _ in range(MAX_REDIRECTS + 1):
+            self._check_url(url)
+            request = requests.Request("GET", url, headers={"Accept": "image/*", "Accept-Encoding": "identity"})
+            response = self._sessions.get().send(
+                request.prepare(), timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), allow_redirects=False, stream=True
+            )
+            with response:
+                if not response.is_redirect:
+                    return self._receive(response, deadline)
+                url = urljoin(url, response.headers["Location"])
+        raise Unusable("too_many_redirects", f"The file is behind more than {MAX_REDIRECTS} redirects.")
+
+    def _receive(self, response: requests.Response, deadline: float) -> IO[bytes]:
+        if response.status_code != 200:
+            # 404 may be a CDN that is not ready yet, 401 and 403 one that changes its mind: fetched again a few times
+            raise FetchAgain(f"http_{response.status_code}", f"The file's host answered {response.status_code}.")
+        declared = response.headers.get("Content-Length", "")
+        if declared.isdigit() and int(declared) > self._max_bytes:
+            raise Unusable("too_large", f"The file has {declared} bytes, {self._max_bytes} are allowed.")
+        file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the caller closes it
+        try:
+            self._copy(response, file, deadline)
+            if declared.isdigit() and file.tell() != int(declared):
+                raise FetchAgain("truncated", f"{file.tell()} of {declared} bytes came.")
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _copy(self, response: requests.Response, file: IO[bytes], deadline: float) -> None:
+        for part in response.iter_content(256 * 1024):
+            file.write(part)
+            if file.tell() > self._max_bytes:
+                raise Unusable("too_large", f"The file is longer than the {self._max_bytes} bytes allowed.")
+            if time.monotonic() > deadline:
+                raise FetchAgain("too_slow", f"The file took longer than {WHOLE_TIMEOUT:g} seconds.")
+
+    def _check_url(self, url: str) -> None:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").lower()
+        if parts.scheme not in ("http", "https") or parts.username or not self._allowed(host):
+            raise Unusable("host_refused", f"Pictures are not fetched from {parts.scheme}://{host}.")
+        if parts.scheme == "http" and host not in self._hosts:
+            raise Unusable("host_refused", f"{host} is only trusted over https.")
+
+    def _allowed(self, host: str) -> bool:
+        return any(fnmatch.fnmatchcase(host, pattern) for pattern in self._hosts)
+
+    def _check_peer(self, host: str, address: str) -> None:
+        # a pattern is not enough for a private address: its host must be named itself
+        if is_private(address) and host.lower() not in self._hosts:
+            raise Unusable("host_refused", f"{host} resolves to {address}, a private address.")
+
+    def _decode(self, url: str) -> IO[bytes]:
+        """RFC 2397, as `sync_mode` delivers pictures."""
+        head, _, data = url.partition(",")
+        if len(data) > 2 * self._max_bytes:
+            raise Unusable("too_large", "The data URI is larger than a picture may be.")
+        try:
+            raw = unquote_to_bytes(data)
+            content = base64.b64decode(raw, validate=True) if head.endswith(";base64") else raw
+        except (binascii.Error, ValueError) as error:
+            raise Unusable("undecodable", "The data URI is not valid base64.") from error
+        file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the caller closes it
+        file.write(content)
+        return file

@@ -1,0 +1,77 @@
+"""Is this file what the provider declared, and a picture at all? Judged from the bytes alone.
+
+Everything is read from a file on disk, so memory holds one decoded picture at most, and none larger than
+`MAX_PIXELS`. Only the formats listed are ever decoded.
+"""
+
+import hashlib
+import warnings
+from typing import IO, NamedTuple
+
+from PIL import Image
+
+from models.errors import FetchAgain, Unusable
+
+FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
+"""What a picture may be, as Pillow names it, and its type."""
+MAX_PIXELS = 100_000_000
+"""Four times the largest picture the model is known to make; a bomb is refused before it is decoded."""
+
+
+class Picture(NamedTuple):
+    """A checked file, as measured."""
+
+    content_type: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+
+
+def check(file: IO[bytes], *, file_size: int | None, width: int | None, height: int | None) -> Picture:
+    """Decode the whole file and compare it with what was declared (None: nothing was).
+
+    Raises:
+        FetchAgain: not the declared bytes; it may come whole another time.
+        Unusable: no picture of an accepted kind, or too large.
+    """
+    file.seek(0)
+    head = file.read(512)
+    sha256, size = _digest(_rewound(file))
+    if head.lstrip()[:1] in (b"<", b"{", b"["):
+        raise FetchAgain("not_an_image", "The file is a page or a message, not a picture.")
+    if file_size is not None and size != file_size:
+        raise FetchAgain("size_mismatch", f"The file has {size} bytes, {file_size} were declared.")
+    content_type, found = _decode(file)
+    if (width or found[0], height or found[1]) != found:
+        raise FetchAgain("dimension_mismatch", f"The picture is {found[0]}x{found[1]}, {width}x{height} were declared.")
+    return Picture(content_type, *found, bytes=size, sha256=sha256)
+
+
+def _rewound(file: IO[bytes]) -> IO[bytes]:
+    file.seek(0)
+    return file
+
+
+def _digest(file: IO[bytes]) -> tuple[str, int]:
+    digest = hashlib.sha256()
+    while part := file.read(1024 * 1024):
+        digest.update(part)
+    return digest.hexdigest(), file.tell()
+
+
+def _decode(file: IO[bytes]) -> tuple[str, tuple[int, int]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; only the pixels matter here
+        try:
+            picture = Image.open(_rewound(file), formats=list(FORMATS))
+            if picture.width * picture.height > MAX_PIXELS:
+                raise Unusable("too_large", f"The picture is {picture.width}x{picture.height} pixels.")
+            picture.verify()  # checksums, which decoding alone skips
+            picture = Image.open(_rewound(file), formats=list(FORMATS))
+            picture.load()
+        except Unusable:
+            raise
+        except Exception as error:  # Pillow's decoders raise what they like on hostile bytes
+            raise FetchAgain("undecodable", f"The file cannot be decoded: {error}"[:500]) from error
+    return FORMATS[str(picture.format)], picture.size

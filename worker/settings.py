@@ -1,0 +1,119 @@
+"""What the workers are told through the environment: the provider, the broker, the store, and every clock.
+
+The descriptions are the source of the settings table in the documentation. It refuses to reach for anything:
+it opens no connection and creates no folder.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from models.errors import SettingsError
+from models.settings import BaseURL, DatabaseSettings, PolicySettings, Seconds, Settings
+
+MEDIA_HOSTS = ("v3.fal.media", "v3b.fal.media", "*.fal.media", "storage.googleapis.com")
+"""Where the provider's pictures are known to live."""
+POLL_AFTER, POLL_EVERY = 60.0, 15.0
+"""Seconds; callbacks come first, polling catches what they lose."""
+POLL_ALONE = 2.0
+"""Seconds; without a public URL no callback can come and polling carries everything."""
+
+
+def _comma_list(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _images_folder(data: dict[str, Any]) -> str:
+    home: Path = data["darkroom_home"]
+    return (home.resolve() / "images").as_uri()
+
+
+def _poll_after(data: dict[str, Any]) -> float:
+    return POLL_AFTER if data["public_url"] else POLL_ALONE
+
+
+def _poll_every(data: dict[str, Any]) -> float:
+    return POLL_EVERY if data["public_url"] else POLL_ALONE
+
+
+class BrokerSettings(Settings):
+    """Where the nudges go."""
+
+    redis_url: str = Field(description="the broker, `redis://host:port/0`")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_only(cls, url: str) -> str:
+        if not url.startswith(("redis://", "rediss://")):
+            raise ValueError("it must start with redis:// or rediss://")
+        return url
+
+
+class WorkerSettings(DatabaseSettings, PolicySettings, BrokerSettings):
+    """Everything a worker needs to know."""
+
+    fal_key: SecretStr | None = Field(None, description="the provider's key; required for the real provider")
+    fal_queue_url: BaseURL = Field("https://queue.fal.run", description="the provider's queue")
+    fal_rest_url: BaseURL = Field("https://rest.fal.ai", description="the provider's storage tokens and signing keys")
+    fal_cdn_url: BaseURL = Field("https://v3.fal.media", description="where input files are uploaded to")
+    fal_api_url: BaseURL = Field("https://api.fal.ai", description="the provider's platform API (listings)")
+    fal_media_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list), Field(min_length=1)] = Field(
+        MEDIA_HOSTS,
+        description="comma list: where pictures may be fetched from; a private address only if it is named here",
+    )
+    public_url: BaseURL | None = Field(
+        None, description="where the provider reaches the receiver; without it polling alone carries everything"
+    )
+    darkroom_home: Path = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
+    storage_url: str = Field(
+        default_factory=_images_folder,
+        description="where pictures go: `file://`, `s3://bucket/prefix`, `gs://`, `az://`; "
+        "unless set, the folder `images` in `DARKROOM_HOME`",
+    )
+
+    max_in_flight: int = Field(40, ge=1, description="the account's window: edits at the provider at one time")
+    submit_start_timeout: Seconds = Field(
+        600, gt=1, description="how long an accepted edit may wait for its start, sent as `X-Fal-Request-Timeout`"
+    )
+    run_allowance: Seconds = Field(300, description="the longest an edit runs once it has started")
+    delivery_allowance: Seconds = Field(600, description="how long a callback may take to arrive")
+    on_unknown: Literal["resubmit", "park"] = Field(
+        "resubmit", description="what becomes of a submit whose outcome stayed unknown until it was proven dead"
+    )
+    poll_after: Seconds = Field(
+        default_factory=_poll_after,
+        description="from submission to the first poll; unless set, 60, or 2 where there is no `PUBLIC_URL`",
+    )
+    poll_every: Seconds = Field(
+        default_factory=_poll_every,
+        description="between polls; unless set, 15, or 2 where there is no `PUBLIC_URL`",
+    )
+    provider_retry_after: Seconds = Field(60, description="until a paused account is tried again, by itself")
+
+    picture_max_bytes: int = Field(100 * 1024 * 1024, ge=1, description="bytes one returned picture may have")
+    submit_threads: int = Field(64, ge=1, le=512, description="POSTs under way at one time, per submit process")
+    download_threads: int = Field(16, ge=1, le=256, description="pictures under way at one time, per download process")
+
+    @field_validator("storage_url")
+    @classmethod
+    def _known_store(cls, url: str) -> str:
+        if not url.startswith(("file://", "s3://", "gs://", "az://")):
+            raise ValueError("it must start with file://, s3://, gs:// or az://")
+        return url.rstrip("/")
+
+    @property
+    def patience(self) -> float:
+        """The proven deadline of an unknown submit, in seconds: by then an accepted one has been heard of."""
+        return self.submit_start_timeout + self.run_allowance + self.delivery_allowance
+
+    def required_key(self) -> str:
+        """The provider's key, for those who are about to call the provider.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        if self.fal_key is None or not self.fal_key.get_secret_value():
+            raise SettingsError("FAL_KEY is not set; the provider needs it, `darkroom up --emulator` does not.")
+        return self.fal_key.get_secret_value()

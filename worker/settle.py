@@ -1,0 +1,17 @@
+"""The settle lane: finish batches whose edits are all final, in a transaction of its own."""
+
+import structlog
+from sqlalchemy import Engine
+
+from models.transitions import settle_batches
+
+log = structlog.get_logger()
+
+
+def run(engine: Engine) -> int:
+    """Finish what can be finished; returns the number of batches."""
+    with engine.begin() as connection:
+        finished = settle_batches(connection)
+    for batch_id in finished:
+        log.info("batch_finished", batch=str(batch_id))
+    return len(finished)

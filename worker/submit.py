@@ -1,0 +1,136 @@
+"""The submit lane: write submissions down, POST them, record what the provider replied.
+
+The write-ahead row is committed before the POST; its id is the token in the webhook URL. What the reply says is
+sorted by the client (`queue_api.py`) into: accepted, certainly not sent, refused for the account, refused for
+good, unknown. An unknown outcome is left alone here: the callback heals it, or the poll lane proves it dead.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection, Engine
+
+from models.claims import claim_edits, lanes_due
+from models.errors import AccountPaused, ProviderError, Refused, Unsent
+from models.provider import pause, resume
+from models.states import EditState, LearnedBy, Outcome
+from models.transitions import (
+    EditMove,
+    Submission,
+    SubmissionEnd,
+    close_submissions,
+    move_edits,
+    record_accepted,
+    start_submissions,
+    take_back,
+)
+from worker.queue_api import QueueAPI
+from worker.settings import WorkerSettings
+from worker.waves import flow
+
+log = structlog.get_logger()
+
+WAVE = 100
+"""Edits claimed at one time, at most: one statement, one commit."""
+
+
+class Reply(NamedTuple):
+    """What became of one POST: a request id, or the error that tells what to do."""
+
+    submission: Submission
+    request_id: str | None
+    error: ProviderError | None
+
+
+def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, go_on: Callable[[], bool]) -> int:
+    """Submit until no pending edit may be submitted any more; returns the number of POSTs made.
+
+    While the window is full it lingers, because a freed place should be filled at once, not at the next tick.
+    """
+
+    def claim(free: int) -> Sequence[Submission]:
+        with engine.begin() as connection:
+            ids = claim_edits(
+                connection,
+                limit=min(free, WAVE),
+                window=settings.max_in_flight,
+                probe_after=settings.provider_retry_after,
+            )
+            return start_submissions(connection, ids, patience=settings.patience) if ids else ()
+
+    def call(submission: Submission) -> Reply:
+        return post(queue, submission, webhook_url(settings, submission.id))
+
+    def record(replies: Sequence[Reply]) -> None:
+        with engine.begin() as connection:
+            record_replies(connection, replies, settings)
+
+    def work_is_left() -> bool:
+        with engine.connect() as connection:
+            return lanes_due(connection).submit
+
+    return flow(width=settings.submit_threads, claim=claim, call=call, record=record, go_on=go_on, linger=work_is_left)
+
+
+def webhook_url(settings: WorkerSettings, token: UUID) -> str | None:
+    """Where the provider should deliver; None where it cannot reach us."""
+    return f"{settings.public_url}/webhooks/fal/{token}" if settings.public_url else None
+
+
+def post(queue: QueueAPI, submission: Submission, url: str | None) -> Reply:
+    """The one POST of a submission."""
+    arguments = {**submission.arguments, "seed": submission.seed}
+    try:
+        return Reply(submission, queue.submit(submission.endpoint, arguments, webhook_url=url), None)
+    except ProviderError as error:
+        log.warning(
+            "submit_failed", submission=str(submission.id), edit=submission.edit_id, outcome=type(error).__name__
+        )
+        return Reply(submission, None, error)
+
+
+def record_replies(connection: Connection, replies: Sequence[Reply], settings: WorkerSettings) -> None:
+    """One transaction for a set of replies."""
+    accepted = [(reply.submission.id, reply.request_id) for reply in replies if reply.request_id]
+    if accepted:
+        record_accepted(connection, accepted, poll_after=settings.poll_after, patience=settings.patience)
+        resume(connection)
+    refused = [(reply.submission, reply.error) for reply in replies if isinstance(reply.error, Refused)]
+    _record_refused(connection, refused)
+    for kind in (Unsent, AccountPaused):
+        back = [reply for reply in replies if isinstance(reply.error, kind)]
+        if back:
+            _record_pause(connection, back, settings)
+
+
+def _record_refused(connection: Connection, refused: Sequence[tuple[Submission, Refused]]) -> None:
+    close_submissions(
+        connection,
+        [
+            SubmissionEnd(submission.id, None, Outcome.REJECTED, LearnedBy.REPLY, error.type)
+            for submission, error in refused
+        ],
+    )
+    move_edits(
+        connection,
+        [
+            EditMove(
+                submission.edit_id,
+                EditState.SUBMITTING,
+                EditState.FAILED,
+                0,
+                {"attempt": submission.attempt, "type": error.type, "message": error.message},
+            )
+            for submission, error in refused
+        ],
+    )
+
+
+def _record_pause(connection: Connection, replies: Sequence[Reply], settings: WorkerSettings) -> None:
+    """The edits go back as they were; the account waits, because the next POST would fare the same."""
+    error = replies[0].error
+    reason = error.reason if isinstance(error, AccountPaused) else "unreachable"
+    take_back(connection, [reply.submission.id for reply in replies], reason=reason, delay=0)
+    pause(connection, reason, str(error), retry_after=settings.provider_retry_after)

@@ -1,0 +1,59 @@
+"""The tasks: five to ten lines each, no payload but for the one through which other services hand in batches."""
+
+from typing import Any
+
+from intake.documents import create_from_document
+from models.claims import lanes_due
+from worker import download, poll, settle, submit, wiring
+from worker.celery import TICK, app
+
+MESSAGE_LIFE = 2 * TICK
+"""Seconds; a lane message that nobody took by then is void, so that nothing piles up while workers are away."""
+
+
+@app.task(name="darkroom.tick")  # type: ignore[untyped-decorator]  # celery has no types
+def tick() -> None:
+    """Start every lane that has due work."""
+    with wiring.engine().connect() as connection:
+        due = lanes_due(connection)
+    for lane, has_work in due._asdict().items():
+        if has_work:
+            app.send_task(f"darkroom.{lane}", expires=MESSAGE_LIFE)
+
+
+@app.task(name="darkroom.submit")  # type: ignore[untyped-decorator]
+def submit_lane() -> None:
+    """Submit until nothing may be submitted."""
+    submit.run(wiring.engine(), wiring.queue(), wiring.settings(), wiring.turn())
+
+
+@app.task(name="darkroom.poll")  # type: ignore[untyped-decorator]
+def poll_lane() -> None:
+    """Ask until nobody is due."""
+    poll.run(wiring.engine(), wiring.queue(), wiring.settings(), wiring.turn())
+
+
+@app.task(name="darkroom.download")  # type: ignore[untyped-decorator]
+def download_lane() -> None:
+    """Store until no picture is due."""
+    download.run(wiring.engine(), wiring.fetcher(), wiring.storage(), wiring.settings(), wiring.turn())
+
+
+@app.task(name="darkroom.settle")  # type: ignore[untyped-decorator]
+def settle_lane() -> None:
+    """Finish the batches that can be finished."""
+    settle.run(wiring.engine())
+
+
+@app.task(  # type: ignore[untyped-decorator]
+    name="darkroom.create_batch", acks_late=True, reject_on_worker_lost=True, ignore_result=False
+)
+def create_batch(document: dict[str, Any]) -> dict[str, Any]:
+    """Another service's batch; delivered again until it is written, so an `idempotency_key` is advisable.
+
+    Takes `{"name": …, "idempotency_key": …, "edits": [{"prompt": …, "image_urls": […]}, …]}` and answers
+    `{"batch_id": …, "edits": N}`.
+    """
+    with wiring.engine().begin() as connection:
+        created = create_from_document(connection, document)
+    return {"batch_id": str(created.batch_id), "edits": created.edits}

@@ -1,0 +1,60 @@
+"""What a worker process holds open: built once per process, on first use, hence after Celery's fork.
+
+A connection made before the fork would be shared by children that do not know of each other.
+"""
+
+import time
+from collections.abc import Callable
+from functools import cache
+from multiprocessing import Event
+
+from sqlalchemy import Engine
+
+from models.database import make_engine
+from models.settings import load
+from worker.fetch import Fetcher
+from worker.queue_api import QueueAPI
+from worker.settings import WorkerSettings
+from worker.storage import Storage
+
+TURN = 5.0
+"""Seconds a lane's task claims before it makes room; the tick starts the next at once. Bounds how long a stop takes."""
+
+stopping = Event()
+"""Set when the worker is told to stop; shared with the children, so that no lane claims any more."""
+
+
+@cache
+def settings() -> WorkerSettings:
+    """This process's settings."""
+    return load(WorkerSettings)
+
+
+@cache
+def engine() -> Engine:
+    """This process's connections: one for the lane, one for whatever runs beside it."""
+    return make_engine(settings().database_url, application="darkroom worker", pool_size=2)
+
+
+@cache
+def queue() -> QueueAPI:
+    """This process's client of the provider."""
+    return QueueAPI(settings().fal_queue_url, settings().required_key(), start_timeout=settings().submit_start_timeout)
+
+
+@cache
+def fetcher() -> Fetcher:
+    """This process's downloader."""
+    return Fetcher(settings().fal_media_hosts, max_bytes=settings().picture_max_bytes)
+
+
+@cache
+def storage() -> Storage:
+    """This process's store."""
+    return Storage(settings().storage_url)
+
+
+def turn() -> Callable[[], bool]:
+    """Says for `TURN` seconds from now that a lane may go on claiming, unless the worker stops."""
+    until = time.monotonic() + TURN
+    return lambda: time.monotonic() < until and not stopping.is_set()
