@@ -1,6 +1,7 @@
 """Commands that look at batches; none of them changes anything."""
 
 import click
+from rich.markup import escape
 
 from cli.connection import open_database
 from cli.output import json_option, print_json, print_pairs, screen
@@ -50,8 +51,8 @@ def batches(limit: int, as_json: bool) -> None:
         if as_json:
             print_json(row)
         else:
-            name = row["name"] or ""
-            screen.print(f"{row['batch_id']}  {standing(row):<42}{row['edits']:>8}  {counts(row)}  ", end="")
-            screen.print(name, markup=False, soft_wrap=True)
+            name = escape(row["name"] or "")
+            columns = f"{row['batch_id']}  {standing(row):<42}{row['edits']:>8}"
+            screen.print(f"{columns}  {counts(row)}  {name}", soft_wrap=True)
     if not rows and not as_json:
         print("There is no batch yet.")

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import click
+from rich.markup import escape
 
 from cli.connection import open_database
 from cli.descendants import adopt_orphans
@@ -89,8 +90,8 @@ def demo_stack() -> Iterator[Home]:
     port = EMULATOR_PORT if is_free("127.0.0.1", EMULATOR_PORT) else free_port()
     home.create()
     with home.held() as lock, aside.status("starting") as line:
-        adopt_orphans()
         prepared = plan(settings, EmulatorOptions(port, CONCURRENCY, LATENCY))
+        adopt_orphans()
         with running(prepared, lock, line.update):
             line.stop()
             yield home
@@ -132,10 +133,10 @@ def report(row: Row, pictures: Path, home: Home, *, as_json: bool) -> None:
         print_json({**row, "folder": str(pictures)})
         return
     screen.print("\n[dim]select * from batch_progress[/]")
-    print_pairs((name, as_text(value)) for name, value in row.items())
+    print_pairs((name, escape(as_text(value))) for name, value in row.items())
     screen.print("\nThe pictures, made by a stand-in and not by an AI:")
     screen.print(f"  {pictures}", markup=False, soft_wrap=True)
     screen.print("\nTo look further:")
-    screen.print("  [bold]darkroom up --emulator[/]     the same again, until Ctrl-C; then, in another terminal:")
-    screen.print("  [bold]darkroom status last[/]       this batch")
-    screen.print("  [bold]darkroom env[/]               DATABASE_URL, for any SQL client: try the query above")
+    screen.print("  [bold]darkroom up --emulator[/]   the same again, until Ctrl-C; in another terminal:")
+    screen.print("  [bold]darkroom status last[/]     this batch")
+    screen.print("  [bold]darkroom env[/]             DATABASE_URL, for the query above in any SQL client")

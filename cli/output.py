@@ -37,9 +37,8 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
-    """Names and values, aligned."""
+    """Names and values, aligned; a value may hold markup."""
     shown = [(name, value) for name, value in pairs if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        screen.print(f"[dim]{name:<{width}}[/]  ", end="", soft_wrap=True)
-        screen.print(value, markup=False, soft_wrap=True)
+        screen.print(f"[dim]{name:<{width}}[/]  {value}", soft_wrap=True)

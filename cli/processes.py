@@ -21,12 +21,16 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One program. `user` is whom it runs as where we are root; `stop_signal` asks it to end."""
+    """One program. `user` is whom it runs as where we are root.
+
+    `stop_signal` asks it to end; after `stop_within` seconds it is killed.
+    """
 
     name: str
     command: tuple[str, ...]
     stage: Stage
     stop_signal: str = "TERM"
+    stop_within: int = 5
     user: str | None = None
 
 
@@ -60,10 +64,11 @@ def workers() -> tuple[Process, ...]:
             name,
             ("celery", "-A", "worker", "worker", "-n", f"{name}@%h", "-Q", ",".join(queues), "-c", str(size), *quiet),
             Stage.WORKERS,
+            stop_within=LONGEST_STEP + 5,
         )
         for name, (queues, size) in LANES.items()
     )
-    clock = ("celery", "-A", "worker", "beat", "--scheduler", "celery.beat.Scheduler", "--loglevel", "warning")
+    clock = ("celery", "-A", "worker", "beat", "--scheduler", "worker.clock:Clock", "--loglevel", "warning")
     return (*lanes, Process("beat", clock, Stage.WORKERS))
 
 

@@ -11,20 +11,18 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from configparser import RawConfigParser
 from pathlib import Path
 from typing import Any
 
 from cli import leash
 from cli.home import Home
-from cli.processes import LONGEST_STEP, Process, Stage
+from cli.processes import Process, Stage
 from models.errors import UserError
 
-STOP_WITHIN = LONGEST_STEP + 5
-"""Seconds a program may take to end by itself before it is killed."""
-EVERYTHING_STOPS_WITHIN = len(Stage) * (STOP_WITHIN + 2)
-"""Seconds; the stages stop one after the other."""
+STAGE_MARGIN = 3
+"""Seconds that the supervisor takes to go on from one stage to the next, at most."""
 FOR_EVER = 1_000_000
 """Starts without success before the supervisor gives up: never, its pauses grow with each."""
 LOG_BYTES, LOG_KEPT = "10MB", "3"
@@ -34,10 +32,11 @@ def command_line(process: Process) -> str:
     """The command with its program found and on the leash where it needs one of its own."""
     program, *arguments = process.command
     python = (sys.executable, leash.__file__)
-    if process.user:  # becoming another user unties the supervisor's leash
-        return shlex.join((*python, "--user", process.user, process.stop_signal, *process.command))
-    if program == "granian":  # it forks its server, which would live on without it
-        return shlex.join((*python, process.stop_signal, "-m", *process.command))
+    if process.user or process.stop_signal != "TERM":  # the supervisor's leash says TERM, and not to another user
+        user = ("--user", process.user) if process.user else ()
+        return shlex.join((*python, *user, process.stop_signal, *process.command))
+    if program == "granian":  # it forks its server, which would live on without it; a TERM can be lost on both
+        return shlex.join((*python, "KILL", "-m", *process.command))
     if "/" in program:
         return shlex.join(process.command)
     return shlex.join((sys.executable, "-m", program, *arguments))
@@ -78,7 +77,7 @@ def _program(process: Process, folder: Path) -> dict[str, str]:
         "startsecs": "1",
         "startretries": str(FOR_EVER),
         "stopsignal": process.stop_signal,
-        "stopwaitsecs": str(STOP_WITHIN),
+        "stopwaitsecs": str(process.stop_within),
         "killasgroup": "true",
         "redirect_stderr": "true",
         "stdout_logfile": f"logs/{process.name}.log",
@@ -94,10 +93,12 @@ def _escaped(text: str) -> str:
 class Supervisor:
     """One running supervisord."""
 
-    def __init__(self, home: Home, processes: Iterable[Process], environment: Mapping[str, str], lock: int) -> None:
+    def __init__(self, home: Home, processes: Sequence[Process], environment: Mapping[str, str], lock: int) -> None:
         with home.configuration.open("w") as file:
             configuration(home, processes, Path.cwd()).write(file)
         self._socket = home.supervisor_socket
+        slowest = [max((part.stop_within for part in processes if part.stage is stage), default=0) for stage in Stage]
+        self._stops_within = sum(slowest) + STAGE_MARGIN * len(Stage)
         command = (sys.executable, leash.__file__, "--parent", str(os.getpid()), "TERM")
         with (home.logs / "supervisord.err").open("w") as errors:
             self._process = subprocess.Popen(
@@ -146,6 +147,6 @@ class Supervisor:
         """Stop everything, in bounded time."""
         self._process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(EVERYTHING_STOPS_WITHIN)
+            self._process.wait(self._stops_within)
         except subprocess.TimeoutExpired:
             self._process.kill()

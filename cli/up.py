@@ -71,8 +71,8 @@ def up(
     settings.home.create()
     try:
         with stop_signals(), settings.home.held() as lock:
-            adopt_orphans()
             prepared = plan(settings, emulator)
+            adopt_orphans()
             while True:
                 run(prepared, lock, as_json)
                 print("darkroom: the supervisor died; everything starts again", file=sys.stderr)

@@ -15,11 +15,12 @@ from aiohttp import web
 
 from . import BANNER
 from .app import create_app
-from .faults import TABLE, UnknownFault, read_rules
+from .fault_plan import read_rules
+from .faults import TABLE, UnknownFault
 from .options import Options
 from .store import StateInUse
 
-STOP_WITHIN = 1.0  # seconds that requests under way get before they are cut
+STOP_WITHIN = 0.5  # seconds that requests under way get before they are cut
 BACKLOG = 1024
 
 
@@ -32,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
         if field.name == "fault":
             made.add_argument(name, action="append", metavar="KIND=RATE", help=text)
         elif isinstance(field.default, bool):
-            made.add_argument(name, action=argparse.BooleanOptionalAction, default=None, help=text)
+            shown = f"{text} (default: {'on' if field.default else 'off'})"
+            made.add_argument(name, action=argparse.BooleanOptionalAction, default=None, help=shown)
         else:
             kind = str if field.default is None else type(field.default)
             kind = Path if isinstance(field.default, Path) else kind

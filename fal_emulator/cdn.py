@@ -5,7 +5,7 @@ import asyncio
 from aiohttp import web
 
 from .emulator import Emulator, emulator_of
-from .faults import Injection
+from .fault_plan import Injection
 from .files import StoredFile
 from .gate import origin, refusal
 

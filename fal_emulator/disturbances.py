@@ -8,7 +8,7 @@ import time
 from aiohttp import web
 
 from .emulator import Emulator
-from .faults import Injection
+from .fault_plan import Injection
 from .gate import refusal
 from .job import Job
 

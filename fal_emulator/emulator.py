@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 import secrets
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from dataclasses import fields, replace
@@ -12,18 +14,21 @@ import aiohttp
 from aiohttp import web
 
 from .catalogue import Catalogue
-from .faults import FaultPlan
+from .fault_plan import FaultPlan
 from .files import Files
 from .inputs import Inputs
 from .job import Job
 from .keys import Keys
 from .ledger import Ledger
+from .letters import Letters
 from .options import DAY, Options
 from .runner import Runner
 from .seedream import Seedream
 from .store import Store
 from .studio import Studio
 from .webhooks import Webhooks, expires_at
+
+log = logging.getLogger(__name__)
 
 JANITOR_EVERY = 5.0  # seconds
 STORAGE_PERIOD = 30 * DAY  # how long payloads are kept (fal-protocol 6)
@@ -44,7 +49,8 @@ class Emulator:
         self.studio = Studio(self.files, options.render_threads)
         seedream = Seedream(Inputs(session, self.files, options), self.files, self.studio, self.faults)
         self.catalogue = Catalogue(seedream, self.files)
-        self.webhooks = Webhooks(session, self.ledger, self.store, self.keys, self.faults, lambda: self.options)
+        letters = Letters(self.ledger, self.keys, lambda: self.options)
+        self.webhooks = Webhooks(session, self.ledger, self.store, letters, self.faults, lambda: self.options)
         self.runner = Runner(self.ledger, self.store, lambda: self.options, self.catalogue.run, self.webhooks.start)
         self._chores: list[asyncio.Task[None]] = []
 
@@ -76,10 +82,16 @@ class Emulator:
     async def _janitor(self) -> None:
         while True:
             await asyncio.sleep(JANITOR_EVERY)
-            self.files.purge_expired()
-            self.files.purge_abandoned()
-            now, large = time.time(), self.options.result_retention
-            self.ledger.purge_payloads(now - self.options.scaled(STORAGE_PERIOD), now - self.options.scaled(large))
+            try:
+                self._tidy_up()
+            except (OSError, sqlite3.Error):
+                log.exception("tidying up went wrong; the next turn tries again")
+
+    def _tidy_up(self) -> None:
+        self.files.purge_expired()
+        self.files.purge_abandoned()
+        now, scaled = time.time(), self.options.scaled
+        self.ledger.purge_payloads(now - scaled(STORAGE_PERIOD), now - scaled(self.options.result_retention))
 
     def change(self, changes: dict[str, Any]) -> None:
         """Turn live knobs; others are refused with a sentence."""

@@ -51,7 +51,7 @@ class Inputs:
         if isinstance(problem, _TooLarge):
             limit = self._options.max_input_bytes
             return InvalidInput(detail("file_too_large", loc, "File too large", ctx={"max_size": limit}))
-        if isinstance(problem, _Unreachable):
+        if isinstance(problem, _Unreachable | ValueError | OSError):  # no URL at all, or a file that just expired
             return download_error(position, url)
         raise problem
 

@@ -45,6 +45,11 @@ class Totals:
     charges: int = 0
 
 
+def _short(url: str) -> str:
+    """A data URI without its data; the ledger keeps the hash."""
+    return url.partition(",")[0] if url.startswith("data:") else url
+
+
 class Ledger:
     """The requests and their payloads."""
 
@@ -72,7 +77,7 @@ class Ledger:
 
     def finish(self, job: Job, verdict: Verdict, ended_at: float) -> bool:
         """End a request and charge it; False when it had ended before."""
-        images = [{**asdict(picture), "url": picture.url[:500]} for picture in verdict.pictures]
+        images = [{**asdict(picture), "url": _short(picture.url)} for picture in verdict.pictures]
         output = verdict.body_bytes()
         job.status, job.error, job.error_type = verdict.status, verdict.error, verdict.error_type
         job.timeout_type, job.needs_retry = verdict.timeout_type, verdict.needs_retry

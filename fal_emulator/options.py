@@ -63,7 +63,7 @@ class Options:
     over_fifteen: str = knob("refuse", "more than 15 inputs and outputs", choices=("refuse", "clamp"))
     charge_422: bool = knob(False, "charge refused inputs too (fal may)")
     retry_after: int = knob(0, "Retry-After of a 429; 0 sends none")
-    max_body: int = knob(64 * 2**20, "largest JSON body or upload chunk, in bytes")
+    max_body: int = knob(112 * 2**20, "largest JSON body or upload chunk, in bytes")
 
     store_io: bool = knob(True, "keep request and response payloads and list them in by-endpoint")
     result_from_storage: bool = knob(False, "results stay readable while their payload is stored (30 days)")

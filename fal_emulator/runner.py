@@ -5,75 +5,25 @@ ledger answers for it.
 """
 
 import asyncio
-import bisect
 import logging
 import random
 import time
 import uuid
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from .job import Job, Verdict
 from .ledger import Ledger
+from .line import Line
 from .options import Options
 from .store import Store
 from .verdicts import request_error
 
 log = logging.getLogger(__name__)
 
-_LIVE_OPTIONS = Callable[[], Options]
-
 
 class Cancelled(Exception):
     """The client cancelled the run."""
-
-
-class Line:
-    """Who waits: normal priority before low, each first in, first out (fal-protocol 3.1)."""
-
-    def __init__(self) -> None:
-        self._lanes: tuple[list[int], list[int]] = ([], [])
-        self._jobs: dict[int, Job] = {}
-        self._per_endpoint: Counter[str] = Counter()
-
-    def __len__(self) -> int:
-        return len(self._jobs)
-
-    def push(self, job: Job) -> None:
-        """Join at the end of the lane."""
-        bisect.insort(self._lanes[job.low_priority], job.seq)
-        self._jobs[job.seq] = job
-        self._per_endpoint[job.endpoint_id] += 1
-
-    def pop(self) -> Job | None:
-        """The next to run."""
-        lane = self._lanes[0] or self._lanes[1]
-        if not lane:
-            return None
-        job = self._jobs[lane[0]]
-        self.remove(job)
-        return job
-
-    def remove(self, job: Job) -> bool:
-        """Leave the line; False when the job does not stand in it."""
-        if self._jobs.pop(job.seq, None) is None:
-            return False
-        lane = self._lanes[job.low_priority]
-        del lane[bisect.bisect_left(lane, job.seq)]
-        self._per_endpoint[job.endpoint_id] -= 1
-        if not self._per_endpoint[job.endpoint_id]:
-            del self._per_endpoint[job.endpoint_id]
-        return True
-
-    def position(self, job: Job) -> int:
-        """How many stand in front of it."""
-        ahead = bisect.bisect_left(self._lanes[job.low_priority], job.seq)
-        return ahead + (len(self._lanes[0]) if job.low_priority else 0)
-
-    def length(self, endpoint_id: str) -> int:
-        """How many wait for this endpoint."""
-        return self._per_endpoint[endpoint_id]
 
 
 class Run:
@@ -120,7 +70,7 @@ class Runner:
         self,
         ledger: Ledger,
         store: Store,
-        options: _LIVE_OPTIONS,
+        options: Callable[[], Options],
         work: Callable[[Run], Awaitable[Verdict]],
         finished: Callable[[Job], None],
     ) -> None:
@@ -135,6 +85,7 @@ class Runner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
         self._ends: dict[str, asyncio.Event] = {}
+        self._stopping = False
 
     @property
     def running(self) -> int:
@@ -162,7 +113,7 @@ class Runner:
 
     def fill(self) -> None:
         """Start as many as the cap allows."""
-        while self.running < self._options().concurrency and (job := self.line.pop()):
+        while not self._stopping and self.running < self._options().concurrency and (job := self.line.pop()):
             self.start(job)
 
     def start(self, job: Job) -> None:
@@ -241,6 +192,7 @@ class Runner:
 
     async def stop(self) -> None:
         """Drop what runs; nothing of it is written, so a restart finds it unfinished."""
+        self._stopping = True
         for timer in self._deadlines.values():
             timer.cancel()
         tasks = list(self._tasks)

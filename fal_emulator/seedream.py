@@ -8,7 +8,7 @@ from typing import Any
 
 from . import lifecycle, pictures
 from .arguments import MOST_PICTURES, Arguments, InvalidInput, read
-from .faults import FaultPlan, Injection
+from .fault_plan import FaultPlan, Injection
 from .files import Files
 from .inputs import Inputs, download_error
 from .job import Job, Picture, Verdict

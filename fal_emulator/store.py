@@ -103,7 +103,7 @@ class Store:
         self._db = sqlite3.connect(self._path, isolation_level=None, cached_statements=256)
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "wal_autocheckpoint=0"):
             self._db.execute(f"PRAGMA {pragma}")
-        self._db.executescript(SCHEMA)
+        self._db.executescript(f"BEGIN; {SCHEMA} COMMIT;")  # one wait for the disk, not one per table
         self._pending: asyncio.Future[None] | None = None
 
     def write(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
@@ -157,6 +157,8 @@ class Store:
         side = sqlite3.connect(self._path, isolation_level=None)
         try:
             side.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            log.warning("checkpoint put off: %s", error)
         finally:
             side.close()
 

@@ -15,7 +15,8 @@ from aiohttp import web
 from . import arguments, disturbances, lifecycle
 from .emulator import Emulator, emulator_of
 from .endpoints import Endpoint, parse, request_urls
-from .faults import UnknownFault, read_markers
+from .fault_plan import read_markers
+from .faults import UnknownFault
 from .gate import complaint, origin, refusal
 from .job import IN_QUEUE, Job
 from .ledger import LARGEST
@@ -55,10 +56,10 @@ async def submit(request: web.Request) -> web.StreamResponse:
         return refused
     if fault := emulator.faults.draw("submit", job.markers):
         return disturbances.refuse(request, fault, emulator.options.retry_after)
-    emulator.ledger.accept(job, body)
     fault = emulator.faults.draw("reply", job.markers)
     if fault:
         job.note_fault(fault.kind)
+    emulator.ledger.accept(job, body)
     await emulator.store.committed()
     reply = accepted(emulator, job)
     emulator.runner.enqueue(job)

@@ -1,29 +1,26 @@
 """Delivers webhooks: signed, retried with growing pauses, at least once, never in anybody's way (fal-protocol 4).
 
-Each owed webhook is its own task, so a slow receiver delays nobody else's. The body is built again for every
-attempt from the ledger; nothing large waits in memory. Redirects are never followed.
+Each owed webhook is its own task, so a slow receiver delays nobody else's. Redirects are never
+followed.
 """
 
 import asyncio
+import io
 import ipaddress
-import json
 import logging
 import socket
 import time
-import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from nacl.signing import SigningKey
 
-from .faults import FaultPlan, Injection
+from .fault_plan import FaultPlan, Injection
 from .job import Job
-from .keys import Keys
 from .ledger import Ledger
+from .letters import Letters
 from .options import Options
-from .signing import sign
 from .store import Store
 
 log = logging.getLogger(__name__)
@@ -46,18 +43,19 @@ class Webhooks:
         session: aiohttp.ClientSession,
         ledger: Ledger,
         store: Store,
-        keys: Keys,
+        letters: Letters,
         faults: FaultPlan,
         options: Callable[[], Options],
     ) -> None:
         self._session = session
         self._ledger = ledger
         self._store = store
-        self._keys = keys
+        self._letters = letters
         self._faults = faults
         self._options = options
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots: dict[str, asyncio.Semaphore] = {}
+        self._under_way: dict[str, Job] = {}
         self._attempted: dict[str, asyncio.Event] = {}
         self._overtaking = asyncio.Condition()
 
@@ -85,10 +83,12 @@ class Webhooks:
 
     def redeliver(self, job: Job) -> None:
         """Send the webhook once more, as if fal had not seen the first answer."""
-        self._spawn(self._again(job))
+        self._spawn(self._again(self._under_way.get(job.request_id, job)))
 
     async def _again(self, job: Job) -> None:
-        await self._attempt(job)
+        status = await self._attempt(job)
+        if job.delivered_at is None and status is not None and 200 <= status < 300:
+            job.webhook_state, job.delivered_at = "delivered", time.time()
         await self._record(job)
 
     async def first_attempt(self, job: Job, seconds: float) -> None:
@@ -106,6 +106,14 @@ class Webhooks:
             event.set()
 
     async def _deliver(self, job: Job) -> None:
+        self._under_way[job.request_id] = job
+        try:
+            await self._see_through(job)
+        finally:
+            del self._under_way[job.request_id]
+            self._note_attempt(job)
+
+    async def _see_through(self, job: Job) -> None:
         fault = self._faults.draw("delivery", job.markers) if job.webhook_tries == 0 else None
         if fault:
             job.note_fault(fault.kind)
@@ -118,7 +126,6 @@ class Webhooks:
             await self._until_taken(job)
             if fault and fault.kind == "duplicate_webhook":
                 await self._attempt(job)
-        self._note_attempt(job)
         await self._record(job)
 
     async def _hold_back(self, fault: Injection | None) -> None:
@@ -163,82 +170,26 @@ class Webhooks:
         fault = self._faults.draw("attempt", job.markers)
         if fault:
             job.note_fault(fault.kind)
-        body, headers = self._letter(job, fault)
         job.webhook_tries += 1
         job.webhook_status = None
+        url = job.webhook_url or ""
         try:
-            async with (
-                self._slots.setdefault(urlsplit(job.webhook_url or "").netloc, asyncio.Semaphore(MOST_AT_ONCE)),
-                self._session.post(
-                    job.webhook_url or "",
-                    data=body,
-                    headers=headers,
-                    allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(total=seconds),
-                ) as reply,
-            ):
-                job.webhook_status = reply.status
+            async with self._slots.setdefault(urlsplit(url).netloc, asyncio.Semaphore(MOST_AT_ONCE)):
+                body, headers = self._letters.write(job, fault)  # signed only now, so the wait makes no stamp stale
+                job.webhook_status = await self._post(url, body, headers, seconds)
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
             log.info("webhook of %s: %s", job.request_id, error or type(error).__name__)
         async with self._overtaking:
             self._overtaking.notify_all()
         return job.webhook_status
 
-    def _letter(self, job: Job, fault: Injection | None) -> tuple[bytes, dict[str, str]]:
-        """Body and headers of one attempt, spoilt as the fault wants it."""
-        kind = fault.kind if fault else ""
-        content = self._content(job, kind)
-        request_id, user_id, key = job.request_id, self._options().user_id, self._key(kind)
-        if kind in ("foreign_id", "mismatched_id"):
-            content["request_id"] = content["gateway_request_id"] = str(uuid.uuid4())
-        if kind == "foreign_id":
-            request_id = str(content["request_id"])
-        if kind == "other_user":
-            user_id = "github|99999999"
-        if fault and kind == "huge_body":
-            content["padding"] = "x" * int(fault.value)
-        body = json.dumps(content, sort_keys=True).encode()
-        stale = int(fault.value) if fault and kind == "stale_timestamp" else 0
-        headers = sign(key, request_id, user_id, self._timestamp(job) - stale, body)
-        if kind == "tampered_body":
-            body = body.replace(b'"status": "', b'"tampered": 1, "status": "', 1)
-        return body, {"Content-Type": "application/json", **headers}
-
-    def _key(self, kind: str) -> SigningKey:
-        if kind == "wrong_key":
-            return SigningKey.generate()
-        if kind == "rotated_key":
-            self._keys.rotate(keep_old=False)
-        return self._keys.current
-
-    def _timestamp(self, job: Job) -> int:
-        """Now, or the moment of the first attempt: it is unknown whether fal signs retries afresh."""
-        if job.webhook_signed_at is None or self._options().webhook_fresh_timestamps:
-            job.webhook_signed_at = int(time.time())
-        return job.webhook_signed_at
-
-    def _content(self, job: Job, kind: str) -> dict[str, object]:
-        """The fields of the delivery (fal-protocol 4.1)."""
-        payload = json.loads(self._ledger.output(job) or b"null")
-        content: dict[str, object] = {
-            "error": None,
-            "gateway_request_id": job.gateway_request_id,
-            "payload": payload,
-            "request_id": job.request_id,
-            "status": "OK",
-        }
-        if job.status != 200:
-            # both spellings were seen live; neither is a contract
-            word = "Unexpected" if job.status == 404 else "Invalid"
-            content.update(error=f"{word} status code: {job.status}", status="ERROR")
-        too_large = 0 < self._options().webhook_max_body < job.result_bytes
-        if kind == "payload_error" or too_large:
-            content.update(payload=None, payload_error="Response payload is not JSON serializable. Fetch the result.")
-        elif kind == "null_payload":
-            content.update(payload=None)
-        elif kind == "null_error":
-            content.update(payload=None, error="Internal server error", status="ERROR")
-        return content
+    async def _post(self, url: str, body: bytes, headers: dict[str, str], seconds: float) -> int:
+        timeout = aiohttp.ClientTimeout(total=seconds)
+        content = io.BytesIO(body)  # sent in pieces, so a huge body does not hold the loop up
+        async with self._session.post(
+            url, data=content, headers=headers, allow_redirects=False, timeout=timeout
+        ) as reply:
+            return reply.status
 
     async def _may_reach(self, job: Job) -> bool:
         """The real fal drops loopback and private targets without any request."""

@@ -70,7 +70,7 @@ def _write(connection: Connection, rulings: Sequence[tuple[Answer, Ruling]]) -> 
 def _lock(connection: Connection, submission_ids: Sequence[UUID]) -> dict[UUID, Standing]:
     rows = connection.exec_driver_sql(
         """
-        SELECT s.id, s.request_id, s.outcome, s.learned_by, s.attempt AS submission_attempt,
+        SELECT s.id, s.request_id, s.outcome, s.learned_by, s.error_type, s.attempt AS submission_attempt,
                e.id AS edit_id, e.state, e.attempt AS edit_attempt, b.max_attempts,
                e.cancel_requested_at IS NOT NULL AS cancel_wished,
                ARRAY(SELECT entry ->> 'type' FROM jsonb_array_elements(e.errors) AS entry) AS earlier_errors
@@ -85,6 +85,7 @@ def _lock(connection: Connection, submission_ids: Sequence[UUID]) -> dict[UUID, 
             request_id=row.request_id,
             outcome=row.outcome and Outcome(row.outcome),
             learned_by=row.learned_by and LearnedBy(row.learned_by),
+            error_type=row.error_type,
             submission_attempt=row.submission_attempt,
             edit_id=row.edit_id,
             state=EditState(row.state),

@@ -5,6 +5,8 @@ A claim takes rows that no other worker holds (SKIP LOCKED, or the window's lock
 lane's claim is followed by `transitions.start_submissions` in the same transaction.
 """
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -93,6 +95,8 @@ class DuePoll(NamedTuple):
     request_id: str
     endpoint: str
     polls: int
+    age: float
+    """Seconds since it was accepted."""
 
 
 def claim_polls(connection: Connection, *, limit: int, lease: float) -> list[DuePoll]:
@@ -106,11 +110,48 @@ def claim_polls(connection: Connection, *, limit: int, lease: float) -> list[Due
         UPDATE submissions s SET due_at = now() + %(lease)s * interval '1 s', polls = polls + 1
         FROM due, edits e JOIN batches b ON b.id = e.batch_id
         WHERE s.id = due.id AND e.id = s.edit_id
-        RETURNING s.id, s.request_id, b.endpoint, s.polls
+        RETURNING s.id, s.request_id, b.endpoint, s.polls, extract(epoch FROM now() - s.accepted_at)::float8
         """,
         {"limit": limit, "lease": lease},
     )
     return [DuePoll(*row) for row in rows]
+
+
+class DueUnknown(NamedTuple):
+    """A submission whose POST is past its proven deadline, and of which no request id was ever heard."""
+
+    id: UUID
+    endpoint: str
+    seed: int
+    prompt: str
+    posted_at: datetime
+    polls: int
+
+
+def claim_unknown(connection: Connection, *, limit: int, lease: float) -> list[DueUnknown]:
+    """Submissions past the proven deadline of an unknown submit."""
+    rows = connection.exec_driver_sql(
+        """
+        WITH due AS (
+            SELECT id FROM submissions WHERE due_at <= now() AND request_id IS NULL
+            ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+        )
+        UPDATE submissions s SET due_at = now() + %(lease)s * interval '1 s', polls = polls + 1
+        FROM due, edits e JOIN batches b ON b.id = e.batch_id
+        WHERE s.id = due.id AND e.id = s.edit_id
+        RETURNING s.id, b.endpoint, e.seed, e.arguments ->> 'prompt', s.posted_at, s.polls
+        """,
+        {"limit": limit, "lease": lease},
+    )
+    return [DueUnknown(*row) for row in rows]
+
+
+def renew_polls(connection: Connection, submission_ids: Sequence[UUID], *, lease: float) -> None:
+    """Keep claimed submissions for as long again."""
+    connection.exec_driver_sql(
+        "UPDATE submissions SET due_at = now() + %s * interval '1 s' WHERE id = ANY(%s) AND due_at IS NOT NULL",
+        (lease, list(submission_ids)),
+    )
 
 
 class DueImage(NamedTuple):
@@ -143,3 +184,11 @@ def claim_images(connection: Connection, *, limit: int, lease: float) -> list[Du
         {"limit": limit, "lease": lease},
     )
     return [DueImage(*row) for row in rows]
+
+
+def renew_images(connection: Connection, image_ids: Sequence[int], *, lease: float) -> None:
+    """Keep claimed pictures for as long again."""
+    connection.exec_driver_sql(
+        "UPDATE images SET due_at = now() + %s * interval '1 s' WHERE id = ANY(%s) AND due_at IS NOT NULL",
+        (lease, list(image_ids)),
+    )

@@ -15,6 +15,8 @@ from models.verdict import Kind, Retry, Verdict
 
 WATCHDOG = 3600.0
 """Seconds a recorded result may wait for storage before it counts as overdue (`overdue` view)."""
+RESULT_EXPIRED = "result_expired"
+"""The error type of a submission whose result the provider no longer had when we asked."""
 LONGEST_DELAY = 900.0
 """Seconds between two paid attempts, at most."""
 
@@ -36,6 +38,7 @@ class Standing:
     request_id: str | None
     outcome: Outcome | None
     learned_by: LearnedBy | None
+    error_type: str | None
     submission_attempt: int
     edit_id: int
     state: EditState
@@ -46,7 +49,8 @@ class Standing:
 
     @property
     def given_up(self) -> bool:
-        return self.outcome in (Outcome.UNKNOWN, Outcome.REJECTED)
+        """Ended by us without hearing what became of it, so that whoever tells later is still believed."""
+        return self.outcome in (Outcome.UNKNOWN, Outcome.REJECTED) or self.error_type == RESULT_EXPIRED
 
     @property
     def superseded(self) -> bool:

@@ -20,6 +20,10 @@ from models.verdict import DeclaredImage
 ERRORS_KEPT = 50
 """Entries an edit's `errors` list may hold; the oldest go first. Attempts are bounded far below this."""
 
+RESULT_KEPT, LARGE_RESULT_KEPT = 3600.0, 360.0
+"""Seconds for which the provider keeps a result after completion; the shorter one from 10 KB on (fal-protocol 2.4).
+Counted from acceptance, because the provider does not tell when it completed: the poll lane's order, no verdict."""
+
 
 class Submission(NamedTuple):
     """A submission written down, not yet POSTed."""
@@ -86,10 +90,12 @@ def record_accepted(
         ), known AS (
             UPDATE submissions s
             SET request_id = reply.request_id, accepted_at = now(),
-                due_at = CASE WHEN s.outcome IS NULL THEN now() + %(poll_after)s * interval '1 s' END
-            FROM reply
-            WHERE s.id = reply.id AND s.request_id IS NULL AND s.edit_id IN (SELECT id FROM locked)
-              AND NOT EXISTS (SELECT FROM submissions o WHERE o.request_id = reply.request_id)
+                due_at = CASE WHEN s.outcome IS NULL THEN now() + %(poll_after)s * interval '1 s' END,
+                result_lost_after = now() + interval '1 s' * CASE WHEN o.arguments ->> 'sync_mode' = 'true'
+                                    THEN %(large_kept)s ELSE %(kept)s END
+            FROM reply, edits o
+            WHERE s.id = reply.id AND o.id = s.edit_id AND s.request_id IS NULL AND s.edit_id IN (SELECT id FROM locked)
+              AND NOT EXISTS (SELECT FROM submissions other WHERE other.request_id = reply.request_id)
             RETURNING s.edit_id, s.outcome
         )
         UPDATE edits e SET state = 'submitted', due_at = now() + %(patience)s * interval '1 s'
@@ -100,6 +106,8 @@ def record_accepted(
             "requests": [request_id for _, request_id in replies],
             "poll_after": poll_after,
             "patience": patience,
+            "kept": RESULT_KEPT,
+            "large_kept": LARGE_RESULT_KEPT,
         },
     )
 
@@ -161,7 +169,7 @@ def move_edits(connection: Connection, moves: Sequence[EditMove]) -> set[int]:
             "was": [move.was.value for move in moves],
             "states": [move.state.value for move in moves],
             "finals": [move.state in FINAL for move in moves],
-            "delays": [move.delay for move in moves],
+            "delays": [float(move.delay) for move in moves],
             "errors": [None if move.error is None else Jsonb(move.error) for move in moves],
             "kept": f"$[last - {ERRORS_KEPT - 1} to last]",
         },
@@ -201,7 +209,8 @@ def close_submissions(connection: Connection, ends: Sequence[SubmissionEnd]) -> 
         FROM unnest(%(ids)s::uuid[], %(requests)s::text[], %(outcomes)s::text[], %(learned)s::text[],
                     %(types)s::text[], %(images)s::integer[], %(costs)s::numeric[], %(doubled)s::boolean[])
              AS m (id, request_id, outcome, learned_by, error_type, images_returned, cost, doubled)
-        WHERE s.id = m.id AND (s.outcome IS NULL OR s.outcome IN ('unknown', 'rejected'))
+        WHERE s.id = m.id
+          AND (s.outcome IS NULL OR s.outcome IN ('unknown', 'rejected') OR s.error_type = 'result_expired')
         """,
         {
             "ids": [end.id for end in ends],
@@ -224,7 +233,8 @@ def reveal_request(connection: Connection, submission_id: UUID, request_id: str,
             UPDATE submissions
             SET request_id = coalesce(request_id, %(request)s), accepted_at = coalesce(accepted_at, now()),
                 due_at = now(), outcome = NULL, learned_by = NULL, error_type = NULL, completed_at = NULL
-            WHERE id = %(id)s AND (outcome IS NULL OR outcome IN ('unknown', 'rejected'))
+            WHERE id = %(id)s
+              AND (outcome IS NULL OR outcome IN ('unknown', 'rejected') OR error_type = 'result_expired')
             RETURNING edit_id
         )
         UPDATE edits SET state = 'submitted', due_at = now() + %(patience)s * interval '1 s'
@@ -244,22 +254,24 @@ def poll_again(connection: Connection, delays: Sequence[tuple[UUID, float]]) -> 
         FROM unnest(%(ids)s::uuid[], %(delays)s::float8[]) AS m (id, delay)
         WHERE s.id = m.id AND s.due_at IS NOT NULL
         """,
-        {"ids": [submission_id for submission_id, _ in delays], "delays": [delay for _, delay in delays]},
+        {"ids": [submission_id for submission_id, _ in delays], "delays": [float(delay) for _, delay in delays]},
     )
 
 
-def give_up_unknown(connection: Connection, *, resubmit: bool, max_attempts: int, limit: int) -> int:
+def give_up_unknown(
+    connection: Connection, submission_ids: Sequence[UUID], *, resubmit: bool, max_attempts: int
+) -> None:
     """submitting -> pending (or failed, where parked; or cancelled, where wished): the POST is proven dead.
 
     Past the proven deadline an accepted request would have started and ended, or ended unstarted, and its
     callback would have come. Should its result show after all, the submission turns `succeeded`, `doubled`.
     """
-    rows = connection.exec_driver_sql(
+    connection.exec_driver_sql(
         """
         WITH dead AS (
             SELECT s.id, s.edit_id FROM submissions s JOIN edits e ON e.id = s.edit_id
-            WHERE s.due_at <= now() AND s.request_id IS NULL
-            ORDER BY e.id LIMIT %(limit)s FOR UPDATE OF e, s SKIP LOCKED
+            WHERE s.id = ANY(%(ids)s) AND s.outcome IS NULL AND s.request_id IS NULL
+            ORDER BY e.id FOR UPDATE OF e, s
         ), closed AS (
             UPDATE submissions s
             SET outcome = 'unknown', due_at = NULL, completed_at = now(), error_type = 'submission_unknown'
@@ -276,16 +288,14 @@ def give_up_unknown(connection: Connection, *, resubmit: bool, max_attempts: int
             WHEN %(resubmit)s AND o.attempt < coalesce(b.max_attempts, %(max_attempts)s) THEN 'pending'
             ELSE 'failed' END AS state) m
         WHERE e.id = closed.edit_id AND e.state = 'submitting' AND e.attempt = closed.attempt
-        RETURNING e.id
         """,
         {
-            "limit": limit,
+            "ids": list(submission_ids),
             "resubmit": resubmit,
             "max_attempts": max_attempts,
             "message": "The submit's outcome stayed unknown past the proven deadline; it may have been charged.",
         },
     )
-    return len(rows.all())
 
 
 def add_images(connection: Connection, found: Sequence[tuple[UUID, bool, Sequence[DeclaredImage]]]) -> None:
@@ -386,7 +396,7 @@ def record_image_faults(connection: Connection, faults: Sequence[ImageFault]) ->
             "ids": [fault.image_id for fault in faults],
             "types": [fault.type for fault in faults],
             "messages": [fault.message for fault in faults],
-            "delays": [fault.delay for fault in faults],
+            "delays": [None if fault.delay is None else float(fault.delay) for fault in faults],
         },
     )
     _finish_edits(connection, edit_ids)

@@ -125,6 +125,9 @@ def read_callback(body: bytes) -> Delivery:
     match document.get("status"):
         case "OK":
             verdict = _success(payload, document.get("payload_error"))
+        case "ERROR" if payload is None:
+            # no word about what failed, and so none that it was not charged: the result GET tells
+            verdict = Verdict(Kind.UNFETCHED, message=_text(error))
         case "ERROR":
             # `error` is no stable contract, its number is all we take from it, and only where no type is known
             found = _STATUS_IN_TEXT.search(error) if isinstance(error, str) else None

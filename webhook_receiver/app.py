@@ -22,8 +22,9 @@ def create_app(settings: ReceiverSettings | None = None) -> Flask:
     settings = settings or load(ReceiverSettings)
     configure_logs()
     app = Flask("webhook_receiver", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.callback_max_bytes
-    app.url_map.strict_slashes = False  # a redirect to add or drop a slash would lose the delivery
+    # one byte more than is taken: a body of unknown length is cut there in silence, and `receive` must see that
+    app.config["MAX_CONTENT_LENGTH"] = settings.callback_max_bytes + 1
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False  # a redirect would lose the delivery
     engine = make_engine(settings.database_url, application="darkroom receiver", pool_size=CONNECTIONS)
     install(app, Receiver(settings, engine, Keys(settings.fal_jwks_url)))
     return app

@@ -68,6 +68,8 @@ def receive(token: str) -> ResponseReturnValue:
     """One callback: verify, record, answer."""
     receiver: Receiver = current_app.extensions["darkroom"]
     body = request.get_data(cache=False)  # the raw bytes, before anything else touches the request
+    if len(body) > receiver.settings.callback_max_bytes:
+        raise RequestEntityTooLarge
     headers = {name.lower(): value.replace("\0", "") for name, value in request.headers.items()}
     signed = receiver.verify(body, headers)
     if not receiver.is_ours(signed):

@@ -37,7 +37,7 @@ def record_delivery(connection: Connection, delivery: Delivery, policy: PolicySe
     if token is None:
         effect = Effect.ORPHAN
     elif verdict is None:
-        effect = Effect.MISMATCH
+        effect = Effect.MISMATCH if _is_ours(connection, token) else Effect.ORPHAN
     else:
         answer = Answer(token, delivery.signed.request_id, verdict, LearnedBy.CALLBACK)
         effect = record_answers(connection, [answer], policy)[0]
@@ -53,6 +53,10 @@ def _token(text: str) -> UUID | None:
         return UUID(text)
     except ValueError:
         return None
+
+
+def _is_ours(connection: Connection, token: UUID) -> bool:
+    return connection.exec_driver_sql("SELECT 1 FROM submissions WHERE id = %s", (token,)).first() is not None
 
 
 def _believe(delivery: Delivery) -> tuple[Verdict | None, Effect | None]:

@@ -36,6 +36,8 @@ class Rejections:
         """Write what was counted so far; what cannot be written now is kept for the next time."""
         with self._lock:
             counts, self._counts, self._timer = self._counts, Counter(), None
+        if not counts:
+            return
         try:
             with self._engine.begin() as connection:
                 for reason, count in counts.items():

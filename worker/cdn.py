@@ -13,7 +13,7 @@ from urllib.parse import quote
 import requests
 
 from models.errors import AccountPaused, TryLater
-from worker.connections import CONNECT_TIMEOUT, NotConnected, ThreadSessions, read_bounded
+from worker.connections import NotConnected, ThreadSessions, exchange
 
 TIMEOUT = 60.0
 """Seconds until a reply begins."""
@@ -69,13 +69,16 @@ class CDN:
             return self._token[0]
 
     def _post(self, url: str, headers: dict[str, str], body: IO[bytes] | bytes) -> dict[str, object]:
-        request = requests.Request("POST", url, headers={**headers, "User-Agent": "darkroom"}, data=body)
         try:
-            response = self._sessions.get().send(
-                request.prepare(), timeout=(CONNECT_TIMEOUT, TIMEOUT), allow_redirects=False, stream=True
+            status, reply, _ = exchange(
+                self._sessions.get(),
+                "POST",
+                url,
+                headers={**headers, "User-Agent": "darkroom"},
+                body=body,
+                timeout=TIMEOUT,
+                limit=REPLY_MAX_BYTES,
             )
-            with response:
-                status, reply = response.status_code, read_bounded(response, limit=REPLY_MAX_BYTES, seconds=TIMEOUT)
             document = json.loads(reply) if 200 <= status < 300 else None
         except (NotConnected, requests.RequestException, ValueError) as error:
             raise TryLater(f"{type(error).__name__}: {error}"[:300]) from error

@@ -10,8 +10,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Any, NamedTuple
 
 import requests
 import urllib3
@@ -21,9 +21,14 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 CONNECT_TIMEOUT = 5.0
 """Seconds."""
+BODY_TIMEOUT = 60.0
+"""Seconds for a whole body."""
 IDLE_LIMIT = 15.0
 """Seconds a kept connection may idle before we close it. Shorter than any load balancer's own limit, so that a
 paid POST does not meet a connection that the other side is just closing: that would be an unknown outcome."""
+
+PIECE = 256 * 1024
+"""Bytes read at one time, at most."""
 
 PeerCheck = Callable[[str, str], None]
 """(host name, address) -> nothing, or raises to refuse the peer."""
@@ -46,9 +51,17 @@ class _Watched:
             super().connect()  # type: ignore[misc]  # the mixin's other half is urllib3's connection
         except (OSError, urllib3.exceptions.HTTPError, ssl.SSLError) as error:
             raise NotConnected(str(error)) from error
+
+    def _new_conn(self) -> socket.socket:
+        """The socket, before TLS or anything else is said to the peer."""
+        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
         if self.peer_check is not None:
-            sock: socket.socket = self.sock  # type: ignore[attr-defined]
-            self.peer_check(self.host, sock.getpeername()[0])  # type: ignore[attr-defined]
+            try:
+                self.peer_check(self.host, sock.getpeername()[0])  # type: ignore[attr-defined]
+            except BaseException:
+                sock.close()
+                raise
+        return sock
 
 
 def _pool_classes(peer_check: PeerCheck | None) -> dict[str, type[HTTPConnectionPool]]:
@@ -71,6 +84,11 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = self._pools
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: else `requests` reads a redirect's body, without any bound, even where it is not to be followed."""
+
+
 class ThreadSessions:
     """One `requests.Session` per thread, its kept connections never older than `IDLE_LIMIT`."""
 
@@ -82,7 +100,7 @@ class ThreadSessions:
         """This thread's session, fit to be used now."""
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = requests.Session()
+            session = self._local.session = _Session()
             session.trust_env = False
             adapter = _Adapter(self._peer_check)
             session.mount("http://", adapter)
@@ -101,6 +119,48 @@ def is_private(address: str) -> bool:
     return not parsed.is_global or parsed.is_multicast
 
 
+class Answer(NamedTuple):
+    """An HTTP answer, whole; header names in any case."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+def exchange(
+    session: requests.Session,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    body: bytes | IO[bytes] | None = None,
+    timeout: float,
+    limit: int,
+) -> Answer:
+    """One request, sent once, and its whole answer: at most `limit` bytes, begun within `timeout` seconds.
+
+    Raises:
+        NotConnected: nothing was sent.
+        requests.RequestException, ValueError: no whole answer came.
+    """
+    prepared = _prepared(method, url, headers, body)
+    response = session.send(prepared, timeout=(CONNECT_TIMEOUT, timeout), allow_redirects=False, stream=True)
+    with response:
+        return Answer(response.status_code, read_bounded(response, limit=limit, seconds=BODY_TIMEOUT), response.headers)
+
+
+def _prepared(
+    method: str, url: str, headers: Mapping[str, str], body: bytes | IO[bytes] | None
+) -> requests.PreparedRequest:
+    """The request to be sent. What cannot be built is not quoted: one of the headers holds the key."""
+    if not all(value.isascii() and value.isprintable() for value in headers.values()):
+        raise NotConnected("a header holds a character that cannot be sent")
+    try:
+        return requests.Request(method, url, headers=dict(headers), data=body).prepare()
+    except (requests.RequestException, ValueError) as error:
+        raise NotConnected(f"the request cannot be built: {type(error).__name__}") from None
+
+
 def read_bounded(response: requests.Response, *, limit: int, seconds: float) -> bytes:
     """The whole body, if it is at most `limit` bytes long and comes within `seconds`.
 
@@ -111,7 +171,7 @@ def read_bounded(response: requests.Response, *, limit: int, seconds: float) -> 
     deadline = time.monotonic() + seconds
     parts: list[bytes] = []
     size = 0
-    for part in response.iter_content(64 * 1024):
+    for part in pieces(response):
         size += len(part)
         if size > limit:
             raise ValueError(f"the reply is longer than {limit} bytes")
@@ -119,3 +179,16 @@ def read_bounded(response: requests.Response, *, limit: int, seconds: float) -> 
             raise ValueError(f"the reply took longer than {seconds:g} seconds")
         parts.append(part)
     return b"".join(parts)
+
+
+def pieces(response: requests.Response) -> Iterator[bytes]:
+    """The body as it arrives; unlike `iter_content`, which gathers a whole piece however slowly it drips.
+
+    Raises:
+        requests.RequestException: the connection broke.
+    """
+    try:
+        while part := response.raw.read1(PIECE, decode_content=True):
+            yield part
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(f"{type(error).__name__}: {error}") from error

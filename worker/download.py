@@ -10,20 +10,19 @@ from random import uniform
 import structlog
 from sqlalchemy import Connection, Engine
 
-from models.claims import DueImage, claim_images
+from models.claims import DueImage, claim_images, renew_images
 from models.errors import DownloadError, FetchAgain
 from models.transitions import ImageFault, StoredImage, record_image_faults, record_stored
+from worker.crash import reach
 from worker.fetch import Fetcher
 from worker.pictures import check
 from worker.settings import WorkerSettings
 from worker.storage import QUARANTINE, Storage, extension
-from worker.waves import flow
+from worker.waves import LEASE, flow
 
 log = structlog.get_logger()
 
 WAVE = 100
-LEASE = 300.0
-"""Seconds; longer than fetching, checking and storing one file may take together."""
 FETCHES = 8
 """Times one file is fetched before its picture is failed: about ten minutes of trying."""
 LONGEST_DELAY = 300.0
@@ -43,9 +42,11 @@ def run(engine: Engine, fetcher: Fetcher, storage: Storage, settings: WorkerSett
         with engine.begin() as connection:
             record_results(connection, results)
 
-    return flow(
-        width=settings.download_threads, claim=claim, call=call, record=record, go_on=go_on, linger=lambda: False
-    )
+    def renew(under_way: Sequence[DueImage]) -> None:
+        with engine.begin() as connection:
+            renew_images(connection, [due.id for due in under_way], lease=LEASE)
+
+    return flow(width=settings.download_threads, claim=claim, call=call, record=record, go_on=go_on, renew=renew)
 
 
 def store(fetcher: Fetcher, storage: Storage, due: DueImage, settings: WorkerSettings) -> StoredImage | ImageFault:
@@ -58,6 +59,7 @@ def store(fetcher: Fetcher, storage: Storage, due: DueImage, settings: WorkerSet
                 if _delay(due, error, settings) is None:
                     storage.put(f"{QUARANTINE}/{due.name}", file)
                 raise
+            reach("in_download", settings)
             key = due.name + extension(picture.content_type)
             storage.put(key, file, picture.content_type)
     except DownloadError as error:

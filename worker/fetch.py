@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 import requests
 
 from models.errors import FetchAgain, Unusable
-from worker.connections import CONNECT_TIMEOUT, NotConnected, ThreadSessions, is_private
+from worker.connections import CONNECT_TIMEOUT, NotConnected, ThreadSessions, is_private, pieces
 
 READ_TIMEOUT = 20.0
 """Seconds without a byte."""
@@ -54,28 +54,27 @@ class Fetcher:
     def _follow(self, url: str) -> IO[bytes]:
         deadline = time.monotonic() + WHOLE_TIMEOUT
         for _ in range(MAX_REDIRECTS + 1):
-            self._check_url(url)
-            request = requests.Request("GET", url, headers={"Accept": "image/*", "Accept-Encoding": "identity"})
+            request = self._request(url)
             response = self._sessions.get().send(
-                request.prepare(), timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), allow_redirects=False, stream=True
+                request, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), allow_redirects=False, stream=True
             )
             with response:
                 if not response.is_redirect:
                     return self._receive(response, deadline)
-                url = urljoin(url, response.headers["Location"])
+                url = _target(url, response.headers["Location"])
         raise Unusable("too_many_redirects", f"The file is behind more than {MAX_REDIRECTS} redirects.")
 
     def _receive(self, response: requests.Response, deadline: float) -> IO[bytes]:
         if response.status_code != 200:
             # 404 may be a CDN that is not ready yet, 401 and 403 one that changes its mind: fetched again a few times
             raise FetchAgain(f"http_{response.status_code}", f"The file's host answered {response.status_code}.")
-        declared = response.headers.get("Content-Length", "")
-        if declared.isdigit() and int(declared) > self._max_bytes:
+        declared = _length(response)
+        if declared is not None and declared > self._max_bytes:
             raise Unusable("too_large", f"The file has {declared} bytes, {self._max_bytes} are allowed.")
         file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the caller closes it
         try:
             self._copy(response, file, deadline)
-            if declared.isdigit() and file.tell() != int(declared):
+            if declared is not None and file.tell() != declared:
                 raise FetchAgain("truncated", f"{file.tell()} of {declared} bytes came.")
         except BaseException:
             file.close()
@@ -83,12 +82,22 @@ class Fetcher:
         return file
 
     def _copy(self, response: requests.Response, file: IO[bytes], deadline: float) -> None:
-        for part in response.iter_content(256 * 1024):
+        for part in pieces(response):
             file.write(part)
             if file.tell() > self._max_bytes:
                 raise Unusable("too_large", f"The file is longer than the {self._max_bytes} bytes allowed.")
             if time.monotonic() > deadline:
                 raise FetchAgain("too_slow", f"The file took longer than {WHOLE_TIMEOUT:g} seconds.")
+
+    def _request(self, url: str) -> requests.PreparedRequest:
+        """The request for a URL, judged in the form in which it is sent: parsers differ over odd ones."""
+        headers = {"Accept": "image/*", "Accept-Encoding": "identity"}
+        try:
+            request = requests.Request("GET", url, headers=headers).prepare()
+            self._check_url(request.url or "")
+        except (requests.RequestException, ValueError) as error:
+            raise Unusable("host_refused", f"The file's address is no URL: {type(error).__name__}.") from error
+        return request
 
     def _check_url(self, url: str) -> None:
         parts = urlsplit(url)
@@ -109,13 +118,28 @@ class Fetcher:
     def _decode(self, url: str) -> IO[bytes]:
         """RFC 2397, as `sync_mode` delivers pictures."""
         head, _, data = url.partition(",")
-        if len(data) > 2 * self._max_bytes:
+        if len(data) > 3 * self._max_bytes + 3:  # not even worth decoding: three characters a byte are the most
             raise Unusable("too_large", "The data URI is larger than a picture may be.")
         try:
             raw = unquote_to_bytes(data)
             content = base64.b64decode(raw, validate=True) if head.endswith(";base64") else raw
         except (binascii.Error, ValueError) as error:
             raise Unusable("undecodable", "The data URI is not valid base64.") from error
+        if len(content) > self._max_bytes:
+            raise Unusable("too_large", f"The data URI holds {len(content)} bytes, {self._max_bytes} are allowed.")
         file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the caller closes it
         file.write(content)
         return file
+
+
+def _target(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise Unusable("host_refused", "The file's host redirects to what is no URL.") from error
+
+
+def _length(response: requests.Response) -> int | None:
+    """The declared length; None where there is none, or nonsense."""
+    declared = response.headers.get("Content-Length", "")
+    return int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 19 else None

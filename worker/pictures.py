@@ -17,6 +17,9 @@ FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF"
 MAX_PIXELS = 100_000_000
 """Four times the largest picture the model is known to make; a bomb is refused before it is decoded."""
 
+# Odd metadata is nothing to tell anybody; not `catch_warnings`, which threads would undo for each other.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 
 class Picture(NamedTuple):
     """A checked file, as measured."""
@@ -60,18 +63,23 @@ def _digest(file: IO[bytes]) -> tuple[str, int]:
     return digest.hexdigest(), file.tell()
 
 
+def type_of(picture: Image.Image) -> str:
+    """The type of an opened picture; several in one JPEG, as phones make them, are a JPEG to everybody else."""
+    return FORMATS["JPEG" if picture.format == "MPO" else str(picture.format)]
+
+
 def _decode(file: IO[bytes]) -> tuple[str, tuple[int, int]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; only the pixels matter here
-        try:
-            picture = Image.open(_rewound(file), formats=list(FORMATS))
-            if picture.width * picture.height > MAX_PIXELS:
-                raise Unusable("too_large", f"The picture is {picture.width}x{picture.height} pixels.")
-            picture.verify()  # checksums, which decoding alone skips
-            picture = Image.open(_rewound(file), formats=list(FORMATS))
-            picture.load()
-        except Unusable:
-            raise
-        except Exception as error:  # Pillow's decoders raise what they like on hostile bytes
-            raise FetchAgain("undecodable", f"The file cannot be decoded: {error}"[:500]) from error
-    return FORMATS[str(picture.format)], picture.size
+    try:
+        picture = Image.open(_rewound(file), formats=list(FORMATS))
+        if picture.width * picture.height > MAX_PIXELS:
+            raise Unusable("too_large", f"The picture is {picture.width}x{picture.height} pixels.")
+        picture.verify()  # checksums, which decoding alone skips
+        picture = Image.open(_rewound(file), formats=list(FORMATS))
+        picture.load()
+    except Unusable:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Unusable("too_large", str(error)) from error
+    except Exception as error:  # Pillow's decoders raise what they like on hostile bytes
+        raise FetchAgain("undecodable", f"The file cannot be decoded: {error}"[:500]) from error
+    return type_of(picture), picture.size

@@ -1,8 +1,8 @@
 """The poll lane: ask about what was not heard of in time; silence is a state too.
 
 Status first, then the result, which goes the same way as a callback's (`models/answers.py`). With no public URL
-this lane alone carries the system. A submission whose POST is past the proven deadline, and which never showed
-a request id, is given up here: resubmitted or parked, by policy, the possible second charge written down.
+this lane alone carries the system. What the queue has forgotten may still stand in the provider's listing; what
+never showed a request id is `lost.py`'s.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,28 +12,27 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from models.answers import record_answers
-from models.claims import DuePoll, claim_polls
+from models.claims import DuePoll, claim_polls, renew_polls
 from models.errors import AccountPaused, Gone, TryLater
-from models.rulings import Answer
+from models.rulings import RESULT_EXPIRED, Answer
 from models.states import Effect, LearnedBy
-from models.transitions import give_up_unknown, poll_again
+from models.transitions import poll_again
 from models.verdict import Kind, Verdict
+from worker.listing import Listing
 from worker.queue_api import QueueAPI
 from worker.settings import WorkerSettings
-from worker.waves import flow
+from worker.waves import LEASE, flow
 
 log = structlog.get_logger()
 
 WAVE = 100
 WIDTH = 32
 """Questions under way at one time, per process."""
-LEASE = 120.0
-"""Seconds; longer than a status and a result may take together."""
 SLOWEST = 8
 """The interval between polls of one submission grows to this many times `POLL_EVERY`."""
 
 EXPIRED = Verdict(
-    Kind.FAILED, error_type="result_expired", message="The provider no longer has the result; it may have been charged."
+    Kind.FAILED, error_type=RESULT_EXPIRED, message="The provider no longer has the result; it may have been charged."
 )
 
 
@@ -42,49 +41,61 @@ class Heard(NamedTuple):
 
     due: DuePoll
     verdict: Verdict | None
+    learned_by: LearnedBy = LearnedBy.POLL
 
 
-def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, go_on: Callable[[], bool]) -> int:
+def run(engine: Engine, queue: QueueAPI, listing: Listing, settings: WorkerSettings, go_on: Callable[[], bool]) -> int:
     """Ask until nobody is due; returns the number of submissions asked about."""
 
     def claim(free: int) -> Sequence[DuePoll]:
         with engine.begin() as connection:
-            give_up_unknown(
-                connection,
-                resubmit=settings.on_unknown == "resubmit",
-                max_attempts=settings.max_attempts,
-                limit=WAVE,
-            )
             return claim_polls(connection, limit=min(free, WAVE), lease=LEASE)
 
     def call(due: DuePoll) -> Heard:
-        return Heard(due, ask(queue, due))
+        return ask(queue, listing, due, result_retention=settings.result_retention)
 
     def record(heard: Sequence[Heard]) -> None:
         with engine.begin() as connection:
             record_heard(connection, heard, settings)
 
-    return flow(width=WIDTH, claim=claim, call=call, record=record, go_on=go_on, linger=lambda: False)
+    def renew(under_way: Sequence[DuePoll]) -> None:
+        with engine.begin() as connection:
+            renew_polls(connection, [due.id for due in under_way], lease=LEASE)
+
+    return flow(width=WIDTH, claim=claim, call=call, record=record, go_on=go_on, renew=renew)
 
 
-def ask(queue: QueueAPI, due: DuePoll) -> Verdict | None:
-    """The verdict about one submission, or None where there is none yet."""
+def ask(queue: QueueAPI, listing: Listing, due: DuePoll, *, result_retention: float) -> Heard:
+    """What the provider says about one submission."""
     try:
-        if not queue.status(due.endpoint, due.request_id).completed:
-            return None
-        return queue.result(due.endpoint, due.request_id)
+        status = queue.status(due.endpoint, due.request_id)
+        if not status.completed:
+            return Heard(due, None)
+        return Heard(due, queue.result(due.endpoint, due.request_id, failed=status.failed))
     except Gone:
-        log.warning("result_expired", submission=str(due.id), request=due.request_id)
-        return EXPIRED
+        # nothing expires so soon: an early 404 is somebody's mistake, and the result may be read yet
+        return _ask_the_listing(listing, due) if due.age > result_retention else Heard(due, None)
     except (TryLater, AccountPaused) as error:
         log.info("poll_unanswered", submission=str(due.id), request=due.request_id, reason=str(error))
-        return None
+        return Heard(due, None)
+
+
+def _ask_the_listing(listing: Listing, due: DuePoll) -> Heard:
+    """404 means expired, never "did not run" (fal-protocol 14.8): the result may have been charged."""
+    try:
+        verdict = listing.one(due.endpoint, due.request_id)
+    except Gone:
+        verdict = None
+    except TryLater:
+        return Heard(due, None)
+    log.warning("result_expired", submission=str(due.id), request=due.request_id, listed=verdict is not None)
+    return Heard(due, verdict or EXPIRED, LearnedBy.LISTING if verdict else LearnedBy.POLL)
 
 
 def record_heard(connection: Connection, heard: Sequence[Heard], settings: WorkerSettings) -> None:
     """One transaction for a set of answers; who gave none is asked again later."""
     answers = [
-        Answer(item.due.id, item.due.request_id, item.verdict, LearnedBy.POLL)
+        Answer(item.due.id, item.due.request_id, item.verdict, item.learned_by)
         for item in heard
         if item.verdict is not None and item.verdict.kind is not Kind.UNFETCHED
     ]

@@ -15,14 +15,12 @@ import requests
 
 from models.errors import AccountPaused, Gone, Refused, TryLater, UnknownOutcome, Unsent
 from models.verdict import Verdict, read_result
-from worker.connections import CONNECT_TIMEOUT, NotConnected, ThreadSessions, read_bounded
+from worker.connections import NotConnected, ThreadSessions, exchange
 
 SUBMIT_TIMEOUT = 30.0
-"""Seconds until a reply to the paid POST begins; later it is unknown and the callback will tell."""
+"""Seconds until a reply to the paid POST begins, at most; later it is unknown and the callback will tell."""
 ASK_TIMEOUT = 15.0
 """Seconds until a reply to a question begins."""
-BODY_TIMEOUT = 60.0
-"""Seconds for a whole body."""
 REPLY_MAX_BYTES = 1 * 1024 * 1024
 PAUSES = {401: "invalid_key", 403: "locked", 429: "rate_limited"}
 RESULT_MAX_BYTES = 64 * 1024 * 1024
@@ -36,6 +34,7 @@ class Status:
     status: str
     queue_position: int | None
     inference_time: float | None
+    failed: bool = False
     logs: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -46,8 +45,9 @@ class Status:
 class QueueAPI:
     """A client for one account. Safe for threads: each has its own session."""
 
-    def __init__(self, queue_url: str, key: str, *, start_timeout: float) -> None:
+    def __init__(self, queue_url: str, key: str, *, start_timeout: float, submit_timeout: float | None = None) -> None:
         self._queue_url = queue_url
+        self._submit_timeout = submit_timeout or SUBMIT_TIMEOUT
         self._sessions = ThreadSessions()
         self._authorization = {"Authorization": f"Key {key}", "User-Agent": "darkroom"}
         self._submit_headers = {
@@ -73,7 +73,7 @@ class QueueAPI:
             url += "?" + urlencode({"fal_webhook": webhook_url})
         body = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
         try:
-            status, reply, headers = self._send("POST", url, self._submit_headers, body, timeout=SUBMIT_TIMEOUT)
+            status, reply, headers = self._send("POST", url, self._submit_headers, body, timeout=self._submit_timeout)
         except NotConnected as error:
             raise Unsent(str(error)) from error
         except (requests.RequestException, ValueError) as error:
@@ -95,8 +95,11 @@ class QueueAPI:
             raise TryLater(f"status {status}")
         return _read_status(reply)
 
-    def result(self, endpoint: str, request_id: str) -> Verdict:
+    def result(self, endpoint: str, request_id: str, *, failed: bool = False) -> Verdict:
         """Fetch the outcome of a COMPLETED request; a 4xx or 5xx is the job's own verdict (fal-protocol 2.4).
+
+        A 5xx without `x-fal-request-id` may be a gateway's trouble (fal-protocol 14.7). Taken for the job's, it
+        would have a success paid for again; so it is believed only where the status said `failed` too.
 
         Raises:
             Gone: 404, expired; it never means "did not run" (fal-protocol 14.8).
@@ -107,8 +110,8 @@ class QueueAPI:
         _raise_for_question(status, reply)
         if status == 400 and b"still in progress" in reply:
             raise TryLater("still in progress")
-        if status >= 500 and not _from_the_queue(reply, headers):
-            raise TryLater(f"a proxy answered {status}")
+        if status >= 500 and not (failed or headers.get("x-fal-request-id")):
+            raise TryLater(f"a gateway answered {status}")
         return read_result(status, reply, headers.get("X-Fal-Error-Type"))
 
     def cancel(self, endpoint: str, request_id: str) -> bool:
@@ -121,6 +124,8 @@ class QueueAPI:
         if status in (400, 404):
             return False  # already completed, or unknown to the queue: the poll lane learns which
         _raise_for_question(status, reply)
+        if not 200 <= status < 300:
+            raise TryLater(f"the cancel was answered {status}")
         return True
 
     def _request_url(self, endpoint: str, request_id: str) -> str:
@@ -144,13 +149,7 @@ class QueueAPI:
         timeout: float,
         limit: int = REPLY_MAX_BYTES,
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        session = self._sessions.get()
-        prepared = requests.Request(method, url, headers=dict(headers), data=body).prepare()
-        response = session.send(
-            prepared, timeout=(CONNECT_TIMEOUT, timeout), allow_redirects=False, stream=True, verify=True
-        )
-        with response:
-            return response.status_code, read_bounded(response, limit=limit, seconds=BODY_TIMEOUT), response.headers
+        return exchange(self._sessions.get(), method, url, headers=headers, body=body, timeout=timeout, limit=limit)
 
 
 def _read_submit_reply(status: int, reply: bytes, headers: Mapping[str, str]) -> str:
@@ -159,7 +158,7 @@ def _read_submit_reply(status: int, reply: bytes, headers: Mapping[str, str]) ->
             request_id = json.loads(reply)["request_id"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UnknownOutcome(f"a {status} without a request id") from error
-        if not isinstance(request_id, str) or not 0 < len(request_id) <= 200 or "\0" in request_id:
+        if not isinstance(request_id, str) or not 0 < len(request_id) <= 200 or not request_id.isprintable():
             raise UnknownOutcome(f"a {status} with an unusable request id")
         return request_id
     _raise_for_account(status, reply)
@@ -191,17 +190,8 @@ def _read_status(reply: bytes) -> Status:
             status=str(data["status"]),
             queue_position=data.get("queue_position"),
             inference_time=metrics.get("inference_time"),
+            failed=bool(data.get("error") or data.get("error_type")),
             logs=list(data.get("logs") or ()),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TryLater("an unreadable status") from error
-
-
-def _from_the_queue(reply: bytes, headers: Mapping[str, str]) -> bool:
-    """Whether a 5xx is the job's verdict rather than a proxy's trouble (fal-protocol 14.7)."""
-    if headers.get("x-fal-request-id"):
-        return True
-    try:
-        return isinstance(json.loads(reply), dict)
-    except (ValueError, RecursionError):
-        return False

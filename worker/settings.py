@@ -90,11 +90,18 @@ class WorkerSettings(DatabaseSettings, PolicySettings, BrokerSettings):
         default_factory=_poll_every,
         description="between polls; unless set, 15, or 2 where there is no `PUBLIC_URL`",
     )
+    result_retention: Seconds = Field(
+        360, description="the shortest time the provider keeps a result; a 404 that comes sooner is not believed"
+    )
     provider_retry_after: Seconds = Field(60, description="until a paused account is tried again, by itself")
 
     picture_max_bytes: int = Field(100 * 1024 * 1024, ge=1, description="bytes one returned picture may have")
     submit_threads: int = Field(64, ge=1, le=512, description="POSTs under way at one time, per submit process")
     download_threads: int = Field(16, ge=1, le=256, description="pictures under way at one time, per download process")
+
+    darkroom_crash_at: str | None = Field(
+        None, description="for tests only, `point:file`: the worker that reaches the point kills itself, once"
+    )
 
     @field_validator("storage_url")
     @classmethod

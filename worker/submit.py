@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from models.claims import claim_edits, lanes_due
-from models.errors import AccountPaused, ProviderError, Refused, Unsent
+from models.errors import AccountPaused, ProviderError, Refused, UnknownOutcome, Unsent
 from models.provider import pause, resume
 from models.states import EditState, LearnedBy, Outcome
 from models.transitions import (
@@ -26,6 +26,7 @@ from models.transitions import (
     start_submissions,
     take_back,
 )
+from worker.crash import reach
 from worker.queue_api import QueueAPI
 from worker.settings import WorkerSettings
 from worker.waves import flow
@@ -34,6 +35,8 @@ log = structlog.get_logger()
 
 WAVE = 100
 """Edits claimed at one time, at most: one statement, one commit."""
+OUTAGE = 5
+"""Submits in a row with unknown outcome after which submitting pauses: each of them waits for its proven deadline."""
 
 
 class Reply(NamedTuple):
@@ -58,20 +61,44 @@ def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, go_on: Callab
                 window=settings.max_in_flight,
                 probe_after=settings.provider_retry_after,
             )
-            return start_submissions(connection, ids, patience=settings.patience) if ids else ()
+            submissions = start_submissions(connection, ids, patience=settings.patience) if ids else []
+        if submissions:
+            reach("after_claim", settings)
+        return submissions
 
     def call(submission: Submission) -> Reply:
-        return post(queue, submission, webhook_url(settings, submission.id))
+        reply = post(queue, submission, webhook_url(settings, submission.id))
+        reach("after_post", settings)
+        return reply
+
+    outage = Outage()
 
     def record(replies: Sequence[Reply]) -> None:
+        reach("before_record", settings)
         with engine.begin() as connection:
             record_replies(connection, replies, settings)
+            if outage.seen_in(replies):
+                pause(connection, "outage", str(replies[-1].error), retry_after=settings.provider_retry_after)
+        reach("after_record", settings)
 
     def work_is_left() -> bool:
         with engine.connect() as connection:
             return lanes_due(connection).submit
 
     return flow(width=settings.submit_threads, claim=claim, call=call, record=record, go_on=go_on, linger=work_is_left)
+
+
+class Outage:
+    """Notices that POSTs go out and nothing usable comes back."""
+
+    def __init__(self) -> None:
+        self._unknown_in_a_row = 0
+
+    def seen_in(self, replies: Sequence[Reply]) -> bool:
+        """Whether so many in a row were unknown that the next would fare the same."""
+        for reply in replies:
+            self._unknown_in_a_row = self._unknown_in_a_row + 1 if isinstance(reply.error, UnknownOutcome) else 0
+        return self._unknown_in_a_row >= OUTAGE
 
 
 def webhook_url(settings: WorkerSettings, token: UUID) -> str | None:

@@ -4,8 +4,9 @@ from typing import Any
 
 from intake.documents import create_from_document
 from models.claims import lanes_due
-from worker import download, poll, settle, submit, wiring
+from worker import download, lost, poll, settle, submit, wiring
 from worker.celery import TICK, app
+from worker.clock import has_room
 
 MESSAGE_LIFE = 2 * TICK
 """Seconds; a lane message that nobody took by then is void, so that nothing piles up while workers are away."""
@@ -17,7 +18,7 @@ def tick() -> None:
     with wiring.engine().connect() as connection:
         due = lanes_due(connection)
     for lane, has_work in due._asdict().items():
-        if has_work:
+        if has_work and has_room(app, lane):
             app.send_task(f"darkroom.{lane}", expires=MESSAGE_LIFE)
 
 
@@ -29,8 +30,9 @@ def submit_lane() -> None:
 
 @app.task(name="darkroom.poll")  # type: ignore[untyped-decorator]
 def poll_lane() -> None:
-    """Ask until nobody is due."""
-    poll.run(wiring.engine(), wiring.queue(), wiring.settings(), wiring.turn())
+    """Ask until nobody is due; then settle what became of submits that nobody heard of."""
+    poll.run(wiring.engine(), wiring.queue(), wiring.listing(), wiring.settings(), wiring.turn())
+    lost.run(wiring.engine(), wiring.listing(), wiring.settings())
 
 
 @app.task(name="darkroom.download")  # type: ignore[untyped-decorator]
@@ -42,7 +44,7 @@ def download_lane() -> None:
 @app.task(name="darkroom.settle")  # type: ignore[untyped-decorator]
 def settle_lane() -> None:
     """Finish the batches that can be finished."""
-    settle.run(wiring.engine())
+    settle.run(wiring.engine(), wiring.settings())
 
 
 @app.task(  # type: ignore[untyped-decorator]

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from models.errors import ProviderError, UserError
 from worker.cdn import CDN
-from worker.pictures import FORMATS
+from worker.pictures import FORMATS, type_of
 from worker.settings import WorkerSettings
 
 INPUT_MAX_BYTES = 100 * 1024 * 1024
@@ -65,7 +65,7 @@ def inspect(path: Path) -> LocalFile:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
             with Image.open(file, formats=list(FORMATS)) as picture:
-                return LocalFile(path, digest, FORMATS[str(picture.format)], size)
+                return LocalFile(path, digest, type_of(picture), size)
     except UnidentifiedImageError:
         raise UserError(f"{path} is no picture of a kind that can be sent ({', '.join(FORMATS)}).") from None
     except (OSError, Image.DecompressionBombError) as error:

@@ -2,16 +2,18 @@
 
 The one loop beneath the submit, poll and download lanes. No wave waits for its slowest call. The database may
 go away while answers are in our hands (a restart takes seconds): recording is tried again for a while, because
-a lost reply to a paid POST would be an unknown outcome.
+a lost reply to a paid POST would be an unknown outcome. For the same reason whatever breaks the loop is raised
+only after the calls under way have ended and their replies are recorded.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 
 log = structlog.get_logger()
 
@@ -19,8 +21,15 @@ GATHER = 0.01
 """Seconds in which further answers join the set of the first one: one commit for all of them."""
 IDLE = (0.02, 0.25)
 """Seconds between claims while places are free but nothing is due: from the first to the second, doubling."""
+LEASE = 45.0
+"""Seconds for which a claim holds; whoever dies with claimed work is noticed after so long."""
+RENEW_EVERY = 15.0
+"""Seconds between two renewals of the leases of calls under way."""
 RECORD_AGAIN_FOR = 60.0
 """Seconds for which answers are kept in hand while the database does not take them."""
+
+AWAY = (OperationalError, InterfaceError, TimeoutError)
+"""What is raised while the database does not answer."""
 
 Item = TypeVar("Item")
 Reply = TypeVar("Reply")
@@ -33,43 +42,124 @@ def flow(
     call: Callable[[Item], Reply],
     record: Callable[[Sequence[Reply]], None],
     go_on: Callable[[], bool],
-    linger: Callable[[], bool],
+    linger: Callable[[], bool] = lambda: False,
+    renew: Callable[[Sequence[Item]], None] = lambda items: None,
 ) -> int:
     """Run until nothing is due (or `go_on` says stop), then let the calls under way end; returns calls made.
 
     Args:
         claim: takes the number of free places, returns at most so many items.
-        call: runs in a thread; must turn every failure into a reply of its own.
+        call: runs in a thread; should turn every failure into a reply of its own.
         record: writes a set of replies; tried again while the database is away.
         go_on: False once the lane should stop claiming.
         linger: whether to wait for more although nothing was claimed (the window is full, say).
+        renew: keeps the claim on items whose calls are still under way.
+
+    Raises:
+        Exception: the first thing that went wrong, once everything that was under way is recorded.
     """
-    made, pause = 0, IDLE[0]
-    flying: set[Future[Reply]] = set()
     with ThreadPoolExecutor(width) as pool:
+        loop = _Loop(pool, width, claim, call, record, go_on, linger, renew)
+        try:
+            return loop.run()
+        except BaseException:
+            loop.rescue()
+            raise
+
+
+@dataclass
+class _Loop(Generic[Item, Reply]):
+    pool: ThreadPoolExecutor
+    width: int
+    claim: Callable[[int], Sequence[Item]]
+    call: Callable[[Item], Reply]
+    record: Callable[[Sequence[Reply]], None]
+    go_on: Callable[[], bool]
+    linger: Callable[[], bool]
+    renew: Callable[[Sequence[Item]], None]
+    flying: dict[Future[Reply], Item] = field(default_factory=dict)
+    renewed: float = field(default_factory=time.monotonic)
+
+    def run(self) -> int:
+        made, pause = 0, IDLE[0]
         while True:
-            items = claim(width - len(flying)) if len(flying) < width and go_on() else ()
-            flying.update(pool.submit(call, item) for item in items)
-            made += len(items)
-            if not flying:
-                if not (go_on() and linger()):
+            started = self._start()
+            made += started
+            if not self.flying:
+                if not (self.go_on() and self.linger()):
                     return made
                 time.sleep(pause)
-                pause = min(2 * pause, IDLE[1])
-                continue
-            pause = IDLE[0] if items else min(2 * pause, IDLE[1])
-            done = _landed(flying, timeout=IDLE[1] if len(flying) == width else pause)
-            flying -= done
-            if done:
-                _record_patiently(record, [future.result() for future in done])
+            else:
+                self._land(timeout=IDLE[1] if len(self.flying) == self.width else pause)
+            pause = IDLE[0] if started else min(2 * pause, IDLE[1])
+
+    def _start(self) -> int:
+        free = self.width - len(self.flying)
+        if not free or not self.go_on():
+            return 0
+        try:
+            items = self.claim(free)
+        except AWAY as error:
+            if not self.flying:
+                raise
+            log.warning("not_claimed_now", calls_under_way=len(self.flying), reason=_reason(error))
+            return 0
+        self.flying.update((self.pool.submit(self.call, item), item) for item in items)
+        return len(items)
+
+    def _land(self, *, timeout: float) -> None:
+        done, _ = wait(self.flying, timeout=timeout, return_when=FIRST_COMPLETED)
+        if done and len(done) < len(self.flying):
+            time.sleep(GATHER)
+            done = {future for future in self.flying if future.done()}
+        for future in done:
+            del self.flying[future]
+        _record_landed(self.record, done)
+        if self.flying and time.monotonic() - self.renewed > RENEW_EVERY:
+            self._renew()
+
+    def _renew(self) -> None:
+        self.renewed = time.monotonic()
+        try:
+            self.renew(list(self.flying.values()))
+        except AWAY as error:
+            # a lease that lapses costs a second fetch or question, never a second charge
+            log.warning("not_renewed_now", calls_under_way=len(self.flying), reason=_reason(error))
+
+    def rescue(self) -> None:
+        """What is still in hand when the loop breaks; the error that broke it matters more than one in here."""
+        wait(self.flying)
+        try:
+            _record_landed(self.record, self.flying.keys())
+        except Exception as error:
+            log.error("replies_lost", replies=len(self.flying), reason=_reason(error))
 
 
-def _landed(flying: set[Future[Reply]], *, timeout: float) -> set[Future[Reply]]:
-    done, _ = wait(flying, timeout=timeout, return_when=FIRST_COMPLETED)
-    if done and len(done) < len(flying):
-        time.sleep(GATHER)
-        done = {future for future in flying if future.done()}
-    return done
+def _record_landed(record: Callable[[Sequence[Reply]], None], landed: Collection[Future[Reply]]) -> None:
+    """Record every reply there is; one that cannot be had, or recorded, does not take its companions along."""
+    errors = [error for future in landed if (error := future.exception())]
+    replies = [future.result() for future in landed if not future.exception()]
+    if replies:
+        try:
+            _record_patiently(record, replies)
+        except AWAY:
+            raise
+        except Exception as error:
+            errors += _record_singly(record, replies) if len(replies) > 1 else [error]
+    if errors:
+        raise errors[0]
+
+
+def _record_singly(record: Callable[[Sequence[Reply]], None], replies: Sequence[Reply]) -> list[BaseException]:
+    """After a set was refused: one poisonous reply must not take the others along; its row falls due again."""
+    errors: list[BaseException] = []
+    for reply in replies:
+        try:
+            _record_patiently(record, [reply])
+        except Exception as error:
+            log.error("reply_not_recorded", reason=_reason(error))
+            errors.append(error)
+    return errors
 
 
 def _record_patiently(record: Callable[[Sequence[Reply]], None], replies: Sequence[Reply]) -> None:
@@ -78,9 +168,15 @@ def _record_patiently(record: Callable[[Sequence[Reply]], None], replies: Sequen
     while True:
         try:
             return record(replies)
-        except DBAPIError as error:
+        except AWAY as error:
             if time.monotonic() + delay > give_up:
                 raise
-            log.warning("not_recorded_yet", replies=len(replies), reason=str(error.orig).strip().splitlines()[:1])
+            log.warning("not_recorded_yet", replies=len(replies), reason=_reason(error))
             time.sleep(delay)
             delay = min(2 * delay, 2.0)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, without the statement and its parameters: these hold prompts."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    return f"{type(original).__name__}: {str(original).strip().partition(chr(10))[0]}"[:300]

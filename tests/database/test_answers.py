@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from models.answers import record_answers
-from models.claims import claim_edits, claim_images, claim_polls
+from models.claims import claim_edits, claim_images, claim_polls, claim_unknown
 from models.states import Effect, LearnedBy
 from models.transitions import (
     ImageFault,
@@ -49,6 +49,12 @@ def connection(engine: Engine):
 def store_all(connection: Connection) -> None:
     due = claim_images(connection, limit=100, lease=60)
     record_stored(connection, [StoredImage(i.id, f"{i.name}.png", "ab", 1, "image/png", 1, 1) for i in due])
+
+
+def give_up(connection: Connection, *, resubmit: bool = True) -> None:
+    fall_due(connection)
+    lost = claim_unknown(connection, limit=10, lease=60)
+    give_up_unknown(connection, [due.id for due in lost], resubmit=resubmit, max_attempts=3)
 
 
 def one(connection: Connection, query: str) -> tuple:
@@ -190,11 +196,10 @@ def test_unknown_submit_is_resubmitted_once_proven_dead(connection: Connection) 
     """Nothing happens before the deadline; then the edit is pending again and the first submission `unknown`."""
     make_batch(connection)
     claim(connection)
-    assert give_up_unknown(connection, resubmit=True, max_attempts=3, limit=10) == 0
+    assert claim_unknown(connection, limit=10, lease=60) == []
 
-    fall_due(connection)
+    give_up(connection)
 
-    assert give_up_unknown(connection, resubmit=True, max_attempts=3, limit=10) == 1
     assert states(connection) == {"pending": 1}
     assert one(connection, "SELECT outcome, learned_by, doubled FROM submissions") == ("unknown", None, False)
 
@@ -203,9 +208,8 @@ def test_unknown_submit_is_parked_by_policy(connection: Connection) -> None:
     """`park` fails the edit with `submission_unknown` and never posts again."""
     make_batch(connection)
     claim(connection)
-    fall_due(connection)
 
-    give_up_unknown(connection, resubmit=False, max_attempts=3, limit=10)
+    give_up(connection, resubmit=False)
 
     assert states(connection) == {"failed": 1}
     assert one(connection, "SELECT type FROM edit_errors") == ("submission_unknown",)
@@ -215,8 +219,7 @@ def test_late_result_before_the_second_post_is_simply_taken(connection: Connecti
     """A result that shows before the resubmission was POSTed saves the second charge."""
     make_batch(connection)
     (submission,) = claim(connection)
-    fall_due(connection)
-    give_up_unknown(connection, resubmit=True, max_attempts=3, limit=10)
+    give_up(connection)
 
     record_answers(connection, [answer(submission, success())], POLICY)
 
@@ -228,8 +231,7 @@ def test_late_result_beside_a_resubmission_is_written_down_as_doubled(connection
     """Both results come: the first one's pictures are kept, both charges stand, the old submission is `doubled`."""
     make_batch(connection)
     (old,) = claim(connection)
-    fall_due(connection)
-    give_up_unknown(connection, resubmit=True, max_attempts=3, limit=10)
+    give_up(connection)
     (new,) = claim(connection)
     accept(connection, [new])
 

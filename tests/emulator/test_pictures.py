@@ -20,7 +20,7 @@ from fal_emulator.plain import flat
 from .standin import picture_bytes
 
 
-def draw(prompt="Turn the page", seed=1, size=(1024, 1024), index=0, inputs=1, encoding="png"):
+def draw(prompt="Turn the page", seed=1, size=(480, 480), index=0, inputs=1, encoding="png"):
     opened = pictures.open_inputs([picture_bytes(seed=n) for n in range(inputs)])
     return pictures.draw(pictures.Print(prompt, seed, *size, index), opened, encoding)
 
@@ -49,8 +49,9 @@ def test_a_person_sees_the_difference():
     assert changed > 0.3
 
 
-@pytest.mark.parametrize("size", [(1024, 1024), (720, 1280), (1280, 720), (3840, 240), (240, 3840), (2048, 2048)])
-@pytest.mark.parametrize("inputs", [1, 5])
+@pytest.mark.parametrize(
+    ("size", "inputs"), [((720, 1280), 1), ((1280, 720), 5), ((3840, 240), 10), ((240, 3840), 3), ((2048, 2048), 1)]
+)
 def test_every_shape(size, inputs):
     """Portrait, landscape and very long prints have exactly the size that was asked for."""
     assert size == opened(draw(size=size, inputs=inputs)).size
@@ -79,8 +80,7 @@ def test_any_prompt_can_be_printed(prompt):
 
 def test_letters_the_font_lacks():
     """Accents fall back to the plain letter, anything else to a dot."""
-    assert clean("ñandú, café 夜 «") != "nandu, cafe · «"
-    assert clean("ñandú 夜").startswith("nandu ·")
+    assert clean("ñandú, café 夜 “oui” ß") == "nandu, cafe · “oui” ss"
 
 
 def test_a_long_prompt_ends_in_an_ellipsis():
@@ -90,9 +90,8 @@ def test_a_long_prompt_ends_in_an_ellipsis():
 
 def test_cost():
     """A print of 1024 x 1024 takes well under 0.3 s of CPU."""
-    draw()
     begun = time.process_time()
-    draw(seed=3)
+    draw(size=(1024, 1024))
     assert time.process_time() - begun < 0.6  # twice the promise: other tests share the machine
 
 
@@ -198,6 +197,7 @@ def test_inputs_from_the_web(make_standin, web_server):
         "http://127.0.0.1:9/none.jpg": "file_download_error",
         "ftp://127.0.0.1/none.jpg": "file_download_error",
         "not a url": "file_download_error",
+        "http://[broken": "file_download_error",
         "data:image/png;base64,@@@": "file_download_error",
         "data:image/png;base64,aGVsbG8=": "image_load_error",
         "data:image/png;base64," + "A" * 80_000: "file_too_large",

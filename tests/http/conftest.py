@@ -9,6 +9,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import make_url
 
+from models.tables import metadata
+from tests.conftest import NUMBERS, database_named
 from tests.http.provider import Provider, key_server
 from tests.http.servers import Wire
 from webhook_receiver.app import create_app
@@ -16,6 +18,24 @@ from webhook_receiver.callbacks import Receiver
 from webhook_receiver.settings import ReceiverSettings
 
 Away = Callable[[], AbstractContextManager[None]]
+
+
+@pytest.fixture(scope="module")
+def module_database_url(postgres_url: str, template: str) -> Iterator[str]:
+    """One database for the tests of a module; to make one for each would take most of their time."""
+    name = f"test_http_{next(NUMBERS)}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield database_named(postgres_url, name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_url(module_database_url: str) -> str:
+    """The module's database, empty."""
+    with psycopg.connect(module_database_url, autocommit=True) as connection:
+        connection.execute("; ".join(f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables)))
+    return module_database_url
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ class Stack:
     """One `darkroom up --emulator` in a home of its own."""
 
     def __init__(self, home: Path) -> None:
-        self.variables = {"DARKROOM_HOME": str(home), "RECEIVER_PORT": str(free_port())}
+        self.variables = {"DARKROOM_HOME": str(home), "RECEIVER_PORT": str(free_port()), "RETRY_DELAY": "0.1"}
         self.home = home
         self.port = self.variables["RECEIVER_PORT"]
         self.emulator_port = str(free_port())

@@ -11,7 +11,7 @@ from supervisor.options import ServerOptions
 from cli import processes
 from cli.home import SOCKET_PATH_LIMIT, Home
 from cli.processes import Process, Stage
-from cli.supervision import FOR_EVER, STOP_WITHIN, command_line, configuration
+from cli.supervision import FOR_EVER, command_line, configuration
 
 COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())
 
@@ -42,7 +42,8 @@ def test_compose_runs_the_same_commands(name: str) -> None:
 
 def test_compose_stops_as_patiently() -> None:
     """A container is given at least the time that the supervisor gives."""
-    assert int(COMPOSE["services"]["submit"]["stop_grace_period"].removesuffix("s")) >= STOP_WITHIN
+    grace = int(COMPOSE["services"]["submit"]["stop_grace_period"].removesuffix("s"))
+    assert grace >= max(part.stop_within for part in processes.workers())
 
 
 def test_every_program_restarts_for_ever(home: Home) -> None:
@@ -53,7 +54,7 @@ def test_every_program_restarts_for_ever(home: Home) -> None:
     for program in programs:
         assert program.autorestart.__name__ == "RestartUnconditionally"
         assert program.startretries == FOR_EVER
-        assert program.stopwaitsecs == STOP_WITHIN > processes.LONGEST_STEP
+        assert (program.stopwaitsecs > processes.LONGEST_STEP) == (program.name in processes.LANES)
         assert program.killasgroup
 
 

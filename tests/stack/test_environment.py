@@ -3,15 +3,16 @@
 import json
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 
 from cli.home import Home
+from cli.main import main
 from cli.settings import EMULATOR_KEY, MASK, DeskSettings, attach, effective, stack_variables
 from models.errors import SettingsError, UserError
 from models.settings import load
-from tests.stack.running import darkroom
 
 EMULATOR = "http://127.0.0.1:8002"
 PLACES = {"database_url": "postgresql://postgres@/darkroom?host=/run/pg", "redis_url": "redis://127.0.0.1:6400/0"}
@@ -105,10 +106,17 @@ def test_home_is_held_once(home: Home) -> None:
         (("submit", "nowhere.jsonl"), "Usage: darkroom submit"),
     ],
 )
-def test_errors_are_one_sentence(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+def test_errors_are_one_sentence(
+    arguments: tuple[str, ...],
+    sentence: str,
+    home: Home,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """What a person can mend is said on standard error, without a traceback, with exit code 2."""
-    home = str(tmp_path / "home")
-    answer = darkroom(*arguments, DARKROOM_HOME=home)
-    assert (answer.returncode, answer.stdout) == (2, "")
-    assert answer.stderr.startswith(sentence.format(home=home))
-    assert "Traceback" not in answer.stderr
+    monkeypatch.setattr(sys, "argv", ["darkroom", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = capsys.readouterr()
+    assert (stop.value.code, said.out) == (2, "")
+    assert said.err.startswith(sentence.format(home=home.folder))

@@ -3,12 +3,14 @@
 import json
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import psycopg
 import pytest
+from PIL import Image
 
 from tests.stack.running import Stack, darkroom, eventually
 
@@ -18,13 +20,17 @@ EDIT = {"prompt": "make it blue", "image_urls": ["http://127.0.0.1:1/none.png"]}
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One running stack for all tests of this file, in a folder with an awkward name."""
-    stack = Stack(tmp_path_factory.mktemp("up") / "a home, 100% odd")
-    stack.start()
-    yield stack
-    if stack.process.poll() is None:
-        stack.end(signal.SIGTERM, within=5)
+def stack() -> Iterator[Stack]:
+    """One running stack for all tests of this file, in a folder with an awkward name.
+
+    Not in pytest's own folder, which other runs lock again for the user that PostgreSQL runs as under root.
+    """
+    with tempfile.TemporaryDirectory(prefix="darkroom-up-") as folder:
+        stack = Stack(Path(folder) / "a home, 100% odd")
+        stack.start()
+        yield stack
+        if stack.process.poll() is None:
+            stack.end(signal.SIGTERM, within=5)
 
 
 def test_env_names_a_database_that_answers(stack: Stack) -> None:
@@ -75,6 +81,20 @@ def test_submitted_batch_ends(stack: Stack, tmp_path: Path) -> None:
     assert (status["failed"], status["errors"][0]["edits"]) == (1, 1)
     assert json.loads(stack.run("batches", "--json").stdout.splitlines()[0])["batch_id"] == batch["batch_id"]
     assert stack.run("watch", "last").returncode == 1
+
+
+def test_demo_uses_the_running_stack(stack: Stack) -> None:
+    """The demo's edits all end as pictures in one folder, portrait and landscape."""
+    answer = stack.run("demo", "--edits", "6", "--json")
+    assert answer.returncode == 0, answer.stderr
+    told = json.loads(answer.stdout)
+    assert (told["stored"], told["edits"]) == (6, 6)
+    landscape = set()
+    for path in Path(told["folder"]).glob("*/*.png"):
+        with Image.open(path) as picture:
+            landscape.add(picture.width > picture.height)
+    assert landscape == {True, False}
+    assert stack.process.poll() is None
 
 
 def test_faulty_lines_are_all_named(stack: Stack, tmp_path: Path) -> None:

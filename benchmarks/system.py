@@ -1,0 +1,144 @@
+"""The system under test: the emulator as provider, `darkroom up` beside it, both as a user would start them.
+
+The clocks are shrunk, in proportion: the proven deadline of an unknown submit stays longer than everything the
+provider may still do with an accepted one.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import requests
+from sqlalchemy import Engine
+
+from benchmarks.faults import FAULTS, Plan
+from cli.embedded import free_port
+from cli.settings import environment
+from models.database import make_engine
+
+CLOCKS = {
+    "SUBMIT_START_TIMEOUT": "8",
+    "RUN_ALLOWANCE": "4",
+    "DELIVERY_ALLOWANCE": "12",
+    "POLL_AFTER": "3",
+    "POLL_EVERY": "1",
+    "PROVIDER_RETRY_AFTER": "0.5",
+    "RETRY_DELAY": "0.3",
+    "RESULT_RETENTION": "20",
+    "MAX_ATTEMPTS": "8",
+    "MAX_IN_FLIGHT": "200",
+}
+"""Seconds; retention is 60 times faster at the emulator, so an hour is a minute there."""
+EMULATOR = (
+    *("--concurrency", "40", "--latency", "0.3", "--picture-mode", "plain", "--time-scale", "60"),
+    *("--webhook-first-timeout", "5", "--webhook-retry-timeout", "5"),
+)
+READY_WITHIN = 90.0
+
+
+class System:
+    """Emulator and stack, in one folder."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder, self._plan = folder, plan
+        self.home = folder / "home"
+        self.provider = f"http://127.0.0.1:{free_port()}"
+        self._parts: list[subprocess.Popen[str]] = []
+
+    def start(self) -> None:
+        """Start both and wait until they answer."""
+        faults = [part for kind, rate in FAULTS.items() for part in ("--fault", f"{kind}={rate}")]
+        port = self.provider.rpartition(":")[2]
+        emulator = [sys.executable, "-m", "fal_emulator", "--port", port, "--state-dir", str(self.folder / "fal")]
+        self._spawn("emulator", [*emulator, *EMULATOR, *faults, "--fault-seed", str(self._plan.seed)], {})
+        receiver = free_port()
+        variables = {
+            **CLOCKS,
+            **dict.fromkeys(("FAL_QUEUE_URL", "FAL_REST_URL", "FAL_CDN_URL", "FAL_API_URL"), self.provider),
+            "FAL_KEY": "chaos:chaos",
+            "FAL_MEDIA_HOSTS": "127.0.0.1",
+            "DARKROOM_HOME": str(self.home),
+            "RECEIVER_PORT": str(receiver),
+            "PUBLIC_URL": f"http://127.0.0.1:{receiver}",
+        }
+        self.up = self._spawn("up", [sys.executable, "-m", "cli.main", "up"], variables)
+        self.engine: Engine = make_engine(self._database_url(), application="chaos", pool_size=2)
+
+    def _spawn(self, name: str, command: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
+        log = self.folder / f"{name}.log"
+        with log.open("w") as file:
+            process = subprocess.Popen(command, env={**environment(), **variables}, stdout=file, stderr=file, text=True)
+        self._parts.append(process)
+        deadline = time.monotonic() + READY_WITHIN
+        while "ready" not in log.read_text():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{name} did not start: {log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        return process
+
+    def _database_url(self) -> str:
+        lines = (self.home / "stack.env").read_text().splitlines()
+        return next(line.partition("=")[2].strip("'\"") for line in lines if line.startswith("DATABASE_URL="))
+
+    def redis_url(self) -> str:
+        """The embedded Redis."""
+        return f"redis://127.0.0.1:{(self.home / 'redis.port').read_text().strip()}/0"
+
+    def processes(self) -> list[tuple[str, psutil.Process]]:
+        """(part, process) of everything that runs below `darkroom up`."""
+        found = []
+        for process in psutil.Process(self.up.pid).children(recursive=True):
+            try:
+                line = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+            part = next((part for mark, part in MARKS.items() if mark in line), None)
+            if part:
+                found.append((part, process))
+        return found
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """Every request that the provider accepted."""
+        rows: list[dict[str, Any]] = []
+        after: int | None = 0
+        with requests.Session() as session:
+            while after is not None:
+                url = f"{self.provider}/_emulator/ledger"
+                page = session.get(url, params={"after": after}, timeout=30).json()
+                rows += page["rows"]
+                after = page["next"]
+        return rows
+
+    def injected(self) -> dict[str, int]:
+        """How often the provider injected each kind of fault."""
+        with requests.Session() as session:
+            counts = session.get(f"{self.provider}/_emulator/faults", timeout=30).json()["injected"]
+        return {kind: count for kind, count in counts.items() if count}
+
+    def stop(self) -> None:
+        """Stop both; `up` stops what is below it."""
+        if hasattr(self, "engine"):
+            self.engine.dispose()
+        for process in reversed(self._parts):
+            process.terminate()
+        for process in reversed(self._parts):
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+MARKS = {
+    "-n submit@": "submit",
+    "-n download@": "download",
+    "-n poll@": "poll",
+    "-n settle@": "settle",
+    "worker beat": "beat",
+    "granian": "receiver",
+    "redis-server": "redis",
+    "postgres -D": "postgres",
+}
+"""What a command line holds -> which part it is."""

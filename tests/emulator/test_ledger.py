@@ -1,0 +1,292 @@
+"""The ledger and the platform API: one charge per image per accepted POST that succeeded."""
+
+import asyncio
+import hashlib
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import requests
+
+from fal_emulator.job import Job, Verdict
+from fal_emulator.ledger import Ledger
+from fal_emulator.store import Store
+
+from .standin import EDIT, wait_for
+
+LISTING = "/v1/models/requests/by-endpoint"
+BILLING = "/v1/models/billing-events"
+
+
+def listed(standin, **params):
+    return standin.get(LISTING, params={"endpoint_id": EDIT, **params}).json()["items"]
+
+
+def test_one_charge_per_image(standin):
+    """Successes are charged by what came back; refusals, 5xx and cancels are not."""
+    jobs = {
+        "two": standin.submit(num_images=2),
+        "six": standin.submit(num_images=2, max_images=3),
+        "invalid": standin.submit(num_images=99),
+        "refused": standin.submit(prompt="[[fault:content_policy_violation]]"),
+        "broken": standin.submit(prompt="[[fault:internal_server_error]]"),
+        "fewer": standin.submit(num_images=3, prompt="[[fault:fewer_images]]"),
+        "none": standin.submit(prompt="[[fault:no_images]]"),
+        "foreign": standin.submit_raw(endpoint="fal-ai/bytedance/x", json={}).json(),
+    }
+    for job in jobs.values():
+        standin.finish(job)
+
+    charges = {name: standin.row(job)["charges"] for name, job in jobs.items()}
+    assert charges == {
+        "two": 2,
+        "six": 6,
+        "invalid": 0,
+        "refused": 0,
+        "broken": 0,
+        "fewer": 2,
+        "none": 0,
+        "foreign": 0,
+    }
+    totals = standin.get("/_emulator/ledger").json()["totals"]
+    assert (
+        totals["accepted"],
+        totals["completed"],
+        totals["images"],
+        totals["charges"],
+        totals["in_progress"],
+    ) == (8, 8, 10, 10, 0)
+    billed = standin.get(BILLING).json()["billing_events"]
+    assert {jobs[name]["request_id"]: n for name, n in charges.items() if n} == {
+        event["request_id"]: event["output_units"] for event in billed
+    }
+    assert {0.03} == {event["unit_price"] for event in billed}
+    assert sum(event["cost_estimate_nano_usd"] for event in billed) == 10 * 30_000_000
+
+
+def test_every_post_is_a_new_request(standin):
+    """There is no idempotency: the same body twice is two requests and two charges."""
+    first, second = standin.submit(seed=1), standin.submit(seed=1)
+    standin.finish(first)
+    standin.finish(second)
+
+    assert first["request_id"] != second["request_id"]
+    assert [row["charges"] for row in standin.ledger()] == [1, 1]
+
+
+def test_a_row_tells_everything(standin, receiver):
+    """Webhook URL, seed, outcome, the hash of every produced file, and the times."""
+    job = standin.submit(receiver.url + "/n", seed=11, num_images=2)
+    images = standin.finish(job).json()["images"]
+    wait_for(lambda: standin.row(job)["webhook"]["state"] == "delivered")
+
+    row = standin.row(job)
+    assert (receiver.url + "/n", 11, 200, 2) == (row["webhook_url"], row["seed"], row["outcome"], row["images"])
+    assert [hashlib.sha256(standin.get(i["url"]).content).hexdigest() for i in images] == row["sha256"]
+    assert len(set(row["sha256"])) == 2
+    assert row["submitted_at"] <= row["started_at"] <= row["ended_at"] <= row["webhook"]["delivered_at"]
+
+
+def test_pages_of_the_ledger(standin):
+    """Page by page in the order of acceptance, none twice, none missing."""
+    ids = [standin.submit(seed=n)["request_id"] for n in range(7)]
+    found, after = [], 0
+    while after is not None:
+        page = standin.get("/_emulator/ledger", params={"limit": 3, "after": after}).json()
+        found += [row["request_id"] for row in page["rows"]]
+        after = page["next"]
+
+    assert ids == found
+    assert standin.get("/_emulator/ledger?limit=x").status_code == 400
+
+
+def test_listing_shows_the_finished_only(make_standin):
+    """by-endpoint knows nothing of what waits or runs, and a finished request shows up after the delay."""
+    standin = make_standin(concurrency=0, listing_delay=0.4)
+    job = standin.submit(seed=77, prompt="find me")
+    assert listed(standin) == []
+    standin.put("/_emulator/options", json={"concurrency": 1})
+    standin.finish(job)
+    assert listed(standin) == []
+    wait_for(lambda: listed(standin))
+
+    (item,) = listed(standin, expand="payloads")
+    assert (job["request_id"], EDIT, 200) == (item["request_id"], item["endpoint_id"], item["status_code"])
+    assert (item["json_input"]["seed"], item["json_input"]["prompt"]) == (77, "find me")
+    assert item["json_output"]["seed"] == 77
+    assert datetime.fromisoformat(item["ended_at"]).tzinfo is not None
+    assert "json_input" not in listed(standin)[0]
+
+
+def test_listing_of_requests_in_flight(make_standin):
+    """The kinder reading: unfinished requests are listed too."""
+    standin = make_standin(concurrency=0, list_in_flight=True)
+    standin.submit()
+
+    assert [item["status_code"] for item in listed(standin)] == [None]
+
+
+def test_listing_without_payloads(make_standin):
+    """Payload storage off, for the account or for one request, leaves nothing to match on."""
+    on, off = make_standin(state="on"), make_standin(state="off", store_io=False)
+    on.finish(on.submit(headers={"X-Fal-Store-IO": "0"}))
+    off.run()
+
+    for standin in (on, off):
+        (item,) = listed(standin, expand="payloads")
+        assert (item["json_input"], item["json_output"]) == (None, None)
+
+
+def test_filters_order_and_cursor(standin):
+    """status, window, request_id, sort_by, limit and cursor."""
+    good = [standin.submit(seed=n) for n in range(5)]
+    bad, broken = standin.submit(num_images=99), standin.submit(prompt="[[fault:generation_timeout]]")
+    for job in (*good, bad, broken):
+        standin.finish(job)
+
+    assert {job["request_id"] for job in good} == {item["request_id"] for item in listed(standin, status="success")}
+    assert [bad["request_id"]] == [item["request_id"] for item in listed(standin, status="user_error")]
+    assert [broken["request_id"]] == [item["request_id"] for item in listed(standin, status="error")]
+    assert len(listed(standin, request_id=bad["request_id"])) == 1
+    assert listed(standin, end=(datetime.now(UTC) - timedelta(hours=1)).isoformat()) == []
+    assert len(listed(standin, start=(datetime.now(UTC) - timedelta(hours=1)).isoformat())) == 7
+    for order in ("ended_at", "duration"):
+        found, cursor = [], ""
+        while cursor is not None:
+            params = {"endpoint_id": EDIT, "limit": 2, "sort_by": order, "cursor": cursor}
+            page = standin.get(LISTING, params=params).json()
+            found += [item["request_id"] for item in page["items"]]
+            cursor = page["next_cursor"]
+        assert (len(found), len(set(found))) == (7, 7)
+    times = [item["ended_at"] for item in listed(standin)]
+    assert sorted(times, reverse=True) == times
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"endpoint_id": EDIT, "limit": "101"},
+        {"endpoint_id": EDIT, "status": "bad"},
+        {"endpoint_id": EDIT, "start": "yesterday"},
+        {"endpoint_id": EDIT, "cursor": "///"},
+        {"endpoint_id": EDIT, "sort_by": "size"},
+    ],
+)
+def test_questions_that_make_no_sense(standin, params):
+    """The platform has its own error envelope."""
+    reply = standin.get(LISTING, params=params)
+
+    assert (reply.status_code, reply.json()["error"]["type"]) == (400, "validation_error")
+
+
+def test_keys_of_the_platform(make_standin):
+    """A key for the lists, an administrator's key for billing, none for meta."""
+    standin = make_standin(key="kid:ksecret", admin_key="boss:secret")
+    assert standin.get(BILLING).status_code == 403
+    assert standin.get(BILLING, headers={"Authorization": "Key boss:secret"}).status_code == 200
+    with requests.Session() as anonymous:
+        refused = anonymous.get(standin.url + LISTING, timeout=5)
+        assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authorization_error")
+        assert anonymous.get(standin.url + "/v1/meta", timeout=5).json()["webhook_ip_ranges"]
+        assert EDIT in anonymous.get(standin.url + "/v1/models", timeout=5).text
+
+
+def test_prices(standin):
+    """Three cents a picture, in the platform's words."""
+    reply = standin.get("/v1/models/pricing", params={"endpoint_id": EDIT}).json()
+
+    assert reply["prices"] == [{"endpoint_id": EDIT, "unit_price": 0.03, "unit": "image", "currency": "USD"}]
+    assert (reply["next_cursor"], reply["has_more"]) == (None, False)
+
+
+def test_a_restart_loses_nothing(make_standin, receiver):
+    """Results, charges, keys and files are the same after a restart; what waited or ran is taken up again."""
+    first = make_standin(concurrency=1, webhook_backoff=30.0)
+    done = first.submit(seed=1)
+    kept = first.finish(done).json()
+    receiver.answers = [503]
+    owed = first.submit(receiver.url + "/owed", seed=2)
+    receiver.wait()
+    first.put("/_emulator/options", json={"latency": 30.0})
+    running = first.submit(seed=3)
+    wait_for(lambda: first.status(running).json()["status"] == "IN_PROGRESS")
+    waiting, cancelled = first.submit(receiver.url + "/late", seed=4), first.submit(seed=5)
+    first.put(cancelled["cancel_url"])
+    keys = first.get("/.well-known/jwks.json").json()
+    first.stop()
+
+    receiver.answers = [200]
+    second = make_standin(concurrency=1)
+    assert keys == second.get("/.well-known/jwks.json").json()
+    for job in (done, owed, running, waiting, cancelled):
+        for name in ("response_url", "status_url"):
+            job[name] = job[name].replace(first.url, second.url)
+        second.finish(job)
+    assert kept == second.get(done["response_url"]).json()
+    assert second.get(kept["images"][0]["url"].replace(first.url, second.url)).status_code == 200
+    assert {"/owed", "/late"} == {path for path, _, _ in receiver.wait(3)}
+    rows = {row["seed"]: row for row in second.ledger()}
+    assert {seed: row["charges"] for seed, row in rows.items()} == {1: 1, 2: 1, 3: 1, 4: 1, 5: 0}
+    assert (rows[3]["attempts"], rows[3]["gateway_request_id"] != rows[3]["request_id"]) == (2, True)
+    assert second.get("/_emulator/ledger").json()["totals"]["accepted"] == 5
+
+
+def test_a_deadline_passes_while_it_is_down(make_standin):
+    """A start deadline that passed between two processes ends the request before it can start."""
+    first = make_standin(concurrency=0)
+    job = first.submit(headers={"X-Fal-Request-Timeout": "0.2"})
+    first.stop()
+    time.sleep(0.25)
+    second = make_standin()
+
+    job["status_url"], job["response_url"] = (
+        job[name].replace(first.url, second.url) for name in ("status_url", "response_url")
+    )
+    assert second.finish(job).status_code == 504
+
+
+def test_payloads_are_purged_and_the_ledger_is_not(make_standin, monkeypatch):
+    """Past the storage period the bodies go; the rows and their charges stay."""
+    monkeypatch.setattr("fal_emulator.emulator.JANITOR_EVERY", 0.05)
+    standin = make_standin(time_scale=30 * 86_400 / 0.5)  # thirty days are half a second
+    job = standin.submit(seed=9)
+    wait_for(lambda: standin.row(job)["outcome"] == 200)
+    wait_for(lambda: listed(standin, expand="payloads")[0]["json_input"] is None)
+
+    assert standin.row(job)["charges"] == 1
+    assert json.loads(standin.get("/_emulator/state").text)["counts"]["charges"] == 1
+
+
+def test_the_answer_waits_for_the_disk(standin, monkeypatch):
+    """No request id leaves the house before its row would survive the process."""
+    commit = Store._commit
+
+    def late(self):
+        asyncio.get_running_loop().call_later(0.2, commit, self)
+
+    monkeypatch.setattr(Store, "_commit", late)
+    begun = time.monotonic()
+    standin.submit()
+
+    assert time.monotonic() - begun >= 0.2
+
+
+def test_a_request_ends_once(tmp_path):
+    """The second end of a request changes nothing and charges nothing."""
+
+    async def end_twice():
+        store = Store(tmp_path)
+        ledger = Ledger(store)
+        columns = ("endpoint_id", "app_id", "origin", "headers", "markers", "injected")
+        flags = dict.fromkeys(("low_priority", "no_retry", "store_io", "direct"), False)
+        empty = dict.fromkeys(("webhook_url", "seed", "start_by", "lifecycle"))
+        job = Job(seq=0, request_id="r", submitted_at=1.0, **dict.fromkeys(columns, ""), **flags, **empty)
+        ledger.accept(job, b"{}")
+        ends = [ledger.finish(job, Verdict(200, {}, units=units), 2.0) for units in (1, 5)]
+        charged = store.one("SELECT billed_units FROM requests")[0]
+        store.close()
+        return ends, charged, ledger.totals.charges
+
+    assert asyncio.run(end_twice()) == ([True, False], 1, 1)
