@@ -12,7 +12,7 @@ COPY migrations migrations
 COPY models models
 COPY webhook_receiver webhook_receiver
 COPY worker worker
-RUN pip install --no-cache-dir --constraint constraints.txt '.[emulator]' 'celery[redis]'
+RUN pip install --no-cache-dir --constraint constraints.txt '.[emulator]'
 USER darkroom
 WORKDIR /data
 VOLUME /data

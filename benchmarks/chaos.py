@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from benchmarks.audit import Audit, audit
-from benchmarks.faults import Plan, make_plan
+from benchmarks.faults import FAULTS, Plan, make_plan
 from benchmarks.killing import Killer
 from benchmarks.system import System
 from cli.output import screen
@@ -51,7 +51,7 @@ def main() -> int:
 
 def run(folder: Path, plan: Plan, edits: int, kills: int, seconds: float) -> Audit:
     """One run in an empty folder; everything is stopped at the end."""
-    system = System(folder, plan)
+    system = System(folder, faults=FAULTS, seed=plan.seed)
     try:
         system.start()
         started = time.monotonic()

@@ -7,6 +7,7 @@ provider may still do with an accepted one.
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import psutil  # type: ignore[import-untyped]
 import requests
 from sqlalchemy import Engine
 
-from benchmarks.faults import FAULTS, Plan
 from cli.embedded import free_port
 from cli.settings import environment
 from models.database import make_engine
@@ -28,6 +28,7 @@ CLOCKS = {
     "PROVIDER_RETRY_AFTER": "0.5",
     "RETRY_DELAY": "0.3",
     "RESULT_RETENTION": "20",
+    "CLAIM_LEASE": "6",
     "MAX_ATTEMPTS": "8",
     "MAX_IN_FLIGHT": "200",
 }
@@ -42,18 +43,27 @@ READY_WITHIN = 90.0
 class System:
     """Emulator and stack, in one folder."""
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
-        self.folder, self._plan = folder, plan
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        faults: Mapping[str, float] | None = None,
+        seed: int = 1,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """`folder` is empty; `variables` are settings beside or instead of the shrunk clocks."""
+        self.folder, self._faults, self._seed = folder, faults or {}, seed
+        self._variables = dict(variables or {})
         self.home = folder / "home"
         self.provider = f"http://127.0.0.1:{free_port()}"
         self._parts: list[subprocess.Popen[str]] = []
 
     def start(self) -> None:
         """Start both and wait until they answer."""
-        faults = [part for kind, rate in FAULTS.items() for part in ("--fault", f"{kind}={rate}")]
+        faults = [part for kind, rate in self._faults.items() for part in ("--fault", f"{kind}={rate}")]
         port = self.provider.rpartition(":")[2]
         emulator = [sys.executable, "-m", "fal_emulator", "--port", port, "--state-dir", str(self.folder / "fal")]
-        self._spawn("emulator", [*emulator, *EMULATOR, *faults, "--fault-seed", str(self._plan.seed)], {})
+        self._spawn("emulator", [*emulator, *EMULATOR, *faults, "--fault-seed", str(self._seed)], {})
         receiver = free_port()
         variables = {
             **CLOCKS,
@@ -63,6 +73,7 @@ class System:
             "DARKROOM_HOME": str(self.home),
             "RECEIVER_PORT": str(receiver),
             "PUBLIC_URL": f"http://127.0.0.1:{receiver}",
+            **self._variables,
         }
         self.up = self._spawn("up", [sys.executable, "-m", "cli.main", "up"], variables)
         self.engine: Engine = make_engine(self._database_url(), application="chaos", pool_size=2)

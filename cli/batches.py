@@ -6,7 +6,7 @@ from rich.markup import escape
 from cli.connection import open_database
 from cli.output import json_option, print_json, print_pairs, screen
 from cli.progress import counts, errors_of, find_batch, newest_batches, progress_of, standing, status_pairs
-from cli.watching import exit_code, watch_batch
+from cli.watching import exit_code, looks, print_batch, watch_batch
 
 BATCH = click.argument("batch", metavar="BATCH")
 """An id, a beginning that only one id has, or `last`."""
@@ -38,7 +38,8 @@ def watch(batch: str, as_json: bool) -> int:
     The exit code is 0 only if every edit is stored, else 1. BATCH is an id, the beginning of one, or `last`.
     """
     engine = open_database()
-    return exit_code(watch_batch(engine, find_batch(engine, batch), as_json=as_json))
+    rows = looks(engine, find_batch(engine, batch))
+    return exit_code(print_batch(rows) if as_json else watch_batch(rows))
 
 
 @click.command()

@@ -24,13 +24,15 @@ from cli.settings import DeskSettings, adopt, attach, forget
 from cli.stack import EmulatorOptions, plan, running
 from cli.submit import hand_in
 from cli.up import EMULATOR_PORT, stop_signals
-from cli.watching import exit_code, wait_for_batch, watch_batch
+from cli.watching import exit_code, looks, wait_for_batch, watch_batch
 from models.errors import UserError
 from models.settings import load
 from worker.settings import WorkerSettings
 
 CONCURRENCY, LATENCY = 8, 1.0
 """Of the stand-in: quick enough for a first look, slow enough to watch."""
+PATIENCE = 120.0
+"""Seconds without any change after which the demo gives up instead of waiting for a repair that takes long."""
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 PROMPTS = (
     "Turn the scene into a watercolour on rough paper",
@@ -61,7 +63,8 @@ def demo(images: Path | None, prompt: str | None, edits: int, as_json: bool) -> 
         with manifest.open("rb") as stream:
             created = hand_in(engine, stream, manifest.parent, name="demo")
         batch_id = str(created.batch_id)
-        row = wait_for_batch(engine, batch_id) if as_json else watch_batch(engine, batch_id, as_json=False)
+        rows = looks(engine, batch_id, PATIENCE)
+        row = wait_for_batch(rows) if as_json else watch_batch(rows)
         engine.dispose()
         pictures = Path(unquote(urlsplit(load(WorkerSettings).storage_url).path)) / batch_id
         report(row, pictures, home, as_json=as_json)

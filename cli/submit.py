@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 
 from cli.connection import open_database
 from cli.output import aside, json_option, print_json, screen
-from cli.watching import exit_code, wait_for_batch, watch_batch
+from cli.watching import exit_code, looks, wait_for_batch, watch_batch
 from intake.batches import BatchHeader, CreatedBatch, create
 from intake.manifest import LineFault, ManifestFaults, NewEdit, read_jsonl
 from models.errors import UserError
@@ -51,8 +51,8 @@ def submit(manifest: Path, name: str | None, priority: int, wait: bool, as_json:
     report(created, as_json=as_json)
     if not wait:
         return 0
-    batch_id = str(created.batch_id)
-    return exit_code(wait_for_batch(engine, batch_id) if as_json else watch_batch(engine, batch_id, as_json=False))
+    rows = looks(engine, str(created.batch_id))
+    return exit_code(wait_for_batch(rows) if as_json else watch_batch(rows))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ The database may go away for a while, as when its server restarts; only a long s
 import time
 from collections import deque
 from collections.abc import Iterator
+from math import inf
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sqlalchemy import Engine
@@ -13,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from cli.output import print_json, screen
 from cli.progress import Row, all_stored, counts, done, duration, progress_of
+from models.errors import UserError
 
 LOOK_EVERY = 0.5
 """Seconds between two looks, or more where looking itself takes long."""
@@ -42,14 +44,23 @@ class Rate:
         return (final - before) / (now - since) if final > before else None
 
 
-def looks(engine: Engine, batch_id: str) -> Iterator[Row]:
-    """The batch's progress again and again; the last one is that of the finished batch."""
+def looks(engine: Engine, batch_id: str, patience: float = inf) -> Iterator[Row]:
+    """The batch's progress again and again; the last one is that of the finished batch.
+
+    Raises:
+        UserError: nothing has changed for `patience` seconds.
+    """
+    before, changed = None, time.monotonic()
     while True:
         started = time.monotonic()
         row = _look(engine, batch_id)
         yield row
         if row["finished_at"]:
             return
+        if row != before:
+            before, changed = row, started
+        elif started - changed > patience:
+            raise UserError(f"Nothing has moved for {patience:.0f} s; see the folder logs in DARKROOM_HOME.")
         time.sleep(max(LOOK_EVERY, SHARE * (time.monotonic() - started)))
 
 
@@ -64,18 +75,14 @@ def _look(engine: Engine, batch_id: str) -> Row:
             time.sleep(LOOK_EVERY)
 
 
-def watch_batch(engine: Engine, batch_id: str, *, as_json: bool) -> Row:
+def watch_batch(batch: Iterator[Row]) -> Row:
     """Show the batch until it is finished; gives its last progress."""
-    if as_json:
-        return _json(engine, batch_id)
-    return _bar(engine, batch_id) if screen.is_terminal else _lines(engine, batch_id)
+    return _bar(batch) if screen.is_terminal else _lines(batch)
 
 
-def wait_for_batch(engine: Engine, batch_id: str) -> Row:
+def wait_for_batch(batch: Iterator[Row]) -> Row:
     """Say nothing until the batch is finished; gives its last progress."""
-    for row in looks(engine, batch_id):
-        last = row
-    return last
+    return deque(batch, maxlen=1).pop()
 
 
 def exit_code(row: Row) -> int:
@@ -83,18 +90,19 @@ def exit_code(row: Row) -> int:
     return 0 if all_stored(row) else 1
 
 
-def _json(engine: Engine, batch_id: str) -> Row:
+def print_batch(batch: Iterator[Row]) -> Row:
+    """Print the batch as JSON, whenever it changes, until it is finished; gives its last progress."""
     before = None
-    for row in looks(engine, batch_id):
+    for row in batch:
         if row != before:
             print_json(row)
         before = row
     return row
 
 
-def _lines(engine: Engine, batch_id: str) -> Row:
+def _lines(batch: Iterator[Row]) -> Row:
     rate, next_line = Rate(), 0.0
-    for row in looks(engine, batch_id):
+    for row in batch:
         speed = rate.note(done(row))
         if row["finished_at"] or time.monotonic() >= next_line:
             screen.print(f"{done(row)}/{row['edits']}  {counts(row)}{_outlook(row, speed)}", soft_wrap=True)
@@ -102,12 +110,12 @@ def _lines(engine: Engine, batch_id: str) -> Row:
     return row
 
 
-def _bar(engine: Engine, batch_id: str) -> Row:
+def _bar(batch: Iterator[Row]) -> Row:
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     rate = Rate()
     with Progress(*columns, console=screen) as progress:
         task = progress.add_task("", total=None)
-        for row in looks(engine, batch_id):
+        for row in batch:
             outlook = _outlook(row, rate.note(done(row)))
             progress.update(task, total=row["edits"], completed=done(row), description=f"{counts(row)}{outlook}")
     return row

@@ -1,7 +1,7 @@
 """Named points at which a worker can be told to die, so that tests kill real processes where it hurts.
 
-Off unless `DARKROOM_CRASH_AT` says `point:file`. The process kills itself with SIGKILL when it reaches the point,
-once: the file is made first, and whoever finds it there goes on.
+Off unless `DARKROOM_CRASH_AT` says `point:file`, or several of these. The process kills itself with SIGKILL when it
+reaches a point, once: the file is made first, and whoever finds it there goes on.
 """
 
 import os
@@ -17,8 +17,9 @@ def reach(point: str, settings: WorkerSettings) -> None:
     """Die here if this is the point."""
     if settings.darkroom_crash_at is None:
         return
-    chosen, _, flag = settings.darkroom_crash_at.partition(":")
-    if chosen != point:
+    chosen = dict(entry.split(":", 1) for entry in settings.darkroom_crash_at.split(","))
+    flag = chosen.get(point)
+    if flag is None:
         return
     try:
         Path(flag).touch(exist_ok=False)

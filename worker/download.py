@@ -18,7 +18,7 @@ from worker.fetch import Fetcher
 from worker.pictures import check
 from worker.settings import WorkerSettings
 from worker.storage import QUARANTINE, Storage, extension
-from worker.waves import LEASE, flow
+from worker.waves import flow
 
 log = structlog.get_logger()
 
@@ -33,7 +33,7 @@ def run(engine: Engine, fetcher: Fetcher, storage: Storage, settings: WorkerSett
 
     def claim(free: int) -> Sequence[DueImage]:
         with engine.begin() as connection:
-            return claim_images(connection, limit=min(free, WAVE), lease=LEASE)
+            return claim_images(connection, limit=min(free, WAVE), lease=settings.claim_lease)
 
     def call(due: DueImage) -> StoredImage | ImageFault:
         return store(fetcher, storage, due, settings)
@@ -44,9 +44,17 @@ def run(engine: Engine, fetcher: Fetcher, storage: Storage, settings: WorkerSett
 
     def renew(under_way: Sequence[DueImage]) -> None:
         with engine.begin() as connection:
-            renew_images(connection, [due.id for due in under_way], lease=LEASE)
+            renew_images(connection, [due.id for due in under_way], lease=settings.claim_lease)
 
-    return flow(width=settings.download_threads, claim=claim, call=call, record=record, go_on=go_on, renew=renew)
+    return flow(
+        width=settings.download_threads,
+        claim=claim,
+        call=call,
+        record=record,
+        go_on=go_on,
+        renew=renew,
+        lease=settings.claim_lease,
+    )
 
 
 def store(fetcher: Fetcher, storage: Storage, due: DueImage, settings: WorkerSettings) -> StoredImage | ImageFault:

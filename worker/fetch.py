@@ -42,13 +42,11 @@ class Fetcher:
             FetchAgain: it did not come, or not whole.
             Unusable: from there, or that large, it is never taken.
         """
-        if url.startswith("data:"):
-            return self._decode(url)
         try:
-            return self._follow(url)
+            return self._decode(url) if url.startswith("data:") else self._follow(url)
         except NotConnected as error:
             raise FetchAgain("unreachable", str(error)[:500]) from error
-        except requests.RequestException as error:
+        except OSError as error:  # of `requests`, or of the disk that holds the temporary file
             raise FetchAgain("fetch_error", f"{type(error).__name__}: {error}"[:500]) from error
 
     def _follow(self, url: str) -> IO[bytes]:
@@ -118,7 +116,7 @@ class Fetcher:
     def _decode(self, url: str) -> IO[bytes]:
         """RFC 2397, as `sync_mode` delivers pictures."""
         head, _, data = url.partition(",")
-        if len(data) > 3 * self._max_bytes + 3:  # not even worth decoding: three characters a byte are the most
+        if len(data) > 4 * self._max_bytes + 12:  # not worth decoding: base64, all of it escaped, takes four a byte
             raise Unusable("too_large", "The data URI is larger than a picture may be.")
         try:
             raw = unquote_to_bytes(data)
@@ -128,7 +126,11 @@ class Fetcher:
         if len(content) > self._max_bytes:
             raise Unusable("too_large", f"The data URI holds {len(content)} bytes, {self._max_bytes} are allowed.")
         file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the caller closes it
-        file.write(content)
+        try:
+            file.write(content)
+        except BaseException:
+            file.close()
+            raise
         return file
 
 

@@ -21,7 +21,7 @@ from models.verdict import Kind, Verdict
 from worker.listing import Listing
 from worker.queue_api import QueueAPI
 from worker.settings import WorkerSettings
-from worker.waves import LEASE, flow
+from worker.waves import flow
 
 log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ def run(engine: Engine, queue: QueueAPI, listing: Listing, settings: WorkerSetti
 
     def claim(free: int) -> Sequence[DuePoll]:
         with engine.begin() as connection:
-            return claim_polls(connection, limit=min(free, WAVE), lease=LEASE)
+            return claim_polls(connection, limit=min(free, WAVE), lease=settings.claim_lease)
 
     def call(due: DuePoll) -> Heard:
         return ask(queue, listing, due, result_retention=settings.result_retention)
@@ -60,9 +60,11 @@ def run(engine: Engine, queue: QueueAPI, listing: Listing, settings: WorkerSetti
 
     def renew(under_way: Sequence[DuePoll]) -> None:
         with engine.begin() as connection:
-            renew_polls(connection, [due.id for due in under_way], lease=LEASE)
+            renew_polls(connection, [due.id for due in under_way], lease=settings.claim_lease)
 
-    return flow(width=WIDTH, claim=claim, call=call, record=record, go_on=go_on, renew=renew)
+    return flow(
+        width=WIDTH, claim=claim, call=call, record=record, go_on=go_on, renew=renew, lease=settings.claim_lease
+    )
 
 
 def ask(queue: QueueAPI, listing: Listing, due: DuePoll, *, result_retention: float) -> Heard:

@@ -93,6 +93,9 @@ class WorkerSettings(DatabaseSettings, PolicySettings, BrokerSettings):
     result_retention: Seconds = Field(
         360, description="the shortest time the provider keeps a result; a 404 that comes sooner is not believed"
     )
+    claim_lease: Seconds = Field(
+        45, description="how long a claim holds unless it is renewed; work of a worker that died waits so long"
+    )
     provider_retry_after: Seconds = Field(60, description="until a paused account is tried again, by itself")
 
     picture_max_bytes: int = Field(100 * 1024 * 1024, ge=1, description="bytes one returned picture may have")
@@ -100,7 +103,7 @@ class WorkerSettings(DatabaseSettings, PolicySettings, BrokerSettings):
     download_threads: int = Field(16, ge=1, le=256, description="pictures under way at one time, per download process")
 
     darkroom_crash_at: str | None = Field(
-        None, description="for tests only, `point:file`: the worker that reaches the point kills itself, once"
+        None, description="for tests only, `point:file,…`: the worker that reaches a point kills itself, once"
     )
 
     @field_validator("storage_url")

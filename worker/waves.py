@@ -21,10 +21,8 @@ GATHER = 0.01
 """Seconds in which further answers join the set of the first one: one commit for all of them."""
 IDLE = (0.02, 0.25)
 """Seconds between claims while places are free but nothing is due: from the first to the second, doubling."""
-LEASE = 45.0
-"""Seconds for which a claim holds; whoever dies with claimed work is noticed after so long."""
-RENEW_EVERY = 15.0
-"""Seconds between two renewals of the leases of calls under way."""
+RENEWALS = 3
+"""Times a lease is renewed before it would lapse."""
 RECORD_AGAIN_FOR = 60.0
 """Seconds for which answers are kept in hand while the database does not take them."""
 
@@ -44,6 +42,7 @@ def flow(
     go_on: Callable[[], bool],
     linger: Callable[[], bool] = lambda: False,
     renew: Callable[[Sequence[Item]], None] = lambda items: None,
+    lease: float = float("inf"),
 ) -> int:
     """Run until nothing is due (or `go_on` says stop), then let the calls under way end; returns calls made.
 
@@ -54,12 +53,13 @@ def flow(
         go_on: False once the lane should stop claiming.
         linger: whether to wait for more although nothing was claimed (the window is full, say).
         renew: keeps the claim on items whose calls are still under way.
+        lease: seconds for which a claim holds.
 
     Raises:
         Exception: the first thing that went wrong, once everything that was under way is recorded.
     """
     with ThreadPoolExecutor(width) as pool:
-        loop = _Loop(pool, width, claim, call, record, go_on, linger, renew)
+        loop = _Loop(pool, width, claim, call, record, go_on, linger, renew, lease)
         try:
             return loop.run()
         except BaseException:
@@ -77,6 +77,7 @@ class _Loop(Generic[Item, Reply]):
     go_on: Callable[[], bool]
     linger: Callable[[], bool]
     renew: Callable[[Sequence[Item]], None]
+    lease: float
     flying: dict[Future[Reply], Item] = field(default_factory=dict)
     renewed: float = field(default_factory=time.monotonic)
 
@@ -115,7 +116,7 @@ class _Loop(Generic[Item, Reply]):
         for future in done:
             del self.flying[future]
         _record_landed(self.record, done)
-        if self.flying and time.monotonic() - self.renewed > RENEW_EVERY:
+        if self.flying and time.monotonic() - self.renewed > self.lease / RENEWALS:
             self._renew()
 
     def _renew(self) -> None:

@@ -11,10 +11,10 @@ from sqlalchemy import make_url
 
 from models.tables import metadata
 from tests.conftest import NUMBERS, database_named
+from tests.http.lanes import Emulator, emulating
 from tests.http.provider import Provider, key_server
+from tests.http.receiving import running_app
 from tests.http.servers import Wire
-from webhook_receiver.app import create_app
-from webhook_receiver.callbacks import Receiver
 from webhook_receiver.settings import ReceiverSettings
 
 Away = Callable[[], AbstractContextManager[None]]
@@ -57,18 +57,6 @@ def settings(database_url: str, key_wire: Wire) -> ReceiverSettings:
     return ReceiverSettings(database_url=database_url, fal_jwks_url=key_wire.url, callback_max_bytes=100_000)
 
 
-@contextmanager
-def running_app(settings: ReceiverSettings) -> Iterator[Flask]:
-    """The application, with nothing of it left behind."""
-    app = create_app(settings)
-    receiver: Receiver = app.extensions["darkroom"]
-    try:
-        yield app
-    finally:
-        receiver.rejections.write()
-        receiver.engine.dispose()
-
-
 @pytest.fixture
 def app(settings: ReceiverSettings) -> Iterator[Flask]:
     """The receiver as its factory makes it."""
@@ -80,6 +68,20 @@ def app(settings: ReceiverSettings) -> Iterator[Flask]:
 def client(app: Flask) -> FlaskClient:
     """Someone who sends requests to the receiver."""
     return app.test_client()
+
+
+@pytest.fixture(scope="session")
+def emulator_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """One stand-in for the whole run."""
+    with emulating(tmp_path_factory.mktemp("emulator")) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def emulator(emulator_process: Emulator) -> Emulator:
+    """The stand-in, well-behaved, with a ledger that starts here."""
+    emulator_process.mark()
+    return emulator_process
 
 
 @pytest.fixture

@@ -1,16 +1,33 @@
 """Helpers of the tests of the receiver: deliver something, look at what it left behind."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, event
 from werkzeug.test import TestResponse
 
 from tests.factories import claim, make_batch, make_submitted
 from tests.http.provider import Provider
+from webhook_receiver.app import create_app
+from webhook_receiver.callbacks import Receiver
+from webhook_receiver.settings import ReceiverSettings
 
 TABLES = ("batches", "edits", "submissions", "images", "provider_status")
+
+
+@contextmanager
+def running_app(settings: ReceiverSettings) -> Iterator[Flask]:
+    """The application, with nothing of it left behind."""
+    app = create_app(settings)
+    receiver: Receiver = app.extensions["darkroom"]
+    try:
+        yield app
+    finally:
+        receiver.rejections.write()
+        receiver.engine.dispose()
 
 
 def submitted(engine: Engine, edits: int = 1) -> list[Any]:

@@ -1,12 +1,14 @@
 """One file from an allowed host: bounded in size, time and hops, whatever its server, its name or its URL tries."""
 
 import base64
+import errno
 import gzip
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import ClassVar
 
 import pytest
 
@@ -29,18 +31,28 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "WHOLE_TIMEOUT", 0.5)
 
 
+class Temporary(tempfile.SpooledTemporaryFile):
+    """The fetcher's temporary files, all of them; the disk may be full."""
+
+    opened: ClassVar[list["Temporary"]] = []
+    full: ClassVar[bool] = False
+
+    def __init__(self, max_size: int) -> None:
+        super().__init__(max_size)
+        self.opened.append(self)
+
+    def write(self, content: bytes) -> int:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(content)
+
+
 @pytest.fixture
-def files(monkeypatch: pytest.MonkeyPatch) -> list[IO[bytes]]:
+def files(monkeypatch: pytest.MonkeyPatch) -> list[Temporary]:
     """Every temporary file that the fetcher opens."""
-    opened: list[IO[bytes]] = []
-    make = fetch.tempfile.SpooledTemporaryFile
-
-    def note(*args: object, **options: object) -> IO[bytes]:
-        opened.append(make(*args, **options))
-        return opened[-1]
-
-    monkeypatch.setattr(fetch.tempfile, "SpooledTemporaryFile", note)
-    return opened
+    monkeypatch.setattr(Temporary, "opened", [])
+    monkeypatch.setattr(fetch.tempfile, "SpooledTemporaryFile", Temporary)
+    return Temporary.opened
 
 
 def fetcher(*hosts: str) -> Fetcher:
@@ -77,11 +89,21 @@ def test_file_as_it_is() -> None:
     assert {"authorization", "cookie"}.isdisjoint(request.headers)
 
 
-def test_large_file_goes_to_disk(monkeypatch: pytest.MonkeyPatch, files: list[IO[bytes]]) -> None:
+def test_large_file_goes_to_disk(monkeypatch: pytest.MonkeyPatch, files: list[Temporary]) -> None:
     """What is larger than IN_MEMORY is not kept there; the caller closes the file."""
     monkeypatch.setattr(fetch, "IN_MEMORY", 1000)
     with pictures() as wire, fetcher().fetch(wire.url) as file:
         assert file._rolled
+
+    assert [file.closed for file in files] == [True]
+
+
+@pytest.mark.parametrize("url", ["{}", "data:image/png;base64,AAAA"])
+def test_full_disk(url: str, monkeypatch: pytest.MonkeyPatch, files: list[Temporary]) -> None:
+    """Where the temporary file cannot grow the picture is fetched again later."""
+    monkeypatch.setattr(Temporary, "full", True)
+    with pictures() as wire:
+        assert fault(url.format(wire.url), kind=FetchAgain) == "fetch_error"
 
     assert [file.closed for file in files] == [True]
 
@@ -382,7 +404,7 @@ SPOILT: dict[str, tuple[Script, type[DownloadError], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("manner", SPOILT)
-def test_spoilt_transfer(manner: str, files: list[IO[bytes]]) -> None:
+def test_spoilt_transfer(manner: str, files: list[Temporary]) -> None:
     """Cut, slow, endless or too large: refused within its bounds, and no temporary file stays open."""
     script, kind, types = SPOILT[manner]
     began = time.monotonic()
@@ -464,7 +486,7 @@ def test_data_uri(uri: str, content: bytes) -> None:
     ],
     ids=range(7),
 )
-def test_bad_data_uri(uri: str, type_: str, files: list[IO[bytes]]) -> None:
+def test_bad_data_uri(uri: str, type_: str, files: list[Temporary]) -> None:
     """What is no base64, or more than a picture may be, is never taken: it would be the same next time."""
     assert fault(uri) == type_
     assert all(file.closed for file in files)

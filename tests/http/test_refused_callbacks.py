@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from models.states import EditState
 from tests.factories import request_id
-from tests.http.conftest import Away, running_app
+from tests.http.conftest import Away
 from tests.http.provider import ACCOUNT, Provider, ok, refused
 from tests.http.receiving import (
     deliver,
@@ -21,6 +21,7 @@ from tests.http.receiving import (
     no_conversation,
     rejected,
     rows,
+    running_app,
     submitted,
     unanswered,
     world,

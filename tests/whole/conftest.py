@@ -1,0 +1,74 @@
+"""The whole system, as a user would start it, with shrunk clocks; one per file, because a start takes seconds."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from benchmarks.audit import Audit, audit
+from benchmarks.chaos import unfinished, wait_until_finished
+from benchmarks.system import System
+from intake.batches import BatchHeader, create
+from intake.manifest import read_jsonl
+
+PICTURE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+
+Start = Callable[..., System]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory, clean_environment: None) -> Iterator[Start]:
+    """Start a system with these faults and settings; stopped at the end of the file."""
+    systems: list[System] = []
+
+    def begin(faults: Mapping[str, float] | None = None, **variables: str) -> System:
+        folder = tmp_path_factory.mktemp("system")
+        for parent in (folder, *folder.parents[:3]):
+            if parent.owner() == Path.home().owner() and parent != Path("/tmp"):
+                parent.chmod(0o755)  # PostgreSQL's own user must find its folder in it
+        system = System(folder, faults=faults, variables=variables)
+        systems.append(system)
+        system.start()
+        return system
+
+    yield begin
+    for system in systems:
+        system.stop()
+
+
+def hand_in(system: System, edits: int, prompt: str = "edit") -> None:
+    """One batch of so many edits."""
+    lines = [
+        json.dumps({"prompt": f"{prompt} {n}", "image_urls": [PICTURE], "image_size": {"width": 960, "height": 960}})
+        for n in range(edits)
+    ]
+    with system.engine.begin() as connection:
+        create(connection, BatchHeader(), read_jsonl(BytesIO("\n".join(lines).encode())))
+
+
+def finish(system: System, timeout: float = 90.0) -> Audit:
+    """Wait for the end of every batch and compare the books; nothing may be lost, doubled or wrong."""
+    settled = wait_until_finished(system.engine, timeout)
+    found = audit(system, kills=Counter(), seconds=0, settled=settled)
+    assert found.clean, found.as_dict()
+    assert set(found.edits) == {"stored"}, found.as_dict()
+    return found
+
+
+def half_way(system: System) -> None:
+    """Return in the middle of the work: something is stored, something is not."""
+    deadline = time.monotonic() + 60
+    query = """
+        SELECT bool_or(e.state = 'stored') FROM edits e JOIN batches b ON b.id = e.batch_id
+        WHERE b.finished_at IS NULL
+    """
+    while time.monotonic() < deadline:
+        with system.engine.connect() as connection:
+            if connection.exec_driver_sql(query).scalar():
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"nothing happens: {unfinished(system.engine)} batches are open")
