@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo test test-fast check format clean
+.PHONY: help setup demo test test-fast chaos check format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,11 @@ test: $(READY) check ## everything: style, types, arrows, and all tests
 
 test-fast: $(READY) ## the tests that need no services
 	@$(BIN)/pytest tests/unit
+
+SEED ?= 1
+EDITS ?= 5000
+chaos: $(READY) ## thousands of edits while everything breaks (SEED=1 EDITS=5000), then the books are compared
+	@$(BIN)/python -m benchmarks.chaos --seed $(SEED) --edits $(EDITS)
 
 check: $(READY) ## style, types, import arrows
 	@$(BIN)/ruff check .

@@ -57,9 +57,10 @@ def demo(images: Path | None, prompt: str | None, edits: int, as_json: bool) -> 
 
     Sample pictures go through the whole pipeline, with a stand-in for the provider: no AI.
     """
-    with stop_signals(), demo_stack() as home:
+    home = load(DeskSettings).home
+    manifest = write_manifest(home, images, prompt, edits)
+    with stop_signals(), demo_stack(home):
         engine = open_database()
-        manifest = write_manifest(home, images, prompt, edits)
         with manifest.open("rb") as stream:
             created = hand_in(engine, stream, manifest.parent, name="demo")
         batch_id = str(created.batch_id)
@@ -67,23 +68,22 @@ def demo(images: Path | None, prompt: str | None, edits: int, as_json: bool) -> 
         row = wait_for_batch(rows) if as_json else watch_batch(rows)
         engine.dispose()
         pictures = Path(unquote(urlsplit(load(WorkerSettings).storage_url).path)) / batch_id
-        report(row, pictures, home, as_json=as_json)
+        report(row, pictures, as_json=as_json)
     return exit_code(row)
 
 
 @contextmanager
-def demo_stack() -> Iterator[Home]:
+def demo_stack(home: Home) -> Iterator[None]:
     """A stack with the stand-in: the one that runs in the home, else one of our own, stopped at the end.
 
     Raises:
         UserError: the one that runs works with the real provider.
     """
-    home = load(DeskSettings).home
     if home.told():
         attach()
         if urlsplit(load(WorkerSettings).fal_queue_url).hostname != "127.0.0.1":
             raise UserError(f"The stack in {home.folder} works with the real provider; the demo would cost money.")
-        yield home
+        yield
         return
     forget("DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "FAL_KEY", "FAL_KEY_FILE")
     settings = load(DeskSettings)
@@ -91,13 +91,12 @@ def demo_stack() -> Iterator[Home]:
         adopt({"RECEIVER_PORT": str(free_port())})
         settings = load(DeskSettings)
     port = EMULATOR_PORT if is_free("127.0.0.1", EMULATOR_PORT) else free_port()
-    home.create()
     with home.held() as lock, aside.status("starting") as line:
         prepared = plan(settings, EmulatorOptions(port, CONCURRENCY, LATENCY))
         adopt_orphans()
         with running(prepared, lock, line.update):
             line.stop()
-            yield home
+            yield
             line.start()
             line.update("stopping")
 
@@ -108,6 +107,7 @@ def write_manifest(home: Home, images: Path | None, prompt: str | None, edits: i
     Raises:
         UserError: there is no picture.
     """
+    home.create()
     folder = home.folder / "demo"
     folder.mkdir(exist_ok=True)
     if images is None:
@@ -130,7 +130,7 @@ def write_manifest(home: Home, images: Path | None, prompt: str | None, edits: i
     return manifest
 
 
-def report(row: Row, pictures: Path, home: Home, *, as_json: bool) -> None:
+def report(row: Row, pictures: Path, *, as_json: bool) -> None:
     """Show what the database knows now, and how to look further."""
     if as_json:
         print_json({**row, "folder": str(pictures)})

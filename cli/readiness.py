@@ -28,16 +28,17 @@ def until(answers: Callable[[], bool], *, timeout: float, pause: float = 0.05) -
     return True
 
 
-def ensure_database(url: str, name: str) -> bool:
-    """Whether the embedded server answers; makes the database `name` unless it is there.
+def ensure_database(url: str) -> bool:
+    """Whether the embedded server answers; makes the URL's database unless it is there.
 
     Asked through the server's own database, which always exists.
     """
+    name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
     maintenance = psycopg.conninfo.make_conninfo(url, dbname="postgres", connect_timeout=int(QUESTION_TIMEOUT))
     try:
         with psycopg.connect(maintenance, autocommit=True) as connection:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(str(name))))
     except psycopg.OperationalError:
         return False
     return True

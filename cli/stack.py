@@ -72,7 +72,7 @@ def plan(settings: DeskSettings, emulator: EmulatorOptions | None) -> Plan:
     redis_port = embedded.redis_port(home)
     variables = stack_variables(
         settings,
-        database_url=settings.database_url or embedded.database_url(home),
+        database_url=settings.database_url or embedded.database_url(home, emulated=emulator is not None),
         redis_url=settings.redis_url or f"redis://127.0.0.1:{redis_port}/0",
         emulator_url=emulator.url if emulator else None,
     )
@@ -124,7 +124,7 @@ def start_servers(plan: Plan, say: Say) -> None:
     if plan.has("postgres"):
         say("starting PostgreSQL")
         url = plan.variables["DATABASE_URL"]
-        _wait_for("postgres", lambda: ensure_database(url, embedded.DATABASE), plan)
+        _wait_for("postgres", lambda: ensure_database(url), plan)
     say("starting Redis")
     _wait_for("redis", lambda: redis_answers(plan.variables["REDIS_URL"]), plan)
 

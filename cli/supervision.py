@@ -122,7 +122,10 @@ class Supervisor:
         Raises:
             UserError: the supervisor does not answer.
         """
-        self._ask().startProcessGroup(stage.name.lower(), False)
+        try:
+            self._ask().startProcessGroup(stage.name.lower(), False)
+        except (OSError, xmlrpc.client.Error) as error:
+            raise UserError(f"The supervisor does not answer: {error}.") from None
 
     def wait(self, timeout: float = 10.0) -> None:
         """Wait until the supervisor answers."""

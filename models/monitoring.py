@@ -62,38 +62,49 @@ FROM edits e
 CROSS JOIN LATERAL jsonb_array_elements(e.errors) WITH ORDINALITY AS fault (entry, number)
 """
 
-# Each row is an identity that must hold at every commit; `difference` is what is unexplained.
+# Each row is an identity that holds at every commit; `difference` is what is unexplained.
 ACCOUNTING = """
-SELECT 'edits are in exactly one state' AS identity,
+SELECT 'edits = sum over states' AS identity,
        (SELECT coalesce(sum(edit_count), 0) FROM batches)
        - (SELECT count(*) FROM edits WHERE state IN
           ('pending', 'submitting', 'submitted', 'ready', 'stored', 'failed', 'cancelled')) AS difference
 UNION ALL
-SELECT 'submissions are in flight or have one outcome',
-       count(*) - count(*) FILTER (WHERE due_at IS NOT NULL)
-       - count(*) FILTER (WHERE outcome IN ('rejected', 'succeeded', 'failed', 'cancelled', 'unknown'))
+SELECT 'submissions accepted = succeeded + failed + cancelled + in flight',
+       count(*) FILTER (WHERE request_id IS NOT NULL)
+       - count(*) FILTER (WHERE request_id IS NOT NULL AND outcome IN ('succeeded', 'failed', 'cancelled'))
+       - count(*) FILTER (WHERE request_id IS NOT NULL AND outcome IS NULL)
 FROM submissions
 UNION ALL
-SELECT 'edits in flight have one open submission each',
-       (SELECT count(*) FROM edits WHERE due_at IS NOT NULL AND state IN ('submitting', 'submitted'))
-       - (SELECT count(*) FROM submissions s JOIN edits e ON e.id = s.edit_id
-          WHERE s.due_at IS NOT NULL AND e.due_at IS NOT NULL AND e.state IN ('submitting', 'submitted'))
+SELECT 'submissions never answered = rejected + unknown + in flight',
+       count(*) FILTER (WHERE request_id IS NULL)
+       - count(*) FILTER (WHERE request_id IS NULL AND outcome IN ('rejected', 'unknown'))
+       - count(*) FILTER (WHERE request_id IS NULL AND outcome IS NULL)
+FROM submissions
 UNION ALL
-SELECT 'images returned are waiting, stored, failed or discarded',
-       (SELECT coalesce(sum(images_returned), 0) FROM submissions) - (SELECT count(*) FROM images)
+SELECT 'edits in flight without an open submission',
+       count(*) FROM edits e
+WHERE e.due_at IS NOT NULL AND e.state IN ('submitting', 'submitted')
+  AND NOT EXISTS (SELECT FROM submissions s WHERE s.edit_id = e.id AND s.due_at IS NOT NULL)
 UNION ALL
-SELECT 'every picture of a stored edit is stored',
-       count(*) FILTER (WHERE i.state = 'waiting' OR i.state = 'failed')
-FROM images i JOIN submissions s ON s.id = i.submission_id JOIN edits e ON e.id = s.edit_id
-WHERE e.state = 'stored'
+SELECT 'images returned = stored + failed + waiting + discarded',
+       (SELECT coalesce(sum(images_returned), 0) FROM submissions)
+       - (SELECT count(*) FROM images WHERE state IN ('stored', 'failed', 'waiting', 'discarded'))
 UNION ALL
-SELECT 'callbacks have one effect',
+SELECT 'stored edits with a picture that is not stored, or without any',
+       count(*) FROM edits e
+WHERE e.state = 'stored' AND (
+    EXISTS (SELECT FROM submissions s JOIN images i ON i.submission_id = s.id
+            WHERE s.edit_id = e.id AND i.state IN ('waiting', 'failed'))
+    OR NOT EXISTS (SELECT FROM submissions s JOIN images i ON i.submission_id = s.id
+                   WHERE s.edit_id = e.id AND i.state = 'stored'))
+UNION ALL
+SELECT 'callbacks = sum over effects',
        count(*) - count(*) FILTER
        (WHERE effect IN ('applied', 'duplicate', 'late', 'orphan', 'mismatch', 'stale', 'unreadable'))
 FROM callbacks
 UNION ALL
-SELECT 'charges are for submissions that succeeded',
-       count(*) FILTER (WHERE (coalesce(cost, 0) > 0) AND outcome IS DISTINCT FROM 'succeeded')
+SELECT 'charges = images paid: submissions with a price but no pictures, or the other way round',
+       count(*) FILTER (WHERE (cost IS NULL) <> (images_returned IS NULL))
 FROM submissions
 """
 

@@ -7,10 +7,11 @@ import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import make_url
+from sqlalchemy import Engine, make_url
 
 from models.tables import metadata
 from tests.conftest import NUMBERS, database_named
+from tests.factories import unbalanced
 from tests.http.lanes import Emulator, emulating
 from tests.http.provider import Provider, key_server
 from tests.http.receiving import running_app
@@ -82,6 +83,14 @@ def emulator(emulator_process: Emulator) -> Emulator:
     """The stand-in, well-behaved, with a ledger that starts here."""
     emulator_process.mark()
     return emulator_process
+
+
+@pytest.fixture
+def balanced(engine: Engine) -> Iterator[None]:
+    """Whatever the test did, the accounts balance afterwards."""
+    yield
+    with engine.connect() as connection:
+        assert unbalanced(connection) == []
 
 
 @pytest.fixture

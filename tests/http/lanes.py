@@ -23,7 +23,8 @@ from werkzeug.serving import make_server
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
 from models.database import make_engine
-from tests.http.receiving import running_app
+from tests.factories import states
+from tests.http.receiving import rows, running_app
 from webhook_receiver.settings import ReceiverSettings
 from worker import download, poll, submit
 from worker.fetch import Fetcher
@@ -211,6 +212,33 @@ def sampling(look: Callable[[], Any]) -> Iterator[list[Any]]:
     finally:
         stop.set()
         thread.join()
+
+
+def stand(engine: Engine) -> dict[str, int]:
+    with engine.connect() as connection:
+        return states(connection)
+
+
+def all_are(engine: Engine, **expected: int) -> Callable[[], bool]:
+    """Whether the edits stand like this."""
+    return lambda: stand(engine) == expected
+
+
+def assert_stored_as_made(engine: Engine, emulator: Emulator, folder: Path) -> None:
+    """Every stored picture is, byte for byte, the one that the provider made for this very request."""
+    made = {row["request_id"]: row["sha256"] for row in emulator.rows}
+    stored = rows(
+        engine,
+        """
+        SELECT s.request_id, i.index, i.sha256, i.storage_key, i.stored_bytes
+        FROM images i JOIN submissions s ON s.id = i.submission_id WHERE i.state = 'stored'
+        """,
+    )
+    assert stored
+    for request_id, index, digest, key, size in stored:
+        assert digest == made[request_id][index]
+        assert sha256(folder / key) == digest
+        assert (folder / key).stat().st_size == size
 
 
 def sha256(path: Path) -> str:

@@ -1,20 +1,30 @@
-"""The lanes against the stand-in and the real database: nothing lost, nothing paid twice, no wrong picture kept."""
+"""The lanes against the stand-in and the real database: nothing lost, nothing paid twice, nobody hammered."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
 from models.claims import claim_edits
-from tests.factories import states, unbalanced
 from tests.http.conftest import Away
-from tests.http.lanes import LONG, Emulator, emulating, hands, make_edits, sampling, sha256, wait_for
+from tests.http.lanes import (
+    LONG,
+    Emulator,
+    all_are,
+    assert_stored_as_made,
+    hands,
+    make_edits,
+    sampling,
+    stand,
+    wait_for,
+)
 from tests.http.receiving import rows
 from tests.http.servers import closed_port
-from worker import download, settle
+from worker import settle
+
+pytestmark = pytest.mark.usefixtures("balanced")
 
 
 def test_batch_from_end_to_end(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:

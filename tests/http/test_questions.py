@@ -10,8 +10,8 @@ import pytest
 
 from models.errors import AccountPaused, Gone, TryLater
 from models.verdict import Kind, Retry
-from tests.http.servers import Line, Wire, closed_port, serve
-from tests.http.test_queue_api import ENDPOINT, KEY, NGINX, Script, dripping
+from tests.http.queueing import ENDPOINT, KEY, NGINX, dripping
+from tests.http.servers import Line, Script, Wire, closed_port, serve
 from worker import connections, queue_api
 from worker.queue_api import QueueAPI, Status
 

@@ -4,25 +4,17 @@ import gzip
 import json
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from models.errors import AccountPaused, ProviderError, Refused, TryLater, UnknownOutcome, Unsent
-from tests.http.servers import Line, Wire, closed_port, reply, serve
+from tests.http.queueing import ARGUMENTS, ENDPOINT, KEY, NGINX, WEBHOOK, accepted, client, dripping, submit
+from tests.http.servers import Line, Script, closed_port, reply, serve
 from worker import connections, queue_api
 from worker.queue_api import QueueAPI
-
-ENDPOINT = "fal-ai/bytedance/seedream/v4/edit"
-KEY = "key-id:key-secret"
-ARGUMENTS = {"prompt": "Grüße 🦊 \u2028", "image_urls": ["https://example.com/a.png"], "seed": 7}
-WEBHOOK = "https://public.example/a/webhooks/fal/6a3e5e3c-0000-4000-8000-000000000001"
-NGINX = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>nginx</body></html>"
-Script = Callable[[Line], bool | None]
 
 
 @pytest.fixture(autouse=True)
@@ -30,26 +22,6 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clocks of the client, shrunk."""
     monkeypatch.setattr(queue_api, "SUBMIT_TIMEOUT", 0.3)
     monkeypatch.setattr(connections, "BODY_TIMEOUT", 0.5)
-
-
-def client(url: str) -> QueueAPI:
-    return QueueAPI(url, KEY, start_timeout=600)
-
-
-def submit(url: str) -> str:
-    return client(url).submit(ENDPOINT, ARGUMENTS, webhook_url=WEBHOOK)
-
-
-def accepted(line: Line) -> bool:
-    return line.reply(200, b'{"status": "IN_QUEUE", "request_id": "8f1c", "queue_position": 0}')
-
-
-def dripping(line: Line) -> None:
-    """A reply of one byte every tenth of a second, which no read timeout notices."""
-    line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
-    for byte in b'{"request_id": "8f1c"'.ljust(100):
-        line.send(bytes([byte]))
-        line.silence(0.1)
 
 
 def test_request_as_it_is_sent() -> None:
@@ -322,116 +294,3 @@ def test_key_in_no_message() -> None:
         messages.append(f"{caught.value} {caught.value.__cause__}")
 
     assert not [message for message in messages if "secret" in message]
-
-
-def idle_then(script_of_second: Script) -> tuple[Script, threading.Event]:
-    """A server that serves one request, closes or not while idle, and says when."""
-    idle = threading.Event()
-
-    def script(line: Line) -> bool | None:
-        if not idle.is_set():
-            accepted(line)
-            idle.set()
-            return script_of_second(line)
-        return accepted(line)
-
-    return script, idle
-
-
-def test_connection_is_kept() -> None:
-    """Two POSTs of one thread share a connection; another thread has its own."""
-    with serve(accepted) as wire:
-        api = client(wire.url)
-        for _ in range(2):
-            api.submit(ENDPOINT, {}, webhook_url=None)
-        assert wire.connections == 1
-        thread = threading.Thread(target=api.submit, args=(ENDPOINT, {}), kwargs={"webhook_url": None})
-        thread.start()
-        thread.join()
-
-    assert (wire.connections, len(wire.received)) == (2, 3)
-
-
-@pytest.mark.parametrize("end", [lambda line: None, lambda line: line.reset()], ids=["closed", "reset"])
-def test_connection_closed_while_idle(end: Script) -> None:
-    """A kept connection that the other side has closed is noticed before anything is sent: a new one is made."""
-    script, _ = idle_then(end)
-    with serve(script) as wire:
-        api = client(wire.url)
-        api.submit(ENDPOINT, {}, webhook_url=None)
-        time.sleep(0.1)
-        assert api.submit(ENDPOINT, {}, webhook_url=None) == "8f1c"
-
-    assert (wire.connections, len(wire.received)) == (2, 2)
-
-
-def test_connection_is_not_kept_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After IDLE_LIMIT we close it ourselves: the POST cannot meet a connection that is just being closed."""
-    monkeypatch.setattr(connections, "IDLE_LIMIT", 0.2)
-    gone = threading.Event()
-
-    def watch(line: Line) -> bool:
-        accepted(line)
-        if not line.sock.recv(1, socket.MSG_PEEK):  # waits for the next request, or the end
-            gone.set()
-        return True
-
-    with serve(watch) as wire:
-        api = client(wire.url)
-        api.submit(ENDPOINT, {}, webhook_url=None)
-        assert not gone.is_set()
-        time.sleep(0.3)
-        api.submit(ENDPOINT, {}, webhook_url=None)
-        assert gone.wait(2)
-
-    assert (wire.connections, len(wire.received)) == (2, 2)
-
-
-def test_race_with_a_closing_server_is_no_second_post() -> None:
-    """What the idle limit guards: a kept connection dies under the POST. It was sent, so it is not sent again."""
-
-    def script(line: Line) -> bool | None:
-        return accepted(line) if len(line.request.headers) and line.request.body == b"{}" else None
-
-    with serve(script) as wire:
-        api = client(wire.url)
-        api.submit(ENDPOINT, {}, webhook_url=None)
-        with pytest.raises(UnknownOutcome):
-            api.submit(ENDPOINT, {"second": 1}, webhook_url=None)
-
-    assert (wire.connections, len(wire.received)) == (1, 2)
-
-
-def test_environment_and_netrc_are_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No proxy and no password of the machine's owner comes between us and the provider."""
-    netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login x password y\n")
-    monkeypatch.setenv("NETRC", str(netrc))
-    with serve(accepted) as proxy, serve(accepted) as wire:
-        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-            monkeypatch.setenv(name, proxy.url)
-        submit(wire.url)
-
-    assert proxy.connections == 0
-    assert wire.received[0].headers["authorization"] == f"Key {KEY}"
-
-
-def test_cookies_are_not_sent_back() -> None:
-    """One POST leaves nothing for the next."""
-    with serve(lambda line: line.reply(200, b'{"request_id": "8f1c"}', set_cookie="a=b; Path=/")) as wire:
-        api = client(wire.url)
-        for _ in range(2):
-            api.submit(ENDPOINT, {}, webhook_url=None)
-
-    assert [request.headers.get("cookie") for request in wire.received] == [None, None]
-
-
-def test_wire_itself() -> None:
-    """The stand-in server counts what it gets (a check of the tests' own tool)."""
-    with serve(accepted) as wire:
-        assert isinstance(wire, Wire)
-        with socket.create_connection(("127.0.0.1", wire.port)) as sock:
-            sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
-            assert sock.recv(100).startswith(b"HTTP/1.1 200 OK")
-            time.sleep(0.1)
-    assert (wire.connections, len(wire.received)) == (1, 2)

@@ -39,6 +39,7 @@ def test_env_names_a_database_that_answers(stack: Stack) -> None:
     with psycopg.connect(lines["DATABASE_URL"]) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone()
         assert connection.execute("SHOW fsync").fetchone() == ("on",)
+    assert "/darkroom_emulator?" in lines["DATABASE_URL"]  # never that of the real provider
     assert lines["FAL_QUEUE_URL"] == f"http://127.0.0.1:{stack.emulator_port}"
     assert json.loads(stack.run("env", "--json").stdout) == lines
 

@@ -30,7 +30,7 @@ class Lane:
         self.seconds = seconds
         self.asked: list[int] = []
         self.sets: list[list[int]] = []
-        self.flying = self.most = 0
+        self.flying = self.most = self.held = self.most_held = 0
         self._lock = threading.Lock()
 
     @property
@@ -40,6 +40,8 @@ class Lane:
     def claim(self, free: int) -> Sequence[int]:
         self.asked.append(free)
         taken, self.waiting = self.waiting[:free], self.waiting[free:]
+        self.held += len(taken)
+        self.most_held = max(self.most_held, self.held)
         return taken
 
     def call(self, number: int) -> int:
@@ -53,6 +55,7 @@ class Lane:
 
     def record(self, replies: Sequence[int]) -> None:
         self.sets.append(list(replies))
+        self.held -= len(replies)
 
     def run(self, width: int, **changes: Callable) -> int:
         steps = {
@@ -84,12 +87,12 @@ def test_nothing_due() -> None:
 
 @pytest.mark.parametrize("width", [1, 3, 8])
 def test_never_more_than_width(width: int) -> None:
-    """At no moment are more calls under way than there are places, and all places are used."""
+    """At no moment are more calls under way, or items held, than there are places; and all places are used."""
     lane = Lane(40, seconds=0.01)
 
     lane.run(width)
 
-    assert lane.most == width
+    assert (lane.most, lane.most_held) == (width, width)
     assert max(lane.asked) <= width
     assert min(lane.asked) >= 1
 

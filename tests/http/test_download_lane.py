@@ -1,0 +1,121 @@
+"""The download lane against the stand-in: a bad file is fetched again, and never stored, nor paid for a second time."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.http.conftest import Away
+from tests.http.lanes import LONG, Emulator, all_are, assert_stored_as_made, hands, make_edits, stand, wait_for
+from tests.http.receiving import rows
+from worker import download
+
+pytestmark = pytest.mark.usefixtures("balanced")
+
+
+def errors(engine: Engine) -> list[tuple]:
+    return rows(engine, "SELECT type FROM edit_errors ORDER BY edit_id, at")
+
+
+@pytest.mark.parametrize(
+    "kind", ["cdn_404", "cdn_403", "cdn_truncated", "cdn_html", "cdn_corrupt", "cdn_redirect", "cdn_wrong_type"]
+)
+def test_bad_file_is_fetched_again(kind: str, engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """A file that is bad once is stored whole the next time, or at once where nothing was wrong with its bytes."""
+    make_edits(engine, [f"{n} [[fault:{kind}*1]]" for n in range(2)])
+    with hands(engine, emulator, tmp_path) as worker:
+        worker.work_until(all_are(engine, stored=2))
+
+    assert [row["charges"] for row in emulator.rows] == [1, 1]
+    harmless = kind in ("cdn_redirect", "cdn_wrong_type")
+    assert rows(engine, "SELECT DISTINCT attempt, jsonb_array_length(errors) FROM images") == [
+        (1, 0) if harmless else (2, 1)
+    ]
+    assert_stored_as_made(engine, emulator, tmp_path)
+    assert not (tmp_path / "quarantine").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "type_", "kept"),
+    [
+        ("cdn_corrupt", "undecodable", True),
+        ("cdn_html", "not_an_image", True),
+        ("wrong_size", "size_mismatch", True),
+        ("wrong_dimensions", "dimension_mismatch", True),
+        ("cdn_404", "http_404", False),
+    ],
+)
+def test_bad_file_is_given_up_in_the_end(
+    kind: str,
+    type_: str,
+    kept: bool,
+    engine: Engine,
+    emulator: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A file that stays bad fails its picture after FETCHES tries; what came is quarantined, nothing is paid again."""
+    monkeypatch.setattr(download, "FETCHES", 3)
+    batch_id = make_edits(engine, [f"a [[fault:{kind}]]", "good"])
+    with hands(engine, emulator, tmp_path) as worker:
+        worker.work_until(all_are(engine, stored=1, failed=1))
+
+    assert [row["charges"] for row in emulator.rows] == [1, 1]
+    assert rows(engine, "SELECT attempt, jsonb_array_length(errors) FROM images WHERE state = 'failed'") == [(3, 3)]
+    assert errors(engine) == [(type_,)]
+    assert (tmp_path / "quarantine" / str(batch_id) / "0" / "0").is_file() is kept
+    assert [path.name for path in (tmp_path / str(batch_id)).iterdir()] == ["1"]
+    assert_stored_as_made(engine, emulator, tmp_path)
+
+
+@pytest.mark.parametrize("url", ["http://evil.example/x.png", "https://[bad", "http://10.0.0.1\\@127.0.0.1/", "x"])
+def test_address_that_is_never_fetched(url: str, engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """A picture behind an address that is not allowed fails at once, and holds no other picture up."""
+    make_edits(engine, ["a", "good"])
+    with hands(engine, emulator, tmp_path) as worker:
+        worker.work_until(all_are(engine, ready=2), lanes=("submit",))
+        with engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE images SET url = %s WHERE id = (SELECT min(id) FROM images)", (url,))
+        worker.work_until(all_are(engine, stored=1, failed=1), lanes=("download",))
+
+    assert errors(engine) == [("host_refused",)]
+    assert rows(engine, "SELECT attempt FROM images WHERE state = 'failed'") == [(1,)]
+
+
+def test_storage_that_does_not_take_it(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """While the store refuses, pictures wait; once it takes them they are stored."""
+    batch_id = make_edits(engine, ["a"])
+    in_the_way = tmp_path / str(batch_id)
+    in_the_way.write_text("a file where a folder should be")
+    with hands(engine, emulator, tmp_path) as worker:
+        worker.work_until(lambda: rows(engine, "SELECT 1 FROM images WHERE jsonb_array_length(errors) = 2"))
+        assert stand(engine) == {"ready": 1}
+        in_the_way.unlink()
+        worker.work_until(all_are(engine, stored=1))
+
+    assert rows(engine, "SELECT DISTINCT error ->> 'type' FROM images, jsonb_array_elements(errors) error") == [
+        ("storage_error",)
+    ]
+    assert_stored_as_made(engine, emulator, tmp_path)
+
+
+def test_pictures_outlive_the_database(engine: Engine, emulator: Emulator, tmp_path: Path, database_away: Away) -> None:
+    """The same for what was fetched meanwhile."""
+    make_edits(engine, [f"{n} [[fault:cdn_slow@0.5]]" for n in range(4)])
+    with hands(engine, emulator, tmp_path) as worker:
+        worker.work_until(all_are(engine, ready=4), lanes=("submit",))
+
+        def outage() -> None:
+            wait_for(lambda: rows(engine, "SELECT count(*) FROM images WHERE attempt = 1") == [(4,)])
+            with database_away():
+                time.sleep(0.8)
+
+        thread = threading.Thread(target=outage)
+        thread.start()
+        worker.work_until(lambda: not thread.is_alive() and all_are(engine, stored=4)(), lanes=("download",))
+        thread.join(LONG)
+
+    assert rows(engine, "SELECT DISTINCT attempt FROM images") == [(1,)]
+    assert_stored_as_made(engine, emulator, tmp_path)

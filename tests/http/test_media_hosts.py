@@ -1,0 +1,219 @@
+"""From where a picture may come: named hosts, URLs without tricks, at every hop, no private address by name."""
+
+import socket
+import time
+
+import pytest
+
+from models.errors import DownloadError, FetchAgain
+from tests.http.fetching import PICTURE, fault, fetched, pictures
+from tests.http.servers import Line, Script, serve
+from worker.connections import is_private
+from worker.fetch import MAX_REDIRECTS
+
+REFUSED_URLS = [
+    "http://evil.example/x.png",
+    "http://127.0.0.1@evil.example/x.png",
+    "http://127.0.0.1:80@evil.example/x.png",
+    "http://x@127.0.0.1:{port}/x.png",
+    "http://x:y@127.0.0.1:{port}/x.png",
+    "http://evil.example#@127.0.0.1:{port}/",
+    "http://evil.example\\@127.0.0.1:{port}/",
+    "http://127.0.0.2:{port}/x.png",
+    "http://127.1:{port}/x.png",
+    "http://2130706433:{port}/x.png",
+    "http://0x7f000001:{port}/x.png",
+    "http://0177.0.0.1:{port}/x.png",
+    "http://127.0.0.1.:{port}/x.png",
+    "http://localhost:{port}/x.png",
+    "http://[::1]:{port}/x.png",
+    "http://[::ffff:127.0.0.1]:{port}/x.png",
+    "http://0.0.0.0:{port}/x.png",
+    "/x.png",
+    "",
+    "x",
+    "ftp://127.0.0.1:{port}/x.png",
+    "file:///etc/passwd",
+    "FILE:///etc/passwd",
+    "gopher://127.0.0.1:{port}/",
+    "javascript:alert(1)",
+    "DATA:image/png;base64,AAAA",
+    "http://[bad/x.png",
+    "http://[::1/x.png",
+    "http://127.0.0.1:port/x.png",
+    "http://127.0.0.1:99999/x.png",
+    "http://evil.example\uff0f.127.0.0.1/x.png",
+    "http://\u2488\u2488/x.png",
+    "http://127.0.0.1\n.evil.example/",
+    "http:///x.png",
+    "http://a..b/",
+    "http://" + "a" * 70 + ".example/",
+    "http://*/x.png",
+    "http://\ud83e/x.png",
+]
+
+
+@pytest.mark.parametrize("url", REFUSED_URLS, ids=ascii)
+def test_address_that_is_refused(url: str) -> None:
+    """Only the named host, spelled as it is named, over http or https and without a user: all else is never taken."""
+    with pictures() as wire:
+        assert fault(url.format(port=wire.port), "127.0.0.1") == "host_refused"
+
+    assert wire.connections == 0
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}\\@evil.example/", "http://127.0.0.1:{port}/@evil.example"])
+def test_address_is_judged_as_it_is_called(url: str) -> None:
+    """Where parsers differ over a URL, the host that was judged is the host that is asked."""
+    with pictures() as wire:
+        assert fetched(url.format(port=wire.port)) == PICTURE
+
+    assert wire.received[0].headers["host"] == f"127.0.0.1:{wire.port}"
+
+
+PATTERNS = ("v3.fal.media", "*.fal.media", "storage.googleapis.com")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "fal.media",
+        "evilfal.media",
+        "fal.media.evil.example",
+        "v3.fal.media.evil.example",
+        "evil.example\\x.fal.media",
+        "evil.example\\.fal.media",
+        "evil.example%2fx.fal.media",
+        "evil.example?x.fal.media",
+        "evil.example#.fal.media",
+        "evil.example/.fal.media",
+        "v3.fal.media@evil.example",
+        "storage.googleapis.com.evil.example",
+        "xstorage.googleapis.com",
+    ],
+)
+def test_pattern_covers_names_beneath_only(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However a URL is spelled, no name but one beneath the pattern is ever looked up."""
+    looked_up: list[str] = []
+
+    def look_up(name: str, *_: object, **__: object) -> list[object]:
+        looked_up.append(name)
+        raise socket.gaierror("not in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+    with pytest.raises(DownloadError):
+        fetched(f"https://{host}/x.png", *PATTERNS)
+
+    assert [name for name in looked_up if not name.endswith(".fal.media")] == []
+
+
+@pytest.mark.parametrize("host", ["v3.fal.media", "V3b.FAL.Media", "a.b.fal.media", "storage.googleapis.com"])
+def test_allowed_host_is_looked_up(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names and patterns count in any case; https is asked, and a name that does not resolve may next time."""
+    looked_up: list[tuple[str, int]] = []
+
+    def look_up(name: str, port: int, *_: object, **__: object) -> list[object]:
+        looked_up.append((name, port))
+        raise socket.gaierror("not in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+    assert fault(f"https://{host}/x.png", *PATTERNS, kind=FetchAgain) == "unreachable"
+    assert looked_up == [(host.lower(), 443)]
+
+
+def test_pattern_needs_https() -> None:
+    """A host that is only covered by a pattern is not trusted over plain http."""
+    assert fault("http://x.fal.media/x.png", *PATTERNS) == "host_refused"
+
+
+@pytest.mark.parametrize("pattern", ["*", "*host", "l*"])
+def test_private_address_behind_an_allowed_name(pattern: str) -> None:
+    """A name that resolves to this machine is refused when it is connected to, unless it is named itself."""
+    with pictures() as wire:
+        assert fault(f"https://localhost:{wire.port}/x.png", pattern) == "host_refused"
+        assert fetched(f"http://localhost:{wire.port}/x.png", pattern, "LocalHost") == PICTURE
+
+    assert len(wire.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "private"),
+    [
+        *(
+            (address, True)
+            for address in ("127.0.0.1", "127.8.8.8", "10.0.0.1", "172.16.0.1", "192.168.1.1", "0.0.0.0")
+        ),
+        *(
+            (address, True)
+            for address in ("169.254.169.254", "100.64.0.1", "224.0.0.1", "255.255.255.255", "::", "::1")
+        ),
+        *((address, True) for address in ("fe80::1%eth0", "fd00::1", "ff02::1", "::ffff:10.0.0.1", "::ffff:127.0.0.1")),
+        *((address, False) for address in ("8.8.8.8", "34.120.1.1", "2606:4700::1", "::ffff:8.8.8.8")),
+    ],
+)
+def test_private_addresses(address: str, private: bool) -> None:
+    """Everything but a public address is private, in either notation."""
+    assert is_private(address) is private
+
+
+def chain(hops: int) -> Script:
+    """Redirects, then the picture."""
+
+    def script(line: Line) -> bool:
+        left = int(line.request.target.strip("/") or hops)
+        return line.reply(302, b"moved", location=f"/{left - 1}") if left else line.reply(200, PICTURE)
+
+    return script
+
+
+def test_redirects_up_to_the_limit() -> None:
+    """Three hops are followed, a fourth is not."""
+    with serve(chain(MAX_REDIRECTS)) as wire:
+        assert fetched(wire.url + "/3") == PICTURE
+    with serve(chain(MAX_REDIRECTS)) as wire:
+        assert fault(wire.url + "/4") == "too_many_redirects"
+
+    assert (MAX_REDIRECTS, len(wire.received)) == (3, 4)
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_every_kind_of_redirect(code: int) -> None:
+    """To another port of the host, absolute, whatever the code."""
+    with pictures() as there, serve(lambda line: line.reply(code, b"", location=there.url + "/y")) as here:
+        assert fetched(here.url + "/x") == PICTURE
+
+
+@pytest.mark.parametrize("location", [*REFUSED_URLS[:3], *REFUSED_URLS[6:16], "ftp://127.0.0.1/", "//evil.example/x"])
+def test_redirect_to_where_it_may_not_go(location: str) -> None:
+    """Each hop is judged like the first."""
+    with pictures() as there:
+        place = location.format(port=there.port)
+        with serve(lambda line: line.reply(302, b"", location=place)) as here:
+            assert fault(here.url) == "host_refused"
+
+    assert there.connections == 0
+
+
+@pytest.mark.parametrize("location", ["http://[bad/", "data:image/png;base64,AAAA", "file:///etc/passwd"])
+def test_redirect_to_no_address(location: str) -> None:
+    """Where a redirect leads nowhere that HTTP can reach, the file is never taken."""
+    with serve(lambda line: line.reply(302, b"", location=location)) as wire:
+        assert fault(wire.url) == "host_refused"
+
+
+def test_redirect_with_an_endless_body() -> None:
+    """The body of a redirect is not read."""
+
+    def script(line: Line) -> None:
+        line.send(b"HTTP/1.1 302 Found\r\nLocation: http://evil.example/\r\n\r\n")
+        for _ in range(30):
+            line.send(bytes(100_000))
+            line.silence(0.1)
+
+    began = time.monotonic()
+    with serve(script) as wire:
+        assert fault(wire.url) == "host_refused"
+
+    assert time.monotonic() - began < 1.5
