@@ -14,7 +14,7 @@ demo: $(READY) ## see it work: 24 edits through the whole system, on real parts 
 	@$(BIN)/darkroom demo
 
 test: $(READY) check ## everything: style, types, arrows, and all tests
-	@$(BIN)/pytest -n 2 --dist loadgroup
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 test-fast: $(READY) ## the tests that need no services
 	@$(BIN)/pytest tests/unit

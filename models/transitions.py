@@ -77,7 +77,8 @@ def record_accepted(
     """submitting -> submitted: the provider gave request ids.
 
     A callback may have come first (fal-protocol 14.3): then the submission has its request id already, and
-    nothing moves. A request id that another submission carries is not believed; that submission stays unknown.
+    nothing moves. A reply recorded after its submission was given up opens it again: it is asked about. A
+    request id that another submission carries is not believed; that submission stays unknown.
     """
     connection.exec_driver_sql(
         """
@@ -90,16 +91,18 @@ def record_accepted(
         ), known AS (
             UPDATE submissions s
             SET request_id = reply.request_id, accepted_at = now(),
-                due_at = CASE WHEN s.outcome IS NULL THEN now() + %(poll_after)s * interval '1 s' END,
+                outcome = NULL, error_type = NULL, completed_at = NULL,
+                due_at = now() + %(poll_after)s * interval '1 s',
                 result_lost_after = now() + interval '1 s' * CASE WHEN o.arguments ->> 'sync_mode' = 'true'
                                     THEN %(large_kept)s ELSE %(kept)s END
             FROM reply, edits o
-            WHERE s.id = reply.id AND o.id = s.edit_id AND s.request_id IS NULL AND s.edit_id IN (SELECT id FROM locked)
+            WHERE s.id = reply.id AND o.id = s.edit_id AND s.request_id IS NULL
+              AND (s.outcome IS NULL OR s.outcome = 'unknown') AND s.edit_id IN (SELECT id FROM locked)
               AND NOT EXISTS (SELECT FROM submissions other WHERE other.request_id = reply.request_id)
-            RETURNING s.edit_id, s.outcome
+            RETURNING s.edit_id, s.attempt
         )
         UPDATE edits e SET state = 'submitted', due_at = now() + %(patience)s * interval '1 s'
-        FROM known WHERE e.id = known.edit_id AND known.outcome IS NULL AND e.state = 'submitting'
+        FROM known WHERE e.id = known.edit_id AND e.attempt = known.attempt AND e.state = 'submitting'
         """,
         {
             "ids": [submission_id for submission_id, _ in replies],
@@ -235,10 +238,10 @@ def reveal_request(connection: Connection, submission_id: UUID, request_id: str,
                 due_at = now(), outcome = NULL, learned_by = NULL, error_type = NULL, completed_at = NULL
             WHERE id = %(id)s
               AND (outcome IS NULL OR outcome IN ('unknown', 'rejected') OR error_type = 'result_expired')
-            RETURNING edit_id
+            RETURNING edit_id, attempt
         )
-        UPDATE edits SET state = 'submitted', due_at = now() + %(patience)s * interval '1 s'
-        FROM known WHERE edits.id = known.edit_id AND state = 'submitting'
+        UPDATE edits e SET state = 'submitted', due_at = now() + %(patience)s * interval '1 s'
+        FROM known WHERE e.id = known.edit_id AND e.attempt = known.attempt AND e.state = 'submitting'
         """,
         {"id": submission_id, "request": request_id, "patience": patience},
     )

@@ -14,8 +14,6 @@ from PIL import Image
 
 from tests.stack.running import Stack, darkroom, eventually
 
-pytestmark = pytest.mark.xdist_group("stack")
-
 EDIT = {"prompt": "make it blue", "image_urls": ["http://127.0.0.1:1/none.png"]}
 
 

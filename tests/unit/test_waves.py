@@ -3,7 +3,8 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from itertools import count
+from itertools import count, pairwise
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
@@ -57,7 +58,7 @@ class Lane:
         self.sets.append(list(replies))
         self.held -= len(replies)
 
-    def run(self, width: int, **changes: Callable) -> int:
+    def run(self, width: int, **changes: Any) -> int:
         steps = {
             "claim": self.claim,
             "call": self.call,
@@ -304,11 +305,11 @@ def test_reply_that_the_database_refuses_does_not_hold_up_the_others() -> None:
     assert lane.recorded == [0, 1, 3]
 
 
-def test_leases_of_slow_calls_are_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is still under way keeps its claim, what has ended does not, and a renewal that fails costs nothing."""
-    monkeypatch.setattr(waves, "RENEW_EVERY", 0.03)
+def test_leases_of_slow_calls_are_renewed() -> None:
+    """What is still under way keeps its claim before it lapses, what has ended does not; one failure costs nothing."""
     lane = Lane(4)
     renewals: list[list[int]] = []
+    moments = [time.monotonic()]
     enough = threading.Event()
 
     def call(number: int) -> int:
@@ -317,14 +318,25 @@ def test_leases_of_slow_calls_are_renewed(monkeypatch: pytest.MonkeyPatch) -> No
 
     def renew(under_way: Sequence[int]) -> None:
         renewals.append(list(under_way))
+        moments.append(time.monotonic())
         if len(renewals) == 1:
             raise AWAY
-        if len(renewals) == 4:
+        if len(renewals) == 3:
             enough.set()
 
-    assert lane.run(4, call=call, renew=renew) == 4
+    assert lane.run(4, call=call, renew=renew, lease=0.6) == 4
     assert lane.recorded == [0, 1, 2, 3]
-    assert renewals[1:4] == [[0]] * 3
+    assert renewals == [[0]] * 3
+    assert all(later - earlier < 0.6 for earlier, later in pairwise(moments))
+
+
+def test_leases_are_not_renewed_in_vain() -> None:
+    """A call that ends well within its lease renews nothing."""
+    renewals: list[object] = []
+
+    Lane(3, seconds=0.02).run(3, renew=renewals.append, lease=5.0)
+
+    assert renewals == []
 
 
 def test_no_log_tells_a_statement(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,6 @@
 """Callbacks that never come, or that cannot be believed: the poll lane carries everything."""
 
-import pytest
-
 from tests.whole.conftest import Start, finish, hand_in
-
-pytestmark = pytest.mark.xdist_group("whole-lost")
 
 
 def test_receiver_never_reached(start: Start) -> None:

@@ -2,12 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 from benchmarks.chaos import run
 from benchmarks.faults import make_plan
-
-pytestmark = pytest.mark.xdist_group("whole-chaos")
 
 
 def test_short_chaos(tmp_path: Path) -> None:

@@ -2,12 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.whole.conftest import Start, finish, hand_in
 from worker.crash import POINTS
-
-pytestmark = pytest.mark.xdist_group("whole-crash")
 
 
 def test_sigkill_at_every_named_point(start: Start, tmp_path: Path) -> None:

@@ -13,8 +13,6 @@ from benchmarks.system import System
 from cli.settings import environment
 from tests.whole.conftest import Start, finish, half_way, hand_in
 
-pytestmark = pytest.mark.xdist_group("whole-outages")
-
 
 @pytest.fixture(scope="module")
 def system(start: Start) -> System:
