@@ -30,6 +30,7 @@ class Audit:
     settled: bool
     edits: dict[str, int]
     failed_by_type: dict[str, int]
+    posts: int
     requests: int
     charges: int
     doubled_recorded: int
@@ -62,9 +63,9 @@ class Audit:
             "edits": f"{sum(self.edits.values())}: {_counted(self.edits)}",
             "failed by type": _counted(self.failed_by_type),
             "seconds": f"{self.seconds:.0f}",
-            "requests accepted by the provider": str(self.requests),
-            "faults on submits": f"{submits} ({submits / max(1, self.requests):.0%} of requests)",
-            "faults on callbacks": f"{deliveries} ({deliveries / max(1, self.requests):.0%} of requests)",
+            "submissions": f"{self.posts}, {self.requests} of them accepted by the provider",
+            "faults on submits": f"{submits} ({submits / max(1, self.posts):.0%} of submissions)",
+            "faults on callbacks": f"{deliveries} ({deliveries / max(1, self.requests):.0%} of accepted requests)",
             "faults by kind": _counted(self.injected),
             "SIGKILLs": f"{sum(self.kills.values()) - self.kills.get('flush', 0)}: {_counted(self.kills)}",
             "callbacks by effect": _counted(self.callbacks),
@@ -100,6 +101,7 @@ def audit(system: System, *, kills: Counter[str], seconds: float, settled: bool)
             failed_by_type=_counts(
                 connection, "SELECT type, count(*) FROM edit_errors WHERE latest AND state = 'failed' GROUP BY type"
             ),
+            posts=int(connection.exec_driver_sql("SELECT count(*) FROM submissions").scalar_one()),
             requests=len(ledger),
             charges=sum(row["charges"] for row in ledger),
             doubled_recorded=0,

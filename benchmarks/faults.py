@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from PIL import Image
 
 FAULTS: dict[str, float] = {
-    # submit: 32 % in all
+    # submit: 37 % in all
     "refuse_500": 0.02,
     "nginx_502_before": 0.02,
     "reset_before_accept": 0.03,
     "busy_429": 0.003,
     "locked_403": 0.003,
-    "reset_after_accept": 0.08,
+    "reset_after_accept": 0.10,
     "hang_after_accept": 0.01,
-    "nginx_502_after": 0.04,
+    "nginx_502_after": 0.05,
     "broken_json": 0.03,
     "missing_fields": 0.03,
-    "webhook_before_reply": 0.05,
+    "webhook_before_reply": 0.07,
     # callbacks: 34 % in all
     "drop_webhook": 0.12,
     "duplicate_webhook": 0.06,
@@ -99,7 +99,7 @@ class Plan:
 
     def pause(self) -> float:
         """Seconds until then."""
-        return self.random.uniform(0.5, 4.0)
+        return self.random.uniform(0.3, 3.5)
 
 
 def make_plan(seed: int) -> Plan:

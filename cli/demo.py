@@ -5,6 +5,7 @@ the database knows about it, and leaves nothing running. It never works with the
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ from worker.settings import WorkerSettings
 
 CONCURRENCY, LATENCY = 8, 1.0
 """Of the stand-in: quick enough for a first look, slow enough to watch."""
+SAMPLE_EDITS = 24
 PATIENCE = 120.0
 """Seconds without any change after which the demo gives up instead of waiting for a repair that takes long."""
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
@@ -50,9 +52,9 @@ SIZES = ("landscape_16_9", "portrait_4_3", "square_hd", "landscape_4_3", "portra
 @click.command()
 @click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Pictures to edit.")
 @click.option("--prompt", help="What to do with every picture.")
-@click.option("--edits", type=click.IntRange(1, 10_000), default=24, show_default=True)
+@click.option("--edits", type=click.IntRange(1, 10_000), help="24 of the samples; of your own pictures one each.")
 @json_option
-def demo(images: Path | None, prompt: str | None, edits: int, as_json: bool) -> int:
+def demo(images: Path | None, prompt: str | None, edits: int | None, as_json: bool) -> int:
     """See it work, without a key and at no cost.
 
     Sample pictures go through the whole pipeline, with a stand-in for the provider: no AI.
@@ -101,7 +103,7 @@ def demo_stack(home: Home) -> Iterator[None]:
             line.update("stopping")
 
 
-def write_manifest(home: Home, images: Path | None, prompt: str | None, edits: int) -> Path:
+def write_manifest(home: Home, images: Path | None, prompt: str | None, edits: int | None) -> Path:
     """A manifest of so many edits of the given pictures, or of samples drawn for it.
 
     Raises:
@@ -118,7 +120,7 @@ def write_manifest(home: Home, images: Path | None, prompt: str | None, edits: i
         raise UserError(f"There is no picture in {images} ({', '.join(sorted(SUFFIXES))}).")
     manifest = folder / "manifest.jsonl"
     with manifest.open("w") as file:
-        for number in range(edits):
+        for number in range(edits or (SAMPLE_EDITS if images is None else len(pictures))):
             picture = pictures[number % len(pictures)]
             edit = {
                 "custom_id": f"demo-{number + 1:03}",
@@ -140,6 +142,7 @@ def report(row: Row, pictures: Path, *, as_json: bool) -> None:
     screen.print("\nThe pictures, made by a stand-in and not by an AI:")
     screen.print(f"  {pictures}", markup=False, soft_wrap=True)
     screen.print("\nTo look further:")
-    screen.print("  [bold]darkroom up --emulator[/]   the same again, until Ctrl-C; in another terminal:")
-    screen.print("  [bold]darkroom status last[/]     this batch")
-    screen.print("  [bold]darkroom env[/]             DATABASE_URL, for the query above in any SQL client")
+    program = escape(sys.argv[0])  # as it was typed: it may be on no PATH
+    screen.print(f"  [bold]{program} up --emulator[/]   the same again, until Ctrl-C; in another terminal:")
+    screen.print(f"  [bold]{program} status last[/]     this batch")
+    screen.print(f"  [bold]{program} env[/]             DATABASE_URL, for the query above in any SQL client")

@@ -92,13 +92,16 @@ class Outage:
     """Notices that POSTs go out and nothing usable comes back."""
 
     def __init__(self) -> None:
-        self._unknown_in_a_row = 0
+        self._unknown_in_a_row: set[UUID] = set()
 
     def seen_in(self, replies: Sequence[Reply]) -> bool:
-        """Whether so many in a row were unknown that the next would fare the same."""
+        """Whether so many in a row were unknown that the next would fare the same; the same replies count once."""
         for reply in replies:
-            self._unknown_in_a_row = self._unknown_in_a_row + 1 if isinstance(reply.error, UnknownOutcome) else 0
-        return self._unknown_in_a_row >= OUTAGE
+            if isinstance(reply.error, UnknownOutcome):
+                self._unknown_in_a_row.add(reply.submission.id)
+            else:
+                self._unknown_in_a_row.clear()
+        return len(self._unknown_in_a_row) >= OUTAGE
 
 
 def webhook_url(settings: WorkerSettings, token: UUID) -> str | None:

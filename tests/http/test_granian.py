@@ -221,6 +221,30 @@ def test_slow_senders_block_nobody(count: int, engine: Engine, port: int, line: 
     assert rows(engine, "SELECT effect, count(*) FROM callbacks GROUP BY 1") == [("applied", count + 1)]
 
 
+@pytest.mark.parametrize(
+    "count",
+    [
+        100,
+        pytest.param(
+            200,
+            marks=pytest.mark.xfail(
+                raises=TimeoutError, reason="granian's --backpressure counts connections, kept and silent ones too"
+            ),
+        ),
+    ],
+)
+def test_idle_connections_block_nobody(count: int, engine: Engine, port: int) -> None:
+    """While many connections are open and say nothing, a delivery over a new one is answered at once."""
+    (one,) = submitted(engine)
+    with ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        line = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+        stack.callback(line.close)
+
+        assert post(line, one.id, *letter(one))[0] == 200
+
+
 def test_those_who_hang_up_give_their_threads_back(engine: Engine, port: int, line: http.client.HTTPConnection) -> None:
     """More senders than threads stop in mid-body and go away: the receiver serves as before and kept nothing."""
     *slow, quick = submitted(engine, 2 * THREADS + 1)

@@ -8,6 +8,8 @@ import pytest
 from sqlalchemy import Engine
 
 from models.claims import claim_edits
+from models.errors import UnknownOutcome
+from tests.factories import claim, make_batch
 from tests.http.conftest import Away
 from tests.http.lanes import (
     LONG,
@@ -23,6 +25,7 @@ from tests.http.lanes import (
 from tests.http.receiving import rows
 from tests.http.servers import closed_port
 from worker import settle
+from worker.submit import OUTAGE, Outage, Reply
 
 pytestmark = pytest.mark.usefixtures("balanced")
 
@@ -129,6 +132,31 @@ def test_outcome_nobody_tells_is_never_sent_again(engine: Engine, emulator: Emul
 
     assert len(emulator.rows) == 1
     assert stand(engine) == {"submitting": 1}
+
+
+def test_outage_pauses(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """Where one POST after the other goes out and nothing usable comes back, submitting stops after a few."""
+    emulator.faults(nginx_502_before=1)
+    make_edits(engine, [f"edit {n}" for n in range(20)])
+    with hands(engine, emulator, tmp_path, deaf=True, max_in_flight=1000, submit_threads=2) as worker:
+        worker.work_until(lambda: rows(engine, "SELECT 1 FROM provider_status"), lanes=("submit",))
+
+    assert rows(engine, "SELECT reason FROM provider_status") == [("outage",)]
+    assert OUTAGE <= stand(engine)["submitting"] < OUTAGE + 4
+
+
+def test_one_unknown_reply_is_no_outage(engine: Engine) -> None:
+    """However often the database makes us record the same reply again."""
+    with engine.begin() as connection:
+        make_batch(connection, OUTAGE)
+        submissions = claim(connection)
+    outage = Outage()
+    unknown = [Reply(submission, None, UnknownOutcome()) for submission in submissions]
+
+    assert not any(outage.seen_in(unknown[:1]) for _ in range(2 * OUTAGE))
+    assert not outage.seen_in(unknown[1:-1])
+    assert outage.seen_in(unknown[-1:])
+    assert not outage.seen_in([Reply(submissions[0], "r", None)])
 
 
 @pytest.mark.parametrize(
