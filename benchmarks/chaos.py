@@ -8,6 +8,7 @@ order; what is going on at that moment is the machine's. Prints a table and exit
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -39,6 +40,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=900.0, help="the longest the edits may take")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a stopped run stops what it started
     with tempfile.TemporaryDirectory(prefix="darkroom-chaos-") as folder:
         os.chmod(folder, 0o755)
         found = run(Path(folder), make_plan(arguments.seed), arguments.edits, arguments.kills, arguments.seconds)

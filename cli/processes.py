@@ -47,9 +47,10 @@ no worker with a lane that may be busy for seconds."""
 def receiver(host: str, port: int) -> Process:
     """The Flask application that hears the provider's callbacks."""
     listen = ("--host", host, "--port", str(port))
-    shape = ("--workers", "1", "--blocking-threads", "8", "--backpressure", "128", "--no-ws")
+    # connections that say nothing are cheap, but must not stay: the bound counts them too
+    shape = ("--workers", "1", "--backlog", "4096", "--backpressure", "4096", "--no-ws")
     manners = ("--respawn-failed-workers", "--workers-kill-timeout", "5", "--log-level", "warning")
-    target = ("--interface", "wsgi", "--factory", "webhook_receiver.app:create_app")
+    target = ("--interface", "rsgi", "--factory", "webhook_receiver.app:create_front")
     return Process("receiver", ("granian", *listen, *shape, *manners, *target), Stage.FRONT)
 
 

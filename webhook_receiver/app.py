@@ -1,4 +1,4 @@
-"""The receiver's application, made by `create_app`; granian serves it."""
+"""The receiver's application, made by `create_app`; granian serves it behind its front, made by `create_front`."""
 
 from flask import Flask
 
@@ -6,6 +6,7 @@ from models.database import make_engine
 from models.logs import configure_logs
 from models.settings import load
 from webhook_receiver.callbacks import Receiver, install
+from webhook_receiver.front import Front
 from webhook_receiver.keys import Keys
 from webhook_receiver.settings import ReceiverSettings
 
@@ -28,3 +29,13 @@ def create_app(settings: ReceiverSettings | None = None) -> Flask:
     engine = make_engine(settings.database_url, application="darkroom receiver", pool_size=CONNECTIONS)
     install(app, Receiver(settings, engine, Keys(settings.fal_jwks_url)))
     return app
+
+
+def create_front() -> Front:
+    """What granian serves: the application behind its front.
+
+    Raises:
+        SettingsError: a setting is missing or wrong.
+    """
+    settings = load(ReceiverSettings)
+    return Front(create_app(settings), threads=CONNECTIONS, body_max=settings.callback_max_bytes)

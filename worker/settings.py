@@ -124,6 +124,7 @@ class WorkerSettings(DatabaseSettings, PolicySettings, BrokerSettings):
         Raises:
             SettingsError: there is none.
         """
-        if self.fal_key is None or not self.fal_key.get_secret_value():
+        key = self.fal_key.get_secret_value().strip() if self.fal_key else ""  # pasted keys come with a newline
+        if not key:
             raise SettingsError("FAL_KEY is not set; the provider needs it, `darkroom up --emulator` does not.")
-        return self.fal_key.get_secret_value()
+        return key
