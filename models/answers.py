@@ -1,4 +1,4 @@
-"""Record what the provider said: lock, rule (`rulings.py`) and write (`transitions.py`) in sets.
+"""Record what the provider said: lock, rule (`rulings.py`) and write (`transitions/`) in sets.
 
 The callback and the poll lane both come through `record_answers`, inside a transaction of their own. It never
 calls the provider.

@@ -1,6 +1,6 @@
 """The states of an edit and of an image: what each means, who moves it on, what happens if everything dies there.
 
-Data only. `transitions.py` holds one function per arrow and is the only writer of a `state` column;
+Data only. `transitions/` holds one function per arrow and is the only writer of a `state` column;
 `docs/states.md` and its diagram are tested against this file.
 """
 

@@ -173,7 +173,7 @@ submissions = Table(
     CheckConstraint("(accepted_at IS NULL) = (request_id IS NULL)", name="accepted_at"),
     CheckConstraint("outcome IS DISTINCT FROM 'succeeded' OR images_returned > 0", name="images_returned"),
     CheckConstraint("NOT doubled OR outcome IS NOT DISTINCT FROM 'succeeded'", name="doubled"),
-    # transitions.py: the submissions of an edit
+    # transitions: the submissions of an edit
     Index("submissions_edit", "edit_id"),
     # claims.py: what the poll lane owes, the nearest first
     Index("submissions_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),

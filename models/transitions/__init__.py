@@ -1,0 +1,46 @@
+"""The arrows: the only place that writes a `state` column.
+
+Each function moves a set of rows in one or two guarded statements and belongs into the caller's transaction.
+A row that somebody else moved first is simply not moved: losing the race is an answer, not an error. Rows
+are always locked edit first, then its submissions and images, in the order of edit ids, so that two sets that
+overlap wait for each other instead of deadlocking. What a verdict means is decided in `rulings.py`.
+"""
+
+from models.transitions.outcomes import (
+    EditMove,
+    SubmissionEnd,
+    add_images,
+    close_submissions,
+    move_edits,
+    settle_batches,
+)
+from models.transitions.storing import ImageFault, StoredImage, record_image_faults, record_stored
+from models.transitions.submitting import (
+    Submission,
+    give_up_unknown,
+    poll_again,
+    record_accepted,
+    reveal_request,
+    start_submissions,
+    take_back,
+)
+
+__all__ = [
+    "EditMove",
+    "ImageFault",
+    "StoredImage",
+    "Submission",
+    "SubmissionEnd",
+    "add_images",
+    "close_submissions",
+    "give_up_unknown",
+    "move_edits",
+    "poll_again",
+    "record_accepted",
+    "record_image_faults",
+    "record_stored",
+    "reveal_request",
+    "settle_batches",
+    "start_submissions",
+    "take_back",
+]
