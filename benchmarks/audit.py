@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from benchmarks.faults import CALLBACK_FAULTS, SUBMIT_FAULTS
 from benchmarks.system import System
+from worker.storage import INCOMING, QUARANTINE
 
 EXPLAINED = frozenset(
     {
@@ -176,5 +177,5 @@ def _pictures(connection: Connection, ledger: list[dict[str, Any]], folder: Path
             found.wrong_pictures.append(f"{row.storage_key} is not what the provider made")
     on_disk = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     for key in on_disk - kept:
-        if not key.startswith("quarantine/"):
+        if not key.startswith((f"{QUARANTINE}/", f"{INCOMING}/")):
             found.unexplained.append(f"{key} is in storage, but in no row")

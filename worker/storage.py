@@ -4,9 +4,12 @@ A put is atomic: a key shows the whole new object or what was there before, neve
 written aside and renamed; object stores publish on completion). Writing the same key again replaces it.
 """
 
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
+from uuid import uuid4
 
 import obstore
 from obstore.store import LocalStore, ObjectStore, from_url
@@ -15,6 +18,10 @@ from models.errors import FetchAgain, SettingsError
 
 QUARANTINE = "quarantine"
 """Prefix under which refused files are kept for people to look at."""
+INCOMING = ".incoming"
+"""Folder of a local store in which files are written before they get their names."""
+ABANDONED_AFTER = 3600.0
+"""Seconds; far longer than writing one file may take."""
 EXTENSIONS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/gif": ".gif"}
 """Not the machine's own table of types, which knows more on one machine than on another."""
 
@@ -30,11 +37,11 @@ class Storage:
         """
         self.url = url
         parts = urlsplit(url)
-        self._local = parts.scheme == "file"
+        self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
         try:
-            self._store: ObjectStore = (
-                LocalStore(Path(unquote(parts.path)), mkdir=True) if self._local else from_url(url)
-            )
+            self._store: ObjectStore = LocalStore(self._folder, mkdir=True) if self._folder else from_url(url)
+            if self._folder:
+                _sweep(self._folder / INCOMING)
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
             raise SettingsError(f"STORAGE_URL cannot be opened: {error}") from None
 
@@ -45,12 +52,33 @@ class Storage:
             FetchAgain: the store did not take it this time (full disk, network, permissions).
         """
         file.seek(0)
-        # a directory has nowhere to keep a type; object stores serve it to whoever downloads
-        attributes = {"Content-Type": content_type} if content_type and not self._local else None
         try:
-            obstore.put(self._store, key, file, attributes=attributes)
+            if self._folder:
+                self._put_aside(key, file)
+            else:  # a directory has nowhere to keep a type; object stores serve it to whoever downloads
+                attributes = {"Content-Type": content_type} if content_type else None
+                obstore.put(self._store, key, file, attributes=attributes)
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
             raise FetchAgain("storage_error", str(error)[:500]) from error
+
+    def _put_aside(self, key: str, file: IO[bytes]) -> None:
+        """Write under `INCOMING`, then rename: what a killed writer leaves behind lies beside no picture."""
+        part = f"{INCOMING}/{uuid4()}"
+        try:
+            obstore.put(self._store, part, file)
+            obstore.rename(self._store, part, key)
+        except BaseException:
+            with suppress(OSError, obstore.exceptions.BaseError):
+                obstore.delete(self._store, part)
+            raise
+
+
+def _sweep(incoming: Path) -> None:
+    """Remove what writers that were killed have left; whoever still writes is younger."""
+    for path in incoming.glob("*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
+                path.unlink()
 
 
 def extension(content_type: str) -> str:

@@ -1,14 +1,16 @@
 """What stands under a key is whole: the new object or the one before it, never a part, whatever happens meanwhile."""
 
 import io
+import os
 import threading
+import time
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from models.errors import FetchAgain, SettingsError
-from worker.storage import Storage
+from worker.storage import ABANDONED_AFTER, INCOMING, Storage
 
 LARGE = 12_000_000
 """Bytes; more than one part of a multipart upload."""
@@ -70,7 +72,7 @@ def test_put_again(storage: Storage, folder: Path) -> None:
     for content in (b"a" * 1000, b"b", b"c" * LARGE, b""):
         storage.put("k", io.BytesIO(content))
         assert (folder / "k").read_bytes() == content
-    assert [path.name for path in folder.iterdir()] == ["k"]
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["k"]
 
 
 @pytest.mark.parametrize("before", [None, b"old"])
@@ -215,3 +217,16 @@ def test_many_at_once(storage: Storage, folder: Path) -> None:
         thread.join()
 
     assert [(folder / f"b/{number}/0.png").read_bytes()[-1] for number in range(16)] == list(range(16))
+
+
+def test_what_a_killed_writer_left_is_swept(folder: Path) -> None:
+    """Parts lie aside, never beside a picture; old ones go when the store is opened, young ones may be being written."""
+    incoming = folder / INCOMING
+    incoming.mkdir(parents=True)
+    for name, age in (("old", 2 * ABANDONED_AFTER), ("young", 0)):
+        (incoming / name).write_bytes(b"part")
+        os.utime(incoming / name, (time.time() - age, time.time() - age))
+
+    Storage(folder.as_uri())
+
+    assert [path.name for path in incoming.iterdir()] == ["young"]
