@@ -143,6 +143,10 @@ def report(row: Row, pictures: Path, *, as_json: bool) -> None:
     screen.print(f"  {pictures}", markup=False, soft_wrap=True)
     screen.print("\nTo look further:")
     program = escape(sys.argv[0])  # as it was typed: it may be on no PATH
-    screen.print(f"  [bold]{program} up --emulator[/]   the same again, until Ctrl-C; in another terminal:")
+    screen.print(
+        f"  [bold]{program} up --emulator[/]   the same again, until Ctrl-C; in another terminal:", soft_wrap=True
+    )
     screen.print(f"  [bold]{program} status last[/]     this batch")
-    screen.print(f"  [bold]{program} env[/]             DATABASE_URL, for the query above in any SQL client")
+    screen.print(
+        f"  [bold]{program} env[/]             DATABASE_URL, for the query above in any SQL client", soft_wrap=True
+    )

@@ -220,7 +220,7 @@ def test_many_at_once(storage: Storage, folder: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_swept(folder: Path) -> None:
-    """Parts lie aside, never beside a picture; old ones go when the store is opened, young ones may be being written."""
+    """Parts lie aside, never beside a picture; old ones go when the store is opened, young ones may be in work."""
     incoming = folder / INCOMING
     incoming.mkdir(parents=True)
     for name, age in (("old", 2 * ABANDONED_AFTER), ("young", 0)):
