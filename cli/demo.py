@@ -126,7 +126,7 @@ def write_manifest(home: Home, images: Path | None, prompt: str | None, edits: i
                 "custom_id": f"demo-{number + 1:03}",
                 "prompt": prompt or PROMPTS[number % len(PROMPTS)],
                 "image_urls": [str(picture)],
-                "image_size": SIZES[number % len(SIZES)],
+                "image_size": "auto" if images else SIZES[number % len(SIZES)],
             }
             file.write(json.dumps(edit) + "\n")
     return manifest
