@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from sqlalchemy import Engine, make_url
@@ -19,6 +20,10 @@ from models.database import make_engine
 
 OURS = ("FAL_", "DARKROOM_", "DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "PGDATABASE", "PGHOST")
 NUMBERS = count()
+
+# a busy machine is no fault of the code
+hypothesis.settings.register_profile("darkroom", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("darkroom")
 
 
 @pytest.fixture(autouse=True, scope="session")
