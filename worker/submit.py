@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 from models.claims import claim_edits, lanes_due
 from models.errors import AccountPaused, ProviderError, Refused, UnknownOutcome, Unsent
 from models.provider import pause, resume
+from models.seedream import as_sent
 from models.states import EditState, LearnedBy, Outcome
 from models.transitions import (
     EditMove,
@@ -111,7 +112,7 @@ def webhook_url(settings: WorkerSettings, token: UUID) -> str | None:
 
 def post(queue: QueueAPI, submission: Submission, url: str | None) -> Reply:
     """The one POST of a submission."""
-    arguments = {**submission.arguments, "seed": submission.seed}
+    arguments = as_sent(submission.arguments, submission.seed)
     try:
         return Reply(submission, queue.submit(submission.endpoint, arguments, webhook_url=url), None)
     except ProviderError as error:
