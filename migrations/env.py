@@ -1,7 +1,8 @@
 """How Alembic runs our migrations: one at a time, bounded waits, one transaction for the whole climb.
 
-Called in process by `darkroom migrate` (the URL is handed over in `config.attributes["url"]`). Views are not
-migrated: they are dropped before and, at the newest revision, created again from `models/monitoring.py`.
+Called in process by `darkroom migrate` (the URL is handed over in `config.attributes["url"]`). Views and triggers
+are not migrated: they are dropped before and, at the newest revision, created again from `models/monitoring.py` and
+`models/spending.py`.
 """
 
 from alembic import context
@@ -10,6 +11,7 @@ from sqlalchemy import create_engine
 
 from models.database import parse_url
 from models.monitoring import create_views, drop_views
+from models.spending import create_triggers, drop_triggers
 from models.tables import metadata
 
 MIGRATION_LOCK = 7361
@@ -24,10 +26,12 @@ def migrate() -> None:
         connection.exec_driver_sql("SET LOCAL statement_timeout = '10min'")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
         drop_views(connection)
+        drop_triggers(connection)
         context.configure(connection=connection, target_metadata=metadata, compare_server_default=True)
         context.run_migrations()
         head = ScriptDirectory.from_config(context.config).get_current_head()
         if head and context.get_context().get_current_revision() == head:
+            create_triggers(connection)
             create_views(connection)
     engine.dispose()
 

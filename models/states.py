@@ -60,6 +60,23 @@ class LearnedBy(StrEnum):
     LISTING = "listing"
 
 
+class Criterion(StrEnum):
+    """Which of its own limits a batch broke."""
+
+    TOLERATED_FAILURES = "tolerated_failures"
+    TOLERATED_FAILURE_PERCENT = "tolerated_failure_percent"
+    DEADLINE = "deadline"
+    MAX_COST = "max_cost"
+
+
+class NotificationEvent(StrEnum):
+    """What a caller is told about a batch."""
+
+    FINISHED = "batch.finished"
+    FAILED = "batch.failed"
+    CANCELLED = "batch.cancelled"
+
+
 class Story(NamedTuple):
     """One state in words."""
 
@@ -91,6 +108,7 @@ EDIT_STATES: dict[EditState, Story] = {
 EDIT_ARROWS: dict[tuple[EditState, EditState], str] = {
     (EditState.PENDING, EditState.SUBMITTING): "claimed: the submission is written down, then POSTed",
     (EditState.PENDING, EditState.CANCELLED): "cancelled before any POST",
+    (EditState.PENDING, EditState.FAILED): "its line was faulty, and faulty lines were to be skipped",
     (EditState.SUBMITTING, EditState.SUBMITTED): "the reply, or an early callback, reveals the request id",
     (EditState.SUBMITTING, EditState.READY): "the callback overtakes the reply",
     (EditState.SUBMITTING, EditState.PENDING): "certainly not sent, refused for the account, or proven dead",
@@ -108,13 +126,17 @@ EDIT_ARROWS: dict[tuple[EditState, EditState], str] = {
     (EditState.FAILED, EditState.PENDING): "someone retries it",
     # Impolite arrows: a submission given up as dead shows a result after all. What was paid for is kept.
     (EditState.PENDING, EditState.READY): "late result of a submission given up as dead",
-    (EditState.FAILED, EditState.READY): "late result of a submission given up as dead",
+    (
+        EditState.FAILED,
+        EditState.READY,
+    ): "late result of a submission given up as dead, or its pictures are fetched again",
     (EditState.CANCELLED, EditState.READY): "late result of a submission given up as dead",
 }
 
 IMAGE_ARROWS: dict[tuple[ImageState, ImageState], str] = {
     (ImageState.WAITING, ImageState.STORED): "fetched, checked, stored",
     (ImageState.WAITING, ImageState.FAILED): "can not be stored",
+    (ImageState.FAILED, ImageState.WAITING): "someone retries it",
     (ImageState.WAITING, ImageState.DISCARDED): "another submission's pictures were taken first",
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import (
     CheckConstraint,
     Column,
+    Computed,
     ForeignKey,
     Identity,
     Index,
@@ -34,7 +35,7 @@ from sqlalchemy.dialects.postgresql import (
     UUID,
 )
 
-from models.states import FINAL, EditState, Effect, ImageState, LearnedBy, Outcome
+from models.states import FINAL, Criterion, EditState, Effect, ImageState, LearnedBy, NotificationEvent, Outcome
 
 metadata = MetaData(
     naming_convention={
@@ -48,6 +49,14 @@ metadata = MetaData(
 NOW = text("now()")
 EMPTY_LIST = text("'[]'::jsonb")
 EMPTY_OBJECT = text("'{}'::jsonb")
+
+
+# A submission commits its worst case until it is known to have cost something else; what became of one that
+# nobody heard of, or whose result was gone, is never known.
+COMMITTED = """CASE
+    WHEN outcome IS NULL OR outcome = 'unknown' OR error_type = 'result_expired' THEN reserved
+    WHEN outcome = 'succeeded' THEN coalesce(cost, 0)
+    ELSE 0 END"""
 
 
 def _time(name: str, **options: Any) -> Column[datetime]:
@@ -85,6 +94,8 @@ batches = Table(
     _time("paused_at"),
     _time("cancelled_at"),
     _time("finished_at"),
+    Column("broken_criterion", TEXT, comment="why the rest was not done: which of its own limits the batch broke"),
+    _one_of("broken_criterion", Criterion),
     CheckConstraint("edit_count > 0", name="edit_count"),
     CheckConstraint("max_in_flight > 0", name="max_in_flight"),
     CheckConstraint("max_attempts > 0", name="max_attempts"),
@@ -118,6 +129,9 @@ edits = Table(
     Column("position", INTEGER, nullable=False, comment="0-based place in the manifest"),
     Column("custom_id", TEXT),
     Column("attempt", INTEGER, nullable=False, server_default=text("0"), comment="POSTs that may have been paid"),
+    Column(
+        "attempts_before", INTEGER, nullable=False, server_default=text("0"), comment="of these, before the last retry"
+    ),
     _time(
         "due_at",
         server_default=NOW,
@@ -133,10 +147,13 @@ edits = Table(
     CheckConstraint(f"(due_at IS NULL) = (state IN ({_listed(sorted(FINAL))}))", name="due_at"),
     CheckConstraint("(finished_at IS NULL) = (due_at IS NOT NULL)", name="finished_at"),
     CheckConstraint("attempt >= 0", name="attempt"),
+    CheckConstraint("attempts_before BETWEEN 0 AND attempt", name="attempts_before"),
     CheckConstraint("jsonb_typeof(errors) = 'array'", name="errors"),
     UniqueConstraint("batch_id", "position"),
     # claims.py: pending edits of one batch in their order; edits in flight; what keeps a batch unfinished
     Index("edits_open", "state", "batch_id", "position", postgresql_where=text("due_at IS NOT NULL")),
+    # transitions: what a retry takes, and how many failures a batch has
+    Index("edits_failed", "batch_id", postgresql_where=text("state = 'failed'")),
     Index(
         "edits_custom_id",
         "batch_id",
@@ -164,7 +181,11 @@ submissions = Table(
     Column("error_type", TEXT),
     Column("inference_time", DOUBLE_PRECISION, comment="seconds, as the provider reports"),
     Column("images_returned", INTEGER),
+    Column("price", NUMERIC, nullable=False, server_default=text("0.03"), comment="USD per picture, when POSTed"),
+    Column("reserved", NUMERIC, nullable=False, server_default=text("0"), comment="USD, if it brings all it may"),
     Column("cost", NUMERIC, comment="USD"),
+    Column("committed", NUMERIC, Computed(COMMITTED, persisted=True), comment="USD that it costs, or may have cost"),
+    _time("cancel_asked_at", comment="the provider took or refused the wish to cancel"),
     Column("doubled", BOOLEAN, nullable=False, server_default=text("false"), comment="paid beside a resubmission"),
     _one_of("outcome", Outcome),
     _one_of("learned_by", LearnedBy),
@@ -177,6 +198,26 @@ submissions = Table(
     Index("submissions_edit", "edit_id"),
     # claims.py: what the poll lane owes, the nearest first
     Index("submissions_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+)
+
+spending = Table(
+    "spending",
+    metadata,
+    Column("batch_id", UUID, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("committed", NUMERIC, nullable=False, server_default=text("0"), comment="USD, over its submissions"),
+    comment="of batches with a max_cost; kept by the triggers of models/spending.py",
+)
+
+additions = Table(
+    "additions",
+    metadata,
+    Column("batch_id", UUID, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("idempotency_key", TEXT, primary_key=True),
+    Column("content_sha256", TEXT, nullable=False, comment="of its edits; the same key with others is refused"),
+    Column("edit_count", INTEGER, nullable=False),
+    Column("skipped", INTEGER, nullable=False),
+    _time("created_at", nullable=False, server_default=NOW),
+    comment="edits appended to a batch under an idempotency key",
 )
 
 callbacks = Table(
@@ -266,10 +307,11 @@ notifications = Table(
     _time("due_at", server_default=NOW),
     Column("attempt", INTEGER, nullable=False, server_default=text("0")),
     _time("created_at", nullable=False, server_default=NOW),
+    _time("attempted_at"),
     _time("delivered_at"),
     Column("last_status", INTEGER, comment="the receiver's last HTTP status"),
     Column("last_error", TEXT),
-    _one_of("event", ("batch.finished", "batch.failed", "batch.cancelled")),
+    _one_of("event", NotificationEvent),
     CheckConstraint("delivered_at IS NULL OR due_at IS NULL", name="delivered_at"),
     Index("notifications_batch", "batch_id"),
     Index("notifications_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
@@ -285,6 +327,8 @@ provider_status = Table(
     Column("message", TEXT),
     _time("retry_at", comment="when one edit probes a paused account"),
     Column("probes", INTEGER, nullable=False, server_default=text("0")),
+    Column("price_per_image", NUMERIC, comment="USD, as the provider says"),
+    _time("price_read_at"),
     CheckConstraint("(paused_at IS NULL) = (reason IS NULL)", name="reason"),
     CheckConstraint("(paused_at IS NULL) = (retry_at IS NULL)", name="retry_at"),
 )
