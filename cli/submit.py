@@ -21,7 +21,7 @@ from cli.connection import open_database
 from cli.output import aside, json_option, print_json, screen
 from cli.watching import exit_code, looks, wait_for_batch, watch_batch
 from intake.batches import BatchHeader, CreatedBatch, create
-from intake.manifest import LineFault, ManifestFaults, NewEdit, read_jsonl
+from intake.manifest import Entry, FaultyLine, LineFault, ManifestFaults, NewEdit, read_jsonl
 from models.errors import UserError
 from models.seedream import is_local_path
 from models.settings import load
@@ -87,7 +87,7 @@ def hand_in(engine: Engine, stream: BinaryIO, folder: Path, *, name: str | None,
         return create(connection, header, with_urls(read_jsonl(stream, local_paths=True), known))
 
 
-def local_files(entries: Iterable[NewEdit | LineFault], folder: Path) -> dict[str, Path]:
+def local_files(entries: Iterable[Entry], folder: Path) -> dict[str, Path]:
     """Every local path that the edits name, with the file that it means.
 
     Raises:
@@ -96,8 +96,8 @@ def local_files(entries: Iterable[NewEdit | LineFault], folder: Path) -> dict[st
     found: dict[str, Path] = {}
     faults: list[LineFault] = []
     for entry in entries:
-        if isinstance(entry, LineFault):
-            faults.append(entry)
+        if isinstance(entry, FaultyLine):
+            faults += entry.faults
         else:
             for given in filter(is_local_path, entry.arguments["image_urls"]):
                 path = found.setdefault(given, (folder / given).resolve())
@@ -110,7 +110,7 @@ def local_files(entries: Iterable[NewEdit | LineFault], folder: Path) -> dict[st
     return found
 
 
-def with_urls(entries: Iterable[NewEdit | LineFault], urls: Mapping[str, str]) -> Iterator[NewEdit | LineFault]:
+def with_urls(entries: Iterable[Entry], urls: Mapping[str, str]) -> Iterator[Entry]:
     """The edits with uploaded files in the place of paths."""
     for entry in entries:
         if isinstance(entry, NewEdit) and urls:

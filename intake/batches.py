@@ -1,19 +1,15 @@
 """How a batch comes into the database: whole, once, in one transaction that the caller owns.
 
 Streams: whatever the manifest's size, a few thousand edits are held at a time. Validates no edit (that is the
-manifest's part) and writes no `state`: a new edit is `pending` and due because the table says so.
+manifest's part); how edits are written is `writing.py`'s.
 """
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from math import isfinite
-from typing import Annotated, Any
+from typing import Annotated, NamedTuple
 from uuid import UUID
 
-import psycopg
 from psycopg.errors import LockNotAvailable
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StrictInt
 from pydantic_core import PydanticCustomError
@@ -21,21 +17,14 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
-from intake.manifest import LineFault, ManifestFaults, NewEdit
-from models.errors import ManifestError, UserError
-from models.seedream import ENDPOINT, INT32_MAX, Text, is_web_url, storable
-from models.tables import batches
-
-FAULTS_MAX = 1000
-"""Faults of one manifest that are gathered before reading stops."""
-WARNINGS_MAX = 100
-"""Different warnings of one manifest that are kept; each counts its lines."""
-CHUNK_EDITS, CHUNK_CHARS = 5_000, 8 * 2**20
-"""What one COPY carries at most. It is read in full before its COPY starts, so that neither a slow caller nor a
-big batch brings a statement near its timeout."""
+from intake.manifest import Entry
+from intake.writing import Content, OnInvalid, read_through, write_edits
+from models.errors import Conflict, ManifestError
+from models.seedream import ENDPOINT, INT32_MAX, Text, is_web_url, unstorable
+from models.tables import batches, spending
 
 
-class IdempotencyConflict(UserError):
+class IdempotencyConflict(Conflict):
     """The idempotency key belongs to another batch."""
 
 
@@ -46,17 +35,8 @@ def _web_url(url: str) -> str:
 
 
 def _storable_json(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    parts: list[Any] = [metadata]
-    while parts:
-        match parts.pop():
-            case str(text):
-                storable(text)
-            case dict(fields):
-                parts += [*fields, *fields.values()]
-            case list(entries):
-                parts += entries
-            case float(number) if not isfinite(number):
-                raise PydanticCustomError("not_finite", "holds a number that JSON does not know")
+    if reason := unstorable(metadata):
+        raise PydanticCustomError("unstorable", "{reason}", {"reason": reason})
     return metadata
 
 
@@ -85,36 +65,88 @@ class BatchHeader(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class CreatedBatch:
-    """A batch that stands in the database; `existing` where an earlier call with the same key made it."""
+    """A batch that stands in the database; `existing` where an earlier call with the same key made it.
+
+    `edits` counts `skipped`: faulty lines, which stand there as failed edits.
+    """
 
     batch_id: UUID
     edits: int
     warnings: tuple[str, ...] = ()
     existing: bool = False
+    skipped: int = 0
 
 
-def create(connection: Connection, header: BatchHeader, entries: Iterable[NewEdit | LineFault]) -> CreatedBatch:
+def create(
+    connection: Connection, header: BatchHeader, entries: Iterable[Entry], *, on_invalid: OnInvalid = "fail"
+) -> CreatedBatch:
     """Write a batch and its edits; on any error nothing of it remains, even if the caller commits.
 
     Of two calls at once with the same client and key, the second waits for the first and then finds its batch.
 
     Raises:
-        ManifestFaults: some entries are faults; carries them.
-        ManifestError: there is no entry.
+        ManifestFaults: lines are faulty, and are not to be skipped; carries their faults.
+        ManifestError: there is no line.
         IdempotencyConflict: the key stands for other content, or for a batch still being created.
     """
-    content = _Content(header)
+    content = _content(header)
     with connection.begin_nested():
         batch_id = _claimed(connection, header)
         if batch_id is None:
-            return _existing(connection, header, content, entries)
-        for rows in _chunks(content, entries):
-            _copy(connection, batch_id, rows)
+            return _existing(connection, header, content, entries, on_invalid)
+        write_edits(connection, batch_id, entries, content, on_invalid=on_invalid)
         if not content.edits:
             raise ManifestError("The manifest holds no edit.")
         finished = update(batches).where(batches.c.id == batch_id)
         connection.execute(finished.values(edit_count=content.edits, content_sha256=content.sha256()))
-    return CreatedBatch(batch_id, content.edits, content.warnings())
+        if header.max_cost is not None:
+            connection.execute(insert(spending).values(batch_id=batch_id))
+    return CreatedBatch(batch_id, content.edits, content.warnings(), skipped=content.skipped)
+
+
+class Estimate(NamedTuple):
+    """What a batch would come to; costs in USD at today's price."""
+
+    edits: int
+    invalid: int
+    images_least: int
+    images_most: int
+    cost_likely: Decimal
+    cost_worst: Decimal
+    warnings: tuple[str, ...]
+
+
+def estimate(
+    header: BatchHeader, entries: Iterable[Entry], *, price: Decimal, on_invalid: OnInvalid = "fail"
+) -> Estimate:
+    """What `create` would write, without writing it: `price` is that of one picture, in USD.
+
+    Likely is one picture per generation, which is what the model mostly returns; worst is all it may return, once.
+
+    Raises:
+        ManifestFaults, ManifestError: as `create`.
+    """
+    content = _content(header)
+    read_through(entries, content, on_invalid=on_invalid)
+    if not content.edits:
+        raise ManifestError("The manifest holds no edit.")
+    worst = content.images_most * price
+    warnings = content.warnings()
+    if header.max_cost is not None and worst > header.max_cost:
+        warnings += (f"the worst case of ${worst:.2f} is more than max_cost, ${header.max_cost:.2f}",)
+    return Estimate(
+        edits=content.edits,
+        invalid=content.skipped,
+        images_least=content.images_least,
+        images_most=content.images_most,
+        cost_likely=content.images_least * price,
+        cost_worst=worst,
+        warnings=warnings,
+    )
+
+
+def _content(header: BatchHeader) -> Content:
+    return Content(header.model_dump(mode="json", exclude={"client", "idempotency_key"}))
 
 
 def _claimed(connection: Connection, header: BatchHeader) -> UUID | None:
@@ -141,12 +173,11 @@ def _claimed(connection: Connection, header: BatchHeader) -> UUID | None:
 
 
 def _existing(
-    connection: Connection, header: BatchHeader, content: "_Content", entries: Iterable[NewEdit | LineFault]
+    connection: Connection, header: BatchHeader, content: Content, entries: Iterable[Entry], on_invalid: OnInvalid
 ) -> CreatedBatch:
-    for edit in _sound(entries):
-        content.take(edit)
+    read_through(entries, content, on_invalid=on_invalid)
     found = connection.execute(
-        select(batches.c.id, batches.c.edit_count, batches.c.content_sha256).where(
+        select(batches.c.id, batches.c.content_sha256).where(
             batches.c.client == header.client, batches.c.idempotency_key == header.idempotency_key
         )
     ).first()
@@ -154,84 +185,4 @@ def _existing(
         raise IdempotencyConflict(
             f"The idempotency key {header.idempotency_key} was used for a batch of other content; use a new one."
         )
-    return CreatedBatch(found.id, found.edit_count, content.warnings(), existing=True)
-
-
-def _sound(entries: Iterable[NewEdit | LineFault]) -> Iterator[NewEdit]:
-    """The edits up to the first fault; what follows is read for its faults only, which are raised at the end."""
-    faults: list[LineFault] = []
-    for entry in entries:
-        if isinstance(entry, LineFault):
-            faults.append(entry)
-            if len(faults) == FAULTS_MAX:
-                raise ManifestFaults(faults, more=True)
-        elif not faults:
-            yield entry
-    if faults:
-        raise ManifestFaults(faults)
-
-
-_Row = tuple[int, str | None, str, int]
-
-
-def _chunks(content: "_Content", entries: Iterable[NewEdit | LineFault]) -> Iterator[list[_Row]]:
-    rows: list[_Row] = []
-    characters = 0
-    for edit in _sound(entries):
-        position, arguments = content.edits, content.take(edit)
-        rows.append((position, edit.custom_id, arguments, edit.seed))
-        characters += len(arguments)
-        if len(rows) >= CHUNK_EDITS or characters >= CHUNK_CHARS:
-            yield rows
-            rows.clear()  # copied by now; the next chunk must not be read beside it
-            characters = 0
-    if rows:
-        yield rows
-
-
-def _copy(connection: Connection, batch_id: UUID, rows: list[_Row]) -> None:
-    # SQLAlchemy has no COPY; the driver's cursor works inside SQLAlchemy's transaction
-    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
-    batch = str(batch_id)
-    statement = "COPY edits (batch_id, position, custom_id, arguments, seed) FROM STDIN"
-    with driver.cursor() as cursor, cursor.copy(statement) as copy:
-        for row in rows:
-            copy.write_row((batch, *row))
-
-
-class _Content:
-    """What header and edits add up to while they pass: count, hash and warnings.
-
-    A seed that we drew is no part of the hash: the same manifest given again is the same content.
-    """
-
-    def __init__(self, header: BatchHeader) -> None:
-        self.edits = 0
-        self._digest = hashlib.sha256()
-        self._digest.update(
-            _ENCODER.encode(header.model_dump(mode="json", exclude={"client", "idempotency_key"})).encode()
-        )
-        self._warnings: dict[str, tuple[int, int]] = {}
-
-    def take(self, edit: NewEdit) -> str:
-        """Count the edit in; answers its arguments as JSON."""
-        self.edits += 1
-        arguments = _ENCODER.encode(edit.arguments)
-        self._digest.update(f"\n{edit.custom_id or ''} {arguments}".encode())
-        for warning in edit.warnings:
-            line, count = self._warnings.get(warning, (edit.line, 0))
-            if count or len(self._warnings) < WARNINGS_MAX:
-                self._warnings[warning] = line, count + 1
-        return arguments
-
-    def sha256(self) -> str:
-        return self._digest.hexdigest()
-
-    def warnings(self) -> tuple[str, ...]:
-        return tuple(
-            f"line {line}{f' and {count - 1} more' if count > 1 else ''}: {text}"
-            for text, (line, count) in self._warnings.items()
-        )
-
-
-_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return CreatedBatch(found.id, content.edits, content.warnings(), existing=True, skipped=content.skipped)

@@ -1,4 +1,4 @@
-"""A manifest, one edit a line, as a stream of validated edits and of faults that name their line.
+"""A manifest, one edit a line, as a stream of validated edits and of faulty lines.
 
 Holds one line at a time (and the `custom_id`s, so that a doubled one can name the first), whatever the
 manifest's size. Opens no file, uploads nothing, writes nothing: what becomes of the edits is the reader's affair.
@@ -54,6 +54,22 @@ class LineFault:
         return f"line {self.line}: {self.field + ': ' if self.field else ''}{self.reason}"
 
 
+@dataclass(frozen=True, slots=True)
+class FaultyLine:
+    """One line that can be no edit, with everything that is wrong with it and what could be read of it."""
+
+    line: int
+    custom_id: str | None
+    fields: dict[str, Any]
+    faults: tuple[LineFault, ...]
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.faults))
+
+
+Entry = NewEdit | FaultyLine
+
+
 class ManifestFaults(ManifestError):
     """The manifest has faulty lines; carries them all, or the first of very many."""
 
@@ -64,7 +80,7 @@ class ManifestFaults(ManifestError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class Record:
     """The fields of one edit, read from whatever form the manifest has."""
 
     line: int
@@ -75,49 +91,54 @@ class _Refused(ValueError):
     """Legal for Python's JSON reader, not for us."""
 
 
-def read_jsonl(stream: BinaryIO, *, local_paths: bool = False) -> Iterator[NewEdit | LineFault]:
-    """The edits of a JSONL manifest, and every fault of its faulty lines, in order; blank lines are skipped.
+def read_jsonl(stream: BinaryIO, *, local_paths: bool = False, first: int = 0) -> Iterator[Entry]:
+    """The edits of a JSONL manifest and its faulty lines, in order; blank lines are skipped.
 
     Give a buffered stream: an unbuffered one is read byte by byte. `local_paths` allows `image_urls` to name
-    files of this machine; the reader uploads them.
+    files of this machine; the reader uploads them. `first` is the position of the first edit in its batch.
     """
-    return _validated(_json_lines(stream), local_paths)
+    return validated(_json_lines(stream), local_paths=local_paths, first=first)
 
 
-def read_objects(edits: Iterable[object]) -> Iterator[NewEdit | LineFault]:
+def read_objects(edits: Iterable[object], *, first: int = 0) -> Iterator[Entry]:
     """The same for edits that came as one JSON document; an edit's `line` is its place in the list, from 1."""
-    return _validated(map(_record, count(1), edits), local_paths=False)
+    return validated(map(_record, count(1), edits), local_paths=False, first=first)
 
 
-def _record(line: int, edit: object) -> _Record | LineFault:
+def _record(line: int, edit: object) -> Record | LineFault:
     if not isinstance(edit, dict):
         return LineFault(line, None, None, "is no JSON object")
-    return _Record(line, dict(edit))
+    return Record(line, dict(edit))
 
 
-def _validated(records: Iterable[_Record | LineFault], local_paths: bool) -> Iterator[NewEdit | LineFault]:
+def validated(records: Iterable[Record | LineFault], *, local_paths: bool, first: int) -> Iterator[Entry]:
+    """What each record comes to, in order; a record that could not even be read is a fault already."""
     context = _LOCAL_PATHS if local_paths else None
-    keys = _Keys()
+    keys = _Keys(first)
     for record in records:
         if isinstance(record, LineFault):
-            yield record
-            continue
-        line, fields = record.line, record.fields
-        given = fields.pop("custom_id", None)
-        wrong = None if given is None else _wrong_id(given)
-        custom_id = given if wrong is None else None
-        wrong = wrong or keys.taken(custom_id, line)
-        if wrong is not None:
-            yield LineFault(line, custom_id, "custom_id", wrong)
-        try:
-            arguments = EditArguments.model_validate(fields, context=context)
-        except ValidationError as error:
-            for fault in faults(error, names=_NAMES):
-                yield LineFault(line, custom_id, fault.field, fault.reason)
-            continue
-        if wrong is None:
-            seed = secrets.randbits(31) if arguments.seed is None else arguments.seed
-            yield NewEdit(line, custom_id, fields, seed, most_images(arguments), tuple(warnings(arguments)))
+            keys.pass_over()
+            yield FaultyLine(record.line, None, {}, (record,))
+        else:
+            yield _judged(record, keys, context)
+
+
+def _judged(record: Record, keys: "_Keys", context: dict[str, bool] | None) -> Entry:
+    line, fields = record.line, record.fields
+    given = fields.pop("custom_id", None)
+    wrong = None if given is None else _wrong_id(given)
+    custom_id = given if wrong is None else None
+    found = []
+    if wrong := wrong or keys.taken(custom_id, line):
+        found.append(LineFault(line, custom_id, "custom_id", wrong))
+    try:
+        arguments = EditArguments.model_validate(fields, context=context)
+    except ValidationError as error:
+        found += [LineFault(line, custom_id, fault.field, fault.reason) for fault in faults(error, names=_NAMES)]
+    if found:
+        return FaultyLine(line, None if wrong else custom_id, fields, tuple(found))
+    seed = secrets.randbits(31) if arguments.seed is None else arguments.seed
+    return NewEdit(line, custom_id, fields, seed, most_images(arguments), tuple(warnings(arguments)))
 
 
 def _wrong_id(custom_id: object) -> str | None:
@@ -132,13 +153,18 @@ def _wrong_id(custom_id: object) -> str | None:
 class _Keys:
     """The storage keys given out so far: an edit's `custom_id`, or its position where it has none."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int) -> None:
         self._lines: dict[str, int] = {}
-        self._unnamed = bytearray()  # by position, 1 where the position is the key
+        self._first = first
+        self._unnamed = bytearray()  # by position from `first` on, 1 where the position is the key
+
+    def pass_over(self) -> None:
+        """The next edit needs no key: nothing of it can be read."""
+        self._unnamed.append(False)
 
     def taken(self, custom_id: str | None, line: int) -> str | None:
         """Why the next edit cannot have its key, or None and the key is taken."""
-        position = len(self._unnamed)
+        position = self._first + len(self._unnamed)
         self._unnamed.append(custom_id is None)
         if custom_id is None:
             other = self._lines.get(str(position))
@@ -147,12 +173,12 @@ class _Keys:
         if first != line:
             return f"{custom_id} stands already on line {first}"
         number = int(custom_id) if custom_id.isdecimal() and len(custom_id) < 10 else position
-        if str(number) == custom_id and number < position and self._unnamed[number]:
+        if str(number) == custom_id and self._first <= number < position and self._unnamed[number - self._first]:
             return f"{custom_id} is what an edit before it is called, which has no custom_id"
         return None
 
 
-def _json_lines(stream: BinaryIO) -> Iterator[_Record | LineFault]:
+def _json_lines(stream: BinaryIO) -> Iterator[Record | LineFault]:
     for line, raw in _lines(stream):
         if raw is None:
             yield LineFault(line, None, None, f"is longer than {LINE_MAX_BYTES} bytes")
@@ -160,7 +186,7 @@ def _json_lines(stream: BinaryIO) -> Iterator[_Record | LineFault]:
         try:
             text = raw.decode().strip(" \t\r\n")
             if text:
-                yield _Record(line, _object(text))
+                yield Record(line, _object(text))
         except UnicodeDecodeError as error:
             yield LineFault(line, None, None, f"is not UTF-8 (byte {error.start + 1})")
         except json.JSONDecodeError as error:

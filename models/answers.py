@@ -71,7 +71,7 @@ def _lock(connection: Connection, submission_ids: Sequence[UUID]) -> dict[UUID, 
     rows = connection.exec_driver_sql(
         """
         SELECT s.id, s.request_id, s.outcome, s.learned_by, s.error_type, s.attempt AS submission_attempt,
-               e.id AS edit_id, e.state, e.attempt AS edit_attempt, b.max_attempts,
+               e.id AS edit_id, e.state, e.attempt AS edit_attempt, e.attempts_before, b.max_attempts,
                e.cancel_requested_at IS NOT NULL AS cancel_wished,
                ARRAY(SELECT entry ->> 'type' FROM jsonb_array_elements(e.errors) AS entry) AS earlier_errors
         FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
@@ -90,6 +90,7 @@ def _lock(connection: Connection, submission_ids: Sequence[UUID]) -> dict[UUID, 
             edit_id=row.edit_id,
             state=EditState(row.state),
             edit_attempt=row.edit_attempt,
+            attempts_before=row.attempts_before,
             max_attempts=row.max_attempts,
             cancel_wished=row.cancel_wished,
             earlier_errors=tuple(row.earlier_errors),

@@ -7,10 +7,13 @@ lane's claim is followed by `transitions.start_submissions` in the same transact
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
+
+from models.criteria import IMAGES_MOST
 
 WINDOW_LOCK = 7362
 """Key of the advisory lock under which claimers take turns, so that the in-flight window is exact."""
@@ -23,6 +26,7 @@ class Lanes(NamedTuple):
     poll: bool
     download: bool
     settle: bool
+    notify: bool
 
 
 def lanes_due(connection: Connection) -> Lanes:
@@ -34,18 +38,20 @@ def lanes_due(connection: Connection) -> Lanes:
                AND NOT EXISTS (SELECT FROM provider_status WHERE retry_at > now()),
                EXISTS (SELECT FROM submissions WHERE due_at <= now()),
                EXISTS (SELECT FROM images WHERE due_at <= now()),
-               EXISTS (SELECT FROM batches WHERE finished_at IS NULL)
+               EXISTS (SELECT FROM batches WHERE finished_at IS NULL),
+               EXISTS (SELECT FROM notifications WHERE due_at <= now())
         """
     ).one()
     return Lanes(*row)
 
 
-def claim_edits(connection: Connection, *, limit: int, window: int, probe_after: float) -> list[int]:
+def claim_edits(connection: Connection, *, limit: int, window: int, probe_after: float, price: Decimal) -> list[int]:
     """Ids of pending edits to submit now: by priority, then round-robin over batches, inside every window.
 
     A batch's turn counts what it has in flight already, so that a batch of 10 does not wait behind one of
-    100 000. While the provider's account is paused nothing is claimed; once `retry_at` has come one edit probes
-    it, and the next probe is put off, doubling from `probe_after` seconds up to 15 minutes.
+    100 000. A batch with a ceiling of cost gets what fits under it in the worst case, at `price` (USD a picture),
+    beside what it has committed. While the provider's account is paused nothing is claimed; once `retry_at` has come
+    one edit probes it, and the next probe is put off, doubling from `probe_after` seconds up to 15 minutes.
     """
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (WINDOW_LOCK,))
     paused = connection.exec_driver_sql(
@@ -61,7 +67,7 @@ def claim_edits(connection: Connection, *, limit: int, window: int, probe_after:
     elif connection.exec_driver_sql("SELECT FROM provider_status WHERE paused_at IS NOT NULL").all():
         return []
     rows = connection.exec_driver_sql(
-        """
+        f"""
         WITH flying AS MATERIALIZED (
             SELECT batch_id, count(*) AS edits FROM edits
             WHERE due_at IS NOT NULL AND state IN ('submitting', 'submitted') GROUP BY batch_id
@@ -72,18 +78,23 @@ def claim_edits(connection: Connection, *, limit: int, window: int, probe_after:
         FROM batches b
         LEFT JOIN flying ON flying.batch_id = b.id
         CROSS JOIN LATERAL (
-            SELECT e.id, coalesce(flying.edits, 0) + row_number() OVER (ORDER BY e.position) AS turn
+            SELECT e.id, coalesce(flying.edits, 0) + row_number() OVER (ORDER BY e.position) AS turn,
+                   sum(CASE WHEN b.max_cost IS NOT NULL THEN {IMAGES_MOST} END) OVER (ORDER BY e.position)
+                   * %(price)s::numeric AS cost
             FROM edits e
             WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now() AND e.cancel_requested_at IS NULL
             ORDER BY e.position
             LIMIT CASE WHEN b.max_in_flight IS NULL THEN %(limit)s
                   ELSE least(%(limit)s, greatest(0, b.max_in_flight - coalesce(flying.edits, 0))) END
         ) candidate
+        LEFT JOIN spending ON spending.batch_id = b.id
         WHERE b.finished_at IS NULL AND b.paused_at IS NULL AND b.cancelled_at IS NULL
+          AND (b.deadline IS NULL OR b.deadline > now())
+          AND (b.max_cost IS NULL OR candidate.cost + coalesce(spending.committed, 0) <= b.max_cost)
         ORDER BY b.priority DESC, candidate.turn, b.created_at
         LIMIT (SELECT greatest(slots, 0) FROM free)
-        """,
-        {"limit": limit, "window": window},
+        """,  # noqa: S608 - a constant of ours
+        {"limit": limit, "window": window, "price": price},
     )
     return [row.id for row in rows]
 
@@ -97,6 +108,8 @@ class DuePoll(NamedTuple):
     polls: int
     age: float
     """Seconds since it was accepted."""
+    cancel: bool
+    """Its edit is to be cancelled, and the provider has not heard of that yet."""
 
 
 def claim_polls(connection: Connection, *, limit: int, lease: float) -> list[DuePoll]:
@@ -110,7 +123,8 @@ def claim_polls(connection: Connection, *, limit: int, lease: float) -> list[Due
         UPDATE submissions s SET due_at = now() + %(lease)s * interval '1 s', polls = polls + 1
         FROM due, edits e JOIN batches b ON b.id = e.batch_id
         WHERE s.id = due.id AND e.id = s.edit_id
-        RETURNING s.id, s.request_id, b.endpoint, s.polls, extract(epoch FROM now() - s.accepted_at)::float8
+        RETURNING s.id, s.request_id, b.endpoint, s.polls, extract(epoch FROM now() - s.accepted_at)::float8,
+                  e.cancel_requested_at IS NOT NULL AND s.cancel_asked_at IS NULL
         """,
         {"limit": limit, "lease": lease},
     )

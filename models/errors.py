@@ -5,7 +5,8 @@ DarkroomError
 │   ├── SettingsError         a setting is missing or wrong
 │   ├── ManifestError         lines of a manifest are faulty; carries them all
 │   ├── DatabaseError         no database there, or one without our schema
-│   └── NotFound              no such batch, file or request
+│   ├── NotFound              no such batch, file or request
+│   └── Conflict              it is not in a state for that
 ├── SignatureError            do not believe this delivery: answer 401
 ├── KeysUnavailable           cannot judge this delivery: answer 503, so that it comes again
 ├── ProviderError             the provider's queue did not do what we asked
@@ -48,6 +49,10 @@ class DatabaseError(UserError):
 
 class NotFound(UserError):
     """There is no such thing."""
+
+
+class Conflict(UserError):
+    """This cannot be done to it as it stands."""
 
 
 class SignatureError(DarkroomError):

@@ -106,6 +106,12 @@ UNION ALL
 SELECT 'charges = images paid: submissions with a price but no pictures, or the other way round',
        count(*) FILTER (WHERE (cost IS NULL) <> (images_returned IS NULL))
 FROM submissions
+UNION ALL
+SELECT 'committed under a ceiling of cost = sum over submissions',
+       coalesce(sum(spending.committed - (
+           SELECT coalesce(sum(s.committed), 0) FROM edits e JOIN submissions s ON s.edit_id = e.id
+           WHERE e.batch_id = spending.batch_id)), 0)
+FROM spending
 """
 
 # What has waited longer than its state may last, and why.

@@ -4,9 +4,13 @@ One row of `provider_status`. A pause stops all submitting and fails no edit (ar
 account"); `claims.claim_edits` lets single probes through.
 """
 
+from decimal import Decimal
+
 from sqlalchemy import Connection
 
 ACCOUNT = "fal"
+LIST_PRICE = Decimal("0.03")
+"""USD per picture, as published (fal-protocol 6), for as long as nobody says otherwise."""
 
 
 def pause(connection: Connection, reason: str, message: str, *, retry_after: float) -> None:
@@ -49,3 +53,33 @@ def learn_user_id(connection: Connection, found: str) -> None:
         """,
         (ACCOUNT, found),
     )
+
+
+def price_per_image(connection: Connection, configured: Decimal | None) -> Decimal:
+    """USD that one picture costs: as configured, else as the provider said last, else as published."""
+    if configured is not None:
+        return configured
+    row = connection.exec_driver_sql(
+        "SELECT price_per_image FROM provider_status WHERE account = %s", (ACCOUNT,)
+    ).first()
+    return row.price_per_image if row and row.price_per_image is not None else LIST_PRICE
+
+
+def price_is_older(connection: Connection, seconds: float) -> bool:
+    """Whether nobody asked the provider for its price for so long; that somebody asks now is noted at once."""
+    rows = connection.exec_driver_sql(
+        """
+        INSERT INTO provider_status (account, price_read_at) VALUES (%(account)s, now())
+        ON CONFLICT (account) DO UPDATE SET price_read_at = now()
+        WHERE provider_status.price_read_at IS NULL
+           OR provider_status.price_read_at < now() - %(seconds)s * interval '1 s'
+        RETURNING account
+        """,
+        {"account": ACCOUNT, "seconds": seconds},
+    )
+    return bool(rows.all())
+
+
+def learn_price(connection: Connection, price: Decimal) -> None:
+    """Keep what the provider says that one picture costs, in USD."""
+    connection.exec_driver_sql("UPDATE provider_status SET price_per_image = %s WHERE account = %s", (price, ACCOUNT))

@@ -43,6 +43,7 @@ class Standing:
     edit_id: int
     state: EditState
     edit_attempt: int
+    attempts_before: int
     max_attempts: int | None
     cancel_wished: bool
     earlier_errors: tuple[str, ...]
@@ -51,6 +52,11 @@ class Standing:
     def given_up(self) -> bool:
         """Ended by us without hearing what became of it, so that whoever tells later is still believed."""
         return self.outcome in (Outcome.UNKNOWN, Outcome.REJECTED) or self.error_type == RESULT_EXPIRED
+
+    @property
+    def attempts(self) -> int:
+        """POSTs since somebody last asked for the edit to be made; earlier ones do not count against it."""
+        return self.edit_attempt - self.attempts_before
 
     @property
     def superseded(self) -> bool:
@@ -89,7 +95,6 @@ def _succeeded(standing: Standing, answer: Answer, policy: PolicySettings) -> Ru
         outcome=Outcome.SUCCEEDED,
         learned_by=answer.learned_by,
         images_returned=count,
-        cost=count * policy.price_per_image,
         doubled=standing.superseded,
     )
     if standing.state in (EditState.READY, EditState.STORED):
@@ -124,7 +129,7 @@ def _failed(standing: Standing, answer: Answer, policy: PolicySettings) -> Rulin
 
 
 def _may_try_again(standing: Standing, verdict: Verdict, policy: PolicySettings) -> bool:
-    if standing.edit_attempt >= (standing.max_attempts or policy.max_attempts):
+    if standing.attempts >= (standing.max_attempts or policy.max_attempts):
         return False
     if verdict.retry is Retry.ONCE:
         return verdict.error_type not in standing.earlier_errors
@@ -133,5 +138,5 @@ def _may_try_again(standing: Standing, verdict: Verdict, policy: PolicySettings)
 
 def backoff(standing: Standing, policy: PolicySettings) -> float:
     """Seconds until the next paid attempt: doubling from `RETRY_DELAY`, with jitter so that a wave spreads out."""
-    delay = policy.retry_delay * 2 ** (standing.edit_attempt - 1)
+    delay = policy.retry_delay * 2 ** (standing.attempts - 1)
     return float(min(delay, LONGEST_DELAY) * uniform(0.75, 1.25))

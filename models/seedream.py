@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from math import isqrt
+from math import isfinite, isqrt
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -72,6 +72,25 @@ def storable(text: str) -> str:
         except UnicodeEncodeError:
             raise PydanticCustomError("lone_surrogate", "holds half of a surrogate pair") from None
     return text
+
+
+def unstorable(value: object) -> str | None:
+    """Why PostgreSQL's jsonb cannot hold a value read from JSON; None where it can."""
+    parts = [value]
+    while parts:
+        match parts.pop():
+            case str(text):
+                try:
+                    storable(text)
+                except PydanticCustomError as error:
+                    return error.message()
+            case dict(fields):
+                parts += [*fields, *fields.values()]
+            case list(entries):
+                parts += entries
+            case float(number) if not isfinite(number):
+                return "holds a number that JSON does not know"
+    return None
 
 
 def _not_blank(text: str) -> str:

@@ -108,10 +108,19 @@ class DatabaseSettings(Settings):
         return url
 
 
+class PriceSettings(Settings):
+    """What the work is reckoned to cost; whoever submits and whoever estimates share it."""
+
+    price_per_image: Decimal | None = Field(
+        None,
+        ge=0,
+        description="what one returned picture costs, in USD; unless set, as the provider's price list says, else 0.03",
+    )
+
+
 class PolicySettings(Settings):
-    """What a verdict costs and how often an edit may be paid for; callbacks and polls share it."""
+    """How often an edit may be paid for, and who may say what became of it; callbacks and polls share it."""
 
     max_attempts: int = Field(3, ge=1, le=100, description="paid attempts per edit on transient errors")
     retry_delay: Seconds = Field(10, description="first delay between attempts, doubling with jitter")
-    price_per_image: Decimal = Field(Decimal("0.03"), ge=0, description="what one returned picture costs, in USD")
     fal_user_id: str | None = Field(None, description="the account whose callbacks count; learned if not set")

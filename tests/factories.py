@@ -1,6 +1,7 @@
 """Rows for tests: functions that build on each other, through the same doors as the product."""
 
 import json
+from decimal import Decimal
 from io import BytesIO
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from models.transitions import Submission, record_accepted, start_submissions
 from models.verdict import DeclaredImage, Kind, Retry, Verdict
 
 PATIENCE = 1500.0
+PRICE = Decimal("0.03")
 POLICY = PolicySettings(retry_delay=10, max_attempts=3)
 
 
@@ -28,8 +30,8 @@ def make_batch(connection: Connection, edits: int = 1, **header: object) -> UUID
 
 def claim(connection: Connection, limit: int = 100, window: int = 100) -> list[Submission]:
     """What the submit lane does before its POSTs."""
-    ids = claim_edits(connection, limit=limit, window=window, probe_after=60)
-    return start_submissions(connection, ids, patience=PATIENCE)
+    ids = claim_edits(connection, limit=limit, window=window, probe_after=60, price=PRICE)
+    return start_submissions(connection, ids, patience=PATIENCE, price=PRICE)
 
 
 def make_submitted(connection: Connection, edits: int = 1, **header: object) -> list[Submission]:

@@ -16,7 +16,7 @@ from models.claims import DuePoll, claim_polls, renew_polls
 from models.errors import AccountPaused, Gone, TryLater
 from models.rulings import RESULT_EXPIRED, Answer
 from models.states import Effect, LearnedBy
-from models.transitions import poll_again
+from models.transitions import poll_again, record_cancel_asked
 from models.verdict import Kind, Verdict
 from worker.listing import Listing
 from worker.queue_api import QueueAPI
@@ -42,6 +42,8 @@ class Heard(NamedTuple):
     due: DuePoll
     verdict: Verdict | None
     learned_by: LearnedBy = LearnedBy.POLL
+    cancel_heard: bool = False
+    """The provider took or refused the wish to cancel."""
 
 
 def run(engine: Engine, queue: QueueAPI, listing: Listing, settings: WorkerSettings, go_on: Callable[[], bool]) -> int:
@@ -68,7 +70,23 @@ def run(engine: Engine, queue: QueueAPI, listing: Listing, settings: WorkerSetti
 
 
 def ask(queue: QueueAPI, listing: Listing, due: DuePoll, *, result_retention: float) -> Heard:
-    """What the provider says about one submission."""
+    """What the provider says about one submission, having been told of a wish to cancel it."""
+    cancel_heard = due.cancel and _tell_of_the_wish(queue, due)
+    return _ask(queue, listing, due, result_retention=result_retention)._replace(cancel_heard=cancel_heard)
+
+
+def _tell_of_the_wish(queue: QueueAPI, due: DuePoll) -> bool:
+    """Whether the provider heard; what it made of the wish, the status and the result tell (fal-protocol 2.5)."""
+    try:
+        taken = queue.cancel(due.endpoint, due.request_id)
+    except (TryLater, AccountPaused) as error:
+        log.info("cancel_unanswered", submission=str(due.id), request=due.request_id, reason=str(error))
+        return False
+    log.info("cancel_asked", submission=str(due.id), request=due.request_id, taken=taken)
+    return True
+
+
+def _ask(queue: QueueAPI, listing: Listing, due: DuePoll, *, result_retention: float) -> Heard:
     try:
         status = queue.status(due.endpoint, due.request_id)
         if not status.completed:
@@ -105,6 +123,8 @@ def record_heard(connection: Connection, heard: Sequence[Heard], settings: Worke
     for answer, effect in zip(answers, effects, strict=True):
         if effect is not Effect.APPLIED:
             log.info("poll_overtaken", submission=str(answer.submission_id), effect=effect.value)
+    if told := [item.due.id for item in heard if item.cancel_heard]:
+        record_cancel_asked(connection, told)
     answered = {answer.submission_id for answer in answers}
     silent = [item.due for item in heard if item.due.id not in answered]
     poll_again(

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from models.errors import SettingsError
-from models.settings import BaseURL, DatabaseSettings, PolicySettings, Seconds, Settings
+from models.settings import BaseURL, DatabaseSettings, PolicySettings, PriceSettings, Seconds, Settings
 
 MEDIA_HOSTS = ("v3.fal.media", "v3b.fal.media", "*.fal.media", "storage.googleapis.com")
 """Where the provider's pictures are known to live."""
@@ -51,7 +51,7 @@ class BrokerSettings(Settings):
         return url
 
 
-class WorkerSettings(DatabaseSettings, PolicySettings, BrokerSettings):
+class WorkerSettings(DatabaseSettings, PolicySettings, PriceSettings, BrokerSettings):
     """Everything a worker needs to know."""
 
     fal_key: SecretStr | None = Field(None, description="the provider's key; required for the real provider")
@@ -65,6 +65,9 @@ class WorkerSettings(DatabaseSettings, PolicySettings, BrokerSettings):
     )
     public_url: BaseURL | None = Field(
         None, description="where the provider reaches the receiver; without it polling alone carries everything"
+    )
+    intake_url: BaseURL | None = Field(
+        None, description="where callers reach the intake API; without it a notification names only the path of results"
     )
     darkroom_home: Path = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
     storage_url: str = Field(

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from models.claims import claim_edits, lanes_due
 from models.errors import AccountPaused, ProviderError, Refused, UnknownOutcome, Unsent
-from models.provider import pause, resume
+from models.provider import pause, price_per_image, resume
 from models.seedream import as_sent
 from models.states import EditState, LearnedBy, Outcome
 from models.transitions import (
@@ -56,13 +56,15 @@ def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, go_on: Callab
 
     def claim(free: int) -> Sequence[Submission]:
         with engine.begin() as connection:
+            price = price_per_image(connection, settings.price_per_image)
             ids = claim_edits(
                 connection,
                 limit=min(free, WAVE),
                 window=settings.max_in_flight,
                 probe_after=settings.provider_retry_after,
+                price=price,
             )
-            submissions = start_submissions(connection, ids, patience=settings.patience) if ids else []
+            submissions = start_submissions(connection, ids, patience=settings.patience, price=price) if ids else []
         if submissions:
             reach("after_claim", settings)
         return submissions

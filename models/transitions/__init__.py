@@ -12,7 +12,14 @@ from models.transitions.outcomes import (
     add_images,
     close_submissions,
     move_edits,
-    settle_batches,
+)
+from models.transitions.settling import settle_batches
+from models.transitions.steering import (
+    SkippedEdit,
+    cancel_batch,
+    fail_skipped,
+    record_cancel_asked,
+    retry_failed,
 )
 from models.transitions.storing import ImageFault, StoredImage, record_image_faults, record_stored
 from models.transitions.submitting import (
@@ -28,17 +35,22 @@ from models.transitions.submitting import (
 __all__ = [
     "EditMove",
     "ImageFault",
+    "SkippedEdit",
     "StoredImage",
     "Submission",
     "SubmissionEnd",
     "add_images",
+    "cancel_batch",
     "close_submissions",
+    "fail_skipped",
     "give_up_unknown",
     "move_edits",
     "poll_again",
     "record_accepted",
+    "record_cancel_asked",
     "record_image_faults",
     "record_stored",
+    "retry_failed",
     "reveal_request",
     "settle_batches",
     "start_submissions",

@@ -1,7 +1,6 @@
-"""The arrows that a verdict or a person leads along: submissions close, edits move, batches finish."""
+"""The arrows that a verdict leads along: submissions close, edits move, pictures are noted."""
 
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
@@ -76,7 +75,6 @@ class SubmissionEnd(NamedTuple):
     learned_by: LearnedBy | None
     error_type: str | None = None
     images_returned: int | None = None
-    cost: Decimal | None = None
     doubled: bool = False
 
 
@@ -88,13 +86,14 @@ def close_submissions(connection: Connection, ends: Sequence[SubmissionEnd]) -> 
         """
         UPDATE submissions s
         SET outcome = m.outcome, learned_by = m.learned_by, error_type = m.error_type, due_at = NULL,
-            completed_at = now(), images_returned = m.images_returned, cost = m.cost, doubled = m.doubled,
+            completed_at = now(), images_returned = m.images_returned, cost = m.images_returned * s.price,
+            doubled = m.doubled,
             request_id = coalesce(s.request_id, m.request_id),
             accepted_at = CASE WHEN coalesce(s.request_id, m.request_id) IS NOT NULL
                           THEN coalesce(s.accepted_at, now()) END
         FROM unnest(%(ids)s::uuid[], %(requests)s::text[], %(outcomes)s::text[], %(learned)s::text[],
-                    %(types)s::text[], %(images)s::integer[], %(costs)s::numeric[], %(doubled)s::boolean[])
-             AS m (id, request_id, outcome, learned_by, error_type, images_returned, cost, doubled)
+                    %(types)s::text[], %(images)s::integer[], %(doubled)s::boolean[])
+             AS m (id, request_id, outcome, learned_by, error_type, images_returned, doubled)
         WHERE s.id = m.id
           AND (s.outcome IS NULL OR s.outcome IN ('unknown', 'rejected') OR s.error_type = 'result_expired')
         """,
@@ -105,7 +104,6 @@ def close_submissions(connection: Connection, ends: Sequence[SubmissionEnd]) -> 
             "learned": [end.learned_by and end.learned_by.value for end in ends],
             "types": [end.error_type for end in ends],
             "images": [end.images_returned for end in ends],
-            "costs": [end.cost for end in ends],
             "doubled": [end.doubled for end in ends],
         },
     )
@@ -142,21 +140,3 @@ def add_images(connection: Connection, found: Sequence[tuple[UUID, bool, Sequenc
             "heights": [row[3].height for row in rows],
         },
     )
-
-
-def settle_batches(connection: Connection) -> list[UUID]:
-    """Finish every batch whose edits are all final; to be called in a transaction of its own.
-
-    Asking inside the transaction of the last edit would leave batches open for ever: two last edits that end at
-    once are each blind to the other's uncommitted end.
-    """
-    rows = connection.exec_driver_sql(
-        """
-        UPDATE batches b SET finished_at = now()
-        WHERE b.finished_at IS NULL AND NOT EXISTS (
-            SELECT FROM edits e WHERE e.batch_id = b.id AND e.due_at IS NOT NULL
-            AND e.state IN ('pending', 'submitting', 'submitted', 'ready'))
-        RETURNING b.id
-        """
-    )
-    return [row[0] for row in rows]

@@ -1,10 +1,13 @@
 """The arrows of submitting: written down, accepted, taken back, revealed, given up."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
+
+from models.criteria import IMAGES_MOST
 
 RESULT_KEPT, LARGE_RESULT_KEPT = 3600.0, 360.0
 """Seconds for which the provider keeps a result after completion; the shorter one from 10 KB on (fal-protocol 2.4).
@@ -22,27 +25,32 @@ class Submission(NamedTuple):
     seed: int
 
 
-def start_submissions(connection: Connection, edit_ids: Sequence[int], *, patience: float) -> list[Submission]:
-    """pending -> submitting: write down one submission per edit, before any POST.
+def start_submissions(
+    connection: Connection, edit_ids: Sequence[int], *, patience: float, price: Decimal
+) -> list[Submission]:
+    """pending -> submitting: write down one submission per edit, before any POST, with what it may cost.
 
     The new submission's id is random (PostgreSQL's `gen_random_uuid`) and becomes the token in the webhook URL.
-    `patience` (seconds) is the proven deadline: if nothing is heard by then, the POST is dead.
+    `patience` (seconds) is the proven deadline: if nothing is heard by then, the POST is dead. `price` is that of
+    one picture, in USD.
     """
     rows = connection.exec_driver_sql(
-        """
+        f"""
         WITH moved AS (
-            UPDATE edits SET state = 'submitting', attempt = attempt + 1, due_at = now() + %(patience)s * interval '1 s'
+            UPDATE edits e
+            SET state = 'submitting', attempt = attempt + 1, due_at = now() + %(patience)s * interval '1 s'
             WHERE id = ANY(%(ids)s) AND state = 'pending' AND cancel_requested_at IS NULL
-            RETURNING id, batch_id, attempt, arguments, seed
+            RETURNING id, batch_id, attempt, arguments, seed, {IMAGES_MOST} AS images_most
         ), written AS (
-            INSERT INTO submissions (id, edit_id, attempt, due_at)
-            SELECT gen_random_uuid(), id, attempt, now() + %(patience)s * interval '1 s' FROM moved
+            INSERT INTO submissions (id, edit_id, attempt, due_at, price, reserved)
+            SELECT gen_random_uuid(), id, attempt, now() + %(patience)s * interval '1 s',
+                   %(price)s, images_most * %(price)s::numeric FROM moved
             RETURNING id, edit_id
         )
         SELECT written.id, moved.id, moved.attempt, batches.endpoint, moved.arguments, moved.seed
         FROM written JOIN moved ON moved.id = written.edit_id JOIN batches ON batches.id = moved.batch_id
-        """,
-        {"ids": list(edit_ids), "patience": patience},
+        """,  # noqa: S608 - a constant of ours
+        {"ids": list(edit_ids), "patience": patience, "price": price},
     )
     return [Submission(*row) for row in rows]
 
@@ -68,7 +76,8 @@ def record_accepted(
             UPDATE submissions s
             SET request_id = reply.request_id, accepted_at = now(),
                 outcome = NULL, error_type = NULL, completed_at = NULL,
-                due_at = now() + %(poll_after)s * interval '1 s',
+                due_at = CASE WHEN o.cancel_requested_at IS NULL THEN now() + %(poll_after)s * interval '1 s'
+                         ELSE now() END,
                 result_lost_after = now() + interval '1 s' * CASE WHEN o.arguments ->> 'sync_mode' = 'true'
                                     THEN %(large_kept)s ELSE %(kept)s END
             FROM reply, edits o
@@ -178,7 +187,8 @@ def give_up_unknown(
         FROM closed JOIN edits o ON o.id = closed.edit_id JOIN batches b ON b.id = o.batch_id
         CROSS JOIN LATERAL (SELECT CASE
             WHEN o.cancel_requested_at IS NOT NULL THEN 'cancelled'
-            WHEN %(resubmit)s AND o.attempt < coalesce(b.max_attempts, %(max_attempts)s) THEN 'pending'
+            WHEN %(resubmit)s AND o.attempt - o.attempts_before < coalesce(b.max_attempts, %(max_attempts)s)
+                THEN 'pending'
             ELSE 'failed' END AS state) m
         WHERE e.id = closed.edit_id AND e.state = 'submitting' AND e.attempt = closed.attempt
         """,

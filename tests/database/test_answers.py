@@ -24,6 +24,7 @@ from models.verdict import Kind, Retry, Verdict
 from tests.factories import (
     PATIENCE,
     POLICY,
+    PRICE,
     accept,
     answer,
     claim,
@@ -153,7 +154,7 @@ def test_permanent_failure_is_paid_for_once(connection: Connection) -> None:
     record_answers(connection, [answer(submission, failure("content_policy_violation", Retry.NEVER))], POLICY)
 
     assert states(connection) == {"failed": 1}
-    assert claim_edits(connection, limit=10, window=10, probe_after=60) == []
+    assert claim_edits(connection, limit=10, window=10, probe_after=60, price=PRICE) == []
 
 
 def test_download_error_is_tried_once_more(connection: Connection) -> None:
@@ -341,9 +342,9 @@ def test_reply_with_a_request_id_that_another_submission_has_is_not_believed(con
 def test_start_submissions_skips_what_somebody_else_moved(connection: Connection) -> None:
     """Claimed ids whose edits are no longer pending get no submission, hence no POST."""
     make_batch(connection, 2)
-    first, second = claim_edits(connection, limit=10, window=10, probe_after=60)
-    start_submissions(connection, [first], patience=PATIENCE)
+    first, second = claim_edits(connection, limit=10, window=10, probe_after=60, price=PRICE)
+    start_submissions(connection, [first], patience=PATIENCE, price=PRICE)
 
-    written = start_submissions(connection, [first, second], patience=PATIENCE)
+    written = start_submissions(connection, [first, second], patience=PATIENCE, price=PRICE)
 
     assert [submission.edit_id for submission in written] == [second]

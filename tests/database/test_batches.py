@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import Engine
 
-from intake import batches
+from intake import writing
 from intake.batches import BatchHeader, CreatedBatch, IdempotencyConflict, create
-from intake.manifest import LineFault, ManifestFaults, NewEdit, read_jsonl
+from intake.manifest import FaultyLine, LineFault, ManifestFaults, NewEdit, read_jsonl
 from models.errors import ManifestError
 from models.seedream import ENDPOINT, faults
 
@@ -27,7 +27,7 @@ def _line(**fields: object) -> dict[str, object]:
     return {"prompt": "Put a hat on the cat", "image_urls": [URL], **fields}
 
 
-def _entries(*lines: dict[str, object]) -> Iterator[NewEdit | LineFault]:
+def _entries(*lines: dict[str, object]) -> Iterator[NewEdit | FaultyLine]:
     return read_jsonl(BytesIO(b"\n".join(json.dumps(line).encode() for line in lines)))
 
 
@@ -94,7 +94,7 @@ def test_the_seed_of_the_entry_is_the_seed_of_the_row(engine: Engine) -> None:
 
 def test_a_manifest_of_several_chunks_is_one_batch(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Positions go on from chunk to chunk, and no edit falls between two."""
-    monkeypatch.setattr(batches, "CHUNK_EDITS", 3)
+    monkeypatch.setattr(writing, "CHUNK_EDITS", 3)
 
     created = _create(engine, BatchHeader(), *[_line(custom_id=f"cat-{n}") for n in range(10)])
 
@@ -106,7 +106,7 @@ def test_a_manifest_of_several_chunks_is_one_batch(engine: Engine, monkeypatch: 
 @pytest.mark.parametrize("faulty", [0, 5, 11])
 def test_one_fault_and_nothing_is_written(engine: Engine, monkeypatch: pytest.MonkeyPatch, faulty: int) -> None:
     """Half a batch never runs, wherever the fault stands and even if the caller goes on and commits."""
-    monkeypatch.setattr(batches, "CHUNK_EDITS", 3)
+    monkeypatch.setattr(writing, "CHUNK_EDITS", 3)
     lines = [_line() for _ in range(12)]
     lines[faulty] = _line(seed="x")
 
@@ -130,11 +130,11 @@ def test_all_faults_of_a_manifest_come_at_once(engine: Engine) -> None:
 def test_a_manifest_of_faults_only_is_not_read_for_ever(engine: Engine) -> None:
     """A wrong file of a million lines answers soon, in bounded memory, and says that it stopped."""
 
-    def endless() -> Iterator[LineFault]:
+    def endless() -> Iterator[FaultyLine]:
         line = 0
         while True:
             line += 1
-            yield LineFault(line, None, None, "is not JSON")
+            yield FaultyLine(line, None, {}, (LineFault(line, None, None, "is not JSON"),))
 
     with engine.begin() as connection, pytest.raises(ManifestFaults) as caught:
         create(connection, BatchHeader(), endless())
@@ -164,7 +164,7 @@ def test_warnings_are_gathered_by_their_text(engine: Engine) -> None:
 
 def test_memory_does_not_grow_with_the_batch(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten chunks take no more memory at their peak than one."""
-    monkeypatch.setattr(batches, "CHUNK_CHARS", 2**20)
+    monkeypatch.setattr(writing, "CHUNK_CHARS", 2**20)
 
     def peak(count: int) -> int:
         entries = (NewEdit(n, None, _line(prompt="x" * 2000), n, 1, ()) for n in range(count))
@@ -234,7 +234,7 @@ class _Paused:
         self._lines = lines
         self.reached, self.go_on = threading.Event(), threading.Event()
 
-    def __iter__(self) -> Iterator[NewEdit | LineFault]:
+    def __iter__(self) -> Iterator[NewEdit | FaultyLine]:
         entries = _entries(*self._lines)
         yield next(entries)
         self.reached.set()

@@ -11,6 +11,7 @@ from models.transitions import take_back
 from tests.factories import (
     PATIENCE,
     POLICY,
+    PRICE,
     accept,
     answer,
     claim,
@@ -29,7 +30,7 @@ def batch_of(connection: Connection, edit_ids: list[int]) -> list[object]:
 
 
 def due(connection: Connection, limit: int = 100, window: int = 100) -> list[int]:
-    return claim_edits(connection, limit=limit, window=window, probe_after=60)
+    return claim_edits(connection, limit=limit, window=window, probe_after=60, price=PRICE)
 
 
 def test_edits_go_in_their_order(engine: Engine) -> None:
@@ -150,16 +151,16 @@ def test_claimed_work_is_leased(engine: Engine) -> None:
 def test_lanes_due(engine: Engine) -> None:
     """The tick sees exactly the lanes that have work now."""
     with engine.begin() as connection:
-        assert lanes_due(connection) == (False, False, False, False)
+        assert lanes_due(connection) == (False, False, False, False, False)
         make_batch(connection)
-        assert lanes_due(connection) == (True, False, False, True)
+        assert lanes_due(connection) == (True, False, False, True, False)
         (submission,) = claim(connection)
         accept(connection, [submission])
-        assert lanes_due(connection) == (False, False, False, True)
+        assert lanes_due(connection) == (False, False, False, True, False)
         fall_due(connection)
-        assert lanes_due(connection) == (False, True, False, True)
+        assert lanes_due(connection) == (False, True, False, True, False)
         record_answers(connection, [answer(submission, success())], POLICY)
-        assert lanes_due(connection) == (False, False, True, True)
+        assert lanes_due(connection) == (False, False, True, True, False)
 
 
 def test_patience_is_the_deadline_of_a_new_submission(engine: Engine) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from models.claims import claim_edits
 from models.errors import UnknownOutcome
-from tests.factories import claim, make_batch
+from tests.factories import PRICE, claim, make_batch
 from tests.http.conftest import Away
 from tests.http.lanes import (
     LONG,
@@ -241,7 +241,7 @@ def test_batch_window_and_priority(engine: Engine, emulator: Emulator, tmp_path:
     with hands(engine, emulator, tmp_path, deaf=True, max_in_flight=4) as worker:
         worker.work_until(all_are(engine, pending=5, submitted=4), lanes=("submit", "submit"))
         with engine.begin() as connection:
-            assert claim_edits(connection, limit=10, window=4, probe_after=60) == []
+            assert claim_edits(connection, limit=10, window=4, probe_after=60, price=PRICE) == []
 
     flying = dict(rows(engine, "SELECT batch_id, count(*) FROM edits WHERE state = 'submitted' GROUP BY 1"))
     assert flying == {urgent: 3, calm: 1}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intake.manifest import LINE_MAX_BYTES, LineFault, ManifestFaults, NewEdit, read_jsonl, read_objects
+from intake.manifest import LINE_MAX_BYTES, FaultyLine, LineFault, ManifestFaults, NewEdit, read_jsonl, read_objects
 from models.errors import UserError
 
 URL = "https://example.com/cat.png"
@@ -20,12 +20,16 @@ def _line(**fields: object) -> bytes:
     return json.dumps({**PLAIN, **fields}).encode()
 
 
-def _read(*lines: bytes, **options: bool) -> list[NewEdit | LineFault]:
+def _read(*lines: bytes, **options: bool) -> list[NewEdit | FaultyLine]:
     return list(read_jsonl(BytesIO(b"\n".join(lines)), **options))
 
 
+def _faults(*lines: bytes) -> list[LineFault]:
+    return [fault for entry in _read(*lines) if isinstance(entry, FaultyLine) for fault in entry.faults]
+
+
 def _told(*lines: bytes) -> list[str]:
-    return [str(entry) for entry in _read(*lines) if isinstance(entry, LineFault)]
+    return [str(fault) for fault in _faults(*lines)]
 
 
 def test_a_line_becomes_an_edit_as_the_caller_wrote_it() -> None:
@@ -52,7 +56,7 @@ def test_objects_are_judged_as_lines_are() -> None:
     """Edits of one document pass the same checks, their place in the list for a line number."""
     entries = list(read_objects([{**PLAIN, "custom_id": "a"}, "nonsense", {**PLAIN, "prompt": ""}]))
 
-    assert [type(entry) for entry in entries] == [NewEdit, LineFault, LineFault]
+    assert [type(entry) for entry in entries] == [NewEdit, FaultyLine, FaultyLine]
     assert [entry.line for entry in entries] == [1, 2, 3]
 
 
@@ -79,7 +83,7 @@ def test_lines_are_counted_as_an_editor_counts_them() -> None:
     entries = list(read_jsonl(BytesIO(text)))
 
     assert [entry.line for entry in entries] == [1, 4, 6]
-    assert [type(entry) for entry in entries] == [NewEdit, NewEdit, LineFault]
+    assert [type(entry) for entry in entries] == [NewEdit, NewEdit, FaultyLine]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +115,7 @@ def test_what_is_no_edit_at_all_is_told_and_its_neighbours_are_read(line: bytes,
 
     assert isinstance(before, NewEdit)
     assert isinstance(after, NewEdit)
-    assert isinstance(broken, LineFault)
+    assert isinstance(broken, FaultyLine)
     assert str(broken).startswith(f"line 2: {reason}")
 
 
@@ -142,7 +146,7 @@ def test_a_custom_id_that_may_stand_in_a_storage_key_is_kept(custom_id: str) -> 
 )
 def test_a_custom_id_that_could_leave_its_folder_or_take_anothers_is_refused(custom_id: object) -> None:
     """It becomes part of a storage key, beside the positions of edits that have none."""
-    [fault] = _read(_line(custom_id=custom_id))
+    [fault] = _faults(_line(custom_id=custom_id))
 
     assert isinstance(fault, LineFault)
     assert (fault.field, fault.custom_id) == ("custom_id", None)
@@ -163,7 +167,7 @@ def test_a_doubled_custom_id_names_the_first_line() -> None:
 
 def test_a_fault_carries_the_callers_own_name() -> None:
     """Where the line says which edit it is, so does the fault."""
-    [fault] = _read(_line(custom_id="cat-1", seed="x"))
+    [fault] = _faults(_line(custom_id="cat-1", seed="x"))
 
     assert fault.custom_id == "cat-1"
 
@@ -187,7 +191,7 @@ def test_the_longest_line_is_read_and_a_longer_one_is_passed_over(start: bytes) 
 
     entries = _read(start + longest + b" " * 3, longest, _line(seed="x"), longest)
 
-    assert [type(entry) for entry in entries] == [LineFault, NewEdit, LineFault, NewEdit]
+    assert [type(entry) for entry in entries] == [FaultyLine, NewEdit, FaultyLine, NewEdit]
     assert str(entries[0]) == "line 1: is longer than 16777216 bytes"
     assert str(entries[2]) == "line 3: seed: must be a whole number, not text"
 
@@ -218,7 +222,7 @@ def test_a_line_without_end_takes_bounded_memory() -> None:
     finally:
         tracemalloc.stop()
 
-    assert isinstance(fault, LineFault)
+    assert isinstance(fault, FaultyLine)
     assert peak < 4 * LINE_MAX_BYTES
 
 
@@ -234,7 +238,7 @@ def test_edits_come_while_the_stream_is_read() -> None:
 
 def test_the_error_lists_every_fault_on_its_line() -> None:
     """What a person sees is the list itself; a program finds the parts."""
-    faults = [fault for fault in _read(b"{", _line(seed="x")) if isinstance(fault, LineFault)]
+    faults = _faults(b"{", _line(seed="x"))
 
     error = ManifestFaults(faults)
 

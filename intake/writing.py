@@ -1,0 +1,159 @@
+"""From a stream of judged lines to rows of `edits`: sets of a few thousand, by COPY, whatever the size of the whole.
+
+Judges nothing and writes no `state`: a new edit is `pending` and due because the table says so; a faulty line that
+is to be skipped becomes an edit that `models/transitions` fails in the same transaction.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import Connection
+
+from intake.manifest import Entry, FaultyLine, LineFault, ManifestFaults, NewEdit
+from models.seedream import unstorable
+from models.transitions import SkippedEdit, fail_skipped
+
+OnInvalid = Literal["fail", "skip"]
+"""What faulty lines do: fail the whole, which then writes nothing, or become failed edits beside the good ones."""
+FAULTS_MAX = 1000
+"""Faults of one manifest that are gathered before reading stops."""
+WARNINGS_MAX = 100
+"""Different warnings of one manifest that are kept; each counts its lines."""
+CHUNK_EDITS, CHUNK_CHARS = 5_000, 8 * 2**20
+"""What one COPY carries at most. It is read in full before its COPY starts, so that neither a slow caller nor a
+big batch brings a statement near its timeout."""
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def as_json(value: object) -> str:
+    """The one text of a value, whatever the order in which its fields were given."""
+    return _ENCODER.encode(value)
+
+
+class Content:
+    """What the lines add up to while they pass: counts, worst case, hash and warnings.
+
+    A seed that we drew is no part of the hash: the same manifest given again is the same content.
+    """
+
+    def __init__(self, about: object) -> None:
+        self.edits = self.skipped = self.images_least = self.images_most = 0
+        self._digest = hashlib.sha256(as_json(about).encode())
+        self._warnings: dict[str, tuple[int, int]] = {}
+
+    def take(self, edit: NewEdit) -> str:
+        """Count the edit in; answers its arguments as JSON."""
+        self.edits += 1
+        self.images_least += edit.arguments.get("num_images") or 1
+        self.images_most += edit.expected_images
+        arguments = as_json(edit.arguments)
+        self._digest.update(f"\n{edit.custom_id or ''} {arguments}".encode())
+        for warning in edit.warnings:
+            line, count = self._warnings.get(warning, (edit.line, 0))
+            if count or len(self._warnings) < WARNINGS_MAX:
+                self._warnings[warning] = line, count + 1
+        return arguments
+
+    def skip(self, line: FaultyLine) -> str:
+        """Count a faulty line in; answers what could be read of it, as JSON."""
+        self.edits += 1
+        self.skipped += 1
+        fields = "{}" if unstorable(line.fields) else as_json(line.fields)
+        self._digest.update(f"\n{line.custom_id or ''} {fields} {len(line.faults)}".encode())
+        return fields
+
+    def sha256(self) -> str:
+        """Of everything so far, lower-case hex."""
+        return self._digest.hexdigest()
+
+    def warnings(self) -> tuple[str, ...]:
+        """Each once, with its first line and how many more have it."""
+        return tuple(
+            f"line {line}{f' and {count - 1} more' if count > 1 else ''}: {text}"
+            for text, (line, count) in self._warnings.items()
+        )
+
+
+@dataclass(slots=True)
+class _Chunk:
+    rows: list[tuple[int, str | None, str, int]] = field(default_factory=list)
+    skipped: list[SkippedEdit] = field(default_factory=list)
+    characters: int = 0
+
+    def add(self, position: int, entry: Entry, arguments: str) -> None:
+        seed = entry.seed if isinstance(entry, NewEdit) else 0
+        self.rows.append((position, entry.custom_id, arguments, seed))
+        self.characters += len(arguments)
+        if isinstance(entry, FaultyLine):
+            self.skipped.append(SkippedEdit(position, str(entry)))
+
+    @property
+    def full(self) -> bool:
+        return len(self.rows) >= CHUNK_EDITS or self.characters >= CHUNK_CHARS
+
+
+def read_through(entries: Iterable[Entry], content: Content, *, on_invalid: OnInvalid) -> None:
+    """Count everything in and write nothing.
+
+    Raises:
+        ManifestFaults: lines are faulty, and are not to be skipped.
+    """
+    for entry in _admitted(entries, on_invalid):
+        content.take(entry) if isinstance(entry, NewEdit) else content.skip(entry)
+
+
+def write_edits(
+    connection: Connection,
+    batch_id: UUID,
+    entries: Iterable[Entry],
+    content: Content,
+    *,
+    on_invalid: OnInvalid,
+    first: int = 0,
+) -> None:
+    """Write the edits of a batch from position `first` on.
+
+    Raises:
+        ManifestFaults: lines are faulty, and are not to be skipped; the caller's transaction must not be committed.
+    """
+    chunk = _Chunk()
+    for entry in _admitted(entries, on_invalid):
+        position = first + content.edits
+        chunk.add(position, entry, content.take(entry) if isinstance(entry, NewEdit) else content.skip(entry))
+        if chunk.full:
+            _write(connection, batch_id, chunk)
+            chunk = _Chunk()
+    if chunk.rows:
+        _write(connection, batch_id, chunk)
+
+
+def _admitted(entries: Iterable[Entry], on_invalid: OnInvalid) -> Iterator[Entry]:
+    """The lines up to the first fault; what follows is read for its faults only, which are raised at the end."""
+    faults: list[LineFault] = []
+    for entry in entries:
+        if isinstance(entry, FaultyLine) and on_invalid == "fail":
+            faults += entry.faults
+            if len(faults) >= FAULTS_MAX:
+                raise ManifestFaults(faults[:FAULTS_MAX], more=True)
+        elif not faults:
+            yield entry
+    if faults:
+        raise ManifestFaults(faults)
+
+
+def _write(connection: Connection, batch_id: UUID, chunk: _Chunk) -> None:
+    # SQLAlchemy has no COPY; the driver's cursor works inside SQLAlchemy's transaction
+    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+    batch = str(batch_id)
+    statement = "COPY edits (batch_id, position, custom_id, arguments, seed) FROM STDIN"
+    with driver.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in chunk.rows:
+            copy.write_row((batch, *row))
+    if chunk.skipped:
+        fail_skipped(connection, batch_id, chunk.skipped)

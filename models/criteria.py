@@ -1,0 +1,67 @@
+"""Which running batches break a limit of their own: too many failures, a deadline, a ceiling of cost.
+
+Reads only; the settle lane cancels the rest of what is found here (`transitions.cancel_batch`).
+"""
+
+from decimal import Decimal
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from models.states import Criterion
+
+IMAGES_MOST = "coalesce((e.arguments ->> 'num_images')::int, 1) * coalesce((e.arguments ->> 'max_images')::int, 1)"
+"""SQL: pictures that the edit `e` may return at most (fal-protocol 9.2)."""
+BROKEN_BY_FAILURES = """
+    CASE
+    WHEN (SELECT count(*) FROM (SELECT FROM edits f WHERE f.batch_id = b.id AND f.state = 'failed' AND f.attempt > 0
+                                LIMIT b.tolerated_failures + 1) failed) > b.tolerated_failures
+        THEN 'tolerated_failures'
+    WHEN b.tolerated_failure_percent IS NOT NULL
+         AND (SELECT count(*) FROM edits f WHERE f.batch_id = b.id AND f.state = 'failed' AND f.attempt > 0) * 100
+             > b.tolerated_failure_percent * b.edit_count
+        THEN 'tolerated_failure_percent'
+    END"""
+"""SQL: the criterion that the failures of the batch `b` break, or NULL. Skipped lines were never tried: no failures."""
+
+
+class Broken(NamedTuple):
+    """A batch and the limit that it breaks."""
+
+    batch_id: UUID
+    criterion: Criterion
+
+
+def broken_batches(connection: Connection, *, price: Decimal) -> list[Broken]:
+    """Running batches of which something is left to be cancelled.
+
+    The ceiling is broken once nothing is in flight that may yet turn out cheaper than reserved, and the next edit
+    would not fit at `price` (USD a picture).
+    """
+    rows = connection.exec_driver_sql(
+        f"""
+        SELECT id, criterion FROM (
+            SELECT b.id, CASE
+                WHEN failures.criterion IS NOT NULL THEN failures.criterion
+                WHEN b.deadline <= now() THEN 'deadline'
+                WHEN b.max_cost IS NOT NULL AND b.paused_at IS NULL AND NOT EXISTS (
+                        SELECT FROM edits e WHERE e.batch_id = b.id AND e.due_at IS NOT NULL
+                        AND e.state IN ('submitting', 'submitted'))
+                     AND (SELECT {IMAGES_MOST} * %(price)s::numeric FROM edits e
+                          WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now()
+                          ORDER BY e.position LIMIT 1)
+                         > b.max_cost - (SELECT committed FROM spending WHERE batch_id = b.id)
+                    THEN 'max_cost'
+                END AS criterion
+            FROM batches b CROSS JOIN LATERAL (SELECT {BROKEN_BY_FAILURES} AS criterion) failures
+            WHERE b.finished_at IS NULL AND b.cancelled_at IS NULL
+              AND coalesce(b.tolerated_failures, b.tolerated_failure_percent, b.max_cost,
+                           extract(epoch FROM b.deadline)) IS NOT NULL
+              AND EXISTS (SELECT FROM edits e WHERE e.batch_id = b.id AND e.due_at IS NOT NULL
+                          AND e.state IN ('pending', 'submitting', 'submitted'))
+        ) found WHERE criterion IS NOT NULL ORDER BY id
+        """,  # noqa: S608 - constants of this file
+        {"price": price},
+    )
+    return [Broken(row.id, Criterion(row.criterion)) for row in rows]
