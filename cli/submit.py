@@ -22,6 +22,7 @@ from cli.output import aside, json_option, print_json, screen
 from cli.watching import exit_code, looks, wait_for_batch, watch_batch
 from intake.batches import BatchHeader, CreatedBatch, create
 from intake.manifest import Entry, FaultyLine, LineFault, ManifestFaults, NewEdit, read_jsonl
+from intake.spreadsheet import Reader, reader_for
 from models.errors import UserError
 from models.seedream import is_local_path
 from models.settings import load
@@ -42,12 +43,13 @@ FAULTS_MAX = 1000
 def submit(manifest: Path, name: str | None, priority: int, wait: bool, as_json: bool) -> int:
     """Hand in a batch.
 
-    MANIFEST is JSONL, one edit a line; - is standard input. An entry of
-    image_urls may be a URL, a data URI or a path, which is relative to the manifest's folder.
+    MANIFEST is JSONL, one edit a line, or CSV with the same names in its
+    first row; - is JSONL on standard input. An entry of image_urls may be a
+    URL, a data URI or a path, which is relative to the manifest's folder.
     """
     engine = open_database()
     with opened(manifest) as (stream, folder):
-        created = hand_in(engine, stream, folder, name=name, priority=priority)
+        created = hand_in(engine, stream, folder, reader_for(manifest.name), name=name, priority=priority)
     report(created, as_json=as_json)
     if not wait:
         return 0
@@ -67,7 +69,9 @@ def opened(manifest: Path) -> Iterator[tuple[BinaryIO, Path]]:
         yield copy, Path()
 
 
-def hand_in(engine: Engine, stream: BinaryIO, folder: Path, *, name: str | None, priority: int = 0) -> CreatedBatch:
+def hand_in(
+    engine: Engine, stream: BinaryIO, folder: Path, read: Reader = read_jsonl, *, name: str | None, priority: int = 0
+) -> CreatedBatch:
     """Upload the local files that a manifest names, then write its batch.
 
     Raises:
@@ -79,12 +83,12 @@ def hand_in(engine: Engine, stream: BinaryIO, folder: Path, *, name: str | None,
         fault = error.errors()[0]
         raise UserError(f"The batch's {fault['loc'][0]} is wrong: {fault['msg']}.") from None
     stream.seek(0)
-    files = local_files(read_jsonl(stream, local_paths=True), folder)
+    files = local_files(read(stream, local_paths=True), folder)
     urls = upload_files(sorted(set(files.values())), load(WorkerSettings), engine) if files else {}
     known = {entry: urls[path] for entry, path in files.items()}
     stream.seek(0)
     with engine.begin() as connection:
-        return create(connection, header, with_urls(read_jsonl(stream, local_paths=True), known))
+        return create(connection, header, with_urls(read(stream, local_paths=True), known))
 
 
 def local_files(entries: Iterable[Entry], folder: Path) -> dict[str, Path]:

@@ -1,31 +1,71 @@
 """A batch that comes as one document from another service: checked as strictly as a manifest, written as one."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, BinaryIO
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, JsonValue, ValidationError
 from sqlalchemy import Connection
 
 from intake.batches import BatchHeader, CreatedBatch, create
-from intake.manifest import read_objects
+from intake.manifest import Entry, ManifestFaults, read_objects
+from intake.spreadsheet import reader_for
+from intake.writing import OnInvalid
 from models.errors import ManifestError
 from models.seedream import faults
 
+OpenManifest = Callable[[str], AbstractContextManager[BinaryIO]]
+"""A manifest's URL or key in storage -> its bytes, as a stream."""
 
-def create_from_document(connection: Connection, document: Mapping[str, Any]) -> CreatedBatch:
-    """Write the batch of `{"name": …, "edits": [{"prompt": …, "image_urls": […]}, …]}`.
+
+class BatchDocument(BatchHeader):
+    """A batch's header with its edits, or with where in storage they are listed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    edits: list[JsonValue] | None = None
+    manifest: str | None = None
+    on_invalid: OnInvalid = "fail"
+
+    def header(self) -> BatchHeader:
+        """The header alone."""
+        return BatchHeader(**self.model_dump(include=set(BatchHeader.model_fields)))
+
+
+def create_from_document(
+    connection: Connection, document: Mapping[str, Any], open_manifest: OpenManifest
+) -> CreatedBatch:
+    """Write the batch of `{"name": …, "edits": [{"prompt": …, "image_urls": […]}, …]}`, or of
+    `{"name": …, "manifest": "batches/7.jsonl"}`.
 
     Raises:
-        ManifestError: the document's shape or its header is wrong.
-        ManifestFaults: some of its edits are; nothing was written.
+        ManifestError: its shape, its header or some of its edits are wrong, each is named; nothing was written.
+        NotFound: there is no such manifest in storage.
         IdempotencyConflict: its key stands for another batch.
     """
-    if not isinstance(document, Mapping) or not isinstance(document.get("edits"), list):
-        raise ManifestError("The batch must be an object with a list of edits.")
-    header = {name: value for name, value in document.items() if name != "edits"}
+    parsed = _parsed(document)
     try:
-        parsed = BatchHeader.model_validate(header)
+        with _entries(parsed, open_manifest) as entries:
+            return create(connection, parsed.header(), entries, on_invalid=parsed.on_invalid)
+    except ManifestFaults as error:
+        raise ManifestError(str(error)) from None  # of an error, the broker carries nothing but its text
+
+
+def _parsed(document: Mapping[str, Any]) -> BatchDocument:
+    if not isinstance(document, Mapping) or ("edits" in document) == ("manifest" in document):
+        raise ManifestError("The batch must be an object with either a list of edits or a manifest.")
+    try:
+        return BatchDocument.model_validate(document)
     except ValidationError as error:
-        reasons = "; ".join(f"{fault.field}: {fault.reason}" for fault in faults(error, names=BatchHeader.model_fields))
+        found = faults(error, names=BatchDocument.model_fields)
+        reasons = "; ".join(f"{fault.field}: {fault.reason}" for fault in found)
         raise ManifestError(f"The batch is wrong: {reasons}.") from None
-    return create(connection, parsed, read_objects(document["edits"]))
+
+
+@contextmanager
+def _entries(document: BatchDocument, open_manifest: OpenManifest) -> Iterator[Iterator[Entry]]:
+    if document.manifest is None:
+        yield read_objects(document.edits or ())
+        return
+    with open_manifest(document.manifest) as stream:
+        yield reader_for(document.manifest)(stream)

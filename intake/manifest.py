@@ -25,7 +25,8 @@ FIELDS_MAX = 100
 """Of one object; the model has nine. Bounds how many faults a single line can make."""
 
 _CUSTOM_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_NAMES = (*EditArguments.model_fields, "custom_id")
+NAMES = (*EditArguments.model_fields, "custom_id")
+"""Every field a line may have."""
 _LOCAL_PATHS = {"local_paths": True}
 
 
@@ -134,7 +135,7 @@ def _judged(record: Record, keys: "_Keys", context: dict[str, bool] | None) -> E
     try:
         arguments = EditArguments.model_validate(fields, context=context)
     except ValidationError as error:
-        found += [LineFault(line, custom_id, fault.field, fault.reason) for fault in faults(error, names=_NAMES)]
+        found += [LineFault(line, custom_id, fault.field, fault.reason) for fault in faults(error, names=NAMES)]
     if found:
         return FaultyLine(line, None if wrong else custom_id, fields, tuple(found))
     seed = secrets.randbits(31) if arguments.seed is None else arguments.seed

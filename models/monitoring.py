@@ -7,9 +7,11 @@ runs the queries that it shows.
 
 from sqlalchemy import Connection
 
+from models.costs import COST_VIEWS
+
 BATCH_PROGRESS = """
 SELECT b.id AS batch_id, b.name, b.client, b.priority,
-       b.created_at, b.paused_at, b.cancelled_at, b.finished_at,
+       b.created_at, b.paused_at, b.cancelled_at, b.finished_at, b.broken_criterion, b.deadline, b.max_cost,
        b.edit_count AS edits,
        e.pending, e.submitting, e.submitted, e.ready, e.stored, e.failed, e.cancelled,
        s.submissions, s.unknown, s.doubled, s.cost,
@@ -134,12 +136,14 @@ VIEWS: dict[str, str] = {
     "edit_errors": EDIT_ERRORS,
     "accounting": ACCOUNTING,
     "overdue": OVERDUE,
+    **COST_VIEWS,
 }
+"""In the order of their creation: one may read another."""
 
 
 def drop_views(connection: Connection) -> None:
     """Drop every view of ours, so that the tables beneath may change."""
-    for name in VIEWS:
+    for name in reversed(VIEWS):
         connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
 
 

@@ -4,17 +4,19 @@ A put is atomic: a key shows the whole new object or what was there before, neve
 written aside and renamed; object stores publish on completion). Writing the same key again replaces it.
 """
 
+import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import obstore
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from models.errors import FetchAgain, SettingsError
+from models.errors import FetchAgain, NotFound, SettingsError, UserError
 
 QUARANTINE = "quarantine"
 """Prefix under which refused files are kept for people to look at."""
@@ -60,6 +62,29 @@ class Storage:
                 obstore.put(self._store, key, file, attributes=attributes)
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
             raise FetchAgain("storage_error", str(error)[:500]) from error
+
+    @contextmanager
+    def get(self, key: str, *, max_bytes: int) -> Iterator[BinaryIO]:
+        """The object under a key, as a file that is gone afterwards; `key` may also be its whole URL.
+
+        Raises:
+            NotFound: there is none in this store.
+            UserError: it has more than `max_bytes`, or cannot be read.
+        """
+        name = key.removeprefix(f"{self.url}/")
+        with tempfile.TemporaryFile() as file:
+            try:
+                found = obstore.get(self._store, name)
+                if found.meta["size"] > max_bytes:
+                    raise UserError(f"{key} has {found.meta['size']} bytes; at most {max_bytes} are read.")
+                for part in found.stream():
+                    file.write(part)
+            except (FileNotFoundError, obstore.exceptions.NotFoundError):
+                raise NotFound(f"There is no {key} in {self.url}.") from None
+            except (OSError, ValueError, obstore.exceptions.BaseError) as error:
+                raise UserError(f"{key} cannot be read: {str(error)[:500]}") from error
+            file.seek(0)
+            yield file
 
     def _put_aside(self, key: str, file: IO[bytes]) -> None:
         """Write under `INCOMING`, then rename: what a killed writer leaves behind lies beside no picture."""

@@ -1,13 +1,18 @@
 """The tasks: five to ten lines each, no payload but for the one through which other services hand in batches."""
 
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from intake.documents import create_from_document
 from models.claims import lanes_due
+from models.errors import UserError
 from worker import download, lost, poll, settle, submit, wiring
 from worker.celery import TICK, app
 from worker.clock import has_room
 
+MANIFEST_MAX_BYTES = 2**30
+"""Of a manifest in storage; some millions of edits."""
 MESSAGE_LIFE = 2 * TICK
 """Seconds; a lane message that nobody took by then is void, so that nothing piles up while workers are away."""
 
@@ -48,14 +53,16 @@ def settle_lane() -> None:
 
 
 @app.task(  # type: ignore[untyped-decorator]
-    name="darkroom.create_batch", acks_late=True, reject_on_worker_lost=True, ignore_result=False
+    name="darkroom.create_batch", acks_late=True, reject_on_worker_lost=True, ignore_result=False, throws=(UserError,)
 )
 def create_batch(document: dict[str, Any]) -> dict[str, Any]:
     """Another service's batch; delivered again until it is written, so an `idempotency_key` is advisable.
 
-    Takes `{"name": …, "idempotency_key": …, "edits": [{"prompt": …, "image_urls": […]}, …]}` and answers
-    `{"batch_id": …, "edits": N}`.
+    Takes `{"name": …, "idempotency_key": …, "edits": [{"prompt": …, "image_urls": […]}, …]}`, or `manifest` in the
+    place of `edits`: the key or URL of a JSONL or CSV file in the store. Answers `{"batch_id": …, "edits": N,
+    "skipped": N, "existing": …, "warnings": […]}`; what is wrong with it is raised as one error that names every line.
     """
+    manifest = partial(wiring.storage().get, max_bytes=MANIFEST_MAX_BYTES)
     with wiring.engine().begin() as connection:
-        created = create_from_document(connection, document)
-    return {"batch_id": str(created.batch_id), "edits": created.edits}
+        created = create_from_document(connection, document, manifest)
+    return {**asdict(created), "batch_id": str(created.batch_id)}

@@ -10,8 +10,18 @@ from intake import steering
 from intake.batches import BatchHeader, create
 from intake.manifest import read_objects
 from models.answers import record_answers
+from models.claims import claim_images
 from models.criteria import broken_batches
-from models.transitions import Submission, cancel_batch, give_up_unknown, settle_batches, take_back
+from models.provider import learn_price, price_is_older, price_per_image
+from models.transitions import (
+    ImageFault,
+    Submission,
+    cancel_batch,
+    give_up_unknown,
+    record_image_faults,
+    settle_batches,
+    take_back,
+)
 from models.verdict import Retry
 from tests.factories import (
     POLICY,
@@ -178,3 +188,36 @@ def test_a_batch_without_ceiling_keeps_no_account(engine: Engine) -> None:
         make_batch(connection)
         claim(connection)
         assert connection.exec_driver_sql("SELECT count(*) FROM spending").scalar() == 0
+
+
+def test_costs_tell_reserved_paid_wasted_and_uncertain(engine: Engine) -> None:
+    """One in flight, one paid, one paid and failed in storage, one never heard of: each in its own column, and the sums
+    of every view are the same."""
+    with engine.begin() as connection:
+        priced_batch(connection, "10", 2, 2, 2, 2)
+        _, paid, broken, lost = flying = claim(connection)
+        accept(connection, flying[:3])
+        record_answers(connection, [answer(paid, success(2)), answer(broken, success(1))], POLICY)
+        [*_, image] = claim_images(connection, limit=10, lease=60)
+        owner = connection.exec_driver_sql(
+            "SELECT edit_id FROM submissions s JOIN images i ON i.submission_id = s.id WHERE i.id = %s", (image.id,)
+        ).scalar_one()
+        assert owner == broken.edit_id
+        record_image_faults(connection, [ImageFault(image.id, "undecodable", "broken", None)])
+        fall_due(connection)
+        give_up_unknown(connection, [lost.id], resubmit=False, max_attempts=3)
+        amounts = (Decimal("0.06"), Decimal("0.09"), Decimal("0.03"), Decimal("0.06"))
+        for view in ("edit_costs", "batch_costs", "client_costs", "daily_costs", "charges"):
+            query = f"SELECT sum(reserved), sum(paid), sum(wasted), sum(uncertain) FROM {view}"
+            assert tuple(connection.exec_driver_sql(query).one()) == amounts, view
+
+
+def test_price_of_the_provider_holds_unless_configured(engine: Engine) -> None:
+    """What was submitted at a price is charged at it."""
+    with engine.begin() as connection:
+        assert price_per_image(connection, None) == PRICE
+        assert price_is_older(connection, 60)
+        assert not price_is_older(connection, 60)
+        learn_price(connection, Decimal("0.05"))
+        assert price_per_image(connection, None) == Decimal("0.05")
+        assert price_per_image(connection, Decimal("0.01")) == Decimal("0.01")

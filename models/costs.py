@@ -1,0 +1,30 @@
+"""The money, as views: by submission, edit, batch, client and day (UTC); all amounts in USD.
+
+`reserved` is the worst case of what is in flight, `paid` what came back and is charged, `wasted` the part of it that
+brought nothing (paid beside a resubmission, or for an edit that failed all the same), and `uncertain` the worst case
+of what nobody will ever know: submits that were never heard of, results that were gone.
+"""
+
+AMOUNTS = "sum(reserved) AS reserved, sum(paid) AS paid, sum(wasted) AS wasted, sum(uncertain) AS uncertain"
+
+CHARGES = """
+SELECT s.id AS submission_id, s.edit_id, e.batch_id, b.client,
+       (coalesce(s.completed_at, s.posted_at) AT TIME ZONE 'UTC')::date AS day, s.images_returned AS images,
+       CASE WHEN s.outcome IS NULL THEN s.reserved ELSE 0 END AS reserved,
+       coalesce(s.cost, 0) AS paid,
+       CASE WHEN s.doubled OR e.state = 'failed' THEN coalesce(s.cost, 0) ELSE 0 END AS wasted,
+       CASE WHEN s.outcome = 'unknown' OR s.error_type = 'result_expired' THEN s.reserved ELSE 0 END AS uncertain
+FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
+"""
+
+COST_VIEWS: dict[str, str] = {
+    "charges": CHARGES,
+    "edit_costs": f"SELECT batch_id, edit_id, {AMOUNTS} FROM charges GROUP BY batch_id, edit_id",  # noqa: S608
+    "batch_costs": f"""
+        SELECT b.id AS batch_id, b.name, b.client, b.max_cost, coalesce(c.reserved, 0) AS reserved,
+               coalesce(c.paid, 0) AS paid, coalesce(c.wasted, 0) AS wasted, coalesce(c.uncertain, 0) AS uncertain
+        FROM batches b LEFT JOIN LATERAL (SELECT {AMOUNTS} FROM charges WHERE charges.batch_id = b.id) c ON true
+    """,  # noqa: S608
+    "client_costs": f"SELECT client, {AMOUNTS} FROM charges GROUP BY client",  # noqa: S608
+    "daily_costs": f"SELECT day, client, {AMOUNTS} FROM charges GROUP BY day, client",  # noqa: S608
+}

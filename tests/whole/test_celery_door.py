@@ -1,0 +1,72 @@
+"""Another service on the same broker: it knows the task's name and the README, and nothing of our code."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from benchmarks.system import System
+from tests.whole.conftest import PICTURE, Start, finish
+
+README = Path(__file__).parents[2] / "README.md"
+LINE = {"prompt": "A red hat", "image_urls": [PICTURE]}
+
+
+@pytest.fixture(scope="module")
+def system(start: Start) -> System:
+    """One system for the file."""
+    return start()
+
+
+def ask(system: System, document: object) -> Any:
+    with Celery(broker=system.redis_url(), backend=system.redis_url()) as broker:
+        return broker.send_task("darkroom.create_batch", [document], queue="intake").get(timeout=60)
+
+
+def test_readme_example(system: System, tmp_path: Path) -> None:
+    """The README's code, run as it stands but for the broker's port and a picture that can be fetched."""
+    [code] = [code for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "send_task" in code]
+    script = tmp_path / "service.py"
+    code = code.replace("redis://127.0.0.1:6379/0", system.redis_url()).replace("https://example.com/a.png", PICTURE)
+    script.write_text(code)
+    first, second = (
+        subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=90, check=True) for _ in "12"
+    )
+    assert "'edits': 1" in first.stdout
+    assert re.findall(r"'batch_id': '([^']+)'", first.stdout) == re.findall(r"'batch_id': '([^']+)'", second.stdout)
+    finish(system)
+
+
+def test_manifest_in_storage(system: System) -> None:
+    """A large batch need not pass through the broker: JSONL or CSV under the store's own URL or as a key of it."""
+    images = system.home / "images"
+    (images / "manifests").mkdir(parents=True)
+    (images / "manifests" / "a.jsonl").write_text("\n".join([json.dumps(LINE)] * 3))
+    (images / "manifests" / "b.csv").write_text(f'prompt,image_urls\nx,"{PICTURE}"\n')
+    assert ask(system, {"manifest": "manifests/a.jsonl"})["edits"] == 3
+    assert ask(system, {"manifest": f"{images.as_uri()}/manifests/b.csv"})["edits"] == 1
+    shutil.rmtree(images / "manifests")
+    finish(system)
+
+
+def test_what_is_wrong_comes_back(system: System) -> None:
+    """Every faulty line in one error; nothing is written; a path out of the store leads nowhere."""
+    with pytest.raises(Exception, match=r"line 2: promt: is not a known field; did you mean prompt\?"):
+        ask(system, {"edits": [LINE, {"promt": "x", "image_urls": [PICTURE]}]})
+    with pytest.raises(Exception, match="either a list of edits or a manifest"):
+        ask(system, {"name": "x"})
+    for manifest in ("manifests/none.jsonl", "../stack.env", "/etc/passwd", "file:///etc/passwd"):
+        with pytest.raises(Exception, match=r"(There is no|cannot be read)"):
+            ask(system, {"manifest": manifest})
+
+
+def test_faulty_lines_may_be_skipped(system: System) -> None:
+    """The answer counts them."""
+    answer = ask(system, {"edits": [LINE, {}], "on_invalid": "skip"})
+    assert (answer["edits"], answer["skipped"]) == (2, 1)
