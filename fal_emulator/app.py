@@ -35,6 +35,7 @@ def _rest(app: web.Application) -> None:
     app.router.add_get("/.well-known/jwks.json", jwks)
     app.router.add_post("/storage/auth/token", uploads.token)
     app.router.add_post("/storage/upload/initiate", uploads.initiate)
+    app.router.add_post("/storage/upload/initiate-multipart", uploads.initiate_multipart)
 
 
 def _media(app: web.Application) -> None:
@@ -47,10 +48,14 @@ def _media(app: web.Application) -> None:
     app.router.add_get("/files/{path:.+}", cdn.download)
 
 
+def _site(app: web.Application) -> None:
+    app.router.add_get("/api/openapi/queue/openapi.json", platform.openapi)
+
+
 def _everything(app: web.Application) -> None:
     """One base URL for all; here a POST to an endpoint is a submit, and `…/stream` is the run host's."""
     app.router.add_get("/", pages.index)
-    for add in (admin.add_routes, platform.add_routes, _rest, _media):
+    for add in (admin.add_routes, platform.add_routes, _site, _rest, _media):
         add(app)
     app.router.add_post("/{endpoint:.+/stream}", direct.run)
     _queue(app)
@@ -67,6 +72,7 @@ HOSTS = {
     "v3.fal.media*": _media,
     "v3b.fal.media*": _media,
     "api.fal.ai*": platform.add_routes,
+    "fal.ai*": _site,
     "*": _everything,
 }
 

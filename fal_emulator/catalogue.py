@@ -5,7 +5,7 @@ as the outcome (fal-protocol 5.4).
 """
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from .arguments import InvalidInput, parse_object
@@ -18,6 +18,7 @@ from .seedream import Seedream, random_seed
 from .verdicts import not_found, refused
 
 EDIT = "fal-ai/bytedance/seedream/v4/edit"
+SDXL = "fal-ai/fast-sdxl"
 SIDE = 1024
 
 
@@ -27,6 +28,7 @@ class Model:
 
     endpoint_id: str
     title: str
+    category: str
     unit_price: float
     run: Callable[[Run], Awaitable[Verdict]]
 
@@ -37,13 +39,17 @@ class Catalogue:
     def __init__(self, seedream: Seedream, files: Files) -> None:
         self._files = files
         models = (
-            Model(EDIT, "Seedream 4.0 Edit (stand-in)", 0.03, seedream.run),
-            Model("fal-ai/fast-sdxl", "Fast SDXL (stand-in)", 0.0, self._one_picture),
-            Model("fal-ai/fast-sdxl/image-to-image", "Fast SDXL, image to image (stand-in)", 0.0, self._one_picture),
-            Model("fal-ai/any-llm", "Any LLM (stand-in)", 0.0, self._few_words),
+            Model(EDIT, "Seedream 4.0 Edit (stand-in)", "image-to-image", 0.03, seedream.run),
+            Model(SDXL, "Fast SDXL (stand-in)", "text-to-image", 0.0, self._one_picture),
+            Model(f"{SDXL}/image-to-image", "Fast SDXL (stand-in)", "image-to-image", 0.0, self._one_picture),
+            Model("fal-ai/any-llm", "Any LLM (stand-in)", "llm", 0.0, self._few_words),
         )
         self.models = {model.endpoint_id: model for model in models}
         self._apps = {"/".join(model.endpoint_id.split("/")[:2]) for model in models}
+
+    def chosen(self, endpoint_ids: Sequence[str]) -> list[str]:
+        """Those of these endpoints that exist; all of them when none is named."""
+        return [one for one in self.models if not endpoint_ids or one in endpoint_ids]
 
     def has_app(self, app_id: str) -> bool:
         """Whether a submit to this application is accepted at all."""

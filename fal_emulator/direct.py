@@ -10,9 +10,9 @@ from aiohttp import web
 from .catalogue import spoken_words
 from .emulator import emulator_of
 from .endpoints import parse
-from .gate import complaint, refusal
+from .gate import refusal
 from .queue import outcome_headers
-from .submit import UNREADABLE, bad_request, read_request
+from .submit import UNREADABLE, bad_request, locked_out, read_request
 
 WORD_PAUSE = 0.02  # seconds between two streamed events
 
@@ -23,8 +23,8 @@ async def run(request: web.Request) -> web.StreamResponse:
     endpoint = parse(request.match_info["endpoint"])
     if endpoint is None or not emulator.catalogue.has_app(endpoint.app_id):
         return refusal(404, f'Application "{endpoint.app_id if endpoint else request.path}" not found')
-    if problem := complaint(request, endpoint.app_id):
-        return refusal(401, problem)
+    if refused := locked_out(request, emulator, endpoint.app_id):
+        return refused
     if endpoint.path.endswith("stream"):
         return await _stream(request)
     if emulator.runner.running >= emulator.options.concurrency:

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from .catalogue import Catalogue
+from .catalogue import EDIT, Catalogue
 from .fault_plan import FaultPlan
 from .files import Files
 from .inputs import Inputs
@@ -100,6 +100,11 @@ class Emulator:
             raise ValueError(f"cannot change {', '.join(unknown)} at run time; what can be: {', '.join(sorted(live))}")
         self.options = replace(self.options, **changes)
         self.runner.fill()
+
+    @property
+    def balance(self) -> float:
+        """Dollars left on the account."""
+        return self.options.credits - self.ledger.totals.charges * self.catalogue.price(EDIT)
 
     def find(self, request_id: str) -> Job | None:
         """A request, wherever it is now."""

@@ -5,14 +5,17 @@ a produced file follows from its request, so a run that is repeated after a rest
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from . import lifecycle
 from .endpoints import media_base
 from .lifecycle import Lifecycle
 from .options import Options
@@ -21,6 +24,7 @@ from .store import Store
 MEDIA_HOSTS = ("v3b.fal.media", "v3.fal.media", "fal.media")
 ABANDONED_AFTER = 86_400.0  # seconds until an upload without an end is given up
 PURGE_AT_ONCE = 500  # files deleted per turn of the janitor
+NO_SETTINGS = '{"expiration_duration_seconds": null, "initial_acl": null}'
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -50,6 +54,7 @@ class Files:
         self._parts = options.state_dir / "parts"
         for folder in (self._folder, self._parts):
             folder.mkdir(parents=True, exist_ok=True)
+        self.settings: dict[str, Any] = json.loads(store.setting("storage") or NO_SETTINGS)
         for left_over in self._folder.glob("*/*.part"):
             left_over.unlink()
 
@@ -85,17 +90,29 @@ class Files:
         content_type: str,
         size: int,
         sha256: str,
-        lifecycle: Lifecycle,
+        life: Lifecycle,
         *,
         request_id: str | None = None,
         markers: str = "",
     ) -> None:
-        """Give the file its address from now on."""
-        now = time.time()
-        seconds = lifecycle.seconds if lifecycle.expires else (self._options.media_retention or None)
+        """Give the file its address from now on; what its own lifecycle leaves open, the account's settings say."""
+        now, account = time.time(), lifecycle.read(self.settings)
+        seconds = life.seconds if life.expires else account.seconds or self._options.media_retention or None
         expires_at = None if seconds is None else now + self._options.scaled(seconds)
-        values = (path, request_id, markers, content_type, size, sha256, lifecycle.acl, now, expires_at)
+        acl = life.acl or account.acl or "allow"
+        values = (path, request_id, markers, content_type, size, sha256, acl, now, expires_at)
         self._store.write("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def keep_settings(self, given: dict[str, Any]) -> None:
+        """Take the account's new settings; what they omit is cleared. Raises InvalidLifecycle."""
+        lifecycle.read(given)
+        self.settings = {name: given.get(name) for name in json.loads(NO_SETTINGS)}
+        self._store.keep_setting("storage", json.dumps(self.settings))
+
+    def delete(self, path: str) -> bool:
+        """Take a file off the shelf; False when it does not lie there."""
+        self.on_disk(path).unlink(missing_ok=True)
+        return self._store.write("DELETE FROM files WHERE path = ?", (path,)).rowcount == 1
 
     def url(self, origin: str, path: str) -> str:
         """The public address for a client that came from `origin`."""
@@ -130,5 +147,4 @@ class Files:
             "SELECT path FROM files WHERE expires_at <= ? ORDER BY expires_at LIMIT ?", (time.time(), PURGE_AT_ONCE)
         )
         for (path,) in rows:
-            self.on_disk(path).unlink(missing_ok=True)
-            self._store.write("DELETE FROM files WHERE path = ?", (path,))
+            self.delete(path)

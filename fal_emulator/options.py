@@ -30,9 +30,10 @@ class Options:
     public_url: str | None = knob(None, "base URL to name in replies, instead of the Host of each request")
 
     key: str | None = knob(None, "the one accepted FAL_KEY; without it any id:secret is accepted")
-    admin_key: str | None = knob(None, "the only key that billing-events accepts; without it any accepted key")
+    admin_key: str | None = knob(None, "the only key for fal's admin routes; without it any accepted key")
     user_id: str = knob("github|10000001", "account named in X-Fal-Webhook-User-Id")
 
+    credits: float = knob(1e6, "dollars on the account; when they are spent it is locked (403)", live=True)
     concurrency: int = knob(2, "how many requests are IN_PROGRESS at once", live=True)
     latency: float = knob(2.0, "seconds of 'inference' per request", live=True)
     jitter: float = knob(0.25, "share by which the latency varies, 0 to 1", live=True)

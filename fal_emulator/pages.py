@@ -10,7 +10,6 @@ from aiohttp import web
 
 from . import BANNER, NAME
 from .admin import counts
-from .catalogue import EDIT
 from .cdn import UNSPOILT
 from .emulator import Emulator, emulator_of
 from .job import Job
@@ -87,7 +86,7 @@ def _manner(options: Options) -> str:
 
 def _figures(emulator: Emulator) -> list[tuple[str, str]]:
     found = counts(emulator)
-    cost = found["charges"] * emulator.catalogue.price(EDIT)
+    cost = emulator.options.credits - emulator.balance
     figures = {name.replace("_", " "): f"{value:,}".replace(",", WHOLE) for name, value in found.items()}
     return [*figures.items(), ("would have cost", f"${cost:,.2f}")]
 

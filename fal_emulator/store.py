@@ -9,6 +9,7 @@ import asyncio
 import fcntl
 import logging
 import sqlite3
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -84,6 +85,9 @@ CREATE TABLE IF NOT EXISTS keys (
 );
 CREATE TABLE IF NOT EXISTS faults (kind TEXT PRIMARY KEY, drawn INTEGER NOT NULL, injected INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+-- answers to calls with an Idempotency-Key
+CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, body TEXT NOT NULL, expires_at REAL NOT NULL);
 """
 
 CHECKPOINT_EVERY = 2.0  # seconds; done beside the loop, because a checkpoint waits for the disk
@@ -131,6 +135,25 @@ class Store:
     def each(self, sql: str, values: Sequence[Any] = ()) -> Iterable[Any]:
         """Rows one by one."""
         return self._db.execute(sql, values)
+
+    def setting(self, name: str) -> str | None:
+        """What a client once set for the account."""
+        row = self.one("SELECT value FROM settings WHERE name = ?", (name,))
+        return str(row[0]) if row else None
+
+    def keep_setting(self, name: str, value: str) -> None:
+        """Set it."""
+        self.write("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
+
+    def replayed(self, key: str) -> str | None:
+        """The answer that this idempotency key was given before."""
+        row = self.one("SELECT body FROM replies WHERE key = ? AND expires_at > ?", (key, time.time()))
+        return str(row[0]) if row else None
+
+    def remember(self, key: str, body: str, expires_at: float) -> None:
+        """Give the same answer to this key until then."""
+        self.write("DELETE FROM replies WHERE expires_at <= ?", (time.time(),))
+        self.write("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", (key, body, expires_at))
 
     def _commit(self) -> None:
         pending, self._pending = self._pending, None

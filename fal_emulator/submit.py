@@ -45,8 +45,8 @@ async def submit(request: web.Request) -> web.StreamResponse:
     endpoint = parse(request.match_info["endpoint"])
     if endpoint is None or not emulator.catalogue.has_app(endpoint.app_id):
         return refusal(404, f'Application "{endpoint.app_id if endpoint else request.path}" not found')
-    if problem := complaint(request, endpoint.app_id):
-        return refusal(401, problem)
+    if refused := locked_out(request, emulator, endpoint.app_id):
+        return refused
     body = await request.read()
     try:
         job = read_request(request, endpoint, body)
@@ -79,6 +79,13 @@ def accepted(emulator: Emulator, job: Job) -> web.Response:
     }
     headers = {"x-fal-request-id": job.request_id}
     return web.json_response(content, status=emulator.options.submit_status, headers=headers)
+
+
+def locked_out(request: web.Request, emulator: Emulator, app_id: str) -> web.Response | None:
+    """The refusals for an account: a key that is none, and spent credit (fal-protocol 5.4)."""
+    if problem := complaint(request, app_id):
+        return refusal(401, problem)
+    return refusal(403, disturbances.LOCKED) if emulator.balance <= 0 else None
 
 
 def _turned_away(request: web.Request, emulator: Emulator, endpoint: Endpoint, body: bytes) -> web.Response | None:

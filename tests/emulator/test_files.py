@@ -93,6 +93,29 @@ def test_initiate(standin):
     assert standin.put(reply["upload_url"], data=b"again").status_code == 404
 
 
+def test_initiated_multipart(standin):
+    """The JS client's way for large files: parts and the end are put between path and query, without any header."""
+    given = {"file_name": "big.bin", "content_type": "application/x-big"}
+    life = {"X-Fal-Object-Lifecycle": '{"initial_acl": {"default": "forbid"}}'}
+    for headers, status in (({}, 200), (life, 403)):
+        reply = standin.post(
+            "/storage/upload/initiate-multipart", params={"storage_type": "fal-cdn-v3"}, json=given, headers=headers
+        ).json()
+        path, query = reply["upload_url"].split("?")
+        with requests.Session() as anonymous:
+            assert anonymous.put(f"{path}/1", data=b"x", timeout=5).status_code == 401
+            assert anonymous.put(f"{path}/1?seal=x", data=b"x", timeout=5).status_code == 401
+            parts = [
+                anonymous.put(f"{path}/{number}?{query}", data=data, timeout=5).json()
+                for number, data in ((2, b"two"), (1, b"one-"))
+            ]
+            done = anonymous.post(f"{path}/complete?{query}", json={"parts": parts}, timeout=5)
+        assert done.status_code == 200
+        assert (found := fetch(reply["file_url"])).status_code == status
+        assert (found.content == b"one-two") == (status == 200)
+    assert standin.post("/storage/upload/initiate-multipart", json=given).status_code == 400
+
+
 def test_access_control(standin):
     """forbid is 403, hide is 404, allow is open."""
     expected = {"allow": 200, "forbid": 403, "hide": 404}
@@ -115,6 +138,36 @@ def test_produced_files_live_as_long_as_asked(make_standin):
     assert fetch(urls[1]).status_code == 200
     wait_for(lambda: fetch(urls[0]).status_code == 404, 3)
     assert fetch(urls[1]).status_code == 200
+
+
+def test_produced_files_have_the_access_that_was_asked_for(standin):
+    """The header's access rule covers produced files, too."""
+    forbidden = standin.submit(headers={"X-Fal-Object-Lifecycle-Preference": '{"initial_acl": {"default": "forbid"}}'})
+
+    assert fetch(standin.finish(forbidden).json()["images"][0]["url"]).status_code == 403
+
+
+def test_storage_settings(make_standin):
+    """The account's settings cover new files whose request says nothing; they are replaced whole, and kept."""
+    standin = make_standin(time_scale=3600.0)  # an hour is a second
+    assert standin.get("/v1/storage/settings").json() == {"expiration_duration_seconds": None, "initial_acl": None}
+    given = {"expiration_duration_seconds": 1800, "initial_acl": {"default": "hide", "rules": []}}
+    assert given == standin.put("/v1/storage/settings", json=given).json()
+    assert fetch(upload(standin)).status_code == 404
+    own = '{"initial_acl": {"default": "allow"}, "expiration_duration_seconds": null}'
+    kept = upload(standin, **{"X-Fal-Object-Lifecycle-Preference": own})
+    assert fetch(kept).status_code == 200
+
+    standin.put("/v1/storage/settings", json={"expiration_duration_seconds": 1800})
+    short = upload(standin)
+    assert fetch(short).status_code == 200
+    wait_for(lambda: fetch(short).status_code == 404, 5)
+    assert fetch(kept).status_code == 200
+    for wrong in ({"expiration_duration_seconds": -1}, {"initial_acl": {"default": "maybe"}}):
+        assert standin.put("/v1/storage/settings", json=wrong).json()["error"]["type"] == "validation_error"
+    standin.stop()
+    again = make_standin().get("/v1/storage/settings").json()
+    assert again == {"expiration_duration_seconds": 1800, "initial_acl": None}
 
 
 def test_the_accounts_own_expiry(make_standin):

@@ -1,0 +1,118 @@
+"""The platform's history of requests: by endpoint, by search, and the deletion of their payloads.
+
+fal-protocol 7.2 and 7.3. The lists show finished requests only, by-endpoint after a delay, because that is the
+worst that a client has to cope with; `list_in_flight` is the kinder reading.
+"""
+
+import json
+import time
+from typing import Any
+
+from aiohttp import web
+
+from .emulator import Emulator, emulator_of
+from .gate import BadQuery, platform_refusal
+from .job import Job
+from .listing import BY_ACCEPTANCE, BY_DURATION, BY_END, BY_LAST_NEWS, Listing, duration, iso, several
+
+MOST_LISTED = 100
+LISTED = 50
+REPLIES_KEPT = 600.0  # seconds that an Idempotency-Key is remembered (fal-protocol 7.1)
+STATUS_FILTERS = {
+    "success": "status BETWEEN 200 AND 299",
+    "error": "status >= 500",
+    "user_error": "status BETWEEN 400 AND 499",
+}
+
+
+async def by_endpoint(request: web.Request) -> web.Response:
+    """`GET /v1/models/requests/by-endpoint`: what finished, for finding orphans (fal-protocol 7.2)."""
+    emulator, endpoint_id = emulator_of(request), request.query.get("endpoint_id")
+    status, order = request.query.get("status"), request.query.get("sort_by", "ended_at")
+    if not endpoint_id:
+        raise BadQuery("endpoint_id is required")
+    if status is not None and status not in STATUS_FILTERS:
+        raise BadQuery("status must be success, error or user_error")
+    if order not in ("ended_at", "duration"):
+        raise BadQuery("sort_by must be ended_at or duration")
+    in_flight = emulator.options.list_in_flight
+    listing = Listing.of(request, BY_LAST_NEWS if in_flight else BY_END, limit=LISTED, most=MOST_LISTED)
+    listing.within(days=1)
+    listing.add("endpoint_id = ?", endpoint_id)
+    late = time.time() - emulator.options.listing_delay
+    listing.add("(ended_at IS NULL OR ended_at <= ?)" if in_flight else "ended_at <= ?", late)
+    if status:
+        listing.add(STATUS_FILTERS[status])
+    if order == "duration":
+        listing.order = BY_DURATION
+    payloads = "payloads" in several(request, "expand")
+    return listing.page(emulator.ledger, lambda job: _listed(emulator, job, payloads=payloads), "items")
+
+
+async def search(request: web.Request) -> web.Response:
+    """`GET /v1/models/requests/search`: by text in the input, newest submit first. The real one compares meanings."""
+    emulator = emulator_of(request)
+    listing = Listing.of(request, BY_ACCEPTANCE, limit=LISTED, most=MOST_LISTED)
+    listing.add("store_io")
+    if not emulator.options.list_in_flight:
+        listing.add("ended_at IS NOT NULL")
+    if wanted := several(request, "endpoint_id"):
+        listing.add("endpoint_id IN (SELECT value FROM json_each(?))", json.dumps(wanted))
+    if text := request.query.get("query"):
+        containing = "SELECT seq FROM payloads WHERE instr(lower(CAST(input AS TEXT)), lower(?))"
+        listing.add(f"seq IN ({containing})", text)
+    return listing.page(emulator.ledger, lambda job: _listed(emulator, job, payloads=True), "items")
+
+
+def _listed(emulator: Emulator, job: Job, *, payloads: bool) -> dict[str, Any]:
+    took = duration(job)
+    item: dict[str, Any] = {
+        "request_id": job.request_id,
+        "endpoint_id": job.endpoint_id,
+        "runner_id": "emulator",
+        "sent_at": iso(job.submitted_at),
+        "started_at": iso(job.started_at),
+        "ended_at": iso(job.ended_at),
+        "status_code": job.status,
+        "duration": None if took is None else round(took, 3),
+    }
+    if payloads:  # only of requests whose payloads are stored
+        stored = emulator.options.store_io and job.store_io
+        item["json_input"] = _readable(emulator.ledger.input(job)) if stored else None
+        item["json_output"] = _readable(emulator.ledger.output(job)) if stored else None
+    return item
+
+
+def _readable(body: bytes | None) -> Any:
+    try:
+        return json.loads(body) if body else None
+    except ValueError:
+        return None
+
+
+async def delete_payloads(request: web.Request) -> web.Response:
+    """`DELETE /v1/models/requests/{id}/payloads`: the JSON of both sides and the produced files; the charge stays."""
+    emulator = emulator_of(request)
+    job = emulator.find(request.match_info["request_id"])
+    if job is None:
+        return platform_refusal(404, "not_found", "Request not found")
+    if job.ended_at is None:
+        return platform_refusal(409, "conflict", "Request is still in progress")
+    given = request.headers.get("Idempotency-Key")
+    key = f"{given} {job.request_id}" if given else None
+    body = (emulator.store.replayed(key) if key else None) or json.dumps({"cdn_delete_results": _delete(emulator, job)})
+    if key:
+        emulator.store.remember(key, body, time.time() + emulator.options.scaled(REPLIES_KEPT))
+    await emulator.store.committed()
+    return web.Response(text=body, content_type="application/json")
+
+
+def _delete(emulator: Emulator, job: Job) -> list[dict[str, str | None]]:
+    emulator.ledger.forget(job)
+    urls = [image["url"] for image in json.loads(job.images) if not image["url"].startswith("data:")]
+    return [{"link": url, "exception": _deleted(emulator, job, url)} for url in urls]
+
+
+def _deleted(emulator: Emulator, job: Job, url: str) -> str | None:
+    path = emulator.files.own_path(url, job.origin)
+    return None if path and emulator.files.delete(path) else "File not found"
