@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = options_from(sys.argv[1:] if arguments is None else arguments)
     if options is None:
         for fault in TABLE.values():
-            _say(f"{fault.kind:26} {fault.moment:9} {fault.says}")
+            _say(f"{fault.kind:31}{fault.moment:10} {fault.says}")
         return 0
     return asyncio.run(serve(options))
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from .verdicts import MODEL_ERRORS, REQUEST_ERRORS
+
 
 class UnknownFault(ValueError):
     """There is no fault of this name, or its rule cannot be read."""
@@ -9,7 +11,7 @@ class UnknownFault(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One line of the table. `value` is what the fault may be tuned by: seconds, or bytes."""
+    """One line of the table. `value` is what the fault may be tuned by: seconds, bytes or a status, as it says."""
 
     kind: str
     moment: str
@@ -44,12 +46,15 @@ TABLE = {
         Fault("result_404", "result", "result answers 404 'Request not found'"),
         Fault("slow_result", "result", "result answers late (seconds)", 3.0),
         # how the model's run ends
-        Fault("content_policy_violation", "outcome", "422: the partner's content check refuses"),
-        Fault("internal_server_error", "outcome", "500 model error"),
-        Fault("downstream_service_error", "outcome", "model error of the partner (value is the status)", 500.0),
-        Fault("generation_timeout", "outcome", "504 model error"),
-        Fault("file_download_error", "outcome", "422: the input could not be fetched"),
-        Fault("no_media_generated", "outcome", "422: the model made nothing"),
+        *(
+            Fault(kind, "outcome", f"model error: {error.msg.partition('.')[0].lower()} (status)", error.status)
+            for kind, error in MODEL_ERRORS.items()
+        ),
+        *(
+            Fault(kind, "outcome", f"request error {status}: {text.lower()}")
+            for kind, (status, text) in REQUEST_ERRORS.items()
+            if kind not in ("client_cancelled", "runner_disconnected")  # a cancel does that; and the next one this
+        ),
         Fault("completed_with_error", "outcome", "503 runner_disconnected: COMPLETED with error and error_type"),
         Fault("internal_retry", "outcome", "first attempt fails inside; gateway_request_id changes"),
         Fault("finish_despite_cancel", "outcome", "a cancelled run finishes and is charged all the same"),

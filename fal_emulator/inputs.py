@@ -14,7 +14,7 @@ import aiohttp
 from .arguments import InvalidInput
 from .files import Files
 from .options import Options
-from .verdicts import detail
+from .verdicts import model_error
 
 MOST_REDIRECTS = 3
 CHUNK = 64 * 1024
@@ -47,12 +47,11 @@ class Inputs:
         return pictures
 
     def _refusal(self, position: int, url: str, problem: BaseException) -> InvalidInput:
-        loc = ("body", "image_urls", position)
         if isinstance(problem, _TooLarge):
             limit = self._options.max_input_bytes
-            return InvalidInput(detail("file_too_large", loc, "File too large", ctx={"max_size": limit}))
+            return InvalidInput(model_error("file_too_large", url, position=position, max_size=limit))
         if isinstance(problem, _Unreachable | ValueError | OSError):  # no URL at all, or a file that just expired
-            return download_error(position, url)
+            return InvalidInput(model_error("file_download_error", url, position=position))
         raise problem
 
     async def _one(self, url: str, origin: str) -> bytes:
@@ -96,9 +95,3 @@ class Inputs:
             if len(data) > self._options.max_input_bytes:
                 raise _TooLarge
         return bytes(data)
-
-
-def download_error(position: int, url: str) -> InvalidInput:
-    """The words of a captured reply (fal-protocol 5.2)."""
-    msg = "Failed to download the file. Please check if the URL is accessible and try again."
-    return InvalidInput(detail("file_download_error", ("body", "image_urls", position), msg, given=url))

@@ -10,11 +10,11 @@ from . import lifecycle, pictures
 from .arguments import MOST_PICTURES, Arguments, InvalidInput, read
 from .fault_plan import FaultPlan, Injection
 from .files import Files
-from .inputs import Inputs, download_error
+from .inputs import Inputs
 from .job import Job, Picture, Verdict
 from .runner import Run
 from .studio import Commission, Made, Studio
-from .verdicts import detail, refused, request_error
+from .verdicts import MODEL_ERRORS, REQUEST_ERRORS, model_error, refused, request_error
 
 
 class Seedream:
@@ -81,9 +81,9 @@ class Seedream:
             try:
                 return await self._studio.develop(commission, inputs)
             except pictures.Unreadable as error:
-                loc = ("body", "image_urls", error.position)
-                msg = "Failed to load the image. Please ensure it is a valid image file."
-                raise InvalidInput(detail("image_load_error", loc, msg)) from error
+                raise InvalidInput(
+                    model_error("image_load_error", urls[error.position], position=error.position)
+                ) from error
 
     def _host(self, job: Job, made: Made) -> Picture:
         """Give a picture its URL; in sync_mode the URL is the picture (fal-protocol 9.1)."""
@@ -131,24 +131,9 @@ def _as_named(picture: Picture, shape: str) -> Mapping[str, Any]:
 
 def _spoilt(fault: Injection, job: Job, arguments: Arguments) -> Verdict | None:
     """The verdict of a fault that keeps the model from drawing; None for the others."""
-    match fault.kind:
-        case "content_policy_violation":
-            msg = "The content could not be processed because it contained material flagged by a content checker."
-            ctx = {"extra_info": {"reason": "partner_validation_failed"}}
-            return refused([detail(fault.kind, ("body", "image_urls"), msg, ctx=ctx)], seed=job.seed)
-        case "file_download_error":
-            return refused(download_error(0, arguments.image_urls[0]).details, seed=job.seed)
-        case "no_media_generated":
-            return refused([detail(fault.kind, ("body", "prompt"), "No image was generated")], seed=job.seed)
-        case "internal_server_error":
-            return refused([detail(fault.kind, ("body",), "Internal server error")], seed=job.seed)
-        case "generation_timeout":
-            return refused([detail(fault.kind, ("body",), "Generation timed out")], seed=job.seed)
-        case "downstream_service_error":
-            verdict = refused([detail(fault.kind, ("body",), "Downstream service error")], seed=job.seed)
-            return replace(verdict, status=int(fault.value))
-        case "completed_with_error":
-            return request_error("runner_disconnected")
-        case "internal_retry" if job.no_retry:
-            return request_error("runner_disconnected")
-    return None
+    if fault.kind in MODEL_ERRORS:
+        verdict = refused([model_error(fault.kind, arguments.image_urls[0])], seed=job.seed)
+        return replace(verdict, status=int(fault.value))
+    if fault.kind == "completed_with_error" or (fault.kind == "internal_retry" and job.no_retry):
+        return request_error("runner_disconnected")
+    return request_error(fault.kind) if fault.kind in REQUEST_ERRORS else None
