@@ -133,14 +133,6 @@ def test_only_the_last_ten_inputs_are_used():
     assert tuple(urls[-10:]) == read(json.dumps({**GOOD, "image_urls": urls}).encode(), OPTIONS).image_urls
 
 
-def test_more_than_fifteen_may_be_clamped(make_standin):
-    """The alternative reading of the limit: fewer pictures instead of a refusal."""
-    standin = make_standin(over_fifteen="clamp")
-    body = standin.run(image_urls=["u"] * 9, num_images=6, max_images=6).json()
-
-    assert len(body["images"]) == 6
-
-
 def test_a_long_value_is_not_echoed():
     """A 422 does not carry a data URI of megabytes back."""
     with pytest.raises(InvalidInput) as caught:

@@ -119,14 +119,6 @@ def test_listing_shows_the_finished_only(make_standin):
     assert "json_input" not in listed(standin)[0]
 
 
-def test_listing_of_requests_in_flight(make_standin):
-    """The kinder reading: unfinished requests are listed too."""
-    standin = make_standin(concurrency=0, list_in_flight=True)
-    standin.submit()
-
-    assert [item["status_code"] for item in listed(standin)] == [None]
-
-
 def test_listing_without_payloads(make_standin):
     """Payload storage off, for the account or for one request, leaves nothing to match on."""
     on, off = make_standin(state="on"), make_standin(state="off", store_io=False)
