@@ -73,6 +73,10 @@ def _lock(connection: Connection, submission_ids: Sequence[UUID]) -> dict[UUID, 
         SELECT s.id, s.request_id, s.outcome, s.learned_by, s.error_type, s.attempt AS submission_attempt,
                e.id AS edit_id, e.state, e.attempt AS edit_attempt, e.attempts_before, b.max_attempts,
                e.cancel_requested_at IS NOT NULL AS cancel_wished,
+               EXISTS (SELECT FROM submissions o WHERE o.edit_id = e.id AND o.id <> s.id AND o.outcome IS NULL)
+               AS others_open,
+               EXISTS (SELECT FROM submissions o WHERE o.edit_id = e.id AND o.id <> s.id AND o.outcome = 'succeeded'
+                       AND NOT o.doubled) AS others_paid,
                ARRAY(SELECT entry ->> 'type' FROM jsonb_array_elements(e.errors) AS entry) AS earlier_errors
         FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
         WHERE s.id = ANY(%s) ORDER BY e.id, s.id FOR UPDATE OF e, s
@@ -93,6 +97,8 @@ def _lock(connection: Connection, submission_ids: Sequence[UUID]) -> dict[UUID, 
             attempts_before=row.attempts_before,
             max_attempts=row.max_attempts,
             cancel_wished=row.cancel_wished,
+            others_open=row.others_open,
+            others_paid=row.others_paid,
             earlier_errors=tuple(row.earlier_errors),
         )
         for row in rows

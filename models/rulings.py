@@ -46,6 +46,10 @@ class Standing:
     attempts_before: int
     max_attempts: int | None
     cancel_wished: bool
+    others_open: bool
+    """Another submission of the edit is in flight: what becomes of the edit is for that one to say."""
+    others_paid: bool
+    """Another submission of the edit succeeded, and is not the doubled one."""
     earlier_errors: tuple[str, ...]
 
     @property
@@ -60,8 +64,13 @@ class Standing:
 
     @property
     def superseded(self) -> bool:
-        """Another POST was made for the edit since."""
+        """Another POST was made for the edit since, and counted; one that was taken back leaves its number to the next."""
         return self.edit_attempt > self.submission_attempt
+
+    @property
+    def taken(self) -> bool:
+        """Another submission's pictures were taken first."""
+        return self.state in (EditState.READY, EditState.STORED)
 
 
 class Ruling(NamedTuple):
@@ -95,10 +104,10 @@ def _succeeded(standing: Standing, answer: Answer, policy: PolicySettings) -> Ru
         outcome=Outcome.SUCCEEDED,
         learned_by=answer.learned_by,
         images_returned=count,
-        doubled=standing.superseded,
+        doubled=standing.superseded or (standing.taken and standing.others_paid),
     )
-    if standing.state in (EditState.READY, EditState.STORED):
-        return Ruling(Effect.APPLIED, end)  # another submission's pictures were taken first
+    if standing.taken:
+        return Ruling(Effect.APPLIED, end)
     return Ruling(Effect.APPLIED, end, EditMove(standing.edit_id, standing.state, EditState.READY, WATCHDOG))
 
 
@@ -112,8 +121,8 @@ def _failed(standing: Standing, answer: Answer, policy: PolicySettings) -> Rulin
         learned_by=answer.learned_by,
         error_type=verdict.error_type,
     )
-    if standing.superseded or standing.state not in IN_FLIGHT:
-        return Ruling(Effect.APPLIED, end)  # the edit's way no longer depends on this submission
+    if standing.others_open or standing.state not in IN_FLIGHT:
+        return Ruling(Effect.APPLIED, end)  # the edit's way does not depend on this submission (alone)
     if standing.cancel_wished:
         return Ruling(Effect.APPLIED, end, EditMove(standing.edit_id, standing.state, EditState.CANCELLED, 0))
     error = {

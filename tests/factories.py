@@ -35,7 +35,7 @@ def claim(connection: Connection, limit: int = 100, window: int = 100) -> list[S
 
 
 def make_submitted(connection: Connection, edits: int = 1, **header: object) -> list[Submission]:
-    """Edits in flight; the request id of a submission is `request-` and its edit's id and attempt."""
+    """Edits in flight."""
     make_batch(connection, edits, **header)
     submissions = claim(connection)
     accept(connection, submissions)
@@ -50,7 +50,7 @@ def accept(connection: Connection, submissions: list[Submission]) -> None:
 
 def request_id(submission: Submission) -> str:
     """The request id that `accept` gives."""
-    return f"request-{submission.edit_id}-{submission.attempt}"
+    return f"request-{submission.id}"
 
 
 def success(images: int = 1) -> Verdict:

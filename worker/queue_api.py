@@ -99,7 +99,9 @@ class QueueAPI:
         """Fetch the outcome of a COMPLETED request; a 4xx or 5xx is the job's own verdict (fal-protocol 2.4).
 
         A 5xx without `x-fal-request-id` may be a gateway's trouble (fal-protocol 14.7). Taken for the job's, it
-        would have a success paid for again; so it is believed only where the status said `failed` too.
+        would have a success paid for again; so it is believed only where the status said `failed` too. A 401, 403
+        or 429 is about our key or our pace, unless the queue's own answer names an error type: gateways name none
+        (fal-protocol 5.4), and a job that ended so would be asked about until its result expires.
 
         Raises:
             Gone: 404, expired; it never means "did not run" (fal-protocol 14.8).
@@ -107,12 +109,15 @@ class QueueAPI:
             TryLater: not completed after all, or the answer is not the queue's own.
         """
         status, reply, headers = self._ask("GET", self._request_url(endpoint, request_id), limit=RESULT_MAX_BYTES)
-        _raise_for_question(status, reply)
+        verdict = read_result(status, reply, headers.get("X-Fal-Error-Type"))
+        the_queues_own = failed or "x-fal-request-id" in headers
+        if not (status in PAUSES and the_queues_own and verdict.error_type):
+            _raise_for_question(status, reply)
         if status == 400 and b"still in progress" in reply:
             raise TryLater("still in progress")
-        if status >= 500 and not (failed or headers.get("x-fal-request-id")):
+        if status >= 500 and not the_queues_own:
             raise TryLater(f"a gateway answered {status}")
-        return read_result(status, reply, headers.get("X-Fal-Error-Type"))
+        return verdict
 
     def cancel(self, endpoint: str, request_id: str) -> bool:
         """Ask the provider to cancel; True if it took the wish (the request may still finish and be charged).

@@ -141,6 +141,8 @@ def reveal_request(connection: Connection, submission_id: UUID, request_id: str,
         )
         UPDATE edits e SET state = 'submitted', due_at = now() + %(patience)s * interval '1 s'
         FROM known WHERE e.id = known.edit_id AND e.attempt = known.attempt AND e.state = 'submitting'
+          -- a POST that was taken back left its number to the next, which may be the one in flight
+          AND NOT EXISTS (SELECT FROM submissions o WHERE o.edit_id = e.id AND o.id <> %(id)s AND o.outcome IS NULL)
         """,
         {"id": submission_id, "request": request_id, "patience": patience},
     )

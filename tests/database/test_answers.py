@@ -12,6 +12,7 @@ from models.states import Effect, LearnedBy
 from models.transitions import (
     ImageFault,
     StoredImage,
+    Submission,
     give_up_unknown,
     record_accepted,
     record_image_faults,
@@ -244,6 +245,58 @@ def test_late_result_beside_a_resubmission_is_written_down_as_doubled(connection
     assert one(connection, "SELECT sum(cost) FROM submissions") == (Decimal("0.06"),)
     images = connection.exec_driver_sql("SELECT submission_id, state FROM images").all()
     assert {tuple(row) for row in images} == {(new.id, "waiting"), (old.id, "discarded")}
+
+
+def taken_back_then_posted_again(connection: Connection) -> tuple[Submission, Submission]:
+    """A POST that was refused for the account, so that the next one carries its number; that one is in flight."""
+    make_batch(connection)
+    (first,) = claim(connection)
+    take_back(connection, [first.id], reason="locked", delay=0)
+    (second,) = claim(connection)
+    assert first.attempt == second.attempt
+    return first, second
+
+
+@pytest.mark.parametrize("verdict", [failure(), failure("content_policy_violation", Retry.NEVER)])
+def test_late_failure_of_a_refused_post_leaves_the_edit_to_the_newer_one(
+    verdict: Verdict, connection: Connection
+) -> None:
+    """The provider ran what it had refused, and it failed: the edit is neither failed nor paid for a third time."""
+    first, second = taken_back_then_posted_again(connection)
+    accept(connection, [second])
+
+    assert record_answers(connection, [answer(first, verdict)], POLICY) == [Effect.APPLIED]
+    assert states(connection) == {"submitted": 1}
+
+    record_answers(connection, [answer(second, success())], POLICY)
+    assert states(connection) == {"ready": 1}
+
+
+def test_refused_post_that_shows_itself_does_not_speak_for_the_newer_one(connection: Connection) -> None:
+    """Its request is asked about, but the newer POST's outcome stays unknown until its own deadline."""
+    first, _ = taken_back_then_posted_again(connection)
+
+    record_answers(connection, [answer(first, Verdict(Kind.UNFETCHED))], POLICY)
+    assert states(connection) == {"submitting": 1}
+    record_answers(connection, [answer(first, failure(), LearnedBy.POLL)], POLICY)
+    give_up(connection)
+
+    assert states(connection) == {"pending": 1}
+    assert one(connection, "SELECT count(*) FROM submissions WHERE outcome IS NULL") == (0,)
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_success_of_a_refused_post_is_written_down_as_doubled_once(late: int, connection: Connection) -> None:
+    """Both POSTs were paid, in whichever order that shows: one set of pictures, one `doubled`, two prices."""
+    both = taken_back_then_posted_again(connection)
+    accept(connection, [both[1]])
+
+    record_answers(connection, [answer(both[1 - late], success()), answer(both[late], success())], POLICY)
+
+    assert states(connection) == {"ready": 1}
+    rows = connection.exec_driver_sql("SELECT id FROM submissions WHERE doubled").all()
+    assert [row.id for row in rows] == [both[late].id]
+    assert one(connection, "SELECT sum(cost) FROM submissions") == (Decimal("0.06"),)
 
 
 def test_picture_that_cannot_be_stored_fails_the_edit_without_a_second_charge(connection: Connection) -> None:

@@ -52,7 +52,7 @@ from tests.factories import (
 
 PICK = st.integers(0, 1_000)
 """Which request a step is about. What is drawn must not hang on the database, where random ids decide ties."""
-FATES = ("accepted", "reply lost", "never arrived", "not sent", "refused")
+FATES = ("accepted", "reply lost", "never arrived", "not sent", "refused", "taken back, yet accepted")
 VERDICTS = {
     "one": success(1),
     "three": success(3),
@@ -103,11 +103,11 @@ class Machine(RuleBasedStateMachine):
         """A wave of POSTs, each with its fate; replies are recorded in sets as the lane does."""
         fall_due(self.connection) if len(fates) % 2 else None
         for submission, fate in zip(claim(self.connection, limit=len(fates), window=8), fates, strict=False):
-            if fate in ("accepted", "reply lost"):
+            if fate in ("accepted", "reply lost", "taken back, yet accepted"):
                 self.provider.requests.append(Request(submission, VERDICTS[verdict]))
             if fate == "accepted":
                 accept(self.connection, [submission])
-            elif fate == "not sent":
+            elif fate in ("not sent", "taken back, yet accepted"):
                 take_back(self.connection, [submission.id], reason="unreachable", delay=0)
             elif fate == "refused":
                 self.refuse(submission)

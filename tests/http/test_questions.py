@@ -193,6 +193,31 @@ def test_gateway_failure_is_believed_only_if_the_status_said_so() -> None:
         assert api.result(ENDPOINT, "8f1c", failed=True).error_type == "internal_server_error"
 
 
+@pytest.mark.parametrize("code", [401, 403, 429])
+@pytest.mark.parametrize("place", ["body", "header"])
+def test_refusal_that_is_the_jobs_own(code: int, place: str) -> None:
+    """The queue replays how the job ended, with its type: a verdict, not a complaint to be waited out."""
+    body = {"detail": "no", **({"error_type": "bad_request"} if place == "body" else {})}
+    headers = {"x_fal_error_type": "bad_request"} if place == "header" else {}
+    with serve(answering(code, body, x_fal_request_id="8f1c", **headers)) as wire:
+        assert ASK["result"](wire.url).error_type == "bad_request"
+    with serve(answering(code, body, **headers)) as wire:
+        api = QueueAPI(wire.url, KEY, start_timeout=600)
+        with pytest.raises(AccountPaused):
+            api.result(ENDPOINT, "8f1c")
+        assert api.result(ENDPOINT, "8f1c", failed=True).error_type == "bad_request"
+
+
+@pytest.mark.parametrize("code", [401, 403, 429])
+def test_refusal_without_a_type_is_about_us(code: int) -> None:
+    """Even under the queue's own header, even of a job that failed: it says nothing about how."""
+    with serve(answering(code, {"detail": "User is locked."}, x_fal_request_id="8f1c")) as wire:
+        api = QueueAPI(wire.url, KEY, start_timeout=600)
+        for failed in (False, True):
+            with pytest.raises(AccountPaused):
+                api.result(ENDPOINT, "8f1c", failed=failed)
+
+
 def test_result_of_a_cancelled_request() -> None:
     """499 is the end that we, or somebody, asked for."""
     body = b'{"detail": "x", "error_type": "client_cancelled"}'
