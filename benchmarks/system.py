@@ -65,17 +65,18 @@ class System:
         emulator = [sys.executable, "-m", "fal_emulator", "--port", port, "--state-dir", str(self.folder / "fal")]
         self._spawn("emulator", [*emulator, *EMULATOR, *faults, "--fault-seed", str(self._seed)], {})
         receiver = free_port()
-        variables = {
+        self.receiver = f"http://127.0.0.1:{receiver}"
+        self._variables = {
             **CLOCKS,
             **dict.fromkeys(("FAL_QUEUE_URL", "FAL_REST_URL", "FAL_CDN_URL", "FAL_API_URL"), self.provider),
             "FAL_KEY": "chaos:chaos",
             "FAL_MEDIA_HOSTS": "127.0.0.1",
             "DARKROOM_HOME": str(self.home),
             "RECEIVER_PORT": str(receiver),
-            "PUBLIC_URL": f"http://127.0.0.1:{receiver}",
+            "PUBLIC_URL": self.receiver,
             **self._variables,
         }
-        self.up = self._spawn("up", [sys.executable, "-m", "cli.main", "up"], variables)
+        self.up = self._spawn("up", [sys.executable, "-m", "cli.main", "up"], self._variables)
         self.engine: Engine = make_engine(self._database_url(), application="chaos", pool_size=2)
 
     def _spawn(self, name: str, command: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
@@ -94,14 +95,19 @@ class System:
         lines = (self.home / "stack.env").read_text().splitlines()
         return next(line.partition("=")[2].strip("'\"") for line in lines if line.startswith("DATABASE_URL="))
 
+    def variables(self) -> dict[str, str]:
+        """The settings of one more process of ours, as on another machine."""
+        return {**self._variables, "DATABASE_URL": self._database_url(), "REDIS_URL": self.redis_url()}
+
     def redis_url(self) -> str:
         """The embedded Redis."""
         return f"redis://127.0.0.1:{(self.home / 'redis.port').read_text().strip()}/0"
 
     def processes(self) -> list[tuple[str, psutil.Process]]:
-        """(part, process) of everything that runs below `darkroom up`."""
+        """(part, process) of everything that was started, and of what runs below it."""
+        alive = [psutil.Process(part.pid) for part in self._parts if part.poll() is None]
         found = []
-        for process in psutil.Process(self.up.pid).children(recursive=True):
+        for process in (process for part in alive for process in (part, *part.children(recursive=True))):
             try:
                 line = " ".join(process.cmdline())
             except psutil.Error:
@@ -122,6 +128,11 @@ class System:
                 rows += page["rows"]
                 after = page["next"]
         return rows
+
+    def inject(self, **faults: float) -> None:
+        """From now on the provider injects these faults, at these rates, and no others."""
+        with requests.Session() as session:
+            session.put(f"{self.provider}/_emulator/faults", json=faults, timeout=30).raise_for_status()
 
     def injected(self) -> dict[str, int]:
         """How often the provider injected each kind of fault."""
@@ -151,5 +162,6 @@ MARKS = {
     "granian": "receiver",
     "redis-server": "redis",
     "postgres -D": "postgres",
+    "fal_emulator": "emulator",
 }
 """What a command line holds -> which part it is."""

@@ -68,6 +68,16 @@ def _write(connection: Connection, rulings: Sequence[tuple[Answer, Ruling]]) -> 
 
 
 def _lock(connection: Connection, submission_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+    """Lock the submissions and their edits, then read them: a statement that waited for a lock has seen what else
+    belongs to an edit before its wait."""
+    ids = (list(set(submission_ids)),)
+    connection.exec_driver_sql(
+        """
+        SELECT FROM submissions s JOIN edits e ON e.id = s.edit_id
+        WHERE s.id = ANY(%s) ORDER BY e.id, s.id FOR UPDATE OF e, s
+        """,
+        ids,
+    )
     rows = connection.exec_driver_sql(
         """
         SELECT s.id, s.request_id, s.outcome, s.learned_by, s.error_type, s.attempt AS submission_attempt,
@@ -79,9 +89,9 @@ def _lock(connection: Connection, submission_ids: Sequence[UUID]) -> dict[UUID, 
                        AND NOT o.doubled) AS others_paid,
                ARRAY(SELECT entry ->> 'type' FROM jsonb_array_elements(e.errors) AS entry) AS earlier_errors
         FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
-        WHERE s.id = ANY(%s) ORDER BY e.id, s.id FOR UPDATE OF e, s
+        WHERE s.id = ANY(%s)
         """,
-        (list(set(submission_ids)),),
+        ids,
     )
     return {
         row.id: Standing(

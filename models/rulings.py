@@ -64,7 +64,7 @@ class Standing:
 
     @property
     def superseded(self) -> bool:
-        """Another POST was made for the edit since, and counted; one that was taken back leaves its number to the next."""
+        """Another POST was made for the edit since, and counted: what is taken back leaves its number to the next."""
         return self.edit_attempt > self.submission_attempt
 
     @property

@@ -18,9 +18,10 @@ log = structlog.get_logger()
 def run(engine: Engine, settings: WorkerSettings) -> int:
     """Cancel and finish what can be; returns the number of batches finished."""
     _hold_to_limits(engine, settings)
-    reach("before_settle", settings)
     with engine.begin() as connection:
         finished = settle_batches(connection, results_prefix=settings.intake_url or "")
+        if finished:
+            reach("before_settle", settings)
     for batch_id in finished:
         log.info("batch_finished", batch=str(batch_id))
     return len(finished)

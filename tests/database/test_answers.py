@@ -361,6 +361,32 @@ def test_two_last_edits_at_once_do_not_leave_the_batch_open(engine: Engine) -> N
         assert one(connection, "SELECT count(*) FROM batches WHERE finished_at IS NULL") == (0,)
 
 
+def test_two_open_submissions_of_one_edit_that_fail_at_once_end_it(engine: Engine) -> None:
+    """Each leaves the edit to the other only as long as the other is really open: the second must not judge by what it
+    saw before it waited."""
+    with engine.begin() as connection:
+        make_batch(connection, max_attempts=2)
+        (first,) = claim(connection)
+        fall_due(connection)
+        give_up_unknown(connection, [first.id], resubmit=True, max_attempts=2)
+        (second,) = claim(connection)
+        accept(connection, [second])
+        reveal_request(connection, first.id, request_id(first), patience=60)
+
+    def fail(submission: Submission) -> None:
+        with engine.begin() as other:
+            record_answers(other, [answer(submission, failure("value_error", Retry.NEVER))], POLICY)
+
+    late = threading.Thread(target=fail, args=(second,))
+    with engine.begin() as connection:
+        record_answers(connection, [answer(first, failure("value_error", Retry.NEVER))], POLICY)
+        late.start()
+        late.join(0.5)
+    late.join(10)
+    with engine.begin() as connection:
+        assert states(connection) == {"failed": 1}
+
+
 def test_of_many_who_bring_the_same_result_one_applies_it(engine: Engine) -> None:
     """Eight threads deliver one result at once: one applies it, seven are told that it is known."""
     with engine.begin() as connection:

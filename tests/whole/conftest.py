@@ -4,20 +4,24 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from benchmarks.audit import Audit, audit
-from benchmarks.chaos import unfinished, wait_until_finished
-from benchmarks.system import System
+from benchmarks.chaos import wait_until_finished
+from benchmarks.system import CLOCKS, System
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
 
 PICTURE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
 Start = Callable[..., System]
+PATIENCE = sum(float(CLOCKS[name]) for name in ("SUBMIT_START_TIMEOUT", "RUN_ALLOWANCE", "DELIVERY_ALLOWANCE"))
+"""Seconds; the proven deadline of an unknown submit under the shrunk clocks."""
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +63,56 @@ def finish(system: System, timeout: float = 90.0) -> Audit:
     return found
 
 
+def count(system: System, query: str) -> int:
+    """The one number that a query answers."""
+    with system.engine.connect() as connection:
+        return int(connection.exec_driver_sql(query).scalar_one())
+
+
+def heard_too_late(system: System) -> int:
+    """Requests that darkroom first heard of when their submission was about to be given up."""
+    return count(
+        system,
+        f"""
+        SELECT count(*) FROM submissions WHERE request_id IS NOT NULL
+        AND accepted_at - posted_at >= {PATIENCE} * interval '1 s'
+        """,
+    )
+
+
+@contextmanager
+def suspended(system: System, *parts: str) -> Iterator[None]:
+    """Stop every process of these parts where it is, and let it go on at the end."""
+    processes = [process for name, process in system.processes() if name in parts]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+def wait_for(what: Callable[[], object], timeout: float = 30.0) -> None:
+    """Return once it is so; on a busy machine that takes longer."""
+    deadline = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
 def half_way(system: System) -> None:
     """Return in the middle of the work: something is stored, something is not."""
-    deadline = time.monotonic() + 60
     query = """
         SELECT bool_or(e.state = 'stored') FROM edits e JOIN batches b ON b.id = e.batch_id
         WHERE b.finished_at IS NULL
     """
-    while time.monotonic() < deadline:
-        with system.engine.connect() as connection:
-            if connection.exec_driver_sql(query).scalar():
-                return
-        time.sleep(0.02)
-    raise AssertionError(f"nothing happens: {unfinished(system.engine)} batches are open")
+
+    def begun() -> bool:
+        try:
+            with system.engine.connect() as connection:
+                return bool(connection.exec_driver_sql(query).scalar())
+        except OperationalError:  # PostgreSQL is among those that are killed
+            return False
+
+    wait_for(begun, 60)
