@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine
 from models.answers import record_answers
 from models.claims import claim_edits, claim_images, claim_polls, lanes_due
 from models.provider import pause, resume
-from models.transitions import take_back
+from models.transitions import start_submissions, take_back
 from tests.factories import (
     PATIENCE,
     POLICY,
@@ -91,6 +91,28 @@ def test_window_is_exact_among_many_claimers(engine: Engine) -> None:
         thread.join()
     with engine.begin() as connection:
         assert states(connection) == {"submitting": 40, "pending": 60}
+
+
+def test_claimers_take_turns(engine: Engine) -> None:
+    """Who has chosen edits but not yet written them down is waited for: an urgent batch cannot burst the window."""
+    with engine.begin() as connection:
+        make_batch(connection, 5)
+    with engine.begin() as first:
+        chosen = claim_edits(first, limit=5, window=5, probe_after=60)
+        with engine.begin() as connection:
+            make_batch(connection, 5, priority=1)
+
+        def take() -> None:
+            with engine.begin() as second:
+                claim(second, window=5)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        thread.join(0.5)
+        start_submissions(first, chosen, patience=60)
+    thread.join()
+    with engine.begin() as connection:
+        assert states(connection) == {"submitting": 5, "pending": 5}
 
 
 def test_paused_batches_and_wishes_to_cancel_are_left_alone(engine: Engine) -> None:

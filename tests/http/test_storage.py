@@ -2,9 +2,12 @@
 
 import io
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
+from textwrap import dedent
 from urllib.parse import quote
 
 import pytest
@@ -217,6 +220,27 @@ def test_many_at_once(storage: Storage, folder: Path) -> None:
         thread.join()
 
     assert [(folder / f"b/{number}/0.png").read_bytes()[-1] for number in range(16)] == list(range(16))
+
+
+def test_killed_writer_leaves_nothing_beside_the_pictures(storage: Storage, folder: Path) -> None:
+    """SIGKILL in the middle of a put: no part of a file under the key, nor under any name beside it."""
+    storage.put("batch/0.png", io.BytesIO(b"old"))
+    script = f"""
+        import tests.http.test_storage as t
+        file = t.Halting(b"n" * t.LARGE)
+        t.putting(t.Storage({folder.as_uri()!r}), "batch/0.png", file)
+        print(file.halted.wait(10), flush=True)
+        file.go_on.wait()
+    """
+    command = [sys.executable, "-c", dedent(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        said = writer.stdout.readline()
+        writer.kill()
+
+    assert said == "True\n"
+    assert (folder / "batch/0.png").read_bytes() == b"old"
+    assert [path.name for path in folder.rglob("*") if path.is_file() and INCOMING not in path.parts] == ["0.png"]
 
 
 def test_what_a_killed_writer_left_is_swept(folder: Path) -> None:

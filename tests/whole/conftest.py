@@ -93,11 +93,11 @@ def suspended(system: System, *parts: str) -> Iterator[None]:
             process.resume()
 
 
-def wait_for(what: Callable[[], object], timeout: float = 30.0) -> None:
-    """Return once it is so; on a busy machine that takes longer."""
+def wait_for(what: Callable[[], object], missing: str, timeout: float = 30.0) -> None:
+    """Return once it is so; `missing` says what never came."""
     deadline = time.monotonic() + timeout
     while not what():
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, missing
         time.sleep(0.02)
 
 
@@ -115,4 +115,4 @@ def half_way(system: System) -> None:
         except OperationalError:  # PostgreSQL is among those that are killed
             return False
 
-    wait_for(begun, 60)
+    wait_for(begun, "nothing is stored", 60)

@@ -30,7 +30,7 @@ def system(start: Start) -> System:
 
 def kill(system: System, part: str, *, leaves: bool = False) -> None:
     """SIGKILL every process of a part, once it is there; `leaves`: only those that have no children."""
-    wait_for(lambda: any(name == part for name, _ in system.processes()))
+    wait_for(lambda: any(name == part for name, _ in system.processes()), part)
     for name, process in system.processes():
         if name == part and not (leaves and process.children()):
             os.kill(process.pid, signal.SIGKILL)
@@ -48,11 +48,22 @@ def beside(system: System, *arguments: str) -> Iterator[None]:
             process.terminate()
 
 
-def receiver_answers(system: System) -> bool:
-    try:
-        return requests.get(f"{system.receiver}/healthz", timeout=2).ok
-    except requests.RequestException:
-        return False
+def wait_for_edits(system: System, state: str, number: int) -> None:
+    """Return once so many edits are in a state."""
+    query = f"SELECT count(*) FROM edits WHERE state = '{state}'"
+    wait_for(lambda: count(system, query) == number, f"there are not {number} edits {state}")
+
+
+def wait_for_receiver(system: System) -> None:
+    """Return once the receiver answers."""
+
+    def answers() -> bool:
+        try:
+            return requests.get(f"{system.receiver}/healthz", timeout=2).ok
+        except requests.RequestException:
+            return False
+
+    wait_for(answers, "the receiver does not answer")
 
 
 def test_redis_emptied_in_mid_run(system: System) -> None:
@@ -61,7 +72,7 @@ def test_redis_emptied_in_mid_run(system: System) -> None:
         with suspended(system, "download"):
             time.sleep(1.5)  # Redis hands the next message to whoever asked, and that was for a second
             hand_in(system, 10)
-            wait_for(lambda: count(system, "SELECT count(*) FROM edits WHERE state = 'ready'") == 10)
+            wait_for_edits(system, "ready", 10)
             time.sleep(1.5 * TICK)
             assert client.llen("download")
             client.flushall()
@@ -93,7 +104,7 @@ def test_postgres_killed(system: System) -> None:
     system.inject(drop_webhook=1)
     with suspended(system, "emulator"):
         hand_in(system, 60)
-        wait_for(lambda: count(system, "SELECT count(*) FROM edits WHERE state = 'submitting'") == WINDOW)
+        wait_for_edits(system, "submitting", WINDOW)
         time.sleep(0.3)
         kill(system, "postgres")
     half_way(system)
@@ -111,9 +122,9 @@ def test_receiver_and_beat_killed(system: System) -> None:
     kill(system, "receiver")
     kill(system, "beat")
     finish(system)
-    wait_for(lambda: receiver_answers(system))
+    wait_for_receiver(system)
     kill(system, "receiver", leaves=True)
-    wait_for(lambda: receiver_answers(system))
+    wait_for_receiver(system)
     hand_in(system, 10, "heard")
     finish(system)
     heard = "SELECT count(*) FROM submissions s JOIN edits e ON e.id = s.edit_id WHERE learned_by = 'callback'"
@@ -124,7 +135,7 @@ def test_two_beats_at_once(system: System) -> None:
     """A second clock only nudges more often; no message piles up. Nor does a second submit worker pay twice."""
     worker = ("worker", "-n", "second@%h", "-Q", "submit", "-c", "1")
     with beside(system, *worker), beside(system, "beat", "--scheduler", "worker.clock:Clock"):
-        wait_for(WorkersAnswer(system.redis_url(), ("second",)), 60)
+        wait_for(WorkersAnswer(system.redis_url(), ("second",)), "the second worker does not answer", 60)
         with suspended(system, "poll", "download"), redis.Redis.from_url(system.redis_url()) as client:
             hand_in(system, 100)
             time.sleep(4 * TICK)
