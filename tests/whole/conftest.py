@@ -58,8 +58,8 @@ def finish(system: System, timeout: float = 90.0) -> Audit:
     """Wait for the end of every batch and compare the books; nothing may be lost, doubled or wrong."""
     settled = wait_until_finished(system.engine, timeout)
     found = audit(system, kills=Counter(), seconds=0, settled=settled)
-    assert found.clean, found.as_dict()
-    assert set(found.edits) == {"stored"}, found.as_dict()
+    assert found.clean, str(found.as_dict())
+    assert set(found.edits) == {"stored"}, str(found.as_dict())
     return found
 
 

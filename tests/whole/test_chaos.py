@@ -14,6 +14,6 @@ def test_short_chaos(tmp_path: Path) -> None:
 
     found = run(tmp_path, make_plan(7), edits=150, kills=6, seconds=90)
 
-    assert found.clean, found.as_dict()
+    assert found.clean, str(found.as_dict())
     assert sum(found.kills.values()) >= 6
     assert len(found.injected) > 15

@@ -37,14 +37,15 @@ def kill(system: System, part: str, *, leaves: bool = False) -> None:
 
 
 @contextmanager
-def beside(system: System, *arguments: str) -> Iterator[None]:
+def beside(system: System, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """One more process of Celery, as on another machine."""
     command = [sys.executable, "-m", "celery", "-A", "worker", *arguments]
     variables, nowhere = {**environment(), **system.variables()}, subprocess.DEVNULL
     with subprocess.Popen(command, env=variables, stdout=nowhere, stderr=nowhere) as process:
         try:
-            yield
+            yield process
         finally:
+            process.send_signal(signal.SIGCONT)
             process.terminate()
 
 
@@ -134,11 +135,15 @@ def test_receiver_and_beat_killed(system: System) -> None:
 def test_two_beats_at_once(system: System) -> None:
     """A second clock only nudges more often; no message piles up. Nor does a second submit worker pay twice."""
     worker = ("worker", "-n", "second@%h", "-Q", "submit", "-c", "1")
-    with beside(system, *worker), beside(system, "beat", "--scheduler", "worker.clock:Clock"):
+    with beside(system, *worker) as second, beside(system, "beat", "--scheduler", "worker.clock:Clock"):
         wait_for(WorkersAnswer(system.redis_url(), ("second",)), "the second worker does not answer", 60)
         with suspended(system, "poll", "download"), redis.Redis.from_url(system.redis_url()) as client:
-            hand_in(system, 100)
-            time.sleep(4 * TICK)
+            with suspended(system, "submit"):
+                second.send_signal(signal.SIGSTOP)
+                hand_in(system, 100)
+                time.sleep(1.5 * TICK)  # so that each finds a nudge when it goes on
+                second.send_signal(signal.SIGCONT)
+            time.sleep(3 * TICK)
             # two ticks that run at the same time may both find room for one more
             assert max(client.llen(lane) for lane in LANES) <= MESSAGES_MAX + 1
         finish(system)
