@@ -17,6 +17,7 @@ from models.transitions import (
     record_accepted,
     record_image_faults,
     record_stored,
+    reveal_request,
     settle_batches,
     start_submissions,
     take_back,

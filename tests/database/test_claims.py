@@ -98,7 +98,7 @@ def test_claimers_take_turns(engine: Engine) -> None:
     with engine.begin() as connection:
         make_batch(connection, 5)
     with engine.begin() as first:
-        chosen = claim_edits(first, limit=5, window=5, probe_after=60)
+        chosen = claim_edits(first, limit=5, window=5, probe_after=60, price=PRICE)
         with engine.begin() as connection:
             make_batch(connection, 5, priority=1)
 
@@ -109,7 +109,7 @@ def test_claimers_take_turns(engine: Engine) -> None:
         thread = threading.Thread(target=take)
         thread.start()
         thread.join(0.5)
-        start_submissions(first, chosen, patience=60)
+        start_submissions(first, chosen, patience=60, price=PRICE)
     thread.join()
     with engine.begin() as connection:
         assert states(connection) == {"submitting": 5, "pending": 5}

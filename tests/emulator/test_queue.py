@@ -1,7 +1,6 @@
 """The queue: submit, status, result and cancel behave as the protocol sheet says."""
 
 import json
-import time
 
 import pytest
 import requests
