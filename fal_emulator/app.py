@@ -55,6 +55,7 @@ def _site(app: web.Application) -> None:
 def _everything(app: web.Application) -> None:
     """One base URL for all; here a POST to an endpoint is a submit, and `…/stream` is the run host's."""
     app.router.add_get("/", pages.index)
+    app.router.add_get("/_emulator/thumbnails/files/{path:.+}", pages.thumbnail)
     for add in (admin.add_routes, platform.add_routes, _site, _rest, _media):
         add(app)
     app.router.add_post("/{endpoint:.+/stream}", direct.run)

@@ -153,13 +153,8 @@ class Ledger:
         rows = self._store.rows(_SELECT + "WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
         return [Job(*row) for row in rows]
 
-    def latest(self, limit: int) -> list[Job]:
-        """The most recently accepted requests."""
-        rows = self._store.rows(_SELECT + "ORDER BY seq DESC LIMIT ?", (limit,))
-        return [Job(*row) for row in rows]
-
     def select(self, where: str, values: tuple[Any, ...], order: str, limit: int) -> Iterator[Job]:
-        """Rows for the platform API; `where` and `order` are its own constants, never a client's text."""
+        """Rows for the lists and the page; `where` and `order` are their own constants, never a client's text."""
         sql = _SELECT + f"WHERE {where} ORDER BY {order} LIMIT ?"
         return (Job(*row) for row in self._store.rows(sql, (*values, limit)))
 

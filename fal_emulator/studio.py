@@ -5,10 +5,15 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
 
 from . import pictures, plain, sizes
 from .files import Files
 
+THUMBNAIL = (160, 80)  # pixels
 INPUTS_AT_ONCE = 16  # runs that hold input pictures in memory
 
 
@@ -62,6 +67,10 @@ class Studio:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._flat, commission)
 
+    async def thumbnail(self, path: Path) -> bytes:
+        """A picture on the shelf, small, as JPEG."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _small, path)
+
     def _develop(self, commission: Commission, inputs: Sequence[bytes]) -> list[Made]:
         opened = pictures.open_inputs(inputs)
         size = commission.size or sizes.automatic(commission.size_name, opened[0].size, commission.max_side)
@@ -82,3 +91,11 @@ class Studio:
         sha256 = self._files.write(path, data) if commission.keep else hashlib.sha256(data).hexdigest()
         content_type = "image/jpeg" if jpeg else "image/png"
         return Made(path, b"" if commission.keep else data, sha256, len(data), *size, content_type)
+
+
+def _small(path: Path) -> bytes:
+    target = BytesIO()
+    with Image.open(path) as picture:
+        picture.thumbnail(THUMBNAIL)
+        picture.convert("RGB").save(target, "JPEG", quality=80)
+    return target.getvalue()

@@ -315,18 +315,6 @@ def test_every_reply_says_what_this_is(standin):
     assert "stand-in" in standin.get("/nothing/here").headers["Server"]
 
 
-def test_the_page_shows_requests_safely(standin):
-    """Text from clients is escaped on the page."""
-    standin.submit(webhook="http://127.0.0.1:9/<b>", prompt="<script>")
-    job = standin.submit_raw(endpoint="fal-ai/bytedance/<i>", json={}).json()
-    standin.finish(job)
-    text = standin.get("/").text
-
-    assert job["request_id"][:13] in text
-    assert "<i>" not in text
-    assert "&lt;i&gt;" in text
-
-
 def test_live_knobs(standin):
     """Latency and concurrency can be turned while it runs; other knobs are refused with a sentence."""
     assert standin.put("/_emulator/options", json={"latency": 0.5, "concurrency": 3}).status_code == 200
