@@ -5,6 +5,7 @@ import asyncio
 import logging
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -76,13 +77,25 @@ async def serve(options: Options) -> int:
     except StateInUse as error:
         listener.close()
         return _complain(str(error))
-    await web.SockSite(runner, listener, backlog=BACKLOG).start()
-    port = listener.getsockname()[1]
+    try:
+        await web.SockSite(runner, listener, ssl_context=_tls(options), backlog=BACKLOG).start()
+    except OSError as error:  # an ssl.SSLError is one, too
+        await runner.cleanup()
+        return _complain(f"cannot use {options.tls_cert} with {options.tls_key}: {error.strerror or error}")
+    scheme = "https" if options.tls_cert else "http"
     _say(BANNER)
-    _say(f"fal emulator ready at {options.public_url or f'http://{options.host}:{port}'}")
+    _say(f"fal emulator ready at {options.public_url or f'{scheme}://{options.host}:{listener.getsockname()[1]}'}")
     await stop.wait()
     await runner.cleanup()
     return 0
+
+
+def _tls(options: Options) -> ssl.SSLContext | None:
+    if options.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(options.tls_cert, options.tls_key)
+    return context
 
 
 def _say(text: str) -> None:

@@ -29,6 +29,9 @@ class Options:
     )
     public_url: str | None = knob(None, "base URL to name in replies, instead of the Host of each request")
 
+    tls_cert: str | None = knob(None, "certificate chain (PEM): listen for https instead of http")
+    tls_key: str | None = knob(None, "its private key (PEM)")
+
     key: str | None = knob(None, "the one accepted FAL_KEY; without it any id:secret is accepted")
     admin_key: str | None = knob(None, "the only key for fal's admin routes; without it any accepted key")
     user_id: str = knob("github|10000001", "account named in X-Fal-Webhook-User-Id")
@@ -87,6 +90,8 @@ class Options:
             choices = each.metadata.get("choices")
             if choices and getattr(self, each.name) not in choices:
                 raise ValueError(f"{each.name} must be one of: {', '.join(map(str, choices))}")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together")
         if self.time_scale <= 0:
             raise ValueError("time_scale must be greater than 0")
         if not 0 <= self.jitter <= 1:

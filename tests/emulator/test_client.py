@@ -120,27 +120,98 @@ def test_subscribe(client, fal):
 
 
 def test_cancel(client, fal):
-    """Cancelled while it runs; the result is an error of the client's own kind."""
-    fal.put("/_emulator/options", json={"latency": 10.0})
-    handle = client.submit(EDIT, arguments=ARGUMENTS)
-    handle.cancel()
-
-    with pytest.raises(fal_client.FalClientHTTPError) as caught:
-        handle.get()
-    assert (caught.value.status_code, caught.value.error_type) == (499, "client_cancelled")
-    with pytest.raises(fal_client.FalClientHTTPError):
+    """In the queue, while it runs, when it is over, and for nothing at all."""
+    fal.put("/_emulator/options", json={"latency": 10.0, "concurrency": 1})
+    running, queued = (client.submit(EDIT, arguments=ARGUMENTS) for _ in range(2))
+    wait_for(lambda: isinstance(running.status(), fal_client.InProgress))
+    assert queued.status() == fal_client.Queued(position=0)
+    for handle in (queued, running):
         handle.cancel()
+        with pytest.raises(fal_client.FalClientHTTPError) as caught:
+            handle.get()
+        assert (caught.value.status_code, caught.value.error_type) == (499, "client_cancelled")
+    with pytest.raises(fal_client.FalClientHTTPError) as caught:
+        running.cancel()
+    assert (caught.value.status_code, "ALREADY_COMPLETED" in str(caught.value)) == (400, True)
+    with pytest.raises(fal_client.FalClientHTTPError) as caught:
+        client.cancel(EDIT, "00000000-0000-4000-8000-000000000000")
+    assert caught.value.status_code == 404
+
+
+def code_of(call, *given, **more):
+    """The HTTP status with which the client's call fails."""
+    with pytest.raises(fal_client.FalClientHTTPError) as caught:
+        call(*given, **more)
+    return caught.value.status_code
 
 
 def test_errors(client, fal):
-    """A refused input comes as 422 with its details, an unknown application as 404."""
+    """A refused input comes as 422 with its details; a bad key, a locked account and an unknown application at once."""
     with pytest.raises(fal_client.FalClientHTTPError) as caught:
         client.subscribe(EDIT, arguments={"prompt": "x"})
-    assert caught.value.status_code == 422
-    assert "missing" in str(caught.value)
+    assert (caught.value.status_code, caught.value.message[0]["type"]) == (422, "missing")
+    assert code_of(client.submit, "fal-ai/nobody", arguments={}) == 404
+    assert code_of(client.result, EDIT, "00000000-0000-4000-8000-000000000000") == 404
+    assert code_of(fal_client.SyncClient(key="no-colon").submit, EDIT, arguments=ARGUMENTS) == 401
+    fal.put("/_emulator/options", json={"credits": 0.0})
+    with pytest.raises(fal_client.FalClientHTTPError, match="User is locked") as caught:
+        client.submit(EDIT, arguments=ARGUMENTS)
+    assert caught.value.status_code == 403
+
+
+def test_failures_of_the_infrastructure(client):
+    """The client tells the type from the body."""
     with pytest.raises(fal_client.FalClientHTTPError) as caught:
-        client.submit("fal-ai/nobody", arguments={})
-    assert caught.value.status_code == 404
+        client.subscribe(EDIT, arguments={**ARGUMENTS, "prompt": "[[fault:runner_server_error]]"})
+
+    assert (caught.value.status_code, caught.value.error_type) == (500, "runner_server_error")
+
+
+def test_client_timeout(client, fal):
+    """The client gives up, cancels, and names the request; the timeout went along as start deadline."""
+    fal.put("/_emulator/options", json={"latency": 30.0})
+    with pytest.raises(fal_client.FalClientTimeoutError) as caught:
+        client.subscribe(EDIT, arguments=ARGUMENTS, client_timeout=1.5)
+    row = fal.row({"request_id": caught.value.request_id})
+
+    wait_for(lambda: fal.row(row)["error_type"] == "client_cancelled")
+    assert row["cancelled_at"]
+
+
+def test_start_timeout(client, fal):
+    """A request that has not started in time ends by itself; the client sees 504 with its type."""
+    fal.put("/_emulator/options", json={"concurrency": 0})
+    handle = client.submit(EDIT, arguments=ARGUMENTS, start_timeout=1.1)
+    with pytest.raises(fal_client.FalClientHTTPError) as caught:
+        handle.get()
+
+    assert (caught.value.status_code, caught.value.error_type) == (504, "startup_timeout")
+    assert caught.value.response_headers["x-fal-request-timeout-type"] == "user"
+
+
+def test_priority(client, fal):
+    """Low priority waits behind normal."""
+    fal.put("/_emulator/options", json={"concurrency": 0})
+    low = client.submit(EDIT, arguments=ARGUMENTS, priority="low")
+    client.submit(EDIT, arguments=ARGUMENTS)
+
+    assert low.status() == fal_client.Queued(position=1)
+
+
+def test_encoded_inputs(client, fal, tmp_path):
+    """The three ways of sending a picture inside the body are inputs like any other."""
+    fal.put("/_emulator/options", json={"picture_mode": "full"})
+    picture, path = Image.new("RGB", (300, 200), "navy"), tmp_path / "picture.png"
+    picture.save(path)
+    uris = [
+        fal_client.encode(path.read_bytes(), "image/png"),
+        fal_client.encode_file(path),
+        fal_client.encode_image(picture),
+    ]
+    result = client.subscribe(EDIT, arguments={"prompt": "x", "image_urls": uris, "image_size": "auto"})
+
+    assert [uri.partition(";")[0] for uri in uris] == ["data:image/png", "data:image/png", "data:image/jpeg"]
+    assert (result["images"][0]["width"], result["images"][0]["height"]) == (1176, 784)
 
 
 def test_the_client_repeats_a_broken_submit(client, fal):
@@ -210,26 +281,70 @@ def test_direct_calls_have_a_limit(fal):
     assert (reply.status_code, reply.headers["X-Fal-needs-retry"]) == (429, "1")
 
 
-def test_async_client(fal, receiver, monkeypatch):
-    """The asynchronous twin: submit, status, result, subscribe, cancel, upload, run, stream."""
+def test_async_client(fal, receiver, monkeypatch, tmp_path):
+    """The asynchronous twin: submit, status, result, subscribe, uploads, run, stream."""
+    path = tmp_path / "big.bin"
+    path.write_bytes(bytes(range(256)) * 100)
 
     async def work(client):
-        handle = await client.submit(TO_IMAGE, arguments={"seed": 42}, webhook_url=receiver.url, priority="low")
-        assert (await handle.get())["seed"] == 42
-        assert (await client.status(TO_IMAGE, handle.request_id, with_logs=True)).logs
+        handle = await client.submit(
+            TO_IMAGE,
+            arguments={"seed": 42},
+            webhook_url=receiver.url,
+            priority="low",
+            hint="H2",
+            start_timeout=60,
+        )
+        result = await handle.get()
+        assert result["seed"] == 42
+        assert result == await handle.get() == await client.result(TO_IMAGE, handle.request_id)
+        bare, full = await handle.status(), await client.status(TO_IMAGE, handle.request_id, with_logs=True)
+        assert (bare.logs, bool(full.logs), bare.metrics) == (None, True, full.metrics)
         assert await client.get_handle(TO_IMAGE, handle.request_id) == handle
         updates = []
-        result = await client.subscribe(EDIT, arguments=ARGUMENTS, on_queue_update=updates.append)
+        result = await client.subscribe(EDIT, arguments=ARGUMENTS, with_logs=True, on_queue_update=updates.append)
         assert (result["seed"], bool(updates)) == (42, True)
-        with pytest.raises(fal_client.FalClientHTTPError):
-            await handle.cancel()
-        url = await client.upload(b"async", "text/plain")
+        urls = [await client.upload(b"async", "text/plain"), await client.upload_file(path)]
+        await client.upload_image(Image.new("RGB", (64, 48)))
+        monkeypatch.setattr("fal_client.client.MULTIPART_THRESHOLD", 1000)
+        urls.append(await client.upload_file(path))
         assert len((await client.run(SDXL, arguments={}))["images"]) == 1
         events = [event async for event in client.stream("fal-ai/any-llm", arguments={})]
         assert not events[-1]["partial"]
-        return url
+        return urls
 
-    url = with_async_client(work, monkeypatch)
+    urls = with_async_client(work, monkeypatch)
     with httpx.Client() as anonymous:
-        assert anonymous.get(url).content == b"async"
+        assert [anonymous.get(url).content for url in urls] == [b"async", path.read_bytes(), path.read_bytes()]
     assert len(receiver.wait()) == 1
+    assert fal.ledger()[0]["headers"]["X-Fal-Runner-Hint"] == "H2"
+
+
+def test_async_failures(fal, monkeypatch):
+    """Refusals, cancels in every state, and giving up, asynchronously."""
+
+    async def code(awaitable):
+        with pytest.raises(fal_client.FalClientHTTPError) as caught:
+            await awaitable
+        return caught.value.status_code
+
+    async def work(client):
+        assert await code(client.subscribe(EDIT, arguments={"prompt": "x"})) == 422
+        assert await code(client.submit("fal-ai/nobody", arguments={})) == 404
+        assert await code(client.cancel(EDIT, "00000000-0000-4000-8000-000000000000")) == 404
+        assert await code(fal_client.AsyncClient(key="no-colon").submit(EDIT, arguments=ARGUMENTS)) == 401
+        fal.put("/_emulator/options", json={"latency": 30.0, "concurrency": 1})
+        running = await client.submit(EDIT, arguments=ARGUMENTS)
+        queued = await client.submit(EDIT, arguments=ARGUMENTS)
+        for handle in (queued, running):
+            await handle.cancel()
+            assert await code(handle.get()) == 499
+        assert await code(running.cancel()) == 400
+        with pytest.raises(fal_client.FalClientTimeoutError) as caught:
+            await client.subscribe(EDIT, arguments=ARGUMENTS, client_timeout=1.5)
+        fal.put("/_emulator/options", json={"credits": 0.0})
+        assert await code(client.submit(EDIT, arguments=ARGUMENTS)) == 403
+        return caught.value.request_id
+
+    request_id = with_async_client(work, monkeypatch)
+    wait_for(lambda: fal.row({"request_id": request_id})["error_type"] == "client_cancelled")
