@@ -11,7 +11,7 @@ from .options import Options
 
 
 async def jwks(request: web.Request) -> web.Response:
-    """`GET /.well-known/jwks.json`; may be gzip encoded, as live."""
+    """`GET /.well-known/jwks.json`: the keys that sign webhooks; may be gzip encoded, as live."""
     reply = web.json_response(emulator_of(request).keys.jwks())
     reply.enable_compression()
     return reply
@@ -27,8 +27,9 @@ def _queue(app: web.Application) -> None:
     app.router.add_post("/{endpoint:.+}", submit.submit)
 
 
-def _run(app: web.Application) -> None:
-    app.router.add_post("/{endpoint:.+}", direct.run)
+def _run(app: web.Application, prefix: str = "") -> None:
+    app.router.add_post(f"{prefix}/{{endpoint:.+}}/stream", direct.stream)
+    app.router.add_post(f"{prefix}/{{endpoint:.+}}", direct.run)
 
 
 def _rest(app: web.Application) -> None:
@@ -52,13 +53,13 @@ def _site(app: web.Application) -> None:
     app.router.add_get("/api/openapi/queue/openapi.json", platform.openapi)
 
 
-def _everything(app: web.Application) -> None:
-    """One base URL for all; here a POST to an endpoint is a submit, and `…/stream` is the run host's."""
-    app.router.add_get("/", pages.index)
-    app.router.add_get("/_emulator/thumbnails/files/{path:.+}", pages.thumbnail)
+def everything(app: web.Application) -> None:
+    """One base URL for all: a POST to an endpoint is a submit, and the run host lies under `/run`."""
+    pages.add_routes(app)
     for add in (admin.add_routes, platform.add_routes, _site, _rest, _media):
         add(app)
-    app.router.add_post("/{endpoint:.+/stream}", direct.run)
+    _run(app, "/run")
+    app.router.add_post("/{endpoint:.+}/stream", direct.stream)
     _queue(app)
 
 
@@ -74,7 +75,7 @@ HOSTS = {
     "v3b.fal.media*": _media,
     "api.fal.ai*": platform.add_routes,
     "fal.ai*": _site,
-    "*": _everything,
+    "*": everything,
 }
 
 

@@ -17,7 +17,7 @@ PAGE = "<!doctype html><title>Just a moment</title><p>This is an HTML page, not 
 
 
 async def download(request: web.Request) -> web.StreamResponse:
-    """One file, to anybody who knows its address."""
+    """`GET /files/{path}`: one file, to anybody who knows its address."""
     emulator = emulator_of(request)
     found = emulator.files.find(request.match_info["path"])
     if found is None or found.acl == "hide":

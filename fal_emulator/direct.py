@@ -9,24 +9,18 @@ from aiohttp import web
 
 from .catalogue import spoken_words
 from .emulator import emulator_of
-from .endpoints import parse
 from .gate import refusal
 from .queue import outcome_headers
-from .submit import UNREADABLE, bad_request, locked_out, read_request
+from .submit import UNREADABLE, bad_request, endpoint_of, read_request
 
 WORD_PAUSE = 0.02  # seconds between two streamed events
 
 
 async def run(request: web.Request) -> web.StreamResponse:
     """`POST https://fal.run/{endpoint}`: run at once and answer with the model's own reply."""
-    emulator = emulator_of(request)
-    endpoint = parse(request.match_info["endpoint"])
-    if endpoint is None or not emulator.catalogue.has_app(endpoint.app_id):
-        return refusal(404, f'Application "{endpoint.app_id if endpoint else request.path}" not found')
-    if refused := locked_out(request, emulator, endpoint.app_id):
-        return refused
-    if endpoint.path.endswith("stream"):
-        return await _stream(request)
+    emulator, endpoint = emulator_of(request), endpoint_of(request)
+    if isinstance(endpoint, web.Response):
+        return endpoint
     if emulator.runner.running >= emulator.options.concurrency:
         headers = {"X-Fal-needs-retry": "1", "X-Fal-Error-Type": "concurrent_requests_limit"}
         return refusal(429, "Concurrent requests limit reached", **headers)
@@ -44,7 +38,10 @@ async def run(request: web.Request) -> web.StreamResponse:
     return web.Response(body=output, status=job.status or 500, content_type="application/json", headers=headers)
 
 
-async def _stream(request: web.Request) -> web.StreamResponse:
+async def stream(request: web.Request) -> web.StreamResponse:
+    """`POST https://fal.run/{endpoint}/stream`: words one by one, as server-sent events."""
+    if isinstance(refused := endpoint_of(request), web.Response):
+        return refused
     reply = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
     await reply.prepare(request)
     for event in spoken_words():

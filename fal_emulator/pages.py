@@ -48,7 +48,7 @@ NOTHING_YET = """<div class="card empty"><b>Nothing was submitted yet.</b>
 
 
 async def index(request: web.Request) -> web.Response:
-    """`GET /?state=&before=`: newest first, a page at a time."""
+    """`GET /?state=&before=`: the page for people, newest request first."""
     emulator, state = emulator_of(request), request.query.get("state", "")
     if state and state not in STATES:
         return refusal(404, f"state must be one of: {', '.join(STATES)}")
@@ -145,3 +145,9 @@ async def thumbnail(request: web.Request) -> web.Response:
         return refusal(404, "File not found")
     data = await emulator.studio.thumbnail(emulator.files.on_disk(found.path))
     return web.Response(body=data, content_type="image/jpeg", headers={"Cache-Control": LONG_CACHE})
+
+
+def add_routes(app: web.Application) -> None:
+    """Hang the page and its pictures up."""
+    app.router.add_get("/", index)
+    app.router.add_get("/_emulator/thumbnails/files/{path:.+}", thumbnail)

@@ -23,7 +23,7 @@ async def meta(_: web.Request) -> web.Response:
 
 
 async def models(request: web.Request) -> web.Response:
-    """`GET /v1/models?endpoint_id=&q=&expand=openapi-3.0`: needs no key."""
+    """`GET /v1/models?endpoint_id=&q=&expand=openapi-3.0`: the models and their documents; needs no key."""
     emulator, expanded = emulator_of(request), "openapi-3.0" in several(request, "expand")
     text = request.query.get("q", "").lower()
     found = []

@@ -56,7 +56,7 @@ def _error(emulator: Emulator, job: Job) -> dict[str, str]:
 
 
 async def status(request: web.Request) -> web.Response:
-    """`GET …/requests/{id}/status?logs=`; 202 until COMPLETED."""
+    """`GET …/requests/{id}/status?logs=`: 202 until COMPLETED, then 200."""
     emulator, job, problem = _lookup(request)
     if problem:
         return problem

@@ -40,13 +40,10 @@ def bad_request(error: Exception) -> web.Response:
 
 
 async def submit(request: web.Request) -> web.StreamResponse:
-    """One POST to the queue."""
-    emulator = emulator_of(request)
-    endpoint = parse(request.match_info["endpoint"])
-    if endpoint is None or not emulator.catalogue.has_app(endpoint.app_id):
-        return refusal(404, f'Application "{endpoint.app_id if endpoint else request.path}" not found')
-    if refused := locked_out(request, emulator, endpoint.app_id):
-        return refused
+    """`POST /{endpoint}?fal_webhook=&fal_max_queue_length=`: accept a request; each POST is a new one."""
+    emulator, endpoint = emulator_of(request), endpoint_of(request)
+    if isinstance(endpoint, web.Response):
+        return endpoint
     body = await request.read()
     try:
         job = read_request(request, endpoint, body)
@@ -81,11 +78,14 @@ def accepted(emulator: Emulator, job: Job) -> web.Response:
     return web.json_response(content, status=emulator.options.submit_status, headers=headers)
 
 
-def locked_out(request: web.Request, emulator: Emulator, app_id: str) -> web.Response | None:
-    """The refusals for an account: a key that is none, and spent credit (fal-protocol 5.4)."""
-    if problem := complaint(request, app_id):
+def endpoint_of(request: web.Request) -> Endpoint | web.Response:
+    """The endpoint that is called, or the refusal: no such application, no key, spent credit (fal-protocol 5.4)."""
+    emulator, endpoint = emulator_of(request), parse(request.match_info["endpoint"])
+    if endpoint is None or not emulator.catalogue.has_app(endpoint.app_id):
+        return refusal(404, f'Application "{endpoint.app_id if endpoint else request.path}" not found')
+    if problem := complaint(request, endpoint.app_id):
         return refusal(401, problem)
-    return refusal(403, disturbances.LOCKED) if emulator.balance <= 0 else None
+    return endpoint if emulator.balance > 0 else refusal(403, disturbances.LOCKED)
 
 
 def _turned_away(request: web.Request, emulator: Emulator, endpoint: Endpoint, body: bytes) -> web.Response | None:

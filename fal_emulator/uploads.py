@@ -124,7 +124,7 @@ async def multipart_part(request: web.Request) -> web.Response:
 
 
 async def multipart_complete(request: web.Request) -> web.Response:
-    """`POST …/complete` with the parts in the order in which they were finished, not in theirs."""
+    """`POST …/complete`: the list of parts, in whatever order they were finished."""
     if problem := _stranger(request):
         return problem
     emulator, upload_id = emulator_of(request), request.match_info["upload_id"]
@@ -192,7 +192,7 @@ async def _initiated(request: web.Request) -> tuple[str, str]:
 
 
 async def put_initiated(request: web.Request) -> web.Response:
-    """`PUT {upload_url}` of an initiated upload."""
+    """`PUT {upload_url}`: the file of an initiated upload."""
     emulator, path = emulator_of(request), request.match_info["path"]
     upload_id = request.query.get("upload", "")
     found = _upload(request, upload_id)
