@@ -120,6 +120,17 @@ def test_a_taken_port(tmp_path):
     assert f"cannot listen on 127.0.0.1:{port}" in said
 
 
+def test_a_certificate_that_is_none(tmp_path):
+    """One clear sentence and exit code 2, for a file that is missing and for one that is no certificate."""
+    broken = tmp_path / "broken.pem"
+    broken.write_text("nothing")
+    for name in (tmp_path / "missing.pem", broken):
+        paths = ("--tls-cert", str(name), "--tls-key", str(name))
+        said = complaint("--port", "0", "--state-dir", str(tmp_path / "state"), *paths)
+        assert len(said.splitlines()) == 1
+        assert f"cannot use {name}" in said
+
+
 def test_a_taken_state_folder(tmp_path):
     """Two stand-ins never share a state folder."""
     process = Process(tmp_path)
@@ -139,6 +150,7 @@ def test_a_taken_state_folder(tmp_path):
         ("--latency", "-1"),
         ("--jitter", "2"),
         ("--submit-status", "500"),
+        ("--tls-cert", "cert.pem"),
     ],
 )
 def test_options_that_make_no_sense(arguments, capsys):
