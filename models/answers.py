@@ -5,9 +5,10 @@ calls the provider.
 """
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from models.rulings import WATCHDOG, Answer, Ruling, Standing, rule
 from models.settings import PolicySettings
@@ -23,8 +24,7 @@ def record_answers(connection: Connection, answers: Sequence[Answer], policy: Po
     effects: dict[int, Effect] = {}
     waiting = list(enumerate(answers))
     while waiting:
-        standings = _lock(connection, [answer.submission_id for _, answer in waiting])
-        owners = _owners(connection, [answer.request_id for _, answer in waiting if answer.request_id])
+        standings, owners = _look(connection, [answer for _, answer in waiting])
         rulings: list[tuple[Answer, Ruling]] = []
         later: list[tuple[int, Answer]] = []
         edits_seen: set[int] = set()
@@ -67,56 +67,66 @@ def _write(connection: Connection, rulings: Sequence[tuple[Answer, Ruling]]) -> 
     )
 
 
-def _lock(connection: Connection, submission_ids: Sequence[UUID]) -> dict[UUID, Standing]:
-    """Lock the submissions and their edits, then read them: a statement that waited for a lock has seen what else
-    belongs to an edit before its wait."""
-    ids = (list(set(submission_ids)),)
-    connection.exec_driver_sql(
-        """
-        SELECT FROM submissions s JOIN edits e ON e.id = s.edit_id
-        WHERE s.id = ANY(%s) ORDER BY e.id, s.id FOR UPDATE OF e, s
-        """,
-        ids,
-    )
-    rows = connection.exec_driver_sql(
+def _look(connection: Connection, answers: Sequence[Answer]) -> tuple[dict[UUID, Standing], dict[str, UUID]]:
+    """Lock what the answers are about: standings by submission, and who owns the requests that they name."""
+    locked = _lock(connection, [answer.submission_id for answer in answers])
+    named = [answer.request_id for answer in answers if answer.request_id]
+    siblings: dict[int, list[Row[*tuple[Any, ...]]]] = {row.edit_id: [] for row in locked}
+    owners: dict[str, UUID] = {}
+    for row in _related(connection, list(siblings), named):
+        siblings.setdefault(row.edit_id, []).append(row)
+        if row.request_id:
+            owners[row.request_id] = row.id
+    standings = {
+        row.id: _standing(row, [other for other in siblings[row.edit_id] if other.id != row.id]) for row in locked
+    }
+    return standings, owners
+
+
+def _lock(connection: Connection, submission_ids: Sequence[UUID]) -> Sequence[Row[*tuple[Any, ...]]]:
+    return connection.exec_driver_sql(
         """
         SELECT s.id, s.request_id, s.outcome, s.learned_by, s.error_type, s.attempt AS submission_attempt,
                e.id AS edit_id, e.state, e.attempt AS edit_attempt, e.attempts_before, b.max_attempts,
                e.cancel_requested_at IS NOT NULL AS cancel_wished,
-               EXISTS (SELECT FROM submissions o WHERE o.edit_id = e.id AND o.id <> s.id AND o.outcome IS NULL)
-               AS others_open,
-               EXISTS (SELECT FROM submissions o WHERE o.edit_id = e.id AND o.id <> s.id AND o.outcome = 'succeeded'
-                       AND NOT o.doubled) AS others_paid,
                ARRAY(SELECT entry ->> 'type' FROM jsonb_array_elements(e.errors) AS entry) AS earlier_errors
         FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
-        WHERE s.id = ANY(%s)
+        WHERE s.id = ANY(%s) ORDER BY e.id, s.id FOR UPDATE OF e, s
         """,
-        ids,
-    )
-    return {
-        row.id: Standing(
-            submission_id=row.id,
-            request_id=row.request_id,
-            outcome=row.outcome and Outcome(row.outcome),
-            learned_by=row.learned_by and LearnedBy(row.learned_by),
-            error_type=row.error_type,
-            submission_attempt=row.submission_attempt,
-            edit_id=row.edit_id,
-            state=EditState(row.state),
-            edit_attempt=row.edit_attempt,
-            attempts_before=row.attempts_before,
-            max_attempts=row.max_attempts,
-            cancel_wished=row.cancel_wished,
-            others_open=row.others_open,
-            others_paid=row.others_paid,
-            earlier_errors=tuple(row.earlier_errors),
-        )
-        for row in rows
-    }
+        (list(set(submission_ids)),),
+    ).all()
 
 
-def _owners(connection: Connection, request_ids: Sequence[str]) -> dict[str, UUID]:
-    rows = connection.exec_driver_sql(
-        "SELECT request_id, id FROM submissions WHERE request_id = ANY(%s)", (list(request_ids),)
+def _related(connection: Connection, edit_ids: Sequence[int], request_ids: Sequence[str]) -> Sequence[Row[*tuple[Any, ...]]]:
+    """Every submission of these edits, or of these requests.
+
+    A statement of its own: while the lock was waited for, another submission may have been written down, which
+    the snapshot of the locking statement does not show.
+    """
+    return connection.exec_driver_sql(
+        """
+        SELECT id, edit_id, request_id, outcome IS NULL AS open, outcome = 'succeeded' AND NOT doubled AS paid
+        FROM submissions WHERE edit_id = ANY(%s) OR request_id = ANY(%s)
+        """,
+        (list(edit_ids), list(request_ids)),
+    ).all()
+
+
+def _standing(row: Row[*tuple[Any, ...]], others: Sequence[Row[*tuple[Any, ...]]]) -> Standing:
+    return Standing(
+        submission_id=row.id,
+        request_id=row.request_id,
+        outcome=row.outcome and Outcome(row.outcome),
+        learned_by=row.learned_by and LearnedBy(row.learned_by),
+        error_type=row.error_type,
+        submission_attempt=row.submission_attempt,
+        edit_id=row.edit_id,
+        state=EditState(row.state),
+        edit_attempt=row.edit_attempt,
+        attempts_before=row.attempts_before,
+        max_attempts=row.max_attempts,
+        cancel_wished=row.cancel_wished,
+        others_open=any(other.open for other in others),
+        others_paid=any(other.paid for other in others),
+        earlier_errors=tuple(row.earlier_errors),
     )
-    return {row.request_id: row.id for row in rows}

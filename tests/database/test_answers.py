@@ -273,6 +273,27 @@ def test_late_failure_of_a_refused_post_leaves_the_edit_to_the_newer_one(
     assert states(connection) == {"ready": 1}
 
 
+def test_late_failure_that_waited_for_the_newer_post_sees_it(engine: Engine) -> None:
+    """The newer POST is being written down when the failure of the refused one comes in."""
+    with engine.begin() as connection:
+        make_batch(connection)
+        (first,) = claim(connection)
+        take_back(connection, [first.id], reason="locked", delay=0)
+
+    def tell() -> None:
+        with engine.begin() as connection:
+            record_answers(connection, [answer(first, failure())], POLICY)
+
+    with engine.begin() as connection:
+        claim(connection)
+        thread = threading.Thread(target=tell)
+        thread.start()
+        thread.join(0.5)
+    thread.join()
+    with engine.begin() as connection:
+        assert states(connection) == {"submitting": 1}
+
+
 def test_refused_post_that_shows_itself_does_not_speak_for_the_newer_one(connection: Connection) -> None:
     """Its request is asked about, but the newer POST's outcome stays unknown until its own deadline."""
     first, _ = taken_back_then_posted_again(connection)
