@@ -130,9 +130,13 @@ def _edits(connection: Connection, found: Audit) -> None:
 
 
 def _charges(connection: Connection, ledger: list[dict[str, Any]], found: Audit) -> None:
-    """Each charged request must be known, and an edit charged twice must say so on a submission."""
+    """Each charged request must be known, and an edit charged twice must say why: a submit that was proven dead."""
     rows = connection.exec_driver_sql(
-        "SELECT id::text AS token, edit_id, request_id, outcome, doubled, images_returned FROM submissions"
+        """
+        SELECT s.id::text AS token, edit_id, request_id, outcome, images_returned,
+               outcome = 'unknown' OR (doubled AND e.errors @> '[{"type": "submission_unknown"}]') AS excused
+        FROM submissions s JOIN edits e ON e.id = s.edit_id
+        """
     )
     submissions = {row.token: row for row in rows}
     charged = defaultdict(list)
@@ -150,7 +154,7 @@ def _charges(connection: Connection, ledger: list[dict[str, Any]], found: Audit)
                 )
             if submission.outcome not in ("succeeded", "unknown"):
                 found.unexplained.append(f"edit {edit_id} was charged for a submission that is {submission.outcome}")
-        excused = sum(submission.doubled or submission.outcome == "unknown" for _, submission in pairs)
+        excused = sum(bool(submission.excused) for _, submission in pairs)
         found.doubled_recorded += min(excused, len(pairs) - 1)
         if len(pairs) - excused > 1:
             found.double_paid.append(f"edit {edit_id} has {len(pairs)} charged requests")
