@@ -97,7 +97,9 @@ def _lock(connection: Connection, submission_ids: Sequence[UUID]) -> Sequence[Ro
     ).all()
 
 
-def _related(connection: Connection, edit_ids: Sequence[int], request_ids: Sequence[str]) -> Sequence[Row[*tuple[Any, ...]]]:
+def _related(
+    connection: Connection, edit_ids: Sequence[int], request_ids: Sequence[str]
+) -> Sequence[Row[*tuple[Any, ...]]]:
     """Every submission of these edits, or of these requests.
 
     A statement of its own: while the lock was waited for, another submission may have been written down, which
