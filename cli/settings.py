@@ -63,17 +63,22 @@ def forget(*names: str) -> None:
         os.environ.pop(name, None)
 
 
-def attach() -> DeskSettings:
-    """Take what is not set explicitly from the stack that runs in the home, and check that there is a database.
-
-    Raises:
-        SettingsError: no database is known.
-    """
+def join() -> DeskSettings:
+    """Take what is not set explicitly from the stack that runs in the home, if one does."""
     settings = load(DeskSettings)
     for name, value in settings.home.told().items():
         if not os.environ.get(name) and not os.environ.get(f"{name}_FILE"):
             os.environ[name] = value
-    settings = load(DeskSettings)
+    return load(DeskSettings)
+
+
+def attach() -> DeskSettings:
+    """The same, and check that there is a database.
+
+    Raises:
+        SettingsError: no database is known.
+    """
+    settings = join()
     if settings.database_url is None:
         home = settings.darkroom_home
         raise SettingsError(f"No stack runs in {home} and DATABASE_URL is not set; start one with `darkroom up`.")

@@ -7,7 +7,7 @@ anything is written, and once for the batch itself. What a line must look like i
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 
 from cli.connection import open_database
 from cli.output import aside, json_option, print_json, screen
+from cli.uploading import upload_progress
 from cli.watching import exit_code, looks, wait_for_batch, watch_batch
 from intake.batches import BatchHeader, CreatedBatch, create
 from intake.manifest import Entry, FaultyLine, LineFault, ManifestFaults, NewEdit, read_jsonl
@@ -26,7 +27,7 @@ from intake.spreadsheet import Reader, reader_for
 from models.errors import UserError
 from models.seedream import is_local_path
 from models.settings import load
-from worker.settings import WorkerSettings
+from worker.settings import ProviderSettings
 from worker.uploads import upload_files
 
 SHOWN_WARNINGS = 10
@@ -84,7 +85,7 @@ def hand_in(
         raise UserError(f"The batch's {fault['loc'][0]} is wrong: {fault['msg']}.") from None
     stream.seek(0)
     files = local_files(read(stream, local_paths=True), folder)
-    urls = upload_files(sorted(set(files.values())), load(WorkerSettings), engine) if files else {}
+    urls = uploaded(files.values(), engine)
     known = {entry: urls[path] for entry, path in files.items()}
     stream.seek(0)
     with engine.begin() as connection:
@@ -114,6 +115,14 @@ def local_files(entries: Iterable[Entry], folder: Path) -> dict[str, Path]:
     return found
 
 
+def uploaded(paths: Collection[Path], engine: Engine) -> dict[Path, str]:
+    """The URL of each file at the provider; what has to be uploaded shows how far it is."""
+    if not paths:
+        return {}
+    with upload_progress() as begin:
+        return upload_files(sorted(set(paths)), load(ProviderSettings), engine, begin=begin)
+
+
 def with_urls(entries: Iterable[Entry], urls: Mapping[str, str]) -> Iterator[Entry]:
     """The edits with uploaded files in the place of paths."""
     for entry in entries:
@@ -124,12 +133,14 @@ def with_urls(entries: Iterable[Entry], urls: Mapping[str, str]) -> Iterator[Ent
             yield entry
 
 
-def report(created: CreatedBatch, *, as_json: bool) -> None:
-    """Say what was written; warnings are for people, on standard error."""
+def report(created: CreatedBatch, *, as_json: bool, quiet: bool = False) -> None:
+    """Say what was written; warnings are for people, on standard error. `quiet`: nothing but these."""
     for warning in created.warnings[:SHOWN_WARNINGS]:
         aside.print(f"warning: {warning}", markup=False, soft_wrap=True)
     if len(created.warnings) > SHOWN_WARNINGS:
         aside.print(f"warning: {len(created.warnings) - SHOWN_WARNINGS} more of other kinds", markup=False)
+    if quiet:
+        return
     if as_json:
         print_json({"batch_id": created.batch_id, "edits": created.edits})
     else:

@@ -10,10 +10,10 @@ from math import inf
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 
 from cli.output import print_json, screen
 from cli.progress import Row, all_stored, counts, done, duration, progress_of
+from models.database import patiently
 from models.errors import UserError
 
 LOOK_EVERY = 0.5
@@ -24,8 +24,6 @@ LINE_EVERY = 5.0
 """Seconds between two lines where there is no terminal."""
 RATE_OVER = 30.0
 """Seconds over which the rate is taken."""
-SILENCE_MAX = 60.0
-"""Seconds for which the database may be away."""
 
 
 class Rate:
@@ -53,7 +51,7 @@ def looks(engine: Engine, batch_id: str, patience: float = inf) -> Iterator[Row]
     before, changed = None, time.monotonic()
     while True:
         started = time.monotonic()
-        row = _look(engine, batch_id)
+        row = patiently(lambda: progress_of(engine, batch_id))
         yield row
         if row["finished_at"]:
             return
@@ -62,17 +60,6 @@ def looks(engine: Engine, batch_id: str, patience: float = inf) -> Iterator[Row]
         elif started - changed > patience:
             raise UserError(f"Nothing has moved for {patience:.0f} s; see the folder logs in DARKROOM_HOME.")
         time.sleep(max(LOOK_EVERY, SHARE * (time.monotonic() - started)))
-
-
-def _look(engine: Engine, batch_id: str) -> Row:
-    deadline = time.monotonic() + SILENCE_MAX
-    while True:
-        try:
-            return progress_of(engine, batch_id)
-        except OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(LOOK_EVERY)
 
 
 def watch_batch(batch: Iterator[Row]) -> Row:

@@ -38,7 +38,7 @@ def record_answers(connection: Connection, answers: Sequence[Answer], policy: Po
             if standing is not None and ruling.effect is Effect.APPLIED:
                 edits_seen.add(standing.edit_id)
                 rulings.append((answer, ruling))
-        _write(connection, rulings)
+        _write(connection, rulings, policy)
         waiting = later
     return [effects[number] for number in range(len(answers))]
 
@@ -51,7 +51,7 @@ def _rule(standing: Standing | None, answer: Answer, owners: dict[str, UUID], po
     return rule(standing, answer, policy)
 
 
-def _write(connection: Connection, rulings: Sequence[tuple[Answer, Ruling]]) -> None:
+def _write(connection: Connection, rulings: Sequence[tuple[Answer, Ruling]], policy: PolicySettings) -> None:
     for answer, ruling in rulings:
         if ruling.reveal and answer.request_id:
             reveal_request(connection, answer.submission_id, answer.request_id, patience=WATCHDOG)
@@ -64,6 +64,7 @@ def _write(connection: Connection, rulings: Sequence[tuple[Answer, Ruling]]) -> 
             for answer, ruling in rulings
             if ruling.end and ruling.end.outcome is Outcome.SUCCEEDED
         ],
+        expire_after=policy.fal_output_expires_after,
     )
 
 

@@ -3,6 +3,10 @@
 Hot paths send plain SQL through the driver (`connection.exec_driver_sql`): sets in, sets out, no ORM.
 """
 
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
 from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
 
@@ -14,6 +18,27 @@ STATEMENT_TIMEOUT = 30_000
 """Milliseconds a statement may take; every statement of ours is bounded to a set far below this."""
 LOCK_TIMEOUT = 10_000
 """Milliseconds to wait for a row or advisory lock before the step is tried again later."""
+
+SILENCE_MAX = 60.0
+"""Seconds for which the database may be away while somebody watches."""
+
+Found = TypeVar("Found")
+
+
+def patiently(look: Callable[[], Found]) -> Found:
+    """What `look` finds, again and again while the database is away, as when its server restarts.
+
+    Raises:
+        OperationalError: it stays away for `SILENCE_MAX`.
+    """
+    deadline = time.monotonic() + SILENCE_MAX
+    while True:
+        try:
+            return look()
+        except OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def parse_url(url: str) -> URL:

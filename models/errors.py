@@ -90,6 +90,14 @@ class AccountPaused(ProviderError):
         super().__init__(f"{reason}: {message}")
         self.reason, self.message = reason, message
 
+    @property
+    def advice(self) -> str:
+        """What a person can do about it, in a sentence."""
+        return {
+            "invalid_key": "Set FAL_KEY (or FAL_KEY_FILE) to a key that is valid.",
+            "locked": "Look at the account's balance and keys at fal.ai/dashboard.",
+        }.get(self.reason, "Try again in a minute.")
+
 
 class TryLater(ProviderError):
     """The provider did not answer the question."""

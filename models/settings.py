@@ -118,7 +118,17 @@ class PriceSettings(Settings):
     )
 
 
-class PolicySettings(Settings):
+class OutputSettings(Settings):
+    """How long the provider keeps what it makes; who submits asks for it, who notes pictures counts with it."""
+
+    fal_output_expires_after: Seconds | None = Field(
+        None,
+        description="the provider deletes every picture so long after it made it, whether or not it was fetched: "
+        "leave hours for an outage of yours; unless set, the account's own rule",
+    )
+
+
+class PolicySettings(OutputSettings):
     """How often an edit may be paid for, and who may say what became of it; callbacks and polls share it."""
 
     max_attempts: int = Field(3, ge=1, le=100, description="paid attempts per edit on transient errors")

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from cli.main import darkroom
 from cli.settings import DeskSettings
 from models.monitoring import VIEWS
+from models.seedream import EditArguments
 from models.states import EDIT_ARROWS, EDIT_STATES, FINAL, IMAGE_ARROWS
 from tests.factories import make_submitted
 from webhook_receiver.settings import ReceiverSettings
@@ -96,6 +97,23 @@ def test_monitoring_page_names_every_view() -> None:
     """docs/monitoring.md explains every view there is."""
     page = text("docs/monitoring.md")
     assert [view for view in VIEWS if f"`{view}`" not in page] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_tests_exist(page: Path) -> None:
+    """Every test that a page names is there, by its file and its function."""
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text()):
+        assert (ROOT / file).exists(), file
+        assert not name or f"\ndef {name}(" in text(file), f"{file}::{name}"
+
+
+def test_provider_page_has_every_field() -> None:
+    """docs/provider.md says where each field of the model can be given, and no other; its options exist."""
+    page = text("docs/provider.md").partition("## Fields")[2]
+    rows = re.findall(r"^\| `(\w+)` \| `(--[\w-]+)", page, re.MULTILINE)
+    assert {field for field, _ in rows} == set(EditArguments.model_fields)
+    options = {option for parameter in darkroom.commands["edit"].params for option in parameter.opts}
+    assert {option for _, option in rows} <= options
 
 
 def test_links_lead_somewhere() -> None:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import requests
 
 from models.errors import AccountPaused, TryLater
+from models.seedream import is_web_url
 from worker.connections import NotConnected, ThreadSessions, exchange
 
 TIMEOUT = 60.0
@@ -48,10 +49,10 @@ class CDN:
                     {"Authorization": f"Bearer {self._bearer()}", **headers},
                     content,
                 )
-                return str(reply["access_url"])
-            except (TryLater, KeyError) as error:
+                return _address(reply)
+            except TryLater:
                 if tried == TRIES:
-                    raise TryLater(f"{error}") from error
+                    raise
         raise AssertionError("unreachable")
 
     def _bearer(self) -> str:
@@ -62,10 +63,7 @@ class CDN:
                     {"Authorization": f"Key {self._key}", "Content-Type": "application/json"},
                     b"{}",
                 )
-                try:
-                    self._token = (str(reply["token"]), datetime.fromisoformat(str(reply["expires_at"])))
-                except (KeyError, ValueError) as error:
-                    raise TryLater("the storage token is unreadable") from error
+                self._token = _token(reply)
             return self._token[0]
 
     def _post(self, url: str, headers: dict[str, str], body: IO[bytes] | bytes) -> dict[str, object]:
@@ -80,10 +78,27 @@ class CDN:
                 limit=REPLY_MAX_BYTES,
             )
             document = json.loads(reply) if 200 <= status < 300 else None
-        except (NotConnected, requests.RequestException, ValueError) as error:
+        except (NotConnected, requests.RequestException, ValueError, RecursionError) as error:
             raise TryLater(f"{type(error).__name__}: {error}"[:300]) from error
         if status in (401, 403):
             raise AccountPaused("invalid_key" if status == 401 else "locked", f"the storage answered {status}")
         if not isinstance(document, dict):
             raise TryLater(f"the storage answered {status}")
         return document
+
+
+def _token(reply: dict[str, object]) -> tuple[str, datetime]:
+    """The token and its end; a time without zone is taken for UTC."""
+    try:
+        end = datetime.fromisoformat(str(reply["expires_at"]))
+        return str(reply["token"]), end if end.tzinfo else end.replace(tzinfo=UTC)
+    except (KeyError, ValueError) as error:
+        raise TryLater("the storage token is unreadable") from error
+
+
+def _address(reply: dict[str, object]) -> str:
+    """Where the file is now; it goes into paid requests as it stands, so it must be an address."""
+    url = reply.get("access_url")
+    if not isinstance(url, str) or not is_web_url(url):
+        raise TryLater("the storage named no address of the file")
+    return url

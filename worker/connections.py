@@ -6,11 +6,13 @@ no proxy or netrc from the environment, no redirect.
 """
 
 import ipaddress
+import re
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
 
 import requests
@@ -18,6 +20,8 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from worker.bodies import read_bounded
 
 CONNECT_TIMEOUT = 5.0
 """Seconds."""
@@ -27,11 +31,12 @@ IDLE_LIMIT = 15.0
 """Seconds a kept connection may idle before we close it. Shorter than any load balancer's own limit, so that a
 paid POST does not meet a connection that the other side is just closing: that would be an unknown outcome."""
 
-PIECE = 256 * 1024
-"""Bytes read at one time, at most."""
-
 PeerCheck = Callable[[str, str], None]
 """(host name, address) -> nothing, or raises to refuse the peer."""
+
+
+_MESSAGE_HEAD = re.compile(r"^\w+\(host=.*?\): ")
+"""What urllib3 puts before the reason: a class of ours, and the address that is known."""
 
 
 class NotConnected(Exception):
@@ -50,7 +55,7 @@ class _Watched:
         try:
             super().connect()  # type: ignore[misc]  # the mixin's other half is urllib3's connection
         except (OSError, urllib3.exceptions.HTTPError, ssl.SSLError) as error:
-            raise NotConnected(str(error)) from error
+            raise NotConnected(_MESSAGE_HEAD.sub("", str(error))) from error
 
     def _new_conn(self) -> socket.socket:
         """The socket, before TLS or anything else is said to the peer."""
@@ -143,10 +148,30 @@ def exchange(
         NotConnected: nothing was sent.
         requests.RequestException, ValueError: no whole answer came.
     """
+    with opened(session, method, url, headers=headers, body=body, timeout=timeout) as response:
+        return Answer(response.status_code, read_bounded(response, limit=limit, seconds=BODY_TIMEOUT), response.headers)
+
+
+@contextmanager
+def opened(
+    session: requests.Session,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    body: bytes | IO[bytes] | None = None,
+    timeout: float,
+) -> Iterator[requests.Response]:
+    """One request, sent once, and its answer with the body still to come; at most `timeout` seconds of silence.
+
+    Raises:
+        NotConnected: nothing was sent.
+        requests.RequestException: no answer began.
+    """
     prepared = _prepared(method, url, headers, body)
     response = session.send(prepared, timeout=(CONNECT_TIMEOUT, timeout), allow_redirects=False, stream=True)
     with response:
-        return Answer(response.status_code, read_bounded(response, limit=limit, seconds=BODY_TIMEOUT), response.headers)
+        yield response
 
 
 def _prepared(
@@ -159,36 +184,3 @@ def _prepared(
         return requests.Request(method, url, headers=dict(headers), data=body).prepare()
     except (requests.RequestException, ValueError) as error:
         raise NotConnected(f"the request cannot be built: {type(error).__name__}") from None
-
-
-def read_bounded(response: requests.Response, *, limit: int, seconds: float) -> bytes:
-    """The whole body, if it is at most `limit` bytes long and comes within `seconds`.
-
-    Raises:
-        requests.RequestException: the connection broke.
-        ValueError: it is longer, or dripped in too slowly.
-    """
-    deadline = time.monotonic() + seconds
-    parts: list[bytes] = []
-    size = 0
-    for part in pieces(response):
-        size += len(part)
-        if size > limit:
-            raise ValueError(f"the reply is longer than {limit} bytes")
-        if time.monotonic() > deadline:
-            raise ValueError(f"the reply took longer than {seconds:g} seconds")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def pieces(response: requests.Response) -> Iterator[bytes]:
-    """The body as it arrives; unlike `iter_content`, which gathers a whole piece however slowly it drips.
-
-    Raises:
-        requests.RequestException: the connection broke.
-    """
-    try:
-        while part := response.raw.read1(PIECE, decode_content=True):
-            yield part
-    except urllib3.exceptions.HTTPError as error:
-        raise requests.ConnectionError(f"{type(error).__name__}: {error}") from error

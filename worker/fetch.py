@@ -16,7 +16,8 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 import requests
 
 from models.errors import FetchAgain, Unusable
-from worker.connections import CONNECT_TIMEOUT, NotConnected, ThreadSessions, is_private, pieces
+from worker.bodies import pieces
+from worker.connections import CONNECT_TIMEOUT, NotConnected, ThreadSessions, is_private
 
 READ_TIMEOUT = 20.0
 """Seconds without a byte."""

@@ -8,20 +8,13 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
 
-import requests
-
-from models.errors import Gone, TryLater
 from models.verdict import Kind, Verdict, read_result
-from worker.connections import Answer, NotConnected, ThreadSessions, exchange
+from worker.platform import PlatformAPI
 
-TIMEOUT = 15.0
-"""Seconds until an answer begins."""
 PAGE = 100
 PAGES_MAX = 50
 """Pages read for one question: five thousand requests around the time of a submit are more than an account makes."""
-PAGE_MAX_BYTES = 64 * 1024 * 1024
 
 
 class Listed(NamedTuple):
@@ -37,9 +30,7 @@ class Listing:
     """A client of the by-endpoint listing for one account."""
 
     def __init__(self, api_url: str, key: str) -> None:
-        self._url = f"{api_url}/v1/models/requests/by-endpoint"
-        self._headers = {"Authorization": f"Key {key}", "User-Agent": "darkroom"}
-        self._sessions = ThreadSessions()
+        self._platform = PlatformAPI(api_url, key)
 
     def since(self, endpoint: str, start: datetime) -> Iterator[Listed]:
         """Everything finished since `start`, the latest first.
@@ -68,23 +59,7 @@ class Listing:
 
     def _page(self, endpoint: str, question: dict[str, str]) -> dict[str, Any]:
         query = {"endpoint_id": endpoint, "expand": "payloads", "limit": str(PAGE), **question}
-        try:
-            answer: Answer = exchange(
-                self._sessions.get(),
-                "GET",
-                f"{self._url}?{urlencode(query)}",
-                headers=self._headers,
-                timeout=TIMEOUT,
-                limit=PAGE_MAX_BYTES,
-            )
-            document = json.loads(answer.body) if answer.status == 200 else None
-        except (NotConnected, requests.RequestException, ValueError, RecursionError) as error:
-            raise TryLater(f"{type(error).__name__}: {error}"[:300]) from error
-        if answer.status in (401, 403, 404):
-            raise Gone(f"the listing is not for this key ({answer.status})")
-        if not isinstance(document, dict) or not isinstance(document.get("items"), list | None):
-            raise TryLater(f"the listing answered {answer.status}")
-        return document
+        return self._platform.get("/v1/models/requests/by-endpoint", query, items="items")
 
 
 def _listed(item: Any) -> Listed:

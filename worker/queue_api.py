@@ -6,46 +6,46 @@ goes to no host but the configured ones (fal-protocol 10.3).
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Self
 from urllib.parse import quote, urlencode
 
 import requests
 
-from models.errors import AccountPaused, Gone, Refused, TryLater, UnknownOutcome, Unsent
+from models.errors import TryLater, UnknownOutcome, Unsent
 from models.verdict import Verdict, read_result
-from worker.connections import NotConnected, ThreadSessions, exchange
+from worker.bodies import lines, read_bounded
+from worker.connections import Answer, NotConnected, ThreadSessions, exchange, opened
+from worker.preferences import Preferences
+from worker.replies import Cancellation, is_typed_refusal, raise_for_question, read_submit_reply, word
+from worker.settings import ProviderSettings
+from worker.status import EVENT_MAX_BYTES, Status, read_events, read_status
 
 SUBMIT_TIMEOUT = 30.0
 """Seconds until a reply to the paid POST begins, at most; later it is unknown and the callback will tell."""
 ASK_TIMEOUT = 15.0
 """Seconds until a reply to a question begins."""
 REPLY_MAX_BYTES = 1 * 1024 * 1024
-PAUSES = {401: "invalid_key", 403: "locked", 429: "rate_limited"}
 RESULT_MAX_BYTES = 64 * 1024 * 1024
 """A result may carry pictures as data URIs (`sync_mode`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What the queue says about a request; failed and cancelled requests are COMPLETED too (fal-protocol 2.2)."""
-
-    status: str
-    queue_position: int | None
-    inference_time: float | None
-    failed: bool = False
-    logs: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def completed(self) -> bool:
-        return self.status == "COMPLETED"
+STREAM_SILENCE = 45.0
+"""Seconds without a byte after which a status stream is dead; the provider sends a comment every 15."""
+STREAM_SECONDS = 3600.0
+"""The longest a status stream is listened to: that is how long the provider lets a request run (fal-protocol 5.5)."""
 
 
 class QueueAPI:
     """A client for one account. Safe for threads: each has its own session."""
 
-    def __init__(self, queue_url: str, key: str, *, start_timeout: float, submit_timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        queue_url: str,
+        key: str,
+        *,
+        start_timeout: float,
+        submit_timeout: float | None = None,
+        preferences: Preferences | None = None,
+    ) -> None:
         self._queue_url = queue_url
         self._submit_timeout = submit_timeout or SUBMIT_TIMEOUT
         self._sessions = ThreadSessions()
@@ -57,7 +57,23 @@ class QueueAPI:
             "X-Fal-Request-Timeout": f"{start_timeout:g}",
             # another model's picture would be a wrong picture
             "x-app-fal-disable-fallback": "1",
+            **(preferences or Preferences()).headers(),
         }
+
+    @classmethod
+    def of(cls, settings: ProviderSettings, *, submit_timeout: float | None = None) -> Self:
+        """The client that the settings describe.
+
+        Raises:
+            SettingsError: there is no key.
+        """
+        return cls(
+            settings.fal_queue_url,
+            settings.required_key(),
+            start_timeout=settings.submit_start_timeout,
+            submit_timeout=submit_timeout,
+            preferences=settings.preferences,
+        )
 
     def submit(self, endpoint: str, arguments: Mapping[str, object], *, webhook_url: str | None) -> str:
         """POST one edit, once; returns the request id.
@@ -78,7 +94,7 @@ class QueueAPI:
             raise Unsent(str(error)) from error
         except (requests.RequestException, ValueError) as error:
             raise UnknownOutcome(f"no whole reply: {type(error).__name__}") from error
-        return _read_submit_reply(status, reply, headers)
+        return read_submit_reply(status, reply, headers)
 
     def status(self, endpoint: str, request_id: str, *, logs: bool = False) -> Status:
         """Ask how far a request is.
@@ -90,12 +106,46 @@ class QueueAPI:
         """
         url = f"{self._request_url(endpoint, request_id)}/status?logs={int(logs)}"
         status, reply, _ = self._ask("GET", url, limit=RESULT_MAX_BYTES)
-        _raise_for_question(status, reply)
+        raise_for_question(status, reply)
         if status not in (200, 202):
             raise TryLater(f"status {status}")
-        return _read_status(reply)
+        return read_status(reply)
+
+    def stream(
+        self, endpoint: str, request_id: str, *, logs: bool = False, seconds: float = STREAM_SECONDS
+    ) -> Iterator[Status]:
+        """Every status as the provider tells it, the last one COMPLETED (fal-protocol 2.3).
+
+        Raises:
+            Gone, AccountPaused: as for `status`.
+            TryLater: it broke off, or never began: `status` may still answer.
+        """
+        url = f"{self._request_url(endpoint, request_id)}/status/stream?logs={int(logs)}"
+        headers = {**self._authorization, "Accept": "text/event-stream"}
+        try:
+            with opened(self._sessions.get(), "GET", url, headers=headers, timeout=STREAM_SILENCE) as response:
+                if response.status_code != 200:
+                    refusal = read_bounded(response, limit=REPLY_MAX_BYTES, seconds=ASK_TIMEOUT)
+                    raise_for_question(response.status_code, refusal)
+                    raise TryLater(f"the stream was answered {response.status_code}")
+                for status in read_events(lines(response, limit=EVENT_MAX_BYTES, seconds=seconds)):
+                    yield status
+                    if status.completed:
+                        return
+        except (NotConnected, requests.RequestException, ValueError) as error:
+            raise TryLater(f"{type(error).__name__}: {error}") from error
+        raise TryLater("the stream ended before the request did")
 
     def result(self, endpoint: str, request_id: str, *, failed: bool = False) -> Verdict:
+        """The verdict on a COMPLETED request.
+
+        Raises:
+            Gone, AccountPaused, TryLater: as for `outcome`.
+        """
+        answer = self.outcome(endpoint, request_id, failed=failed)
+        return read_result(answer.status, answer.body, answer.headers.get("X-Fal-Error-Type"))
+
+    def outcome(self, endpoint: str, request_id: str, *, failed: bool = False) -> Answer:
         """Fetch the outcome of a COMPLETED request; a 4xx or 5xx is the job's own verdict (fal-protocol 2.4).
 
         A 5xx without `x-fal-request-id` may be a gateway's trouble (fal-protocol 14.7). Taken for the job's, it
@@ -108,16 +158,15 @@ class QueueAPI:
             AccountPaused: the key was refused.
             TryLater: not completed after all, or the answer is not the queue's own.
         """
-        status, reply, headers = self._ask("GET", self._request_url(endpoint, request_id), limit=RESULT_MAX_BYTES)
-        verdict = read_result(status, reply, headers.get("X-Fal-Error-Type"))
-        the_queues_own = failed or "x-fal-request-id" in headers
-        if not (status in PAUSES and the_queues_own and verdict.error_type):
-            _raise_for_question(status, reply)
-        if status == 400 and b"still in progress" in reply:
+        answer = self._ask("GET", self._request_url(endpoint, request_id), limit=RESULT_MAX_BYTES)
+        the_queues_own = failed or "x-fal-request-id" in answer.headers
+        if not (the_queues_own and is_typed_refusal(answer.status, answer.body, answer.headers)):
+            raise_for_question(answer.status, answer.body)
+        if answer.status == 400 and b"still in progress" in answer.body:
             raise TryLater("still in progress")
-        if status >= 500 and not the_queues_own:
-            raise TryLater(f"a gateway answered {status}")
-        return verdict
+        if answer.status >= 500 and not the_queues_own:
+            raise TryLater(f"a gateway answered {answer.status}")
+        return answer
 
     def cancel(self, endpoint: str, request_id: str) -> bool:
         """Ask the provider to cancel; True if it took the wish (the request may still finish and be charged).
@@ -125,20 +174,25 @@ class QueueAPI:
         Raises:
             TryLater, AccountPaused: as for `status`.
         """
+        return self.cancellation(endpoint, request_id).taken
+
+    def cancellation(self, endpoint: str, request_id: str) -> Cancellation:
+        """The same, with the provider's own word (fal-protocol 2.5)."""
         status, reply, _ = self._ask("PUT", f"{self._request_url(endpoint, request_id)}/cancel", limit=REPLY_MAX_BYTES)
         if status in (400, 404):
-            return False  # already completed, or unknown to the queue: the poll lane learns which
-        _raise_for_question(status, reply)
+            # already completed, or unknown to the queue: the poll lane learns which
+            return Cancellation(False, word(reply) or str(status))
+        raise_for_question(status, reply)
         if not 200 <= status < 300:
             raise TryLater(f"the cancel was answered {status}")
-        return True
+        return Cancellation(True, word(reply) or str(status))
 
     def _request_url(self, endpoint: str, request_id: str) -> str:
         """Status, result and cancel live under owner/app only, without the sub-path (fal-protocol 1.3)."""
         application = "/".join(endpoint.split("/")[:2])
         return f"{self._queue_url}/{application}/requests/{quote(request_id, safe='')}"
 
-    def _ask(self, method: str, url: str, *, limit: int) -> tuple[int, bytes, Mapping[str, str]]:
+    def _ask(self, method: str, url: str, *, limit: int) -> Answer:
         try:
             return self._send(method, url, self._authorization, None, timeout=ASK_TIMEOUT, limit=limit)
         except (NotConnected, requests.RequestException, ValueError) as error:
@@ -153,50 +207,5 @@ class QueueAPI:
         *,
         timeout: float,
         limit: int = REPLY_MAX_BYTES,
-    ) -> tuple[int, bytes, Mapping[str, str]]:
+    ) -> Answer:
         return exchange(self._sessions.get(), method, url, headers=headers, body=body, timeout=timeout, limit=limit)
-
-
-def _read_submit_reply(status: int, reply: bytes, headers: Mapping[str, str]) -> str:
-    if 200 <= status < 300:
-        try:
-            request_id = json.loads(reply)["request_id"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UnknownOutcome(f"a {status} without a request id") from error
-        if not isinstance(request_id, str) or not 0 < len(request_id) <= 200 or not request_id.isprintable():
-            raise UnknownOutcome(f"a {status} with an unusable request id")
-        return request_id
-    _raise_for_account(status, reply)
-    said = read_result(status, reply, headers.get("X-Fal-Error-Type"))
-    message = said.message or f"answered {status}"
-    if 400 <= status < 500 and status not in (408, 409):
-        raise Refused(status, said.error_type or f"http_{status}", message)
-    # 408 and 409 tell nothing about acceptance, a 3xx or 5xx may come from either side of it
-    raise UnknownOutcome(f"{status} {message}")
-
-
-def _raise_for_account(status: int, reply: bytes) -> None:
-    """401, 403 and 429 are about the account, whatever was asked (fal-protocol 5.4)."""
-    if status in PAUSES:
-        raise AccountPaused(PAUSES[status], read_result(status, reply).message or f"answered {status}")
-
-
-def _raise_for_question(status: int, reply: bytes) -> None:
-    _raise_for_account(status, reply)
-    if status == 404:
-        raise Gone("the queue answers 404")
-
-
-def _read_status(reply: bytes) -> Status:
-    try:
-        data = json.loads(reply)
-        metrics = data.get("metrics") or {}
-        return Status(
-            status=str(data["status"]),
-            queue_position=data.get("queue_position"),
-            inference_time=metrics.get("inference_time"),
-            failed=bool(data.get("error") or data.get("error_type")),
-            logs=list(data.get("logs") or ()),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise TryLater("an unreadable status") from error

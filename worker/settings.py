@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from models.errors import SettingsError
-from models.settings import BaseURL, DatabaseSettings, PolicySettings, PriceSettings, Seconds, Settings
+from models.settings import BaseURL, DatabaseSettings, OutputSettings, PolicySettings, PriceSettings, Seconds, Settings
+from worker.preferences import Preferences, Priority
 
 MEDIA_HOSTS = ("v3.fal.media", "v3b.fal.media", "*.fal.media", "storage.googleapis.com")
 """Where the provider's pictures are known to live."""
@@ -51,14 +52,77 @@ class BrokerSettings(Settings):
         return url
 
 
-class WorkerSettings(DatabaseSettings, PolicySettings, PriceSettings, BrokerSettings):
-    """Everything a worker needs to know."""
+class ProviderSettings(OutputSettings):
+    """Where the provider is, who we are there, and how it should treat our requests."""
 
     fal_key: SecretStr | None = Field(None, description="the provider's key; required for the real provider")
     fal_queue_url: BaseURL = Field("https://queue.fal.run", description="the provider's queue")
     fal_rest_url: BaseURL = Field("https://rest.fal.ai", description="the provider's storage tokens and signing keys")
     fal_cdn_url: BaseURL = Field("https://v3.fal.media", description="where input files are uploaded to")
-    fal_api_url: BaseURL = Field("https://api.fal.ai", description="the provider's platform API (listings)")
+    fal_api_url: BaseURL = Field("https://api.fal.ai", description="the provider's platform API (listings, prices)")
+    submit_start_timeout: Seconds = Field(
+        600, gt=1, description="how long an accepted edit may wait for its start, sent as `X-Fal-Request-Timeout`"
+    )
+    run_allowance: Seconds = Field(300, description="the longest an edit runs once it has started")
+    fal_queue_priority: Priority = Field(
+        "normal",
+        description="`low`: the provider lets every other request go first; an edit that does not start within "
+        "`SUBMIT_START_TIMEOUT` is tried again",
+    )
+    fal_no_retry: bool = Field(
+        False, description="the provider may not run a request again by itself after a fault of its own machines"
+    )
+    fal_store_io: bool = Field(
+        True,
+        description="whether the provider keeps requests and answers in the account's history; without them a lost "
+        "submit cannot be found there, and is resubmitted or parked by `ON_UNKNOWN`",
+    )
+
+    @property
+    def preferences(self) -> Preferences:
+        """What is asked of the provider beside the edit itself."""
+        return Preferences(
+            priority=self.fal_queue_priority,
+            no_retry=self.fal_no_retry,
+            store_io=self.fal_store_io,
+            output_expires_after=self.fal_output_expires_after,
+        )
+
+    def required_key(self) -> str:
+        """The provider's key, for those who are about to call the provider.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        key = self.fal_key.get_secret_value().strip() if self.fal_key else ""  # pasted keys come with a newline
+        if not key:
+            raise SettingsError("FAL_KEY is not set; the provider needs it, `darkroom up --emulator` does not.")
+        return key
+
+
+class StorageSettings(Settings):
+    """Where pictures go."""
+
+    darkroom_home: Path = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
+    storage_url: str = Field(
+        default_factory=_images_folder,
+        description="where pictures go: `file://`, `s3://bucket/prefix`, `gs://`, `az://`; "
+        "unless set, the folder `images` in `DARKROOM_HOME`",
+    )
+
+    @field_validator("storage_url")
+    @classmethod
+    def _known_store(cls, url: str) -> str:
+        if not url.startswith(("file://", "s3://", "gs://", "az://")):
+            raise ValueError("it must start with file://, s3://, gs:// or az://")
+        return url.rstrip("/")
+
+
+class WorkerSettings(
+    ProviderSettings, StorageSettings, DatabaseSettings, PolicySettings, PriceSettings, BrokerSettings
+):
+    """Everything a worker needs to know."""
+
     fal_media_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list), Field(min_length=1)] = Field(
         MEDIA_HOSTS,
         description="comma list: where pictures may be fetched from; a private address only if it is named here",
@@ -69,18 +133,7 @@ class WorkerSettings(DatabaseSettings, PolicySettings, PriceSettings, BrokerSett
     intake_url: BaseURL | None = Field(
         None, description="where callers reach the intake API; without it a notification names only the path of results"
     )
-    darkroom_home: Path = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
-    storage_url: str = Field(
-        default_factory=_images_folder,
-        description="where pictures go: `file://`, `s3://bucket/prefix`, `gs://`, `az://`; "
-        "unless set, the folder `images` in `DARKROOM_HOME`",
-    )
-
     max_in_flight: int = Field(40, ge=1, description="the account's window: edits at the provider at one time")
-    submit_start_timeout: Seconds = Field(
-        600, gt=1, description="how long an accepted edit may wait for its start, sent as `X-Fal-Request-Timeout`"
-    )
-    run_allowance: Seconds = Field(300, description="the longest an edit runs once it has started")
     delivery_allowance: Seconds = Field(600, description="how long a callback may take to arrive")
     on_unknown: Literal["resubmit", "park"] = Field(
         "resubmit", description="what becomes of a submit whose outcome stayed unknown until it was proven dead"
@@ -109,25 +162,7 @@ class WorkerSettings(DatabaseSettings, PolicySettings, PriceSettings, BrokerSett
         None, description="for tests only, `point:file,…`: the worker that reaches a point kills itself, once"
     )
 
-    @field_validator("storage_url")
-    @classmethod
-    def _known_store(cls, url: str) -> str:
-        if not url.startswith(("file://", "s3://", "gs://", "az://")):
-            raise ValueError("it must start with file://, s3://, gs:// or az://")
-        return url.rstrip("/")
-
     @property
     def patience(self) -> float:
         """The proven deadline of an unknown submit, in seconds: by then an accepted one has been heard of."""
         return self.submit_start_timeout + self.run_allowance + self.delivery_allowance
-
-    def required_key(self) -> str:
-        """The provider's key, for those who are about to call the provider.
-
-        Raises:
-            SettingsError: there is none.
-        """
-        key = self.fal_key.get_secret_value().strip() if self.fal_key else ""  # pasted keys come with a newline
-        if not key:
-            raise SettingsError("FAL_KEY is not set; the provider needs it, `darkroom up --emulator` does not.")
-        return key

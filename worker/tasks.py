@@ -7,7 +7,7 @@ from typing import Any
 from intake.documents import create_from_document
 from models.claims import lanes_due
 from models.errors import UserError
-from worker import download, lost, poll, settle, submit, wiring
+from worker import download, lost, poll, prices, settle, submit, wiring
 from worker.celery import TICK, app
 from worker.clock import has_room
 
@@ -48,7 +48,8 @@ def download_lane() -> None:
 
 @app.task(name="darkroom.settle")  # type: ignore[untyped-decorator]
 def settle_lane() -> None:
-    """Finish the batches that can be finished."""
+    """Hold batches to their limits and finish those that can be finished; now and then, read the price."""
+    prices.refresh(wiring.engine(), wiring.pricing(), wiring.settings())
     settle.run(wiring.engine(), wiring.settings())
 
 

@@ -5,25 +5,26 @@ was uploaded is remembered in `uploads` by content and place, until it may have 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 from sqlalchemy import Engine
 
-from models.errors import ProviderError, UserError
+from models.errors import AccountPaused, ProviderError, UserError
 from worker.cdn import CDN
 from worker.pictures import FORMATS, type_of
-from worker.settings import WorkerSettings
+from worker.settings import ProviderSettings
 
 INPUT_MAX_BYTES = 100 * 1024 * 1024
 """Above this the provider wants another way of uploading (fal-protocol 8.2); its model takes far less anyway."""
-KEPT_FOR = "7 days"
-"""How long the provider keeps a file at the least (fal-protocol 6)."""
-USED_WITHIN = "1 day"
-"""An upload is used again only if it lives so long still: an edit may wait a while for its start."""
+KEPT_FOR = 7 * 86_400.0
+"""Seconds for which the provider keeps a file at the least (fal-protocol 6)."""
+LINE_WAIT = 6 * 3600.0
+"""Seconds that an edit may wait in our own line, and between its attempts."""
 UPLOADS_AT_ONCE = 8
 
 
@@ -36,16 +37,31 @@ class LocalFile(NamedTuple):
     bytes: int
 
 
-def upload_files(paths: Sequence[Path], settings: WorkerSettings, engine: Engine) -> dict[Path, str]:
+Told = Callable[[LocalFile, int], object]
+"""Hears how many bytes of a file have left so far; called from several threads."""
+
+
+def upload_files(
+    paths: Sequence[Path],
+    settings: ProviderSettings,
+    engine: Engine,
+    *,
+    begin: Callable[[Collection[LocalFile]], Told] = lambda _: lambda *_: None,
+) -> dict[Path, str]:
     """The URL of each file at the provider.
+
+    `begin` is called with the files that have to be uploaded, if any, and gives the one who hears how far they are.
 
     Raises:
         UserError: a file is unreadable, too large or no picture, or the provider did not take it.
+        SettingsError: there is no key.
     """
     files = [inspect(path) for path in paths]
-    known = _known(engine, settings.fal_cdn_url, {file.sha256 for file in files})
+    known = _known(engine, settings, {file.sha256 for file in files})
     missing = {file.sha256: file for file in files if file.sha256 not in known}
-    for file, url in _upload(missing.values(), settings):
+    if not missing:
+        return {file.path: known[file.sha256] for file in files}
+    for file, url in _upload(missing.values(), settings, begin):
         _remember(engine, settings.fal_cdn_url, file, url)
         known[file.sha256] = url
     return {file.path: known[file.sha256] for file in files}
@@ -60,7 +76,7 @@ def inspect(path: Path) -> LocalFile:
     try:
         size = path.stat().st_size
         if size > INPUT_MAX_BYTES:
-            raise UserError(f"{path} has {size} bytes; at most {INPUT_MAX_BYTES} can be sent.")
+            raise UserError(f"{path} is too large: {size} bytes; at most {INPUT_MAX_BYTES} can be sent.")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
@@ -72,41 +88,64 @@ def inspect(path: Path) -> LocalFile:
         raise UserError(f"{path} cannot be read: {error}.") from None
 
 
-def _known(engine: Engine, cdn_url: str, hashes: set[str]) -> dict[str, str]:
+def needed_for(settings: ProviderSettings) -> float:
+    """Seconds that an upload must live on to be used again: through our line, to the end of the run."""
+    return LINE_WAIT + settings.submit_start_timeout + settings.run_allowance
+
+
+def _known(engine: Engine, settings: ProviderSettings, hashes: set[str]) -> dict[str, str]:
     with engine.connect() as connection:
         rows = connection.exec_driver_sql(
-            f"""
+            """
             SELECT sha256, url FROM uploads WHERE sha256 = ANY(%s) AND cdn_url = %s
-            AND (expires_at IS NULL OR expires_at > now() + interval '{USED_WITHIN}')
-            """,  # noqa: S608 - a constant of this file
-            (list(hashes), cdn_url),
+            AND (expires_at IS NULL OR expires_at > now() + %s * interval '1 s')
+            """,
+            (list(hashes), settings.fal_cdn_url, needed_for(settings)),
         )
         return {row.sha256: row.url for row in rows}
 
 
-def _upload(files: Iterable[LocalFile], settings: WorkerSettings) -> Iterator[tuple[LocalFile, str]]:
+class _Counted(BufferedReader):
+    """A file that tells how far it has been read."""
+
+    def __init__(self, path: Path, tell: Callable[[int], object]) -> None:
+        super().__init__(FileIO(path))
+        self._tell = tell
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self._tell(self.tell())
+        return data
+
+
+def _upload(
+    files: Collection[LocalFile], settings: ProviderSettings, begin: Callable[[Collection[LocalFile]], Told]
+) -> Iterator[tuple[LocalFile, str]]:
     cdn = CDN(settings.fal_rest_url, settings.fal_cdn_url, settings.required_key())
+    told = begin(files)
 
     def send(file: LocalFile) -> tuple[LocalFile, str]:
-        with file.path.open("rb") as content:
+        with _Counted(file.path, lambda sent: told(file, sent)) as content:
             return file, cdn.upload(content, content_type=file.content_type, file_name=file.path.name)
 
     with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
         try:
             yield from pool.map(send, files)
+        except AccountPaused as error:
+            raise UserError(f"The provider's storage refuses the account ({error}). {error.advice}") from None
         except ProviderError as error:
             raise UserError(f"The provider's storage did not take a file: {error}.") from None
 
 
 def _remember(engine: Engine, cdn_url: str, file: LocalFile, url: str) -> None:
-    values: Mapping[str, object] = file._asdict() | {"path": None, "cdn": cdn_url, "url": url}
+    values: Mapping[str, object] = file._asdict() | {"path": None, "cdn": cdn_url, "url": url, "kept": KEPT_FOR}
     with engine.begin() as connection:
         connection.exec_driver_sql(
-            f"""
+            """
             INSERT INTO uploads (sha256, cdn_url, url, content_type, bytes, expires_at)
-            VALUES (%(sha256)s, %(cdn)s, %(url)s, %(content_type)s, %(bytes)s, now() + interval '{KEPT_FOR}')
+            VALUES (%(sha256)s, %(cdn)s, %(url)s, %(content_type)s, %(bytes)s, now() + %(kept)s * interval '1 s')
             ON CONFLICT (sha256, cdn_url) DO UPDATE
             SET url = excluded.url, uploaded_at = now(), expires_at = excluded.expires_at
-            """,  # noqa: S608 - a constant of this file
+            """,
             values,
         )

@@ -14,6 +14,7 @@ from models.database import make_engine
 from models.settings import load
 from worker.fetch import Fetcher
 from worker.listing import Listing
+from worker.pricing import Pricing
 from worker.queue_api import SUBMIT_TIMEOUT, QueueAPI
 from worker.settings import WorkerSettings
 from worker.storage import Storage
@@ -40,19 +41,20 @@ def engine() -> Engine:
 @cache
 def queue() -> QueueAPI:
     """This process's client of the provider."""
-    return QueueAPI(
-        settings().fal_queue_url,
-        settings().required_key(),
-        start_timeout=settings().submit_start_timeout,
-        # a POST must be over long before its submission can be given up as dead
-        submit_timeout=min(SUBMIT_TIMEOUT, settings().patience / 4),
-    )
+    # a POST must be over long before its submission can be given up as dead
+    return QueueAPI.of(settings(), submit_timeout=min(SUBMIT_TIMEOUT, settings().patience / 4))
 
 
 @cache
 def listing() -> Listing:
     """This process's client of the provider's listing."""
     return Listing(settings().fal_api_url, settings().required_key())
+
+
+@cache
+def pricing() -> Pricing:
+    """This process's client of the provider's price list."""
+    return Pricing(settings().fal_api_url, settings().required_key())
 
 
 @cache

@@ -109,8 +109,16 @@ def close_submissions(connection: Connection, ends: Sequence[SubmissionEnd]) -> 
     )
 
 
-def add_images(connection: Connection, found: Sequence[tuple[UUID, bool, Sequence[DeclaredImage]]]) -> None:
-    """Note the pictures that submissions returned: waiting, or discarded where others were taken first."""
+def add_images(
+    connection: Connection,
+    found: Sequence[tuple[UUID, bool, Sequence[DeclaredImage]]],
+    *,
+    expire_after: float | None = None,
+) -> None:
+    """Note the pictures that submissions returned: waiting, or discarded where others were taken first.
+
+    `expire_after`: seconds for which the provider keeps their files, where that is known.
+    """
     if not found:
         return
     rows = [
@@ -120,9 +128,10 @@ def add_images(connection: Connection, found: Sequence[tuple[UUID, bool, Sequenc
     ]
     connection.exec_driver_sql(
         """
-        INSERT INTO images (submission_id, index, state, due_at,
+        INSERT INTO images (submission_id, index, state, due_at, expires_at,
                             url, content_type, file_name, file_size, width, height)
-        SELECT m.submission_id, m.index, m.state, CASE WHEN m.state = 'waiting' THEN now() END, m.url,
+        SELECT m.submission_id, m.index, m.state, CASE WHEN m.state = 'waiting' THEN now() END,
+               CASE WHEN m.url NOT LIKE 'data:%%' THEN now() + %(expire_after)s * interval '1 s' END, m.url,
                m.content_type, m.file_name, m.file_size, m.width, m.height
         FROM unnest(%(ids)s::uuid[], %(indexes)s::integer[], %(states)s::text[], %(urls)s::text[], %(types)s::text[],
                     %(names)s::text[], %(sizes)s::bigint[], %(widths)s::integer[], %(heights)s::integer[])
@@ -138,5 +147,6 @@ def add_images(connection: Connection, found: Sequence[tuple[UUID, bool, Sequenc
             "sizes": [row[3].file_size for row in rows],
             "widths": [row[3].width for row in rows],
             "heights": [row[3].height for row in rows],
+            "expire_after": expire_after,
         },
     )

@@ -115,7 +115,7 @@ class Hands:
     @property
     def queue(self) -> QueueAPI:
         timeout = {"start_timeout": self.settings.submit_start_timeout, "submit_timeout": 2.0}
-        return QueueAPI(self.settings.fal_queue_url, KEY, **timeout)
+        return QueueAPI(self.settings.fal_queue_url, KEY, **timeout, preferences=self.settings.preferences)
 
     def lane(self, name: str) -> Callable[[Engine, Callable[[], bool]], int]:
         """One lane's run, with a client of its own, as each worker process has."""

@@ -13,7 +13,8 @@ from models.verdict import Kind, Retry
 from tests.http.queueing import ENDPOINT, KEY, NGINX, dripping
 from tests.http.servers import Line, Script, Wire, closed_port, serve
 from worker import connections, queue_api
-from worker.queue_api import QueueAPI, Status
+from worker.queue_api import QueueAPI
+from worker.status import Status
 
 BASE = "/fal-ai/bytedance/requests/8f1c"
 PICTURES = {"images": [{"url": "https://v3.fal.media/x.png", "width": 8, "height": 8, "file_size": 70}], "seed": 7}

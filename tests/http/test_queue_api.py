@@ -14,7 +14,10 @@ from models.errors import AccountPaused, ProviderError, Refused, TryLater, Unkno
 from tests.http.queueing import ARGUMENTS, ENDPOINT, KEY, NGINX, WEBHOOK, accepted, client, dripping, submit
 from tests.http.servers import Line, Script, closed_port, reply, serve
 from worker import connections, queue_api
+from worker.preferences import Preferences
 from worker.queue_api import QueueAPI
+
+SAMPLES = sorted((Path(__file__).parents[1] / "samples").glob("submit_*"))
 
 
 @pytest.fixture(autouse=True)
@@ -282,6 +285,33 @@ def test_request_is_refused(status: int, body: bytes, type_: str, message: str) 
     assert (caught.value.status, caught.value.type) == (status, type_)
     assert message in caught.value.message
     assert len(wire.received) == 1
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
+def test_every_recorded_refusal_of_a_submit(sample: Path) -> None:
+    """What the gateway says to a submit (fal-protocol 5.4) is an error that tells what to do."""
+    status = int((sample / "status").read_text().split()[1])
+    body = (sample / "body.json").read_bytes()
+    with serve(lambda line: line.reply(status, body)) as wire, pytest.raises(ProviderError) as caught:
+        submit(wire.url)
+
+    expected = json.loads((sample / "expected.json").read_text())
+    assert {"error": type(caught.value).__name__, **vars(caught.value)}.items() >= expected.items()
+    assert len(wire.received) == 1
+
+
+def test_preferences_as_they_are_sent() -> None:
+    """Each preference is the header that the provider documents (fal-protocol 3.1); the defaults send none."""
+    wanted = Preferences(priority="low", no_retry=True, store_io=False, output_expires_after=7200.0)
+    with serve(accepted) as wire:
+        for preferences in (None, wanted):
+            api = QueueAPI(wire.url, KEY, start_timeout=600, preferences=preferences)
+            api.submit(ENDPOINT, ARGUMENTS, webhook_url=None)
+
+    plain, preferred = (request.headers for request in wire.received)
+    added = {name: value for name, value in preferred.items() if name not in plain}
+    assert json.loads(added.pop("x-fal-object-lifecycle-preference")) == {"expiration_duration_seconds": 7200}
+    assert added == {"x-fal-queue-priority": "low", "x-fal-no-retry": "1", "x-fal-store-io": "0"}
 
 
 def test_key_in_no_message() -> None:

@@ -1,0 +1,199 @@
+"""Local files at the provider: judged first, sent once per content, sent again in time, the key to one host only."""
+
+import json
+import threading
+from collections.abc import Collection
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from sqlalchemy import Engine
+
+from models.errors import SettingsError, UserError
+from tests.http.lanes import Emulator
+from tests.http.queueing import KEY, NGINX
+from tests.http.servers import Line, Script, Wire, serve
+from worker import uploads
+from worker.settings import ProviderSettings
+from worker.uploads import LocalFile, Told, needed_for, upload_files
+
+EXPIRES = "2999-01-01T00:00:00+00:00"
+
+
+def picture(path: Path, colour: str = "red", kind: str = "PNG") -> Path:
+    Image.new("RGB", (8, 8), colour).save(path, kind)
+    return path
+
+
+def settings(url: str, **changes: Any) -> ProviderSettings:
+    return ProviderSettings(fal_key=KEY, fal_rest_url=url, fal_cdn_url=url, **changes)
+
+
+def storage(line: Line) -> bool:
+    """A storage that works; it names another host wherever it can."""
+    assert line.request is not None
+    if line.request.target.startswith("/storage/auth/token"):
+        token = {"token": "T", "token_type": "Bearer", "base_url": "http://evil.example", "expires_at": EXPIRES}
+        return line.reply(200, json.dumps(token).encode())
+    return line.reply(200, b'{"access_url": "https://v3b.fal.media/files/b/%d.png"}' % len(line.request.body))
+
+
+def posts(wire: Wire) -> list[str]:
+    return [request.target for request in wire.received if request.target == "/files/upload"]
+
+
+def test_same_content_is_sent_once(engine: Engine, tmp_path: Path) -> None:
+    """Two names of one content, and the same content later: one upload, one URL."""
+    first, second = picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
+    with serve(storage) as wire:
+        urls = upload_files([first, second], settings(wire.url), engine)
+        again = upload_files([second], settings(wire.url), engine)
+
+    assert len(posts(wire)) == 1
+    assert set(urls.values()) == set(again.values())
+
+
+def test_key_goes_to_the_token_only(engine: Engine, tmp_path: Path) -> None:
+    """The upload carries the token; no host that a reply names is ever spoken to."""
+    with serve(storage) as wire:
+        upload_files([picture(tmp_path / "a b.jpg", kind="JPEG")], settings(wire.url), engine)
+
+    token, upload = wire.received
+    assert (token.target, token.headers["authorization"]) == (
+        "/storage/auth/token?storage_type=fal-cdn-v3",
+        f"Key {KEY}",
+    )
+    assert (upload.target, upload.headers["authorization"]) == ("/files/upload", "Bearer T")
+    assert (upload.headers["content-type"], upload.headers["x-fal-file-name"]) == ("image/jpeg", "a%20b.jpg")
+    assert upload.body == (tmp_path / "a b.jpg").read_bytes()
+
+
+@pytest.mark.parametrize(("beyond", "sent"), [(60, 1), (-60, 2)])
+def test_sent_again_before_it_expires(engine: Engine, tmp_path: Path, beyond: float, sent: int) -> None:
+    """A URL that would die before its edit has run is replaced; how long that takes follows the settings."""
+    path = picture(tmp_path / "a.png")
+    with serve(storage) as wire:
+        slow = settings(wire.url, submit_start_timeout=9_000, run_allowance=1_000)
+        upload_files([path], slow, engine)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(
+                "UPDATE uploads SET expires_at = now() + %s * interval '1 s'", (needed_for(slow) + beyond,)
+            )
+        upload_files([path], slow, engine)
+
+    assert len(posts(wire)) == sent
+    assert needed_for(slow) - needed_for(settings(wire.url)) == 10_000 - 900
+
+
+def test_progress_is_told(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has to be sent is named first, then how far each file is; a file that is known is not among them."""
+    known, small = picture(tmp_path / "known.png", "blue"), picture(tmp_path / "small.png")
+    large = tmp_path / "large.png"
+    Image.effect_noise((900, 900), 90).save(large)
+    begun: list[set[str]] = []
+    heard: dict[str, list[int]] = {}
+    lock = threading.Lock()
+
+    def begin(files: Collection[LocalFile]) -> Told:
+        begun.append({file.path.name for file in files})
+
+        def told(file: LocalFile, sent: int) -> None:
+            with lock:
+                heard.setdefault(file.path.name, []).append(sent)
+
+        return told
+
+    with serve(storage) as wire:
+        upload_files([known], settings(wire.url), engine)
+        upload_files([known, small, large], settings(wire.url), engine, begin=begin)
+
+    assert begun == [{"small.png", "large.png"}]
+    assert {name: steps[-1] for name, steps in heard.items()} == {
+        path.name: path.stat().st_size for path in (small, large)
+    }
+    assert heard["large.png"] == sorted(heard["large.png"])
+    assert len(set(heard["large.png"])) > 10
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "no picture"), (b"<svg></svg>", "no picture"), (b"\x89PNG\r\n\x1a\n", "no picture")]
+)
+def test_no_picture_is_refused(engine: Engine, tmp_path: Path, content: bytes, reason: str) -> None:
+    """A file that the model could not load is named, and nothing is sent."""
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with serve(storage) as wire, pytest.raises(UserError, match=reason) as caught:
+        upload_files([picture(tmp_path / "fine.png"), path], settings(wire.url), engine)
+    assert str(path) in str(caught.value)
+    assert wire.received == []
+
+
+def test_too_large_and_unreadable_are_refused(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with its reason."""
+    path = picture(tmp_path / "a.png")
+    with pytest.raises(UserError, match="cannot be read"):
+        upload_files([tmp_path], settings("http://127.0.0.1:1"), engine)
+    monkeypatch.setattr(uploads, "INPUT_MAX_BYTES", path.stat().st_size - 1)
+    with pytest.raises(UserError, match="too large"):
+        upload_files([path], settings("http://127.0.0.1:1"), engine)
+
+
+def storage_that_says(token: bytes, address: bytes) -> Script:
+    """A storage with these two answers."""
+
+    def script(line: Line) -> bool:
+        assert line.request is not None
+        return line.reply(200, token if "token" in line.request.target else address)
+
+    return script
+
+
+TOKEN = b'{"token": "T", "expires_at": "2999-01-01T00:00:00"}'
+REFUSALS: dict[str, tuple[Script, str]] = {
+    "wrong key": (lambda line: line.reply(401, b"{}"), "FAL_KEY"),
+    "locked": (lambda line: line.reply(403, b"{}"), "balance"),
+    "no JSON": (lambda line: line.reply(200, NGINX), "did not take"),
+    "500": (lambda line: line.reply(500, b"{}"), "did not take"),
+    "no token": (lambda line: line.reply(200, b"{}"), "did not take"),
+    "token of no time": (storage_that_says(b'{"token": "T", "expires_at": "soon"}', b"{}"), "did not take"),
+    "no address": (storage_that_says(TOKEN, b'{"uploaded": true}'), "did not take"),
+    "address that is none": (storage_that_says(TOKEN, b'{"access_url": null}'), "did not take"),
+    "address of a file": (storage_that_says(TOKEN, b'{"access_url": "file:///etc/passwd"}'), "did not take"),
+    "nested too deeply": (lambda line: line.reply(200, b"[" * 100_000), "did not take"),
+    "closes": (lambda line: None, "did not take"),
+    "redirect": (lambda line: line.reply(307, b"", location="http://evil.example/"), "did not take"),
+}
+
+
+@pytest.mark.parametrize("manner", REFUSALS)
+def test_storage_that_does_not_take_it(engine: Engine, tmp_path: Path, manner: str) -> None:
+    """One sentence, whatever it answers; nothing is remembered as uploaded."""
+    script, word = REFUSALS[manner]
+    with serve(script) as wire, pytest.raises(UserError, match=word):
+        upload_files([picture(tmp_path / "a.png")], settings(wire.url), engine)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM uploads").scalar() == 0
+
+
+def test_token_without_time_zone(engine: Engine, tmp_path: Path) -> None:
+    """Taken for UTC, as the provider's own are."""
+    with serve(storage_that_says(TOKEN, b'{"access_url": "https://v3b.fal.media/a"}')) as wire:
+        urls = upload_files([picture(tmp_path / "a.png")], settings(wire.url), engine)
+    assert list(urls.values()) == ["https://v3b.fal.media/a"]
+
+
+def test_missing_key_names_its_variable(engine: Engine, tmp_path: Path) -> None:
+    """Without a key nothing is sent."""
+    with pytest.raises(SettingsError, match="FAL_KEY"):
+        upload_files([picture(tmp_path / "a.png")], ProviderSettings(), engine)
+
+
+def test_uploaded_file_can_be_fetched(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """Against the stand-in: what lies behind the URL is the file."""
+    path = picture(tmp_path / "a.png")
+    (url,) = upload_files([path], settings(emulator.url), engine).values()
+    fetched = emulator.session.get(url, timeout=5).content
+    assert fetched == path.read_bytes()
+    assert Image.open(BytesIO(fetched)).size == (8, 8)
