@@ -7,6 +7,7 @@ ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1
 COPY pyproject.toml constraints.txt README.md ./
 COPY cli cli
 COPY fal_emulator fal_emulator
+COPY front front
 COPY intake intake
 COPY migrations migrations
 COPY models models

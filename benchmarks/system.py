@@ -73,6 +73,7 @@ class System:
             "FAL_MEDIA_HOSTS": "127.0.0.1",
             "DARKROOM_HOME": str(self.home),
             "RECEIVER_PORT": str(receiver),
+            "INTAKE_PORT": str(free_port()),
             "PUBLIC_URL": self.receiver,
             **self._variables,
         }

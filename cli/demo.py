@@ -90,7 +90,7 @@ def demo_stack(home: Home) -> Iterator[None]:
     forget("DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "FAL_KEY", "FAL_KEY_FILE")
     settings = load(DeskSettings)
     if not is_free(settings.bind_host, settings.receiver_port) and "receiver_port" not in settings.model_fields_set:
-        adopt({"RECEIVER_PORT": str(free_port())})
+        adopt({"RECEIVER_PORT": str(free_port()), "INTAKE_PORT": str(free_port())})
         settings = load(DeskSettings)
     port = EMULATOR_PORT if is_free("127.0.0.1", EMULATOR_PORT) else free_port()
     with home.held() as lock, aside.status("starting") as line:

@@ -26,7 +26,7 @@ DATABASE, EMULATED_DATABASE = "darkroom", "darkroom_emulator"
 edit that waits for the real provider must never get the stand-in's picture."""
 OWNER = "postgres"
 MAX_CONNECTIONS = 100
-"""The pools of one stack add up to about thirty."""
+"""The pools of one stack add up to about forty."""
 SHARED_BUFFERS = "128MB"
 CHECKPOINT_WITHIN = 30
 """Seconds for the last checkpoint of a stopping server; cut short, its next start recovers instead."""

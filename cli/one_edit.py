@@ -20,12 +20,12 @@ from cli.output import aside, print_json, screen
 from cli.progress import duration
 from cli.provider import sentence
 from cli.request import log_text
-from models.settings import load
+from models.settings import StorageSettings, load
 from models.states import IN_FLIGHT, EditState
 from worker.edit_steps import Stand, Step, follow_edit
 from worker.live import LogLine, Update
 from worker.queue_api import QueueAPI
-from worker.settings import ProviderSettings, StorageSettings
+from worker.settings import ProviderSettings
 
 STILL = 10.0
 """Seconds in the line of ours after which it is asked whether anybody works."""

@@ -46,12 +46,21 @@ no worker with a lane that may be busy for seconds."""
 
 def receiver(host: str, port: int) -> Process:
     """The Flask application that hears the provider's callbacks."""
-    listen = ("--host", host, "--port", str(port))
     # connections that say nothing are cheap, but must not stay: the bound counts them too
-    shape = ("--workers", "1", "--backlog", "4096", "--backpressure", "4096", "--no-ws")
+    return Process("receiver", granian("webhook_receiver.app:create_front", host, port, requests=4096), Stage.FRONT)
+
+
+def intake(host: str, port: int) -> Process:
+    """The Flask application through which other services hand in batches."""
+    return Process("intake", granian("intake.app:create_front", host, port, requests=512), Stage.FRONT)
+
+
+def granian(target: str, host: str, port: int, *, requests: int) -> tuple[str, ...]:
+    """How a Flask application behind its front is served; `requests` at one time."""
+    listen = ("--host", host, "--port", str(port))
+    shape = ("--workers", "1", "--backlog", "4096", "--backpressure", str(requests), "--no-ws")
     manners = ("--respawn-failed-workers", "--workers-kill-timeout", "5", "--log-level", "warning")
-    target = ("--interface", "rsgi", "--factory", "webhook_receiver.app:create_front")
-    return Process("receiver", ("granian", *listen, *shape, *manners, *target), Stage.FRONT)
+    return ("granian", *listen, *shape, *manners, "--interface", "rsgi", "--factory", target)
 
 
 def workers() -> tuple[Process, ...]:

@@ -13,12 +13,13 @@ from pydantic import Field, SecretStr
 from sqlalchemy import make_url
 
 from cli.home import Home
+from intake.settings import IntakeSettings
 from models.errors import SettingsError
 from models.settings import BaseURL, Settings, load
 from webhook_receiver.settings import ReceiverSettings
 from worker.settings import WorkerSettings
 
-PROCESSES: tuple[type[Settings], ...] = (WorkerSettings, ReceiverSettings)
+PROCESSES: tuple[type[Settings], ...] = (WorkerSettings, ReceiverSettings, IntakeSettings)
 """The settings classes whose variables a stack hands to its processes."""
 EMULATOR_KEY = "emulator:emulator"
 MASK = "***"
@@ -35,6 +36,7 @@ class DeskSettings(Settings):
     public_url: BaseURL | None = Field(None, description="where the provider reaches the receiver")
     bind_host: str = Field("127.0.0.1", description="the address on which the Flask applications listen")
     receiver_port: int = Field(8000, ge=1, le=65535, description="the receiver's port")
+    intake_port: int = Field(8001, ge=1, le=65535, description="the intake API's port")
 
     @property
     def home(self) -> Home:
@@ -43,8 +45,17 @@ class DeskSettings(Settings):
     @property
     def local_receiver(self) -> str:
         """How the receiver is reached from this machine."""
+        return f"http://{self._local_host}:{self.receiver_port}"
+
+    @property
+    def local_intake(self) -> str:
+        """How the intake API is reached from this machine."""
+        return f"http://{self._local_host}:{self.intake_port}"
+
+    @property
+    def _local_host(self) -> str:
         host = "127.0.0.1" if self.bind_host in ANY_ADDRESS else self.bind_host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.receiver_port}"
+        return f"[{host}]" if ":" in host else host
 
 
 def environment() -> dict[str, str]:
@@ -98,7 +109,8 @@ def stack_variables(
     variables |= {"DARKROOM_HOME": str(home.folder), "DATABASE_URL": database_url, "REDIS_URL": redis_url}
     variables |= {name: str(Path(variables[name]).resolve()) for name in variables if name.endswith("_FILE")}
     variables.setdefault("STORAGE_URL", home.images.as_uri())
-    variables |= {"BIND_HOST": settings.bind_host, "RECEIVER_PORT": str(settings.receiver_port)}
+    variables |= {"BIND_HOST": settings.bind_host}
+    variables |= {"RECEIVER_PORT": str(settings.receiver_port), "INTAKE_PORT": str(settings.intake_port)}
     if emulator_url:
         variables |= _emulated(settings, emulator_url)
     elif settings.fal_key is None:

@@ -16,6 +16,8 @@ from cli.processes import Process, Stage
 from cli.readiness import WorkersAnswer, ensure_database, http_answers, last_line, redis_answers, until
 from cli.settings import DeskSettings, adopt, environment, stack_variables
 from cli.supervision import Supervisor
+from intake.keys import Keys
+from intake.settings import IntakeSettings
 from models.errors import SettingsError, UserError
 from models.settings import load
 from webhook_receiver.settings import ReceiverSettings
@@ -53,6 +55,7 @@ class Plan:
     variables: dict[str, str]
     processes: tuple[Process, ...]
     receiver_url: str
+    intake_url: str
     emulator_url: str | None
 
     def has(self, name: str) -> bool:
@@ -79,6 +82,7 @@ def plan(settings: DeskSettings, emulator: EmulatorOptions | None) -> Plan:
     adopt(variables)
     load(WorkerSettings)
     load(ReceiverSettings)
+    Keys(load(IntakeSettings))
     parts: list[Process] = []
     if settings.database_url is None:
         parts.append(embedded.postgres(home))
@@ -86,15 +90,20 @@ def plan(settings: DeskSettings, emulator: EmulatorOptions | None) -> Plan:
         parts.append(embedded.redis(home, redis_port))
     if emulator:
         parts.append(processes.emulator(emulator.port, home.emulator, emulator.arguments))
-    parts += [processes.receiver(settings.bind_host, settings.receiver_port), *processes.workers()]
-    return Plan(home, variables, tuple(parts), settings.local_receiver, emulator.url if emulator else None)
+    parts += [processes.receiver(settings.bind_host, settings.receiver_port)]
+    parts += [processes.intake(settings.bind_host, settings.intake_port), *processes.workers()]
+    emulator_url = emulator.url if emulator else None
+    return Plan(home, variables, tuple(parts), settings.local_receiver, settings.local_intake, emulator_url)
 
 
 def _require_ports(settings: DeskSettings, emulator: EmulatorOptions | None) -> None:
-    host, port = settings.bind_host, settings.receiver_port
-    if not embedded.is_free(host, port):
-        raise SettingsError(f"Port {port} of {host} is taken; set RECEIVER_PORT to a free one.")
-    if emulator and (emulator.port == port or not embedded.is_free("127.0.0.1", emulator.port)):
+    host, ports = settings.bind_host, {"RECEIVER_PORT": settings.receiver_port, "INTAKE_PORT": settings.intake_port}
+    for name, port in ports.items():
+        if not embedded.is_free(host, port):
+            raise SettingsError(f"Port {port} of {host} is taken; set {name} to a free one.")
+    if settings.receiver_port == settings.intake_port:
+        raise SettingsError(f"RECEIVER_PORT and INTAKE_PORT are both {settings.intake_port}; set one to another.")
+    if emulator and (emulator.port in ports.values() or not embedded.is_free("127.0.0.1", emulator.port)):
         raise SettingsError(f"Port {emulator.port} is taken; give the emulator another one with --emulator-port.")
 
 
@@ -138,6 +147,8 @@ def start_rest(plan: Plan, supervisor: Supervisor, say: Say) -> None:
         _wait_for("emulator", lambda: http_answers(f"{plan.emulator_url}/.well-known/jwks.json"), plan)
     say("starting the receiver")
     _wait_for("receiver", lambda: http_answers(f"{plan.receiver_url}/healthz"), plan)
+    say("starting the intake API")
+    _wait_for("intake", lambda: http_answers(f"{plan.intake_url}/healthz"), plan)
     say("starting the workers")
     _wait_for("workers", WorkersAnswer(plan.variables["REDIS_URL"], tuple(processes.LANES)), plan)
 

@@ -100,7 +100,7 @@ def announce(prepared: Plan, as_json: bool) -> None:
     variables = prepared.variables
     if as_json:
         names = ("DATABASE_URL", "REDIS_URL", "STORAGE_URL", "DARKROOM_HOME")
-        places = {"receiver": prepared.receiver_url, "emulator": prepared.emulator_url}
+        places = {"receiver": prepared.receiver_url, "intake": prepared.intake_url, "emulator": prepared.emulator_url}
         print_json({"ready": True, **places, **{name.lower(): variables[name] for name in names}})
         return
     provider = "provider fal"
@@ -110,4 +110,5 @@ def announce(prepared: Plan, as_json: bool) -> None:
         provider += " (no PUBLIC_URL: it is polled, no callbacks)"
     database = f"database {'embedded' if prepared.has('postgres') else 'as in DATABASE_URL'}"
     pictures = f"pictures {variables['STORAGE_URL']}"
-    print(f"ready: receiver {prepared.receiver_url}, {provider}, {database}, {pictures}", flush=True)
+    doors = f"API {prepared.intake_url}, receiver {prepared.receiver_url}"
+    print(f"ready: {doors}, {provider}, {database}, {pictures}", flush=True)

@@ -23,6 +23,8 @@ LINE_MAX_BYTES = 16 * 2**20
 """Of one line without its end; room for a few pictures as data URIs, and the bound of our memory."""
 FIELDS_MAX = 100
 """Of one object; the model has nine. Bounds how many faults a single line can make."""
+NESTED_MAX = 64
+"""Levels of one object; far below what Python can take apart and put together again, wherever it stands."""
 
 _CUSTOM_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 NAMES = (*EditArguments.model_fields, "custom_id")
@@ -125,7 +127,7 @@ def validated(records: Iterable[Record | LineFault], *, local_paths: bool, first
 
 
 def _judged(record: Record, keys: "_Keys", context: dict[str, bool] | None) -> Entry:
-    line, fields = record.line, record.fields
+    line, fields = record.line, _carried(record.fields)
     given = fields.pop("custom_id", None)
     wrong = None if given is None else _wrong_id(given)
     custom_id = given if wrong is None else None
@@ -140,6 +142,12 @@ def _judged(record: Record, keys: "_Keys", context: dict[str, bool] | None) -> E
         return FaultyLine(line, None if wrong else custom_id, fields, tuple(found))
     seed = secrets.randbits(31) if arguments.seed is None else arguments.seed
     return NewEdit(line, custom_id, fields, seed, most_images(arguments), tuple(warnings(arguments)))
+
+
+def _carried(fields: dict[str, Any]) -> dict[str, Any]:
+    """A line of results stands for the edit that it carries, so that what failed can be handed in again as it is."""
+    edit = fields.get("edit")
+    return dict(edit) if isinstance(edit, dict) else fields
 
 
 def _wrong_id(custom_id: object) -> str | None:
@@ -184,20 +192,31 @@ def _json_lines(stream: BinaryIO) -> Iterator[Record | LineFault]:
         if raw is None:
             yield LineFault(line, None, None, f"is longer than {LINE_MAX_BYTES} bytes")
             continue
-        try:
-            text = raw.decode().strip(" \t\r\n")
-            if text:
-                yield Record(line, _object(text))
-        except UnicodeDecodeError as error:
-            yield LineFault(line, None, None, f"is not UTF-8 (byte {error.start + 1})")
-        except json.JSONDecodeError as error:
-            yield LineFault(line, None, None, f"is not JSON (column {error.colno}: {error.msg})")
-        except _Refused as error:
-            yield LineFault(line, None, None, str(error))
-        except ValueError:
-            yield LineFault(line, None, None, "holds a number too long to read")
-        except RecursionError:
-            yield LineFault(line, None, None, "is nested too deeply")
+        if raw.strip(b" \t\r\n"):
+            try:
+                yield Record(line, read_object(raw))
+            except ManifestError as error:
+                yield LineFault(line, None, None, str(error))
+
+
+def read_object(raw: bytes) -> dict[str, Any]:
+    """One JSON object, as strictly as a line is read: doubled fields, NaN and numbers without end are refused.
+
+    Raises:
+        ManifestError: it is none, and why, as a sentence that follows its name.
+    """
+    try:
+        return _object(raw.decode().strip(" \t\r\n"))
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"is not UTF-8 (byte {error.start + 1})") from None
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"is not JSON (column {error.colno}: {error.msg})") from None
+    except _Refused as error:
+        raise ManifestError(str(error)) from None
+    except ValueError:
+        raise ManifestError("holds a number too long to read") from None
+    except RecursionError:
+        raise ManifestError("is nested too deeply") from None
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
@@ -217,7 +236,23 @@ def _object(text: str) -> dict[str, Any]:
     value = _DECODER.decode(text)
     if not isinstance(value, dict):
         raise _Refused("is not a JSON object")
+    if _is_deep(value):
+        raise _Refused(f"is nested more than {NESTED_MAX} levels deep")
     return value
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(NESTED_MAX):
+        level = [
+            part
+            for whole in level
+            if isinstance(whole, dict | list)
+            for part in (whole.values() if isinstance(whole, dict) else whole)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

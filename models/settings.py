@@ -108,6 +108,29 @@ class DatabaseSettings(Settings):
         return url
 
 
+def _images_folder(data: dict[str, Any]) -> str:
+    home: Path = data["darkroom_home"]
+    return (home.resolve() / "images").as_uri()
+
+
+class StorageSettings(Settings):
+    """Where the pictures are kept."""
+
+    darkroom_home: Path = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
+    storage_url: str = Field(
+        default_factory=_images_folder,
+        description="where pictures go: `file://`, `s3://bucket/prefix`, `gs://`, `az://`; "
+        "unless set, the folder `images` in `DARKROOM_HOME`",
+    )
+
+    @field_validator("storage_url")
+    @classmethod
+    def _known_store(cls, url: str) -> str:
+        if not url.startswith(("file://", "s3://", "gs://", "az://")):
+            raise ValueError("it must start with file://, s3://, gs:// or az://")
+        return url.rstrip("/")
+
+
 class PriceSettings(Settings):
     """What the work is reckoned to cost; whoever submits and whoever estimates share it."""
 

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from cli.main import darkroom
 from cli.settings import DeskSettings
+from intake.settings import IntakeSettings
 from models.monitoring import VIEWS
 from models.seedream import EditArguments
 from models.states import EDIT_ARROWS, EDIT_STATES, FINAL, IMAGE_ARROWS
@@ -18,7 +19,7 @@ from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SETTINGS = (DeskSettings, WorkerSettings, ReceiverSettings)
+SETTINGS = (DeskSettings, WorkerSettings, ReceiverSettings, IntakeSettings)
 
 
 def text(name: str) -> str:

@@ -2,16 +2,20 @@
 
 from flask import Flask
 
+from front import Bounds, Front
 from models.database import make_engine
 from models.logs import configure_logs
 from models.settings import load
 from webhook_receiver.callbacks import Receiver, install
-from webhook_receiver.front import Front
 from webhook_receiver.keys import Keys
 from webhook_receiver.settings import ReceiverSettings
 
 CONNECTIONS = 8
 """Deliveries recorded at one time, per process; the threads that serve them are not more."""
+BODY_WITHIN = 15.0
+"""Seconds for a whole body; the provider gives its first attempt no longer (fal-protocol 4.3)."""
+HELD_MAX = 256 * 1024 * 1024
+"""Bytes of bodies in memory at one time; above it the provider is asked to come again."""
 
 
 def create_app(settings: ReceiverSettings | None = None) -> Flask:
@@ -38,4 +42,6 @@ def create_front() -> Front:
         SettingsError: a setting is missing or wrong.
     """
     settings = load(ReceiverSettings)
-    return Front(create_app(settings), threads=CONNECTIONS, body_max=settings.callback_max_bytes)
+    most = settings.callback_max_bytes
+    bounds = Bounds(lambda _: most, most + 1, HELD_MAX, whole_within=BODY_WITHIN, idle_within=BODY_WITHIN)
+    return Front(create_app(settings), bounds, threads=CONNECTIONS)

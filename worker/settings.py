@@ -4,14 +4,22 @@ The descriptions are the source of the settings table in the documentation. It r
 it opens no connection and creates no folder.
 """
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from models.errors import SettingsError
-from models.settings import BaseURL, DatabaseSettings, OutputSettings, PolicySettings, PriceSettings, Seconds, Settings
+from models.settings import (
+    BaseURL,
+    DatabaseSettings,
+    OutputSettings,
+    PolicySettings,
+    PriceSettings,
+    Seconds,
+    Settings,
+    StorageSettings,
+)
 from worker.preferences import Preferences, Priority
 
 MEDIA_HOSTS = ("v3.fal.media", "v3b.fal.media", "*.fal.media", "storage.googleapis.com")
@@ -24,11 +32,6 @@ POLL_ALONE = 2.0
 
 def _comma_list(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _images_folder(data: dict[str, Any]) -> str:
-    home: Path = data["darkroom_home"]
-    return (home.resolve() / "images").as_uri()
 
 
 def _poll_after(data: dict[str, Any]) -> float:
@@ -98,24 +101,6 @@ class ProviderSettings(OutputSettings):
         if not key:
             raise SettingsError("FAL_KEY is not set; the provider needs it, `darkroom up --emulator` does not.")
         return key
-
-
-class StorageSettings(Settings):
-    """Where pictures go."""
-
-    darkroom_home: Path = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
-    storage_url: str = Field(
-        default_factory=_images_folder,
-        description="where pictures go: `file://`, `s3://bucket/prefix`, `gs://`, `az://`; "
-        "unless set, the folder `images` in `DARKROOM_HOME`",
-    )
-
-    @field_validator("storage_url")
-    @classmethod
-    def _known_store(cls, url: str) -> str:
-        if not url.startswith(("file://", "s3://", "gs://", "az://")):
-            raise ValueError("it must start with file://, s3://, gs:// or az://")
-        return url.rstrip("/")
 
 
 class WorkerSettings(

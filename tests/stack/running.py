@@ -40,9 +40,10 @@ class Stack:
     """One `darkroom up --emulator` in a home of its own."""
 
     def __init__(self, home: Path) -> None:
-        self.variables = {"DARKROOM_HOME": str(home), "RECEIVER_PORT": str(free_port()), "RETRY_DELAY": "0.1"}
+        self.variables = {"DARKROOM_HOME": str(home), "RETRY_DELAY": "0.1"}
+        self.variables |= {"RECEIVER_PORT": str(free_port()), "INTAKE_PORT": str(free_port())}
         self.home = home
-        self.port = self.variables["RECEIVER_PORT"]
+        self.port, self.intake_port = self.variables["RECEIVER_PORT"], self.variables["INTAKE_PORT"]
         self.emulator_port = str(free_port())
         self.output = home.parent / "up.out"
 

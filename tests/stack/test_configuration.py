@@ -33,10 +33,10 @@ def parsed(home: Home, *parts: Process) -> ServerOptions:
     return options
 
 
-@pytest.mark.parametrize("name", ["receiver", *processes.LANES, "beat"])
+@pytest.mark.parametrize("name", ["receiver", "intake", *processes.LANES, "beat"])
 def test_compose_runs_the_same_commands(name: str) -> None:
     """docker-compose.yml and `darkroom up` start the same programs."""
-    parts = (processes.receiver("0.0.0.0", 8000), *processes.workers())
+    parts = (processes.receiver("0.0.0.0", 8000), processes.intake("0.0.0.0", 8001), *processes.workers())
     assert COMPOSE["services"][name]["command"] == list(next(part.command for part in parts if part.name == name))
 
 
@@ -48,9 +48,10 @@ def test_compose_stops_as_patiently() -> None:
 
 def test_every_program_restarts_for_ever(home: Home) -> None:
     """No program is given up; a stop is patient, then final, for the whole process group."""
-    options = parsed(home, *processes.workers(), processes.receiver("127.0.0.1", 8000))
+    front = (processes.receiver("127.0.0.1", 8000), processes.intake("127.0.0.1", 8001))
+    options = parsed(home, *processes.workers(), *front)
     programs = [program for group in options.process_group_configs for program in group.process_configs]
-    assert {program.name for program in programs} == {"receiver", "beat", *processes.LANES}
+    assert {program.name for program in programs} == {"receiver", "intake", "beat", *processes.LANES}
     for program in programs:
         assert program.autorestart.__name__ == "RestartUnconditionally"
         assert program.startretries == FOR_EVER

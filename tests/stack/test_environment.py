@@ -11,6 +11,7 @@ import pytest
 from cli.home import Home
 from cli.main import main
 from cli.settings import EMULATOR_KEY, MASK, DeskSettings, attach, effective, stack_variables
+from cli.stack import plan
 from models.errors import SettingsError, UserError
 from models.settings import load
 
@@ -35,6 +36,19 @@ def test_real_provider_needs_a_key() -> None:
     """Without a key and without the stand-in nothing starts, and the sentence names both ways out."""
     with pytest.raises(SettingsError, match=r"FAL_KEY.*--emulator"):
         variables(None)
+
+
+def test_strangers_need_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything starts: off loopback the intake API wants keys, and a key is shown to nobody."""
+    for name, value in {**PLACES, "BIND_HOST": "0.0.0.0", "FAL_KEY": "a:b"}.items():
+        monkeypatch.setenv(name.upper(), value)
+    with pytest.raises(SettingsError, match=r"DARKROOM_API_KEYS is not set.*0\.0\.0\.0"):
+        plan(load(DeskSettings), None)
+    monkeypatch.setenv("DARKROOM_API_KEYS", "shop:secret")
+    prepared = plan(load(DeskSettings), None)
+    assert [part.name for part in prepared.processes if part.name == "intake"] == ["intake"]
+    assert prepared.variables["DARKROOM_API_KEYS"] == "shop:secret"
+    assert effective()["DARKROOM_API_KEYS"] == MASK
 
 
 def test_emulator_takes_all_four_places(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+import requests
 from PIL import Image
 
 from tests.stack.running import Stack, darkroom, eventually
@@ -45,7 +46,8 @@ def test_env_names_a_database_that_answers(stack: Stack) -> None:
 def test_ready_says_that_the_stand_in_is_one(stack: Stack) -> None:
     """One line says that all of it answers, where, and that no AI is at work."""
     (line,) = stack.said.splitlines()
-    assert f"http://127.0.0.1:{stack.port}" in line
+    assert f"receiver http://127.0.0.1:{stack.port}" in line
+    assert f"API http://127.0.0.1:{stack.intake_port}" in line
     assert "no AI" in line
 
 
@@ -61,9 +63,12 @@ def test_second_stack_is_refused(stack: Stack) -> None:
 def test_taken_ports_are_named(stack: Stack, tmp_path: Path) -> None:
     """A port that is taken is refused before anything starts, by the name under which it can be changed."""
     home = {"DARKROOM_HOME": str(tmp_path)}
-    answer = darkroom("up", "--emulator", **home, RECEIVER_PORT=stack.port)
+    answer = darkroom("up", "--emulator", **home, RECEIVER_PORT=stack.port, INTAKE_PORT="8398")
     assert (answer.returncode, "RECEIVER_PORT" in answer.stderr) == (2, True)
-    answer = darkroom("up", "--emulator", "--emulator-port", stack.emulator_port, **home, RECEIVER_PORT="8399")
+    answer = darkroom("up", "--emulator", **home, RECEIVER_PORT="8399", INTAKE_PORT=stack.intake_port)
+    assert (answer.returncode, "INTAKE_PORT" in answer.stderr) == (2, True)
+    ports = {"RECEIVER_PORT": "8399", "INTAKE_PORT": "8398"}
+    answer = darkroom("up", "--emulator", "--emulator-port", stack.emulator_port, **home, **ports)
     assert (answer.returncode, "--emulator-port" in answer.stderr) == (2, True)
     assert not (tmp_path / "postgres").exists()
 
@@ -80,6 +85,22 @@ def test_submitted_batch_ends(stack: Stack, tmp_path: Path) -> None:
     assert (status["failed"], status["errors"][0]["edits"]) == (1, 1)
     assert json.loads(stack.run("batches", "--json").stdout.splitlines()[0])["batch_id"] == batch["batch_id"]
     assert stack.run("watch", "last").returncode == 1
+
+
+def test_batch_over_http_is_exported(stack: Stack, tmp_path: Path) -> None:
+    """Another service hands in a batch; the desk exports its results, and what failed goes in again as it is."""
+    api = f"http://127.0.0.1:{stack.intake_port}/v1/batches"
+    made = requests.Session().post(api, json={"edits": [{**EDIT, "custom_id": "a"}]}, timeout=10).json()
+    assert stack.run("watch", made["batch_id"]).returncode == 1
+    output = tmp_path / "failed.jsonl"
+    answer = stack.run("export", made["batch_id"], "--state", "failed", "--output", str(output))
+    assert (answer.returncode, answer.stdout) == (0, "")
+    (line,) = output.read_text().splitlines()
+    assert json.loads(line)["edit"] == {**EDIT, "custom_id": "a"}
+    assert stack.run("export", "last").stdout == f"{line}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["failed.jsonl"]
+    again = stack.run("submit", str(output), "--json")
+    assert json.loads(again.stdout)["edits"] == 1
 
 
 def test_demo_uses_the_running_stack(stack: Stack) -> None:

@@ -278,3 +278,16 @@ def test_whatever_the_lines_hold_each_is_an_edit_or_a_fault(lines: list[bytes]) 
             assert abs(entry.seed) < 2**63
         else:
             assert str(entry).isprintable()
+
+
+def test_a_line_of_results_stands_for_its_edit() -> None:
+    """What an export says beside the edit that it carries is passed over; the edit is judged as strictly as ever."""
+    edit = {**PLAIN, "custom_id": "hat"}
+    result = {"position": 7, "custom_id": "hat", "state": "failed", "images": [], "errors": [{"type": "x"}], "cost": 0}
+
+    good, bad = _read(json.dumps({**result, "edit": edit}).encode(), json.dumps({**result, "edit": {}}).encode())
+
+    assert isinstance(good, NewEdit)
+    assert (good.custom_id, good.arguments) == ("hat", PLAIN)
+    assert isinstance(bad, FaultyLine)
+    assert {fault.field for fault in bad.faults} == {"prompt", "image_urls"}

@@ -1,0 +1,44 @@
+"""`darkroom export`: the results of a batch as JSON lines; a file of them is whole or not there."""
+
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import click
+
+from cli.batches import BATCH
+from cli.connection import open_database
+from cli.progress import find_batch
+from intake.results import results
+from models.errors import UserError
+from models.settings import StorageSettings, load
+from models.states import EditState
+
+
+@click.command()
+@BATCH
+@click.option("--state", type=click.Choice([state.value for state in EditState]), help="Only the edits in this state.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file; it appears when it is whole.")
+def export(batch: str, state: str | None, output: Path | None) -> None:
+    """Write the results of a batch, one JSON object a line.
+
+    Each line has the edit's state, its pictures and its errors, and can be
+    submitted again as it is: then the edit that it carries is what counts.
+    BATCH is an id, the beginning of one, or `last`.
+    """
+    engine = open_database()
+    batch_id = UUID(find_batch(engine, batch))
+    pages = results(engine, batch_id, load(StorageSettings).storage_url, EditState(state) if state else None)
+    if output is None:
+        sys.stdout.buffer.writelines(pages)
+        sys.stdout.buffer.flush()
+        return
+    part = output.with_name(f"{output.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.writelines(pages)
+        part.replace(output)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror}.") from None
+    finally:
+        part.unlink(missing_ok=True)

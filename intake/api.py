@@ -1,0 +1,264 @@
+"""The routes under `/v1`: who asks, how often, and which function of the door answers.
+
+Every change is committed before its answer is begun.
+"""
+
+import re
+from typing import TypeVar
+from uuid import UUID
+
+from flask import Blueprint, Flask, Response, current_app, g, request
+from pydantic import BaseModel
+from sqlalchemy import Connection, Engine
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import TooManyRequests, Unauthorized
+
+from intake import looking, steering
+from intake.answers import (
+    AppendOptions,
+    Batch,
+    BatchDetail,
+    BatchPage,
+    BatchQuery,
+    BatchRequest,
+    ChangeRequest,
+    Created,
+    CreateOptions,
+    EditPage,
+    EditQuery,
+    EditsRequest,
+    Estimated,
+    Result,
+    ResultQuery,
+    RetryRequest,
+    Steered,
+    links,
+)
+from intake.batches import CreatedBatch, create, estimate
+from intake.bodies import JSON, NDJSON, NewBatch, read_batch, read_edits, read_fields
+from intake.keys import Keys
+from intake.openapi import KEY_MAX, KEY_PATTERN, Operation, described
+from intake.pace import Pace
+from intake.problems import RequestFaults, checked
+from intake.results import results
+from intake.settings import IntakeSettings
+from models.provider import price_per_image
+from models.seedream import Fault
+
+v1 = Blueprint("v1", __name__, url_prefix="/v1")
+
+HEADER_LINE = '{"name": "catalogue", "priority": 1}\n'
+EDIT_LINE = '{"custom_id": "hat", "prompt": "A red hat", "image_urls": ["https://example.com/cat.png"]}\n'
+
+Asked = TypeVar("Asked", bound=BaseModel)
+
+
+class Door:
+    """What the routes work with."""
+
+    def __init__(self, settings: IntakeSettings, engine: Engine, keys: Keys) -> None:
+        self.settings, self.engine, self.keys = settings, engine, keys
+        self.pace = Pace(settings.intake_rate)
+
+
+def install(app: Flask, door: Door) -> None:
+    """Hand the door to the routes of one application."""
+    app.extensions["darkroom"] = door
+    app.register_blueprint(v1)
+
+
+def _door() -> Door:
+    door: Door = current_app.extensions["darkroom"]
+    return door
+
+
+@v1.before_request
+def _admit() -> None:
+    """Strangers are counted by their address, before they learn that they are strangers."""
+    client = _door().keys.client(request.headers.get("Authorization"))
+    if wait := _door().pace.wait(f"client {client}" if client else f"address {request.remote_addr}"):
+        raise TooManyRequests("Too many requests.", retry_after=wait)
+    if client is None:
+        raise Unauthorized("Send Authorization: Bearer KEY.", www_authenticate=WWWAuthenticate("bearer"))
+    g.client = client
+
+
+def _asked(model: type[Asked]) -> Asked:
+    doubled = [name for name, values in request.args.lists() if len(values) > 1]
+    if doubled:
+        raise RequestFaults(Fault(name, "is given more than once") for name in doubled)
+    return checked(model, request.args.to_dict())
+
+
+def _own(connection: Connection, batch_id: UUID) -> None:
+    looking.require_own(connection, g.client, batch_id)
+
+
+def _key() -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not (len(key) <= KEY_MAX and re.fullmatch(KEY_PATTERN, key)):
+        raise RequestFaults([Fault("Idempotency-Key", f"must be 1 to {KEY_MAX} ASCII characters")])
+    return key
+
+
+def _answer(model: BaseModel, status: int = 200) -> Response:
+    return Response(model.model_dump_json(), status, mimetype=JSON)
+
+
+def _written(made: CreatedBatch) -> Response:
+    where = links(made.batch_id)
+    created = Created(
+        batch_id=made.batch_id,
+        edits=made.edits,
+        skipped=made.skipped,
+        existing=made.existing,
+        warnings=list(made.warnings),
+        links=where,
+    )
+    response = _answer(created, 200 if made.existing else 201)
+    response.headers["Location"] = where.self
+    return response
+
+
+@v1.post("/batches")
+@described(
+    Operation(
+        {201: (Created,), 200: (Created, Estimated)},
+        query=CreateOptions,
+        body={JSON: BatchRequest, NDJSON: HEADER_LINE + EDIT_LINE},
+        key=True,
+        conflicts=True,
+    )
+)
+def create_batch() -> Response:
+    """Hand in a batch.
+
+    As one JSON object, or as lines: first the header, then one edit a line. Written whole or not at all. 200 instead
+    of 201 says that the idempotency key found the batch already there, or that it was a dry run.
+    """
+    options = _asked(CreateOptions)
+    batch = read_batch(request, client=g.client, key=_key())
+    if options.dry_run:
+        return _estimated(batch, options)
+    with _door().engine.begin() as connection:
+        made = create(connection, batch.header, batch.entries(0), on_invalid=options.on_invalid)
+    return _written(made)
+
+
+def _estimated(batch: NewBatch, options: CreateOptions) -> Response:
+    with _door().engine.connect() as connection:
+        price = price_per_image(connection, _door().settings.price_per_image)
+    found = estimate(batch.header, batch.entries(0), price=price, on_invalid=options.on_invalid)
+    return _answer(Estimated(**{**found._asdict(), "warnings": list(found.warnings)}))
+
+
+@v1.get("/batches")
+@described(Operation({200: (BatchPage,)}, query=BatchQuery))
+def list_batches() -> Response:
+    """List batches, newest first."""
+    query = _asked(BatchQuery)
+    with _door().engine.connect() as connection:
+        return _answer(looking.some_batches(connection, g.client, query))
+
+
+@v1.get("/batches/<uuid:batch_id>")
+@described(Operation({200: (BatchDetail,)}))
+def get_batch(batch_id: UUID) -> Response:
+    """Show one batch, counted at this moment."""
+    with _door().engine.connect() as connection:
+        return _answer(looking.one_batch(connection, g.client, batch_id))
+
+
+@v1.patch("/batches/<uuid:batch_id>")
+@described(Operation({200: (Batch,)}, body={JSON: ChangeRequest}))
+def change_batch(batch_id: UUID) -> Response:
+    """Let a batch go before, or after, others."""
+    change = checked(ChangeRequest, read_fields(request))
+    with _door().engine.begin() as connection:
+        _own(connection, batch_id)
+        steering.set_priority(connection, batch_id, change.priority)
+        return _answer(looking.the_batch(connection, batch_id))
+
+
+@v1.get("/batches/<uuid:batch_id>/edits")
+@described(Operation({200: (EditPage,)}, query=EditQuery))
+def list_edits(batch_id: UUID) -> Response:
+    """List the edits of a batch with their errors, in their order."""
+    query = _asked(EditQuery)
+    with _door().engine.connect() as connection:
+        return _answer(looking.some_edits(connection, g.client, batch_id, query))
+
+
+@v1.post("/batches/<uuid:batch_id>/edits")
+@described(
+    Operation(
+        {201: (Created,), 200: (Created,)},
+        query=AppendOptions,
+        body={JSON: EditsRequest, NDJSON: EDIT_LINE},
+        key=True,
+        conflicts=True,
+    )
+)
+def append_edits(batch_id: UUID) -> Response:
+    """Add edits to a batch that is not finished."""
+    options, key = _asked(AppendOptions), _key()
+    entries = read_edits(request)
+    with _door().engine.begin() as connection:
+        _own(connection, batch_id)
+        first = steering.next_position(connection, batch_id)
+        made = steering.append(connection, batch_id, entries(first), idempotency_key=key, on_invalid=options.on_invalid)
+    return _written(made)
+
+
+@v1.get("/batches/<uuid:batch_id>/results")
+@described(Operation({200: (Result,)}, media_type=NDJSON, query=ResultQuery))
+def get_results(batch_id: UUID) -> Response:
+    """Fetch the results of a batch, one JSON object a line.
+
+    A line may be handed in again as it is: then the edit that it carries is what counts.
+    """
+    query, door = _asked(ResultQuery), _door()
+    with door.engine.connect() as connection:
+        _own(connection, batch_id)
+    return Response(results(door.engine, batch_id, door.settings.storage_url, query.state), mimetype=NDJSON)
+
+
+@v1.post("/batches/<uuid:batch_id>/cancel")
+@described(Operation({200: (Steered,)}, conflicts=True))
+def cancel_batch(batch_id: UUID) -> Response:
+    """Cancel what is not paid for yet."""
+    with _door().engine.begin() as connection:
+        _own(connection, batch_id)
+        edits = steering.cancel(connection, batch_id)
+    return _answer(Steered(batch_id=batch_id, edits=edits))
+
+
+@v1.post("/batches/<uuid:batch_id>/pause")
+@described(Operation({200: (Batch,)}, conflicts=True))
+def pause_batch(batch_id: UUID) -> Response:
+    """Submit no more of a batch for now; what is in flight comes home."""
+    with _door().engine.begin() as connection:
+        _own(connection, batch_id)
+        steering.pause(connection, batch_id)
+        return _answer(looking.the_batch(connection, batch_id))
+
+
+@v1.post("/batches/<uuid:batch_id>/resume")
+@described(Operation({200: (Batch,)}, conflicts=True))
+def resume_batch(batch_id: UUID) -> Response:
+    """Go on with a paused batch."""
+    with _door().engine.begin() as connection:
+        _own(connection, batch_id)
+        steering.resume(connection, batch_id)
+        return _answer(looking.the_batch(connection, batch_id))
+
+
+@v1.post("/batches/<uuid:batch_id>/retry")
+@described(Operation({200: (Steered,)}, body={JSON: RetryRequest}, body_required=False, conflicts=True))
+def retry_batch(batch_id: UUID) -> Response:
+    """Try the failed edits of a batch again, all or those of some error types."""
+    wanted = checked(RetryRequest, read_fields(request))
+    with _door().engine.begin() as connection:
+        _own(connection, batch_id)
+        edits = steering.retry(connection, batch_id, wanted.error_types)
+    return _answer(Steered(batch_id=batch_id, edits=edits))

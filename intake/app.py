@@ -1,0 +1,101 @@
+"""The intake API's application, made by `create_app`; granian serves it behind its front, made by `create_front`."""
+
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, jsonify, request, send_from_directory
+from werkzeug.exceptions import BadRequest
+
+from front import Bounds, Front
+from intake import api, problems
+from intake.answers import Health
+from intake.keys import Keys, is_loopback
+from intake.openapi import Operation, described, document
+from intake.page import ASSETS, PAGE
+from intake.settings import IntakeSettings
+from models.database import make_engine
+from models.logs import configure_logs
+from models.settings import load
+
+THREADS, LARGE_THREADS = 6, 2
+"""Requests served at one time; bodies too large for memory have threads of their own, so that nobody waits for them.
+Each may need a connection."""
+BODY_WITHIN, IDLE_WITHIN = 600.0, 30.0
+"""Seconds for a whole body, and without a byte of it."""
+IN_MEMORY = 256 * 1024
+"""Bytes of one body or answer in memory; the rest goes to disk."""
+HELD_MAX = 4 * 2**30
+"""Bytes of all bodies and answers at one time, most of them on disk."""
+
+
+def create_app(settings: IntakeSettings | None = None) -> Flask:
+    """The intake API, from the environment unless settings are handed in.
+
+    Raises:
+        SettingsError: a setting is missing or wrong.
+    """
+    settings = settings or load(IntakeSettings)
+    keys = Keys(settings)
+    configure_logs()
+    app = Flask("intake", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.intake_max_bytes
+    if not keys.required:
+        app.before_request(_require_local_name)
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False
+    engine = make_engine(settings.database_url, application="darkroom intake", pool_size=THREADS + LARGE_THREADS)
+    problems.install(app)
+    api.install(app, api.Door(settings, engine, keys))
+    _install_pages(app)
+    return app
+
+
+def create_front() -> Front:
+    """What granian serves: the application behind its front. Of strangers not a byte is taken.
+
+    Raises:
+        SettingsError: a setting is missing or wrong.
+    """
+    settings = load(IntakeSettings)
+    app = create_app(settings)
+    door: api.Door = app.extensions["darkroom"]
+    bounds = Bounds(
+        body_max=lambda headers: settings.intake_max_bytes if door.keys.client(headers.get("authorization")) else 0,
+        in_memory=IN_MEMORY,
+        held_max=HELD_MAX,
+        whole_within=BODY_WITHIN,
+        idle_within=IDLE_WITHIN,
+        chunked=False,
+    )
+    return Front(app, bounds, threads=THREADS, large=LARGE_THREADS)
+
+
+def _require_local_name() -> None:
+    """Where no key is needed, a page in somebody's browser could else reach us under a name of its own."""
+    name = urlsplit(f"//{request.host}").hostname
+    if name is None or not is_loopback(name):
+        raise BadRequest("Without API keys only requests to this machine by its own name are answered.")
+
+
+def _install_pages(app: Flask) -> None:
+    door: api.Door = app.extensions["darkroom"]
+
+    @app.get("/healthz")
+    @described(Operation({200: (Health,)}))
+    def healthz() -> Response:
+        """Say whether the API and its database answer."""
+        with door.engine.connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+        return jsonify(Health().model_dump())
+
+    made = document(app, keys=door.keys.required)
+
+    @app.get("/openapi.json")
+    def openapi() -> Response:
+        return jsonify(made)
+
+    @app.get("/docs")
+    def docs() -> Response:
+        return Response(PAGE, mimetype="text/html")
+
+    @app.get("/docs/<path:name>")
+    def docs_asset(name: str) -> Response:
+        return send_from_directory(ASSETS, name)

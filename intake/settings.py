@@ -1,0 +1,32 @@
+"""What the intake API is told through the environment.
+
+The descriptions are the source of the settings table in the documentation. It needs no broker and no key of the
+provider, so it does not even read them.
+"""
+
+from limits import parse
+from pydantic import Field, SecretStr, field_validator
+
+from models.settings import DatabaseSettings, PriceSettings, StorageSettings
+
+
+class IntakeSettings(DatabaseSettings, PriceSettings, StorageSettings):
+    """Everything the intake API needs to know."""
+
+    bind_host: str = Field("127.0.0.1", description="the address on which the Flask applications listen")
+    intake_port: int = Field(8001, ge=1, le=65535, description="the intake API's port")
+    darkroom_api_keys: SecretStr | None = Field(
+        None,
+        description="comma list of `name:key`, who may use the intake API; required unless `BIND_HOST` is loopback",
+    )
+    intake_max_bytes: int = Field(256 * 1024 * 1024, ge=1, description="bytes one request may have; more: 413")
+    intake_rate: str = Field("600/minute", description="requests of one client to the intake API; more: 429")
+
+    @field_validator("intake_rate")
+    @classmethod
+    def _a_rate(cls, rate: str) -> str:
+        try:
+            parse(rate)
+        except ValueError:
+            raise ValueError("it must be like 600/minute") from None
+        return rate

@@ -1,0 +1,71 @@
+"""docs/api.md: what it shows is what happens."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.http.asking import intake_served
+from tests.http.receiving import rows
+from tests.http.servers import closed_port
+
+PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+API = "http://127.0.0.1:8001"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def api(database_url: str) -> Iterator[str]:
+    """A served API with the page's keys."""
+    port = closed_port()
+    with intake_served(database_url, port, DARKROOM_API_KEYS="shop:shop-secret,press:press-secret"):
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_every_command_works(api: str, engine: Engine, tmp_path: Path) -> None:
+    """All of them, in their order, in one shell; what they leave behind is what the page says."""
+    found = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(blocks("bash"))],
+        env={**os.environ, "API": api, "KEY": "shop-secret"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert blocks("json")[0].strip() in found.stdout
+    assert rows(engine, "SELECT name, client, priority, edit_count FROM batches ORDER BY created_at") == [
+        ("catalogue", "shop", 5, 1),
+        ("catalogue", "shop", 9, 3),
+        ("second try", "shop", 0, 3),
+    ]
+    assert len((tmp_path / "results.jsonl").read_text().split("\n")) == 5
+
+
+def test_client_works(api: str, engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    """The typed client, and what is done with it, twice: the order is one."""
+    client, use = blocks("python")
+    code = client + use.replace(API, api)
+    for _ in range(2):
+        exec(compile(code, "docs/api.md", "exec"), {})
+    assert capsys.readouterr().out == "None pending []\n" * 2
+    assert rows(engine, "SELECT name, client FROM batches") == [("order 7", "shop")]
+
+
+def test_every_problem_is_explained() -> None:
+    """Each type and each status that the API declares stands on the page."""
+    from intake.openapi import MEANINGS
+    from intake.problems import Kind
+
+    for kind in Kind.__args__:
+        assert f"`{kind}`" in PAGE
+    assert {status for status in MEANINGS if status >= 400} == set(map(int, re.findall(r"^\| (\d{3}) \|", PAGE, re.M)))

@@ -1,0 +1,188 @@
+"""Who may ask, how often, and in what form every refusal comes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from flask import Flask
+from flask.testing import FlaskClient
+from structlog.testing import LogCapture
+
+from intake.app import create_app
+from intake.keys import Keys
+from intake.settings import IntakeSettings
+from models.errors import SettingsError
+from models.settings import load
+from tests.http.asking import ALICE, EDIT, KEYS, hand_in, intake_app, problem
+
+
+@pytest.fixture
+def app(database_url: str) -> Iterator[Flask]:
+    with intake_app(database_url, darkroom_api_keys=KEYS, bind_host="0.0.0.0", intake_rate="20/minute") as app:
+        yield app
+
+
+@pytest.fixture
+def stranger(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        f"Basic {ALICE}",
+        ALICE,
+        f"Bearer {ALICE}x",
+        f"Bearer {ALICE[:-1]}",
+        "Bearer alice",
+    ],
+)
+def test_strangers_are_refused(header: str | None, stranger: FlaskClient) -> None:
+    """No key, half a key, another scheme: 401 with how to ask, on every route under /v1."""
+    response = stranger.get("/v1/batches", headers={} if header is None else {"Authorization": header})
+    problem(response, 401)
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_document_and_health_are_open(stranger: FlaskClient) -> None:
+    """Whoever writes a client, and whatever looks after the process, needs no key."""
+    for path in ("/healthz", "/openapi.json", "/docs"):
+        assert stranger.get(path).status_code == 200
+
+
+def test_page_fetches_nothing_from_elsewhere(stranger: FlaskClient) -> None:
+    """What the page loads is served here."""
+    page = stranger.get("/docs").text
+    assert "//" not in page.replace("<!DOCTYPE", "")
+    for asset in ("css/swagger-ui.css", "js/swagger-ui-bundle.js", "images/swagger.svg"):
+        assert f"docs/{asset}" in page
+        with stranger.get(f"/docs/{asset}") as response:
+            assert response.status_code == 200
+    problem(stranger.get("/docs/../app.py"), 404)
+
+
+def test_pace_is_each_clients_own(app: Flask) -> None:
+    """Over the rate: 429 and when to come again; others are not held up, and health is always told."""
+    client = app.test_client()
+    statuses = [client.get("/v1/batches", headers={"Authorization": f"Bearer {ALICE}"}).status_code for _ in range(21)]
+
+    response = client.get("/v1/batches", headers={"Authorization": f"Bearer {ALICE}"})
+
+    assert statuses[:20] == [200] * 20
+    assert problem(response, 429)
+    assert 0 < int(response.headers["Retry-After"]) <= 60
+    assert client.get("/v1/batches", headers={"Authorization": "Bearer bob-key-93ac"}).status_code == 200
+    assert client.get("/healthz").status_code == 200
+    assert [client.get("/v1/batches").status_code for _ in range(21)].count(401) == 20
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nowhere", 404),
+        ("GET", "/v1/batches/not-a-uuid", 404),
+        ("GET", "/v1/batches/%00", 404),
+        ("GET", "/v1/batches/" + "1" * 5000, 404),
+        ("GET", "/v1/batches/00000000-0000-0000-0000-00000000000g/edits", 404),
+        ("DELETE", "/v1/batches", 405),
+        ("PUT", "/v1/batches/6a3e5e3c-0000-4000-8000-000000000001", 405),
+        ("GET", "/v1//batches", 404),
+    ],
+)
+def test_frameworks_refuse_in_the_same_form(method: str, path: str, status: int, stranger: FlaskClient) -> None:
+    """What never reaches a route is a problem too, and never a redirect."""
+    response = stranger.open(path, method=method, headers={"Authorization": f"Bearer {ALICE}"})
+    problem(response, status)
+    assert ("Allow" in response.headers) == (status == 405)
+
+
+def test_our_own_error_tells_nothing_but_its_id(stranger: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer has an id; the log has the id and where it happened; neither has what was in somebody's hands."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("SELECT secret_prompt FROM edits")
+
+    capture = LogCapture()
+    monkeypatch.setattr("intake.problems.log", structlog.wrap_logger(None, processors=[capture]))
+    monkeypatch.setattr("intake.looking.some_batches", broken)
+    response = stranger.get("/v1/batches", headers={"Authorization": f"Bearer {ALICE}"})
+
+    found, logged = problem(response, 500), repr(capture.entries)
+    assert found["instance"] in logged
+    assert "broken" in logged
+    assert "secret_prompt" not in response.text + logged
+
+
+def test_only_this_machine_is_served_without_keys(database_url: str) -> None:
+    """Without keys a name that leads here, as of a page in somebody's browser, is not answered."""
+    with intake_app(database_url) as app:
+        client = app.test_client()
+        hand_in(client)
+        for host in ("127.0.0.1:8001", "[::1]:8001", "localhost"):
+            assert client.get("/v1/batches", headers={"Host": host}).status_code == 200
+        problem(client.get("/v1/batches", headers={"Host": "evil.example"}), 400)
+        problem(client.post("/v1/batches", json={"edits": [EDIT]}, headers={"Host": "evil.example:8001"}), 400)
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "reason"),
+    [
+        ("0.0.0.0", None, "DARKROOM_API_KEYS is not set"),
+        ("192.0.2.7", "", "DARKROOM_API_KEYS is not set"),
+        ("example.com", " , ", "DARKROOM_API_KEYS is not set"),
+        ("127.0.0.1", "alice", "comma list of name:key"),
+        ("127.0.0.1", ":key", "comma list of name:key"),
+        ("127.0.0.1", "a:x,b:", "comma list of name:key"),
+        ("127.0.0.1", "a:k\u00e9y", "ASCII"),
+        ("127.0.0.1", "a:x,b:x", "key of another client"),
+    ],
+)
+def test_start_is_refused_in_one_sentence(host: str, keys: str | None, reason: str) -> None:
+    """Nobody is let in by a mistake in the settings, and no key is repeated in what is said about it."""
+    settings = IntakeSettings(database_url="postgresql://x/y", bind_host=host, darkroom_api_keys=keys)
+    with pytest.raises(SettingsError, match=reason) as caught:
+        create_app(settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_keys_come_from_a_file_and_stay_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NAME_FILE works; one client may have two keys, so that they can be changed; no key is shown anywhere."""
+    (tmp_path / "keys").write_text("alice:one,alice:two,bob:a:b\n")
+    monkeypatch.setenv("DARKROOM_API_KEYS_FILE", str(tmp_path / "keys"))
+    settings = load(IntakeSettings, database_url="postgresql://x/y")
+    keys = Keys(settings)
+
+    found = [keys.client(f"Bearer {key}") for key in ("one", "two", "a:b", "three")]
+
+    assert found == ["alice", "alice", "bob", None]
+    assert "two" not in repr(settings) + repr(vars(keys))
+
+
+def test_a_wrong_rate_is_refused() -> None:
+    """As one sentence."""
+    with pytest.raises(SettingsError, match="600/minute"):
+        load(IntakeSettings, database_url="postgresql://x/y", intake_rate="often")
+
+
+def test_document_describes_every_route(app: Flask) -> None:
+    """Every route under /v1 with its answers; a key is named as needed exactly there."""
+    client = app.test_client()
+    document = client.get("/openapi.json").json
+    routes = {
+        (rule.rule.replace("<uuid:", "{").replace(">", "}"), method.lower())
+        for rule in app.url_map.iter_rules()
+        if rule.rule.startswith("/v1")
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    told = {(path, method): what for path, methods in document["paths"].items() for method, what in methods.items()}
+    assert document["openapi"].startswith("3.1")
+    assert routes | {("/healthz", "get")} == set(told)
+    for (path, _), what in told.items():
+        assert what["summary"]
+        assert ("security" in what) == path.startswith("/v1") == ("401" in what["responses"])
+        assert "429" in what["responses"]
