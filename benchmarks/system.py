@@ -64,8 +64,8 @@ class System:
         port = self.provider.rpartition(":")[2]
         emulator = [sys.executable, "-m", "fal_emulator", "--port", port, "--state-dir", str(self.folder / "fal")]
         self._spawn("emulator", [*emulator, *EMULATOR, *faults, "--fault-seed", str(self._seed)], {})
-        receiver = free_port()
-        self.receiver = f"http://127.0.0.1:{receiver}"
+        receiver, intake = free_port(), free_port()
+        self.receiver, self.intake = f"http://127.0.0.1:{receiver}", f"http://127.0.0.1:{intake}"
         self._variables = {
             **CLOCKS,
             **dict.fromkeys(("FAL_QUEUE_URL", "FAL_REST_URL", "FAL_CDN_URL", "FAL_API_URL"), self.provider),
@@ -73,7 +73,7 @@ class System:
             "FAL_MEDIA_HOSTS": "127.0.0.1",
             "DARKROOM_HOME": str(self.home),
             "RECEIVER_PORT": str(receiver),
-            "INTAKE_PORT": str(free_port()),
+            "INTAKE_PORT": str(intake),
             "PUBLIC_URL": self.receiver,
             **self._variables,
         }
@@ -159,6 +159,7 @@ MARKS = {
     "-n download@": "download",
     "-n poll@": "poll",
     "-n settle@": "settle",
+    "-n notify@": "notify",
     "worker beat": "beat",
     "granian": "receiver",
     "redis-server": "redis",

@@ -78,6 +78,10 @@ class Home:
         return self.sockets / "supervisor.sock"
 
     @property
+    def notify_secret(self) -> Path:
+        return self.folder / "notify.secret"
+
+    @property
     def _lock(self) -> Path:
         return self.folder / "stack.lock"
 
@@ -132,11 +136,12 @@ class Home:
 
     def tell(self, variables: Mapping[str, str]) -> None:
         """Let other terminals find the running stack; for this user's eyes only, it may hold a key."""
-        draft = self._variables.with_suffix(".new")
-        draft.unlink(missing_ok=True)
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.writelines(f"{name}={value}\n" for name, value in sorted(variables.items()))
-        draft.replace(self._variables)
+        _write_private(self._variables, "".join(f"{name}={value}\n" for name, value in sorted(variables.items())))
+
+    def keep_notify_secret(self, secret: str) -> None:
+        """Keep what notifications are signed with, unless there is one already; for this user's eyes only."""
+        if not self.notify_secret.exists():
+            _write_private(self.notify_secret, f"{secret}\n")
 
     def told(self) -> dict[str, str]:
         """What the stack that runs here has told; nothing where none runs."""
@@ -145,6 +150,15 @@ class Home:
                 lines = self._variables.read_text().splitlines()
                 return dict(line.split("=", 1) for line in lines)
         return {}
+
+
+def _write_private(path: Path, text: str) -> None:
+    """A file that only this user can read, whole or not at all."""
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    draft.replace(path)
 
 
 def _locked(descriptor: int, kind: int) -> bool:

@@ -27,6 +27,7 @@ MODULES = {
     "status": "cli.batches",
     "watch": "cli.batches",
     "batches": "cli.batches",
+    "notify": "cli.notify",
     "export": "cli.export",
     "request": "cli.request",
     "env": "cli.environment",

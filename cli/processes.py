@@ -38,10 +38,11 @@ LANES: dict[str, tuple[tuple[str, ...], int]] = {
     "submit": (("submit",), 1),
     "download": (("download",), 2),
     "poll": (("poll",), 1),
-    "settle": (("tick", "settle", "notify", "intake"), 2),
+    "settle": (("tick", "settle", "intake"), 2),
+    "notify": (("notify",), 1),
 }
 """Worker -> its queues and its number of processes. One submit process: claimers take turns anyway. The tick shares
-no worker with a lane that may be busy for seconds."""
+no worker with a lane that may be busy for seconds, as the notify lane is with a caller who does not answer."""
 
 
 def receiver(host: str, port: int) -> Process:

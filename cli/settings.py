@@ -18,6 +18,7 @@ from models.errors import SettingsError
 from models.settings import BaseURL, Settings, load
 from webhook_receiver.settings import ReceiverSettings
 from worker.settings import WorkerSettings
+from worker.signing import new_secret
 
 PROCESSES: tuple[type[Settings], ...] = (WorkerSettings, ReceiverSettings, IntakeSettings)
 """The settings classes whose variables a stack hands to its processes."""
@@ -115,6 +116,9 @@ def stack_variables(
         variables |= _emulated(settings, emulator_url)
     elif settings.fal_key is None:
         raise SettingsError("FAL_KEY is not set; set it, or add --emulator to work with the stand-in, without a key.")
+    if "NOTIFY_SECRET" not in variables and "NOTIFY_SECRET_FILE" not in variables:
+        home.keep_notify_secret(new_secret())
+        variables["NOTIFY_SECRET_FILE"] = str(home.notify_secret)
     return variables
 
 

@@ -129,6 +129,10 @@ UNION ALL
 SELECT 'image', i.state, e.batch_id, i.id::text, i.due_at, now() - i.due_at
 FROM images i JOIN submissions s ON s.id = i.submission_id JOIN edits e ON e.id = s.edit_id
 WHERE i.due_at < now() - interval '1 minute'
+UNION ALL
+SELECT 'notification', CASE WHEN n.attempt = 0 THEN 'not tried' ELSE 'not tried again' END,
+       n.batch_id, n.id::text, n.due_at, now() - n.due_at
+FROM notifications n WHERE n.due_at < now() - interval '1 minute'
 """
 
 VIEWS: dict[str, str] = {

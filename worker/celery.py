@@ -16,7 +16,7 @@ from worker.wiring import stopping
 
 TICK = 1.0
 """Seconds between two looks for due work."""
-LANES = ("submit", "poll", "download", "settle", "tick")
+LANES = ("submit", "poll", "download", "settle", "notify", "tick")
 """Each lane has a queue of its own, so that workers can specialise."""
 
 app = Celery("darkroom", include=["worker.tasks"])

@@ -33,6 +33,8 @@ paid POST does not meet a connection that the other side is just closing: that w
 
 PeerCheck = Callable[[str, str], None]
 """(host name, address) -> nothing, or raises to refuse the peer."""
+Watch = Callable[[socket.socket], None]
+"""Told of every connection that was made."""
 
 
 _MESSAGE_HEAD = re.compile(r"^\w+\(host=.*?\): ")
@@ -50,6 +52,7 @@ class _Watched:
     """Mixed into urllib3's connections: every failure to connect says so, every peer is checked."""
 
     peer_check: PeerCheck | None = None
+    watch: Watch | None = None
 
     def connect(self) -> None:
         try:
@@ -60,19 +63,24 @@ class _Watched:
     def _new_conn(self) -> socket.socket:
         """The socket, before TLS or anything else is said to the peer."""
         sock: socket.socket = super()._new_conn()  # type: ignore[misc]
-        if self.peer_check is not None:
-            try:
+        try:
+            if self.peer_check is not None:
                 self.peer_check(self.host, sock.getpeername()[0])  # type: ignore[attr-defined]
-            except BaseException:
-                sock.close()
-                raise
+            if self.watch is not None:
+                self.watch(sock)
+        except BaseException:
+            sock.close()
+            raise
         return sock
 
 
-def _pool_classes(peer_check: PeerCheck | None) -> dict[str, type[HTTPConnectionPool]]:
-    check = staticmethod(peer_check) if peer_check else None
-    plain = type("WatchedHTTPConnection", (_Watched, HTTPConnection), {"peer_check": check})
-    secure = type("WatchedHTTPSConnection", (_Watched, HTTPSConnection), {"peer_check": check})
+def _pool_classes(peer_check: PeerCheck | None, watch: Watch | None) -> dict[str, type[HTTPConnectionPool]]:
+    told = {
+        "peer_check": staticmethod(peer_check) if peer_check else None,
+        "watch": staticmethod(watch) if watch else None,
+    }
+    plain = type("WatchedHTTPConnection", (_Watched, HTTPConnection), told)
+    secure = type("WatchedHTTPSConnection", (_Watched, HTTPSConnection), told)
     return {
         "http": type("WatchedHTTPPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
         "https": type("WatchedHTTPSPool", (HTTPSConnectionPool,), {"ConnectionCls": secure}),
@@ -80,8 +88,8 @@ def _pool_classes(peer_check: PeerCheck | None) -> dict[str, type[HTTPConnection
 
 
 class _Adapter(HTTPAdapter):
-    def __init__(self, peer_check: PeerCheck | None) -> None:
-        self._pools = _pool_classes(peer_check)
+    def __init__(self, peer_check: PeerCheck | None, watch: Watch | None) -> None:
+        self._pools = _pool_classes(peer_check, watch)
         super().__init__(pool_connections=8, pool_maxsize=2, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
@@ -97,8 +105,8 @@ class _Session(requests.Session):
 class ThreadSessions:
     """One `requests.Session` per thread, its kept connections never older than `IDLE_LIMIT`."""
 
-    def __init__(self, peer_check: PeerCheck | None = None) -> None:
-        self._peer_check = peer_check
+    def __init__(self, peer_check: PeerCheck | None = None, watch: Watch | None = None) -> None:
+        self._peer_check, self._watch = peer_check, watch
         self._local = threading.local()
 
     def get(self) -> requests.Session:
@@ -107,7 +115,7 @@ class ThreadSessions:
         if session is None:
             session = self._local.session = _Session()
             session.trust_env = False
-            adapter = _Adapter(self._peer_check)
+            adapter = _Adapter(self._peer_check, self._watch)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
         elif time.monotonic() - self._local.used > IDLE_LIMIT:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from worker.settings import WorkerSettings
 
-POINTS = ("after_claim", "after_post", "before_record", "after_record", "in_download", "before_settle")
+POINTS = ("after_claim", "after_post", "before_record", "after_record", "in_download", "before_settle", "after_notify")
 
 
 def reach(point: str, settings: WorkerSettings) -> None:

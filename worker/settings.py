@@ -21,6 +21,7 @@ from models.settings import (
     StorageSettings,
 )
 from worker.preferences import Preferences, Priority
+from worker.signing import read_secrets
 
 MEDIA_HOSTS = ("v3.fal.media", "v3b.fal.media", "*.fal.media", "storage.googleapis.com")
 """Where the provider's pictures are known to live."""
@@ -143,9 +144,30 @@ class WorkerSettings(
     submit_threads: int = Field(64, ge=1, le=512, description="POSTs under way at one time, per submit process")
     download_threads: int = Field(16, ge=1, le=256, description="pictures under way at one time, per download process")
 
+    notify_secret: SecretStr | None = Field(
+        None,
+        description="comma list of `whsec_…`: what callers' notifications are signed with, by each of them, "
+        "the newest first; without it they wait; `darkroom up` makes one",
+    )
+    notify_private_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)] = Field(
+        (), description="comma list: hosts that may be notified although their address is a private one"
+    )
+
     darkroom_crash_at: str | None = Field(
         None, description="for tests only, `point:file,…`: the worker that reaches a point kills itself, once"
     )
+
+    @field_validator("notify_secret")
+    @classmethod
+    def _well_formed(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None:
+            read_secrets(secret.get_secret_value())
+        return secret
+
+    @property
+    def notify_secrets(self) -> tuple[bytes, ...]:
+        """What notifications are signed with, the first one first; none where there is none."""
+        return read_secrets(self.notify_secret.get_secret_value()) if self.notify_secret else ()
 
     @property
     def patience(self) -> float:

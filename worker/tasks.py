@@ -7,7 +7,7 @@ from typing import Any
 from intake.documents import create_from_document
 from models.claims import lanes_due
 from models.errors import UserError
-from worker import download, lost, poll, prices, settle, submit, wiring
+from worker import download, lost, notify, poll, prices, settle, submit, wiring
 from worker.celery import TICK, app
 from worker.clock import has_room
 
@@ -51,6 +51,12 @@ def settle_lane() -> None:
     """Hold batches to their limits and finish those that can be finished; now and then, read the price."""
     prices.refresh(wiring.engine(), wiring.pricing(), wiring.settings())
     settle.run(wiring.engine(), wiring.settings())
+
+
+@app.task(name="darkroom.notify")  # type: ignore[untyped-decorator]
+def notify_lane() -> None:
+    """Tell callers until nobody is owed a message."""
+    notify.run(wiring.engine(), wiring.courier(), wiring.settings(), wiring.turn())
 
 
 @app.task(  # type: ignore[untyped-decorator]

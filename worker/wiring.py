@@ -12,11 +12,13 @@ from sqlalchemy import Engine
 
 from models.database import make_engine
 from models.settings import load
+from worker.courier import Courier
 from worker.fetch import Fetcher
 from worker.listing import Listing
 from worker.pricing import Pricing
 from worker.queue_api import SUBMIT_TIMEOUT, QueueAPI
 from worker.settings import WorkerSettings
+from worker.signing import Signer
 from worker.storage import Storage
 
 TURN = 5.0
@@ -67,6 +69,13 @@ def fetcher() -> Fetcher:
 def storage() -> Storage:
     """This process's store."""
     return Storage(settings().storage_url)
+
+
+@cache
+def courier() -> Courier | None:
+    """This process's way to the callers; None where there is nothing to sign with."""
+    secrets = settings().notify_secrets
+    return Courier(Signer(secrets), settings().notify_private_hosts) if secrets else None
 
 
 def turn() -> Callable[[], bool]:

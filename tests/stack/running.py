@@ -40,8 +40,8 @@ class Stack:
     """One `darkroom up --emulator` in a home of its own."""
 
     def __init__(self, home: Path) -> None:
-        self.variables = {"DARKROOM_HOME": str(home), "RETRY_DELAY": "0.1"}
-        self.variables |= {"RECEIVER_PORT": str(free_port()), "INTAKE_PORT": str(free_port())}
+        ports = {"RECEIVER_PORT": str(free_port()), "INTAKE_PORT": str(free_port())}
+        self.variables = {"DARKROOM_HOME": str(home), **ports, "RETRY_DELAY": "0.1"}
         self.home = home
         self.port, self.intake_port = self.variables["RECEIVER_PORT"], self.variables["INTAKE_PORT"]
         self.emulator_port = str(free_port())

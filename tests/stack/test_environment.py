@@ -4,9 +4,11 @@ import json
 import os
 import stat
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from standardwebhooks import Webhook
 
 from cli.home import Home
 from cli.main import main
@@ -70,6 +72,31 @@ def test_key_file_is_handed_on_as_a_file(tmp_path: Path, monkeypatch: pytest.Mon
     made = variables(None)
     assert made["FAL_KEY_FILE"] == str(tmp_path / "key")
     assert "FAL_KEY" not in made
+
+
+def test_notify_secret_is_made_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stack that is told none makes one for its home, for this user's eyes only, and keeps it from start to start."""
+    made = variables(EMULATOR)
+    kept = home.folder / "notify.secret"
+    assert made["NOTIFY_SECRET_FILE"] == str(kept)
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    secret = kept.read_text()
+    assert Webhook(secret.strip()).sign("id", datetime.now(UTC), "{}")
+    assert variables(EMULATOR) == made
+    assert kept.read_text() == secret
+    assert secret.strip() not in made.values()
+    for name, value in {**made, "FAL_KEY": "id:key"}.items():
+        monkeypatch.setenv(name, value)
+    assert effective()["NOTIFY_SECRET"] == MASK
+
+
+@pytest.mark.parametrize("name", ["NOTIFY_SECRET", "NOTIFY_SECRET_FILE"])
+def test_given_notify_secret_is_used(name: str, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one is set none is made."""
+    monkeypatch.setenv(name, "/run/secrets/notify")
+    made = variables(EMULATOR)
+    assert {key: value for key, value in made.items() if "NOTIFY" in key} == {name: "/run/secrets/notify"}
+    assert not (home.folder / "notify.secret").exists()
 
 
 def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,14 +44,14 @@ def start(tmp_path_factory: pytest.TempPathFactory, clean_environment: None) -> 
         system.stop()
 
 
-def hand_in(system: System, edits: int, prompt: str = "edit") -> None:
+def hand_in(system: System, edits: int, prompt: str = "edit", notify_url: str | None = None) -> None:
     """One batch of so many edits."""
     lines = [
         json.dumps({"prompt": f"{prompt} {n}", "image_urls": [PICTURE], "image_size": {"width": 960, "height": 960}})
         for n in range(edits)
     ]
     with system.engine.begin() as connection:
-        create(connection, BatchHeader(), read_jsonl(BytesIO("\n".join(lines).encode())))
+        create(connection, BatchHeader(notify_url=notify_url), read_jsonl(BytesIO("\n".join(lines).encode())))
 
 
 def finish(system: System, timeout: float = 90.0) -> Audit:

@@ -1,0 +1,143 @@
+"""The messages owed to callers: which are due, what became of each try, and sending one again by hand.
+
+Settling a batch writes the row, its payload complete; from then on a row is either due, or leased to a worker that
+tries it (`due_at` pushed ahead), or at rest: delivered, or given up. SQL only; when to try again is the lane's say.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+ERROR_CHARS = 300
+"""Characters of `last_error`."""
+
+
+class DueNotification(NamedTuple):
+    """One message to deliver now."""
+
+    id: UUID
+    batch_id: UUID
+    url: str
+    payload: str
+    """The database's own text of it: the same bytes at every try, no number rendered anew."""
+    attempt: int
+
+
+def claim_notifications(connection: Connection, *, limit: int, lease: float) -> list[DueNotification]:
+    """Messages to deliver, those that were never tried first: a dead receiver's retries make nobody else wait."""
+    rows = connection.exec_driver_sql(
+        """
+        WITH due AS (
+            SELECT id FROM notifications WHERE due_at <= now()
+            ORDER BY attempt, due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+        )
+        UPDATE notifications n
+        SET due_at = now() + %(lease)s * interval '1 s', attempt = n.attempt + 1, attempted_at = now()
+        FROM due WHERE n.id = due.id
+        RETURNING n.id, n.batch_id, n.url, n.payload::text, n.attempt
+        """,
+        {"limit": limit, "lease": lease},
+    )
+    return [DueNotification(*row) for row in rows]
+
+
+def renew_notifications(connection: Connection, notification_ids: Sequence[UUID], *, lease: float) -> None:
+    """Keep claimed messages for as long again."""
+    connection.exec_driver_sql(
+        "UPDATE notifications SET due_at = now() + %s * interval '1 s' WHERE id = ANY(%s) AND due_at IS NOT NULL",
+        (lease, list(notification_ids)),
+    )
+
+
+def put_off_notifications(connection: Connection, reason: str, *, limit: int, delay: float) -> list[UUID]:
+    """Let messages that cannot be sent at all wait `delay` seconds more, with the reason; that spends no attempt."""
+    rows = connection.exec_driver_sql(
+        """
+        WITH due AS (
+            SELECT id FROM notifications WHERE due_at <= now() ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+        )
+        UPDATE notifications n
+        SET due_at = now() + %(delay)s * interval '1 s', last_status = NULL, last_error = %(reason)s
+        FROM due WHERE n.id = due.id
+        RETURNING n.id
+        """,
+        {"limit": limit, "delay": delay, "reason": printable(reason)},
+    )
+    return list(rows.scalars())
+
+
+class Attempt(NamedTuple):
+    """How one try ended: delivered (no `error`), to be tried again after `delay` seconds, or given up (no `delay`)."""
+
+    id: UUID
+    attempt: int
+    status: int | None
+    """The HTTP status that was answered; None where none was."""
+    error: str | None
+    delay: float | None
+
+
+def record_attempts(connection: Connection, attempts: Sequence[Attempt]) -> None:
+    """Write down how tries ended.
+
+    A delivery counts whoever made it. A failure counts only while it is the latest try of a message that is not
+    delivered: a worker whose lease lapsed takes nothing back from the one that came after it.
+    """
+    connection.exec_driver_sql(
+        """
+        UPDATE notifications n
+        SET delivered_at = CASE WHEN m.error IS NULL THEN now() END,
+            due_at = CASE WHEN m.error IS NOT NULL THEN now() + m.delay * interval '1 s' END,
+            last_status = m.status, last_error = m.error
+        FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(statuses)s::integer[], %(errors)s::text[],
+                    %(delays)s::float8[]) AS m (id, attempt, status, error, delay)
+        WHERE n.id = m.id AND n.delivered_at IS NULL AND (m.error IS NULL OR n.attempt = m.attempt)
+        """,
+        {
+            "ids": [attempt.id for attempt in attempts],
+            "attempts": [attempt.attempt for attempt in attempts],
+            "statuses": [attempt.status for attempt in attempts],
+            "errors": [None if attempt.error is None else printable(attempt.error) for attempt in attempts],
+            "delays": [attempt.delay for attempt in attempts],
+        },
+    )
+
+
+class Redelivery(NamedTuple):
+    """A message that is due again, and how it stood before."""
+
+    notification_id: UUID
+    event: str
+    url: str
+    attempt: int
+    last_status: int | None
+    last_error: str | None
+    created_at: datetime
+    delivered_at: datetime | None
+
+
+def redeliver(connection: Connection, batch_id: UUID | str, *, every: bool) -> list[Redelivery]:
+    """Have the newest message of a batch, or every one, delivered again from the first attempt; the oldest first."""
+    rows = connection.exec_driver_sql(
+        """
+        WITH chosen AS (
+            SELECT * FROM notifications WHERE batch_id = %(batch_id)s
+            ORDER BY created_at DESC, id LIMIT CASE WHEN %(every)s THEN NULL ELSE 1 END FOR UPDATE
+        ), again AS (
+            UPDATE notifications n SET due_at = now(), attempt = 0, delivered_at = NULL
+            FROM chosen WHERE n.id = chosen.id
+        )
+        SELECT id, event, url, attempt, last_status, last_error, created_at, delivered_at
+        FROM chosen ORDER BY created_at, id
+        """,
+        {"batch_id": batch_id, "every": every},
+    )
+    return [Redelivery(*row) for row in rows]
+
+
+def printable(text: str) -> str:
+    """A receiver's words in a form that a column and a terminal can take."""
+    return "".join(character if character.isprintable() else "?" for character in text)[:ERROR_CHARS]
