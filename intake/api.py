@@ -14,32 +14,24 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import TooManyRequests, Unauthorized
 
 from intake import looking, steering
-from intake.answers import (
-    AppendOptions,
-    Batch,
-    BatchDetail,
-    BatchPage,
-    BatchQuery,
-    BatchRequest,
-    ChangeRequest,
-    Created,
-    CreateOptions,
-    EditPage,
-    EditQuery,
-    EditsRequest,
-    Estimated,
-    Result,
-    ResultQuery,
-    RetryRequest,
-    Steered,
-    links,
-)
+from intake.answers import Batch, BatchDetail, BatchPage, Created, EditPage, Estimated, Result, Steered, links
 from intake.batches import CreatedBatch, create, estimate
 from intake.bodies import JSON, NDJSON, NewBatch, read_batch, read_edits, read_fields
 from intake.keys import Keys
 from intake.openapi import KEY_MAX, KEY_PATTERN, Operation, described
 from intake.pace import Pace
 from intake.problems import RequestFaults, checked
+from intake.questions import (
+    AppendOptions,
+    BatchQuery,
+    BatchRequest,
+    ChangeRequest,
+    CreateOptions,
+    EditQuery,
+    EditsRequest,
+    ResultQuery,
+    RetryRequest,
+)
 from intake.results import results
 from intake.settings import IntakeSettings
 from models.provider import price_per_image

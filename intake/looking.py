@@ -10,20 +10,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from intake.answers import (
-    Batch,
-    BatchDetail,
-    BatchPage,
-    BatchQuery,
-    Counts,
-    Edit,
-    EditPage,
-    EditQuery,
-    Images,
-    Limits,
-    links,
-)
+from intake.answers import Batch, BatchDetail, BatchPage, Counts, Edit, EditPage, Images, Limits, links
 from intake.problems import RequestFaults
+from intake.questions import BatchQuery, EditQuery
 from models.errors import NotFound
 from models.seedream import Fault
 
