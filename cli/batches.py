@@ -5,7 +5,16 @@ from rich.markup import escape
 
 from cli.connection import open_database
 from cli.output import json_option, print_json, print_pairs, screen
-from cli.progress import counts, errors_of, find_batch, newest_batches, progress_of, standing, status_pairs
+from cli.progress import (
+    counts,
+    errors_of,
+    find_batch,
+    last_notification,
+    newest_batches,
+    progress_of,
+    provider_pause,
+)
+from cli.standing import WIDEST, paused_account, standing_in_short, status_pairs
 from cli.watching import exit_code, looks, print_batch, watch_batch
 
 BATCH = click.argument("batch", metavar="BATCH")
@@ -18,15 +27,17 @@ BATCH = click.argument("batch", metavar="BATCH")
 def status(batch: str, as_json: bool) -> None:
     """Show where a batch stands.
 
-    Edits by state, pictures, cost and errors. BATCH is an id, the beginning of one, or `last`.
+    Edits by state, pictures, cost, errors, and what holds it up. BATCH is an id, the beginning of one, or `last`.
     """
     engine = open_database()
     batch_id = find_batch(engine, batch)
     row, errors = progress_of(engine, batch_id), errors_of(engine, batch_id)
+    with engine.connect() as connection:
+        pause, notification = provider_pause(connection), last_notification(connection, batch_id)
     if as_json:
-        print_json({**row, "errors": errors})
+        print_json({**row, "errors": errors, "provider": pause, "notification": notification})
     else:
-        print_pairs(status_pairs(row, errors))
+        print_pairs(status_pairs(row, errors, pause, notification))
 
 
 @click.command()
@@ -47,13 +58,19 @@ def watch(batch: str, as_json: bool) -> int:
 @json_option
 def batches(limit: int, as_json: bool) -> None:
     """List the newest batches."""
-    rows = newest_batches(open_database(), limit)
-    for row in rows:
-        if as_json:
+    engine = open_database()
+    rows = newest_batches(engine, limit)
+    if as_json:
+        for row in rows:
             print_json(row)
-        else:
-            name = escape(row["name"] or "")
-            columns = f"{row['batch_id']}  {standing(row):<42}{row['edits']:>8}"
-            screen.print(f"{columns}  {counts(row)}  {name}", soft_wrap=True)
-    if not rows and not as_json:
+        return
+    with engine.connect() as connection:
+        pause = provider_pause(connection)
+    if pause:
+        screen.print(f"The provider's account is {paused_account(pause)}.", soft_wrap=True)
+    for row in rows:
+        name, why = escape(row["name"] or ""), row["broken_criterion"]
+        columns = f"{row['batch_id']}  {standing_in_short(row):<{WIDEST}}{row['edits']:>8}  {counts(row)}"
+        screen.print(f"{columns}{f', [yellow]stopped by its {why}[/]' if why else ''}  {name}", soft_wrap=True)
+    if not rows:
         print("There is no batch yet.")

@@ -4,7 +4,7 @@ Colours and redrawing only on a terminal. With `--json` standard output carries 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -15,6 +15,8 @@ from rich.console import Console
 
 screen = Console(highlight=False)
 aside = Console(stderr=True, highlight=False)
+
+SHOWN_WARNINGS = 10
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON: one object, or one object a line.")
 
@@ -42,3 +44,16 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
         screen.print(f"[dim]{name:<{width}}[/]  {value}", soft_wrap=True)
+
+
+def plural(number: int, noun: str) -> str:
+    """So many of something, in words."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def print_warnings(warnings: Sequence[str]) -> None:
+    """The first few, on standard error."""
+    for warning in warnings[:SHOWN_WARNINGS]:
+        aside.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    if len(warnings) > SHOWN_WARNINGS:
+        aside.print(f"warning: {len(warnings) - SHOWN_WARNINGS} more of other kinds", markup=False)

@@ -1,4 +1,4 @@
-"""What a batch looks like from outside: rows of the view `batch_progress`, and how they are shown.
+"""What a batch looks like from outside: rows of the view `batch_progress`, and how their numbers are shown.
 
 Reads only; every number that is shown can be had by anyone with one query of the same view.
 """
@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.markup import escape
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from models.errors import NotFound
 from models.states import EditState
@@ -40,18 +39,40 @@ def find_batch(engine: Engine, wanted: str) -> str:
     return str(found[0])
 
 
+_ROWS = """
+    SELECT *, (SELECT reason FROM provider_status WHERE paused_at IS NOT NULL) AS provider_paused FROM batch_progress
+"""
+
+
 def progress_of(engine: Engine, batch_id: str) -> Row:
-    """The batch's row of the view `batch_progress`."""
+    """The batch's row of the view `batch_progress`, and why the provider's account is paused, if it is."""
     with engine.connect() as connection:
-        query = "SELECT * FROM batch_progress WHERE batch_id = %s"
+        query = f"{_ROWS} WHERE batch_id = %s"
         return dict(connection.exec_driver_sql(query, (batch_id,)).mappings().one())
 
 
 def newest_batches(engine: Engine, limit: int) -> list[Row]:
-    """Rows of the view `batch_progress`, newest first."""
+    """The same for the newest batches, newest first."""
     with engine.connect() as connection:
-        query = "SELECT * FROM batch_progress ORDER BY created_at DESC LIMIT %s"
+        query = f"{_ROWS} ORDER BY created_at DESC LIMIT %s"
         return [dict(row) for row in connection.exec_driver_sql(query, (limit,)).mappings()]
+
+
+def provider_pause(connection: Connection) -> Row | None:
+    """Since when and why the provider's account is paused, and when it is tried again; None where it is not."""
+    query = "SELECT paused_at, reason, message, retry_at, probes FROM provider_status WHERE paused_at IS NOT NULL"
+    row = connection.exec_driver_sql(query).mappings().first()
+    return dict(row) if row else None
+
+
+def last_notification(connection: Connection, batch_id: str) -> Row | None:
+    """The newest message that the batch's caller is owed or was told; None where there is none."""
+    query = """
+        SELECT event, attempt, created_at, due_at, delivered_at, last_status, last_error
+        FROM notifications WHERE batch_id = %s ORDER BY created_at DESC LIMIT 1
+    """
+    row = connection.exec_driver_sql(query, (batch_id,)).mappings().first()
+    return dict(row) if row else None
 
 
 def errors_of(engine: Engine, batch_id: str) -> list[Row]:
@@ -82,36 +103,6 @@ def counts(row: Row) -> str:
     return ", ".join(shown) or "none"
 
 
-def standing(row: Row) -> str:
-    """Where the batch as a whole stands."""
-    for column, word in (("finished_at", "finished"), ("cancelled_at", "cancelled"), ("paused_at", "paused")):
-        if row[column]:
-            return f"{word} {when(row[column])}"
-    return "running"
-
-
-def status_pairs(row: Row, errors: list[Row]) -> list[tuple[str, str]]:
-    """What `darkroom status` shows, with markup."""
-    images = [
-        f"{row[f'images_{state}']} {state}" for state in ("stored", "waiting", "failed") if row[f"images_{state}"]
-    ]
-    rate = f", {row['images_per_second']} a second" if row["images_per_second"] else ""
-    twice = f", {row['doubled']} paid twice" if row["doubled"] else ""
-    name = f"  {escape(row['name'])}" if row["name"] else ""
-    pairs = [
-        ("batch", f"{row['batch_id']}{name}"),
-        ("created", when(row["created_at"])),
-        ("state", standing(row)),
-        ("edits", f"{row['edits']}: {counts(row)}"),
-        ("images", ", ".join(images) + rate if images else ""),
-        ("cost", f"${row['cost']:.2f} for {row['submissions']} submissions{twice}" if row["submissions"] else ""),
-    ]
-    for error in errors:
-        note = "" if error["failed"] == error["edits"] else f" ({error['failed']} for good)"
-        pairs.append(("error", f"[red]{error['edits']} × {escape(error['type'])}[/]{note}  {escape(error['example'])}"))
-    return pairs
-
-
 def as_text(value: object) -> str:
     """A column's value for people; nothing for NULL."""
     if isinstance(value, datetime):
@@ -120,8 +111,10 @@ def as_text(value: object) -> str:
 
 
 def when(moment: datetime) -> str:
-    """A moment in local time, and how long ago that was."""
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S} ({duration((datetime.now(UTC) - moment).total_seconds())} ago)"
+    """A moment in local time, and how far from now that is."""
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    distance = f"{duration(seconds)} ago" if seconds >= 0 else f"in {duration(-seconds)}"
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S} ({distance})"
 
 
 def duration(seconds: float) -> str:

@@ -1,56 +1,63 @@
 """`darkroom submit`: a manifest becomes a batch, whole or not at all.
 
 The manifest is read twice, as a stream: once for its faults and its local files, which are uploaded before
-anything is written, and once for the batch itself. What a line must look like is decided in `intake` and `models`.
+anything is written, and once for the batch itself (`local_files.py`). What may be said about the batch as a whole
+stands in `header_options.py`.
 """
 
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
-from pydantic import ValidationError
 from sqlalchemy import Engine
 
 from cli.connection import open_database
-from cli.output import aside, json_option, print_json, screen
+from cli.dry_run import foresee, print_foresight
+from cli.faults import faults_as_json
+from cli.header_options import header_from, header_options, on_invalid_option
+from cli.local_files import Manifest
+from cli.output import json_option, plural, print_json, print_warnings, screen
 from cli.uploading import upload_progress
 from cli.watching import exit_code, looks, wait_for_batch, watch_batch
-from intake.batches import BatchHeader, CreatedBatch, create
-from intake.manifest import Entry, FaultyLine, LineFault, ManifestFaults, NewEdit, read_jsonl
+from intake.batches import CreatedBatch, create
+from intake.manifest import read_jsonl
 from intake.spreadsheet import Reader, reader_for
-from models.errors import UserError
-from models.seedream import is_local_path
+from intake.writing import OnInvalid
 from models.settings import load
 from worker.settings import ProviderSettings
 from worker.uploads import upload_files
 
-SHOWN_WARNINGS = 10
-FAULTS_MAX = 1000
-"""Faults that are gathered before reading stops."""
+MANIFEST = click.argument("manifest", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 
 
 @click.command()
-@click.argument("manifest", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--name", help="What to call the batch.")
-@click.option("--priority", type=click.IntRange(-32768, 32767), default=0, show_default=True, help="Higher goes first.")
+@MANIFEST
+@header_options
+@on_invalid_option
+@click.option("--dry-run", is_flag=True, help="Only say what it would come to; uploads and writes nothing.")
 @click.option("--wait", is_flag=True, help="Watch the batch; exit code 0 only if every edit is stored.")
 @json_option
-def submit(manifest: Path, name: str | None, priority: int, wait: bool, as_json: bool) -> int:
+def submit(manifest: Path, on_invalid: OnInvalid, dry_run: bool, wait: bool, as_json: bool, **about: Any) -> int:
     """Hand in a batch.
 
     MANIFEST is JSONL, one edit a line, or CSV with the same names in its
     first row; - is JSONL on standard input. An entry of image_urls may be a
     URL, a data URI or a path, which is relative to the manifest's folder.
     """
+    header = header_from(**about)
     engine = open_database()
-    with opened(manifest) as (stream, folder):
-        created = hand_in(engine, stream, folder, reader_for(manifest.name), name=name, priority=priority)
+    read = reader_for(manifest.name)
+    with faults_as_json(as_json), opened(manifest) as (stream, folder):
+        if dry_run:
+            found = foresee(engine, header, Manifest(stream, folder, read), on_invalid=on_invalid)
+            print_foresight(found, as_json=as_json)
+            return 0
+        created = hand_in(engine, stream, folder, read, on_invalid=on_invalid, **header.model_dump(exclude_unset=True))
     report(created, as_json=as_json)
     if not wait:
         return 0
@@ -71,77 +78,51 @@ def opened(manifest: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 
 def hand_in(
-    engine: Engine, stream: BinaryIO, folder: Path, read: Reader = read_jsonl, *, name: str | None, priority: int = 0
+    engine: Engine,
+    stream: BinaryIO,
+    folder: Path,
+    read: Reader = read_jsonl,
+    *,
+    on_invalid: OnInvalid = "fail",
+    **about: Any,
 ) -> CreatedBatch:
-    """Upload the local files that a manifest names, then write its batch.
+    """Upload the local files that a manifest names, then write its batch; `about` are fields of its header.
 
     Raises:
-        ManifestFaults: lines are faulty; nothing was uploaded or written.
+        ManifestFaults: lines are faulty, and are not to be skipped; nothing was uploaded or written.
     """
-    try:
-        header = BatchHeader(name=name, priority=priority)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        raise UserError(f"The batch's {fault['loc'][0]} is wrong: {fault['msg']}.") from None
-    stream.seek(0)
-    files = local_files(read(stream, local_paths=True), folder)
-    urls = uploaded(files.values(), engine)
-    known = {entry: urls[path] for entry, path in files.items()}
-    stream.seek(0)
+    header = header_from(**about)
+    manifest = Manifest(stream, folder, read)
+    urls = uploaded(manifest, engine, on_invalid=on_invalid)
     with engine.begin() as connection:
-        return create(connection, header, with_urls(read(stream, local_paths=True), known))
+        return create(connection, header, manifest.entries(urls), on_invalid=on_invalid)
 
 
-def local_files(entries: Iterable[Entry], folder: Path) -> dict[str, Path]:
-    """Every local path that the edits name, with the file that it means.
+def uploaded(manifest: Manifest, engine: Engine, *, on_invalid: OnInvalid) -> dict[str, str]:
+    """Where the local files of a manifest are at the provider now, by path as given.
 
     Raises:
-        ManifestFaults: a line is faulty, or names a file that is not there.
+        ManifestFaults: lines are faulty, and are not to be skipped; nothing was uploaded.
     """
-    found: dict[str, Path] = {}
-    faults: list[LineFault] = []
-    for entry in entries:
-        if isinstance(entry, FaultyLine):
-            faults += entry.faults
-        else:
-            for given in filter(is_local_path, entry.arguments["image_urls"]):
-                path = found.setdefault(given, (folder / given).resolve())
-                if not path.is_file():
-                    faults.append(LineFault(entry.line, entry.custom_id, "image_urls", f"there is no file {path}"))
-        if len(faults) >= FAULTS_MAX:
-            raise ManifestFaults(faults, more=True)
-    if faults:
-        raise ManifestFaults(faults)
-    return found
-
-
-def uploaded(paths: Collection[Path], engine: Engine) -> dict[Path, str]:
-    """The URL of each file at the provider; what has to be uploaded shows how far it is."""
-    if not paths:
+    manifest.look_through(on_invalid=on_invalid)
+    if not manifest.files:
         return {}
+    paths = sorted({file.path for file in manifest.files.values()})
     with upload_progress() as begin:
-        return upload_files(sorted(set(paths)), load(ProviderSettings), engine, begin=begin)
-
-
-def with_urls(entries: Iterable[Entry], urls: Mapping[str, str]) -> Iterator[Entry]:
-    """The edits with uploaded files in the place of paths."""
-    for entry in entries:
-        if isinstance(entry, NewEdit) and urls:
-            pictures = [urls.get(given, given) for given in entry.arguments["image_urls"]]
-            yield replace(entry, arguments={**entry.arguments, "image_urls": pictures})
-        else:
-            yield entry
+        urls = upload_files(paths, load(ProviderSettings), engine, begin=begin)
+    return {given: urls[file.path] for given, file in manifest.files.items()}
 
 
 def report(created: CreatedBatch, *, as_json: bool, quiet: bool = False) -> None:
     """Say what was written; warnings are for people, on standard error. `quiet`: nothing but these."""
-    for warning in created.warnings[:SHOWN_WARNINGS]:
-        aside.print(f"warning: {warning}", markup=False, soft_wrap=True)
-    if len(created.warnings) > SHOWN_WARNINGS:
-        aside.print(f"warning: {len(created.warnings) - SHOWN_WARNINGS} more of other kinds", markup=False)
+    print_warnings(created.warnings)
     if quiet:
         return
     if as_json:
-        print_json({"batch_id": created.batch_id, "edits": created.edits})
-    else:
-        screen.print(f"batch {created.batch_id}: {created.edits} edit{'' if created.edits == 1 else 's'}", markup=False)
+        rare = {"skipped": created.skipped, "existing": created.existing}
+        told = {name: value for name, value in rare.items() if value}
+        print_json({"batch_id": created.batch_id, "edits": created.edits, **told})
+        return
+    skipped = f", {plural(created.skipped, 'faulty line')} among them skipped" if created.skipped else ""
+    again = ", there already under this idempotency key" if created.existing else ""
+    screen.print(f"batch {created.batch_id}: {plural(created.edits, 'edit')}{skipped}{again}", markup=False)

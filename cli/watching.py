@@ -8,13 +8,16 @@ from collections import deque
 from collections.abc import Iterator
 from math import inf
 
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sqlalchemy import Engine
 
 from cli.output import print_json, screen
 from cli.progress import Row, all_stored, counts, done, duration, progress_of
+from cli.standing import BROKEN
 from models.database import patiently
 from models.errors import UserError
+from models.states import Criterion
 
 LOOK_EVERY = 0.5
 """Seconds between two looks, or more where looking itself takes long."""
@@ -109,10 +112,15 @@ def _bar(batch: Iterator[Row]) -> Row:
 
 
 def _outlook(row: Row, speed: float | None) -> str:
+    if row["broken_criterion"]:
+        stopped = f", [yellow]stopped: {BROKEN[Criterion(row['broken_criterion'])]}[/]"
+        return f"{stopped}, finished" if row["finished_at"] else stopped
     if row["finished_at"]:
         return ", finished"
     if row["paused_at"]:
         return ", paused"
+    if row["provider_paused"]:
+        return f", [yellow]the provider's account is paused: {escape(row['provider_paused'])}[/]"
     if speed is None:
         return ""
     return f"  {speed:.1f}/s, {duration((row['edits'] - done(row)) / speed)} left"

@@ -19,8 +19,10 @@ SELECT b.id AS batch_id, b.name, b.client, b.priority,
        i.first_stored_at, i.last_stored_at,
        CASE WHEN i.images_stored > 1 AND i.last_stored_at > i.first_stored_at
             THEN round((i.images_stored - 1) / extract(epoch FROM i.last_stored_at - i.first_stored_at), 2)
-       END AS images_per_second
+       END AS images_per_second,
+       e.skipped, spending.committed
 FROM batches b
+LEFT JOIN spending ON spending.batch_id = b.id
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE state = 'pending') AS pending,
            count(*) FILTER (WHERE state = 'submitting') AS submitting,
@@ -28,7 +30,8 @@ CROSS JOIN LATERAL (
            count(*) FILTER (WHERE state = 'ready') AS ready,
            count(*) FILTER (WHERE state = 'stored') AS stored,
            count(*) FILTER (WHERE state = 'failed') AS failed,
-           count(*) FILTER (WHERE state = 'cancelled') AS cancelled
+           count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+           count(*) FILTER (WHERE state = 'failed' AND attempt = 0) AS skipped
     FROM edits WHERE edits.batch_id = b.id
 ) e
 CROSS JOIN LATERAL (

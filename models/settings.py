@@ -79,10 +79,23 @@ def load(cls: type[Loaded], **overrides: Any) -> Loaded:
     try:
         return cls(**overrides)
     except ValidationError as error:
-        raise SettingsError(_sentence(error)) from None
+        raise SettingsError("; ".join(_faults(error)) + ".") from None
 
 
-def _sentence(error: ValidationError) -> str:
+def wrong_settings(cls: type[Settings]) -> list[str]:
+    """What is missing or wrong of `cls` in the environment, one at a time.
+
+    Raises:
+        SettingsError: a file that a setting names cannot be read.
+    """
+    try:
+        cls()
+    except ValidationError as error:
+        return _faults(error)
+    return []
+
+
+def _faults(error: ValidationError) -> list[str]:
     faults = []
     for fault in error.errors():
         if fault["type"] == "default_factory_not_called":
@@ -92,7 +105,7 @@ def _sentence(error: ValidationError) -> str:
             faults.append(f"{name} is not set")
         else:
             faults.append(f"{name} is wrong ({fault['msg'].removeprefix('Value error, ')})")
-    return "; ".join(faults) + "."
+    return faults
 
 
 class DatabaseSettings(Settings):

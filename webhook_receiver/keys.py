@@ -61,7 +61,7 @@ class Keys:
                 return
             self._asked_at = time.monotonic()
             try:
-                self._keys = _fetch(self._url)
+                self._keys = fetch_keys(self._url)
                 self._good_at = time.monotonic()
             except (requests.RequestException, HTTPError, ValueError, RecursionError) as error:
                 log.warning("keys_not_fetched", reason=f"{type(error).__name__}: {error}", kept=len(self._keys))
@@ -74,7 +74,13 @@ class _Session(requests.Session):
         """None: else `requests` reads a redirect's body to its end even where it is not to be followed."""
 
 
-def _fetch(url: str) -> tuple[bytes, ...]:
+def fetch_keys(url: str) -> tuple[bytes, ...]:
+    """The keys that a URL publishes now.
+
+    Raises:
+        requests.RequestException, urllib3's HTTPError: no whole answer came.
+        ValueError, RecursionError: the answer is no set of keys that can be used.
+    """
     with _Session() as session:
         session.trust_env = False
         with session.get(url, timeout=FETCH_TIMEOUT, allow_redirects=False, stream=True) as response:

@@ -32,6 +32,13 @@ class Delivery:
 
 def record_delivery(connection: Connection, delivery: Delivery, policy: PolicySettings) -> Effect:
     """Apply a delivery and keep it, with what it did to us."""
+    effect, submission_id = apply_delivery(connection, delivery, policy)
+    _keep(connection, delivery, submission_id, effect)
+    return effect
+
+
+def apply_delivery(connection: Connection, delivery: Delivery, policy: PolicySettings) -> tuple[Effect, UUID | None]:
+    """Apply a delivery; answers what it did to us, and which submission of ours it is about."""
     token = _token(delivery.token)
     verdict, distrust = _believe(delivery)
     if token is None:
@@ -44,8 +51,7 @@ def record_delivery(connection: Connection, delivery: Delivery, policy: PolicySe
     if effect is Effect.APPLIED:
         learn_user_id(connection, delivery.signed.user_id)
         effect = distrust or effect
-    _keep(connection, delivery, None if effect is Effect.ORPHAN else token, effect)
-    return effect
+    return effect, None if effect is Effect.ORPHAN else token
 
 
 def _token(text: str) -> UUID | None:

@@ -51,7 +51,12 @@ def verify(body: bytes, headers: Mapping[str, str], keys: Iterable[bytes], now: 
     message = "\n".join((request_id, user_id, timestamp, hashlib.sha256(body).hexdigest())).encode()
     if not any(_matches(key, message, signature) for key in keys):
         raise SignatureError
-    return Signed(request_id, user_id, signed_at, stale=abs(now - signed_at) > TOLERANCE)
+    return Signed(request_id, user_id, signed_at, stale=is_stale(signed_at, now))
+
+
+def is_stale(signed_at: datetime, received_at: datetime) -> bool:
+    """Whether what was signed then is not believed when it comes now."""
+    return abs(received_at - signed_at) > TOLERANCE
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:

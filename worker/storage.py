@@ -86,6 +86,19 @@ class Storage:
             file.seek(0)
             yield file
 
+    def delete(self, key: str) -> None:
+        """Remove what stands under a key, if anything does.
+
+        Raises:
+            FetchAgain: the store did not do it this time.
+        """
+        try:
+            obstore.delete(self._store, key)
+        except (FileNotFoundError, obstore.exceptions.NotFoundError):
+            return
+        except (OSError, ValueError, obstore.exceptions.BaseError) as error:
+            raise FetchAgain("storage_error", str(error)[:500]) from error
+
     def _put_aside(self, key: str, file: IO[bytes]) -> None:
         """Write under `INCOMING`, then rename: what a killed writer leaves behind lies beside no picture."""
         part = f"{INCOMING}/{uuid4()}"

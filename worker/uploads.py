@@ -93,6 +93,12 @@ def needed_for(settings: ProviderSettings) -> float:
     return LINE_WAIT + settings.submit_start_timeout + settings.run_allowance
 
 
+def not_uploaded(files: Sequence[LocalFile], settings: ProviderSettings, engine: Engine) -> list[LocalFile]:
+    """Those of the files that `upload_files` would have to send."""
+    known = _known(engine, settings, {file.sha256 for file in files})
+    return [file for file in files if file.sha256 not in known]
+
+
 def _known(engine: Engine, settings: ProviderSettings, hashes: set[str]) -> dict[str, str]:
     with engine.connect() as connection:
         rows = connection.exec_driver_sql(

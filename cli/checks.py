@@ -1,0 +1,163 @@
+"""The doctor's checks of what lies around the database: settings, broker, provider, signing keys, our address, store.
+
+Each asks one question, within seconds, and answers in a sentence.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from uuid import uuid4
+
+import redis
+import requests
+from sqlalchemy import make_url
+from urllib3.exceptions import HTTPError
+
+from cli.findings import Finding, fault, ok, warning
+from cli.output import plural
+from cli.readiness import QUESTION_TIMEOUT
+from cli.settings import PROCESSES
+from models.errors import AccountPaused, DownloadError, Gone, ProviderError, SettingsError
+from models.seedream import ENDPOINT
+from models.settings import wrong_settings
+from webhook_receiver.keys import fetch_keys
+from worker.connections import NotConnected, ThreadSessions, exchange
+from worker.queue_api import QueueAPI
+from worker.settings import WorkerSettings
+from worker.storage import Storage
+
+STORE_WITHIN = 20.0
+"""Seconds to put and delete a few bytes; a store's own client would try for minutes."""
+HEALTH_TIMEOUT, HEALTH_MAX_BYTES = 5.0, 64 * 1024
+
+
+def settings() -> Iterator[Finding]:
+    """Every setting of every process."""
+    wrong: dict[str, None] = {}
+    for cls in PROCESSES:
+        try:
+            wrong |= dict.fromkeys(wrong_settings(cls))
+        except SettingsError as error:
+            wrong[str(error).rstrip(".")] = None
+    for sentence in wrong:
+        yield fault("settings", f"{sentence}.", "Set it as docs/settings.md says, and start darkroom again.")
+    if not wrong:
+        names = {name for cls in PROCESSES for name in cls.model_fields}
+        yield ok("settings", f"{len(names)} read")
+
+
+def broker(url: str) -> Finding:
+    """Whether Redis answers."""
+    try:
+        with redis.Redis.from_url(
+            url, socket_timeout=QUESTION_TIMEOUT, socket_connect_timeout=QUESTION_TIMEOUT
+        ) as client:
+            client.ping()
+            memory = client.info("memory")["used_memory_human"]
+    except (redis.RedisError, ValueError) as error:
+        advice = "Start Redis, or mend REDIS_URL; nothing is lost, and work goes on by itself."
+        return fault("broker", f"Redis does not answer at {_shown(url)}: {error}.", advice)
+    return ok("broker", f"Redis answers, {memory} in use")
+
+
+def provider(settings: WorkerSettings) -> Finding:
+    """Whether the provider answers and takes the key: the status of a request that does not exist costs nothing."""
+    try:
+        key = settings.required_key()
+    except SettingsError:
+        advice = "Set FAL_KEY here to have it checked; the submit worker needs it."
+        return warning("provider", "no FAL_KEY is set here, so the provider was not asked.", advice)
+    queue = QueueAPI(settings.fal_queue_url, key, start_timeout=settings.submit_start_timeout)
+    try:
+        queue.status(ENDPOINT, str(uuid4()))
+    except Gone:
+        pass  # it knows us, and rightly does not know the request
+    except AccountPaused as error:
+        advice = "Mend the key or the account with the provider, then run `darkroom resume --provider`."
+        return fault("provider", f"{settings.fal_queue_url} refuses us: {error}.", advice)
+    except ProviderError as error:
+        advice = "Edits wait, none fails; submitting goes on by itself once it answers."
+        return fault("provider", f"{settings.fal_queue_url} gives no usable answer: {str(error)[:300]}.", advice)
+    return ok("provider", f"{settings.fal_queue_url} answers and takes the key")
+
+
+def keys(url: str) -> Finding:
+    """Whether the signing keys can be had."""
+    try:
+        found = fetch_keys(url)
+    except (requests.RequestException, HTTPError, ValueError, RecursionError) as error:
+        advice = "Callbacks wait at the provider, which delivers again for hours; results are polled meanwhile."
+        return fault("keys", f"No signing keys from {url}: {str(error)[:300]}.", advice)
+    return ok("keys", f"{plural(len(found), 'signing key')} at {url}")
+
+
+def public_url(url: str | None) -> Finding:
+    """Whether our receiver answers where the provider is told to deliver; best effort, as seen from here."""
+    if url is None:
+        return ok("address", "PUBLIC_URL is not set: the provider is polled, and sends no callbacks")
+    advice = "From here it may be otherwise than from the provider; without callbacks results are polled, a bit later."
+    try:
+        answer = exchange(
+            ThreadSessions().get(),
+            "GET",
+            f"{url}/healthz",
+            headers={"User-Agent": "darkroom"},
+            timeout=HEALTH_TIMEOUT,
+            limit=HEALTH_MAX_BYTES,
+        )
+        status = json.loads(answer.body).get("status") if answer.status == 200 else None
+    except (NotConnected, requests.RequestException, ValueError, AttributeError, RecursionError) as error:
+        return warning("address", f"{url}/healthz does not answer from here: {str(error)[:300]}.", advice)
+    if status != "ok":
+        return warning("address", f"{url}/healthz is not our receiver's: it answers {answer.status}.", advice)
+    return ok("address", f"the receiver answers at {url}")
+
+
+def storage(url: str) -> Finding:
+    """Whether an object can be put into the store and taken away; it touches no other."""
+    key = f"doctor-{uuid4()}"
+
+    def put_and_delete() -> None:
+        store = Storage(url)
+        store.put(key, BytesIO(b"darkroom doctor\n"), "text/plain")
+        store.delete(key)
+
+    advice = (
+        "Mend STORAGE_URL, its disk or its rights; pictures are fetched again for as long as the provider has them."
+    )
+    try:
+        within(STORE_WITHIN, put_and_delete)
+    except (SettingsError, DownloadError, TimeoutError) as error:
+        return fault("storage", f"{url} does not take a picture: {str(error)[:300].rstrip('.')}.", advice)
+    return ok("storage", f"{url} takes and deletes objects")
+
+
+def within(seconds: float, step: Callable[[], None]) -> None:
+    """Run a step that knows no time limit of its own.
+
+    Raises:
+        TimeoutError: it is not over; it is left behind, and dies with this process.
+    """
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            step()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer in {seconds:.0f} s")
+    if raised:
+        raise raised[0]
+
+
+def _shown(url: str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except Exception:
+        return "REDIS_URL"

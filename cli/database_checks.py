@@ -1,0 +1,114 @@
+"""The doctor's checks of the database: can it be used, and does what stands in it add up?"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from cli import migrate
+from cli.findings import Finding, fault, ok, warning
+from cli.output import plural
+from cli.progress import duration, provider_pause, when
+from cli.standing import why_paused
+from models.database import check_schema
+from models.errors import DatabaseError
+from webhook_receiver.signature import TOLERANCE
+
+CLOCK_WARNING = 5.0
+"""Seconds that the clocks may differ before somebody should look."""
+FOR_GOOD = ("invalid_key", "locked")
+"""Reasons of a pause that no waiting mends."""
+
+
+def grounds(engine: Engine) -> Iterator[Finding]:
+    """Whether it answers, and stands at our schema."""
+    try:
+        with engine.connect() as connection:
+            version = connection.exec_driver_sql("SHOW server_version").scalar_one()
+    except OperationalError as error:
+        advice = (
+            "Start PostgreSQL, or mend DATABASE_URL; everything stands still until it answers, and nothing is lost."
+        )
+        yield fault("database", f"PostgreSQL does not answer: {_first_line(error)}.", advice)
+        return
+    yield ok("database", f"PostgreSQL {str(version).split()[0]} answers")
+    try:
+        check_schema(engine, migrate.newest())
+    except DatabaseError as error:
+        yield fault("schema", str(error))
+        return
+    yield ok("schema", f"at {migrate.newest()}, the newest")
+
+
+def contents(engine: Engine) -> Iterator[Finding]:
+    """What stands in it."""
+    for name, check in (("clock", clock), ("account", account), ("accounting", accounting), ("overdue", overdue)):
+        try:
+            yield from check(engine)
+        except SQLAlchemyError as error:
+            yield warning(name, f"The database did not answer this question: {_first_line(error)}.", "Try again later.")
+
+
+def clock(engine: Engine) -> Iterator[Finding]:
+    """How far this machine's clock is from the database's; stamps of callbacks are judged by the receiver's own."""
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")  # so that connecting is not measured
+        before = datetime.now(UTC)
+        theirs = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+        after = datetime.now(UTC)
+    seconds = (theirs - (before + (after - before) / 2)).total_seconds()
+    if abs(seconds) < CLOCK_WARNING:
+        yield ok("clock", f"{abs(seconds):.1f} s from the database's")
+        return
+    word = "behind" if seconds > 0 else "ahead of"
+    sentence = f"This machine's clock is {duration(abs(seconds))} {word} the database's."
+    limit = TOLERANCE.total_seconds()
+    advice = f"Set the clocks by NTP; where the receiver's is wrong by {limit:.0f} s, no callback is believed."
+    yield (fault if abs(seconds) >= limit else warning)("clock", sentence, advice)
+
+
+def account(engine: Engine) -> Iterator[Finding]:
+    """Whether the provider's account is paused."""
+    with engine.connect() as connection:
+        pause = provider_pause(connection)
+    if pause is None:
+        yield ok("account", "not paused")
+        return
+    since, again = when(pause["paused_at"]), when(pause["retry_at"])
+    sentence = f"Paused since {since}, {why_paused(pause).rstrip('.')}; next try {again}."
+    if pause["reason"] in FOR_GOOD:
+        yield fault("account", sentence, "Mend it with the provider, then run `darkroom resume --provider`.")
+    else:
+        yield warning("account", sentence, "It is tried again by itself; `darkroom resume --provider` tries at once.")
+
+
+def accounting(engine: Engine) -> Iterator[Finding]:
+    """Whether everything adds up."""
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT identity, difference FROM accounting").all()
+    wrong = [row for row in rows if row.difference]
+    for row in wrong:
+        advice = "This must not be, whatever died: a mistake of darkroom's. Keep the logs and report it."
+        yield fault("accounting", f"{row.identity}: {row.difference} unexplained.", advice)
+    if not wrong:
+        yield ok("accounting", f"all {len(rows)} accounts balance")
+
+
+def overdue(engine: Engine) -> Iterator[Finding]:
+    """What has waited longer than its state may last."""
+    query = """
+        SELECT what, state, count(*) AS rows, extract(epoch FROM max(late))::float8 AS late
+        FROM overdue GROUP BY what, state ORDER BY late DESC
+    """
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql(query).all()
+    for row in rows:
+        sentence = f"{plural(row.rows, row.what)} {row.state}, late by up to {duration(row.late)}."
+        yield warning("overdue", sentence, "After an outage this shrinks by itself; if it grows, see the lanes below.")
+    if not rows:
+        yield ok("overdue", "nothing waits longer than it may")
+
+
+def _first_line(error: SQLAlchemyError) -> str:
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0].rstrip(".")
