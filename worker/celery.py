@@ -4,22 +4,46 @@ Celery executes, it never remembers: lane messages carry no payload and expire w
 kept only for the one task that answers a caller.
 """
 
+import os
+import threading
 from typing import Any
 
-from celery import Celery
+from celery import Celery, bootsteps
 from celery.signals import setup_logging, worker_shutting_down
 
 from models.logs import configure_logs
 from models.settings import load
+from worker.queue_api import SUBMIT_TIMEOUT
 from worker.settings import BrokerSettings
-from worker.wiring import stopping
+from worker.wiring import TURN, stopping
 
 TICK = 1.0
 """Seconds between two looks for due work."""
 LANES = ("submit", "poll", "download", "settle", "notify", "tick")
 """Each lane has a queue of its own, so that workers can specialise."""
 
+END_WITHIN = TURN + SUBMIT_TIMEOUT
+"""Seconds that a broken worker is given to let its lanes end."""
+
 app = Celery("darkroom", include=["worker.tasks"])
+
+
+class End(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
+    """Ends a broken worker for certain, so that the supervisor starts another.
+
+    What Celery calls unrecoverable (kombu trips over itself when Redis goes away while a message is unacknowledged)
+    makes it stop, but its pool may be waited for without end: alive, and deaf.
+    """
+
+    def close(self, worker: Any) -> None:
+        """The first step of a stop."""
+        if worker.exitcode:
+            timer = threading.Timer(END_WITHIN, os._exit, (worker.exitcode,))
+            timer.daemon = True
+            timer.start()
+
+
+app.steps["worker"].add(End)
 
 
 # called when the configuration is first needed, so that importing this file reads no environment

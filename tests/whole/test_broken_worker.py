@@ -1,0 +1,46 @@
+"""A worker whose consumer broke for good while a child of its pool is stuck: it must end, to be started again."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+from cli.embedded import free_port, redis
+from cli.home import Home
+from tests.whole.conftest import wait_for
+
+BROKEN = """
+    import pathlib, sys, time
+    from celery.worker.consumer import Consumer
+    import worker.celery
+
+    def trip(*_):  # what kombu does by itself, once in a while
+        raise AttributeError("'NoneType' object has no attribute 'hostname'")
+
+    def stuck():
+        pathlib.Path(sys.argv[1]).touch()
+        time.sleep(600)
+
+    Consumer.on_connection_error_after_connected = trip
+    worker.celery.END_WITHIN = 2.0
+    worker.celery.app.task(name="stuck")(stuck)
+    worker.celery.app.send_task("stuck", queue="tick")
+    worker.celery.app.worker_main(["worker", "-Q", "tick", "-c", "1", "--without-gossip", "--without-mingle"])
+"""
+
+
+def test_broken_worker_ends(tmp_path: Path, clean_environment: None) -> None:
+    """Redis dies, Celery calls it unrecoverable, and its stop waits for a child that never ends: not for ever."""
+    port, begun = free_port(), tmp_path / "begun"
+    variables = {**os.environ, "REDIS_URL": f"redis://127.0.0.1:{port}/0"}
+    with subprocess.Popen(redis(Home(tmp_path), port).command, stdout=subprocess.DEVNULL) as broker:
+        command = [sys.executable, "-c", dedent(BROKEN), str(begun)]
+        with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as worker:
+            try:
+                wait_for(begun.exists, "the worker does not begin")
+                broker.kill()
+                assert worker.wait(30) == 1
+            finally:
+                broker.kill()
+                worker.kill()
