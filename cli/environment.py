@@ -1,6 +1,6 @@
 """Commands about the surroundings: the settings as they are in effect, the schema, the stand-in on its own."""
 
-import subprocess
+import os
 import sys
 from importlib.util import find_spec
 
@@ -49,16 +49,12 @@ def migrate(as_json: bool) -> None:
     options_metavar="[OPTIONS of the emulator]",
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="")
-def emulator(arguments: tuple[str, ...]) -> int:
+def emulator(arguments: tuple[str, ...]) -> None:
     """Run the stand-in for the provider on its own.
 
     No AI, no cost. --help shows its options.
     """
     if find_spec("aiohttp") is None:
         raise SettingsError("The emulator needs the extra `emulator`: pip install 'darkroom[emulator]'.")
-    with subprocess.Popen((sys.executable, "-m", "fal_emulator", *arguments)) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                continue  # Ctrl-C reaches the stand-in too, which ends by itself
+    # in our place, not beside us: whoever ends this process ends the stand-in
+    os.execv(sys.executable, (sys.executable, "-m", "fal_emulator", *arguments))  # noqa: S606
