@@ -138,8 +138,11 @@ def _judged(record: Record, keys: "_Keys", context: dict[str, bool] | None) -> E
         arguments = EditArguments.model_validate(fields, context=context)
     except ValidationError as error:
         found += [LineFault(line, custom_id, fault.field, fault.reason) for fault in faults(error, names=NAMES)]
+    if wrong:
+        named = fields if given is None else {"custom_id": given, **fields}  # it is refused, but it was said
+        return FaultyLine(line, None, named, tuple(found))
     if found:
-        return FaultyLine(line, None if wrong else custom_id, fields, tuple(found))
+        return FaultyLine(line, custom_id, fields, tuple(found))
     seed = secrets.randbits(31) if arguments.seed is None else arguments.seed
     return NewEdit(line, custom_id, fields, seed, most_images(arguments), tuple(warnings(arguments)))
 

@@ -178,7 +178,8 @@ def _judged(connection: Connection, batch_id: UUID, position: int, entries: Sequ
             fault = LineFault(
                 entry.line, entry.custom_id, "custom_id", f"{name} is what an edit of the batch is called"
             )
-            yield FaultyLine(entry.line, None, dict(entry.arguments), (fault,))
+            named = {"custom_id": entry.custom_id} if entry.custom_id else {}
+            yield FaultyLine(entry.line, None, {**named, **entry.arguments}, (fault,))
         else:
             yield entry
 

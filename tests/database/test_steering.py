@@ -335,11 +335,11 @@ def test_append_to_a_finished_or_cancelled_batch_is_refused(engine: Engine) -> N
 
 def test_faulty_lines_are_skipped_where_wished(engine: Engine) -> None:
     """The good ones run; the others stand there as failed, with the reason and what was given; no retry takes them."""
-    lines = [{"custom_id": "good"}, {"custom_id": "bad", "seed": "x"}, {"prompt": "a\0"}]
+    lines = [{"custom_id": "good"}, {"custom_id": "bad", "seed": "x"}, {"prompt": "a\0"}, {"custom_id": "good"}]
     with engine.begin() as connection:
         created = create(connection, BatchHeader(), entries(*lines), on_invalid="skip")
-        assert (created.edits, created.skipped) == (3, 2)
-        assert states(connection) == {"pending": 1, "failed": 2}
+        assert (created.edits, created.skipped) == (4, 3)
+        assert states(connection) == {"pending": 1, "failed": 3}
         rows = connection.exec_driver_sql(
             "SELECT custom_id, arguments ->> 'seed', errors -> 0 ->> 'type', errors -> 0 ->> 'message' FROM edits "
             "WHERE state = 'failed' ORDER BY position"
@@ -347,6 +347,10 @@ def test_faulty_lines_are_skipped_where_wished(engine: Engine) -> None:
         assert tuple(rows[0][:3]) == ("bad", "x", "invalid_input")
         assert "seed" in rows[0][3]
         assert rows[1][1] is None
+        doubled = connection.exec_driver_sql(
+            "SELECT custom_id, arguments ->> 'custom_id' FROM edits WHERE position = 3"
+        )
+        assert tuple(doubled.one()) == (None, "good")
         assert steering.retry(connection, created.batch_id) == 0
         assert unbalanced(connection) == []
 
