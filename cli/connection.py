@@ -1,5 +1,6 @@
 """The desk's way to the database: that of the stack which runs in the home, unless DATABASE_URL names another."""
 
+import click
 from sqlalchemy import Engine
 
 from cli import migrate
@@ -15,6 +16,18 @@ def open_database() -> Engine:
         UserError: no database is known, it cannot be reached, or its schema is another one.
     """
     attach()
-    engine = make_engine(load(DatabaseSettings).database_url, application="darkroom cli", pool_size=1)
+    engine = connect(load(DatabaseSettings).database_url, application="darkroom cli")
     check_schema(engine, migrate.newest())
+    return engine
+
+
+def connect(url: str, *, application: str) -> Engine:
+    """An engine of one connection, which is closed when the command ends.
+
+    Raises:
+        SettingsError: it is no database URL.
+    """
+    engine = make_engine(url, application=application, pool_size=1)
+    if context := click.get_current_context(silent=True):
+        context.call_on_close(engine.dispose)
     return engine

@@ -13,10 +13,10 @@ from rich.markup import escape
 from sqlalchemy import Engine
 
 from cli import checks, database_checks, lane_checks
+from cli.connection import connect
 from cli.findings import Finding, Result, fault
 from cli.output import json_option, plural, print_json, screen
 from cli.settings import attach
-from models.database import make_engine
 from models.errors import SettingsError
 from models.settings import DatabaseSettings, Settings, load
 from webhook_receiver.settings import ReceiverSettings
@@ -100,6 +100,6 @@ def _loaded(cls: type[Loaded]) -> Loaded | None:
 def _engine() -> Engine | None:
     database = _loaded(DatabaseSettings)
     try:
-        return make_engine(database.database_url, application="darkroom doctor", pool_size=1) if database else None
+        return connect(database.database_url, application="darkroom doctor") if database else None
     except SettingsError:
         return None
