@@ -38,11 +38,13 @@ LANES: dict[str, tuple[tuple[str, ...], int]] = {
     "submit": (("submit",), 1),
     "download": (("download",), 2),
     "poll": (("poll",), 1),
-    "settle": (("tick", "settle", "intake"), 2),
+    "settle": (("settle",), 1),
     "notify": (("notify",), 1),
+    "intake_worker": (("intake",), 1),
 }
-"""Worker -> its queues and its number of processes. One submit process: claimers take turns anyway. The tick shares
-no worker with a lane that may be busy for seconds, as the notify lane is with a caller who does not answer."""
+"""Worker -> its queues and its number of processes. One submit process: claimers take turns anyway. No lane shares a
+worker with another: each may be busy for minutes, as the intake is with a large manifest, and the notify lane with a
+caller who does not answer. The tick needs none: the clock does it."""
 
 
 def receiver(host: str, port: int) -> Process:
@@ -65,10 +67,7 @@ def granian(target: str, host: str, port: int, *, requests: int) -> tuple[str, .
 
 
 def workers() -> tuple[Process, ...]:
-    """The Celery workers, one per group of lanes, and the clock that nudges them.
-
-    The clock keeps its schedule in memory: it has one entry a second, and a file could only go stale.
-    """
+    """The Celery workers, one per lane, and the clock that nudges them."""
     quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "info")
     lanes = tuple(
         Process(

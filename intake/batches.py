@@ -40,6 +40,16 @@ def _storable_json(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return metadata
 
 
+MESSAGE_KEY = "celery-task:"
+"""How the key begins that a batch without one takes from the message that brought it; nobody's own key may."""
+
+
+def _own_key(key: str) -> str:
+    if key.startswith(MESSAGE_KEY):
+        raise PydanticCustomError("reserved", f"must not begin with {MESSAGE_KEY}, which stands for a message's id")
+    return key
+
+
 _Name = Annotated[Text, Field(min_length=1, max_length=255)]
 _Count = Annotated[StrictInt, Field(le=INT32_MAX)]
 
@@ -60,7 +70,9 @@ class BatchHeader(BaseModel):
     deadline: AwareDatetime | None = Field(None, description="what is not submitted by then is not submitted")
     notify_url: Annotated[Text, Field(max_length=2048), AfterValidator(_web_url)] | None = None
     metadata: Annotated[dict[str, JsonValue], AfterValidator(_storable_json)] = Field(default_factory=dict)
-    idempotency_key: _Name | None = Field(None, description="one batch per client and key, however often it is asked")
+    idempotency_key: Annotated[_Name, AfterValidator(_own_key)] | None = Field(
+        None, description="one batch per client and key, however often it is asked"
+    )
 
 
 @dataclass(frozen=True, slots=True)

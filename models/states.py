@@ -123,7 +123,7 @@ EDIT_ARROWS: dict[tuple[EditState, EditState], str] = {
     (EditState.SUBMITTED, EditState.CANCELLED): "the provider ended it on our request",
     (EditState.READY, EditState.STORED): "the last picture is in storage",
     (EditState.READY, EditState.FAILED): "a picture can not be stored",
-    (EditState.FAILED, EditState.PENDING): "someone retries it",
+    (EditState.FAILED, EditState.PENDING): "someone retries it, or the model was down and it is excused",
     # Impolite arrows: a submission given up as dead shows a result after all. What was paid for is kept.
     (EditState.PENDING, EditState.READY): "late result of a submission given up as dead",
     (

@@ -130,7 +130,11 @@ edits = Table(
     Column("custom_id", TEXT),
     Column("attempt", INTEGER, nullable=False, server_default=text("0"), comment="POSTs that may have been paid"),
     Column(
-        "attempts_before", INTEGER, nullable=False, server_default=text("0"), comment="of these, before the last retry"
+        "attempts_before",
+        INTEGER,
+        nullable=False,
+        server_default=text("0"),
+        comment="of these, before the last retry, or while the model was down",
     ),
     _time(
         "due_at",
@@ -187,15 +191,25 @@ submissions = Table(
     Column("committed", NUMERIC, Computed(COMMITTED, persisted=True), comment="USD that it costs, or may have cost"),
     _time("cancel_asked_at", comment="the provider took or refused the wish to cancel"),
     Column("doubled", BOOLEAN, nullable=False, server_default=text("false"), comment="paid beside a resubmission"),
+    Column(
+        "excused",
+        BOOLEAN,
+        nullable=False,
+        server_default=text("false"),
+        comment="it failed because the model was down, and used up no attempt of its edit",
+    ),
     _one_of("outcome", Outcome),
     _one_of("learned_by", LearnedBy),
     CheckConstraint("(due_at IS NULL) = (outcome IS NOT NULL)", name="due_at"),
     CheckConstraint("(outcome IS NULL OR outcome = 'unknown') = (learned_by IS NULL)", name="learned_by_whom"),
     CheckConstraint("(accepted_at IS NULL) = (request_id IS NULL)", name="accepted_at"),
     CheckConstraint("outcome IS DISTINCT FROM 'succeeded' OR images_returned > 0", name="images_returned"),
+    CheckConstraint("NOT excused OR outcome IS NOT DISTINCT FROM 'failed'", name="excused"),
     CheckConstraint("NOT doubled OR outcome IS NOT DISTINCT FROM 'succeeded'", name="doubled"),
     # transitions: the submissions of an edit
     Index("submissions_edit", "edit_id"),
+    # incidents.py: how the latest ended
+    Index("submissions_completed", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
     # claims.py: what the poll lane owes, the nearest first
     Index("submissions_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
 )
@@ -329,6 +343,15 @@ provider_status = Table(
     Column("probes", INTEGER, nullable=False, server_default=text("0")),
     Column("price_per_image", NUMERIC, comment="USD, as the provider says"),
     _time("price_read_at"),
+    Column(
+        "unknown_submits",
+        INTEGER,
+        nullable=False,
+        server_default=text("0"),
+        comment="POSTs in a row without a usable reply, and without a sign that the provider accepted one of them",
+    ),
+    _time("unknown_since", comment="when the first of these was POSTed"),
+    CheckConstraint("(unknown_submits = 0) = (unknown_since IS NULL)", name="unknown_since"),
     CheckConstraint("(paused_at IS NULL) = (reason IS NULL)", name="reason"),
     CheckConstraint("(paused_at IS NULL) = (retry_at IS NULL)", name="retry_at"),
 )

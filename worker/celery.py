@@ -17,9 +17,7 @@ from worker.queue_api import SUBMIT_TIMEOUT
 from worker.settings import BrokerSettings
 from worker.wiring import TURN, stopping
 
-TICK = 1.0
-"""Seconds between two looks for due work."""
-LANES = ("submit", "poll", "download", "settle", "notify", "tick")
+LANES = ("submit", "poll", "download", "settle", "notify")
 """Each lane has a queue of its own, so that workers can specialise."""
 
 END_WITHIN = TURN + SUBMIT_TIMEOUT
@@ -62,10 +60,6 @@ def _configuration() -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {"socket_timeout": 10, "socket_connect_timeout": 5, "health_check_interval": 10},
-        "beat_schedule": {
-            "tick": {"task": "darkroom.tick", "schedule": TICK, "options": {"expires": 2 * TICK, "queue": "tick"}}
-        },
-        "beat_max_loop_interval": TICK,
     }
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from models.claims import DueUnknown, claim_unknown
 from models.errors import Gone, TryLater
+from models.provider import note_accepted
 from models.rulings import WATCHDOG
 from models.transitions import give_up_unknown, reveal_request
 from worker.listing import Listing
@@ -39,6 +40,8 @@ def run(engine: Engine, listing: Listing, settings: WorkerSettings) -> int:
     with engine.begin() as connection:
         for submission_id, request_id in found.items():
             reveal_request(connection, submission_id, request_id, patience=WATCHDOG)
+        if found:
+            note_accepted(connection, max(due.posted_at for due in lost if due.id in found))
         give_up_unknown(
             connection,
             [due.id for due in lost if due.id not in found and due.id not in unanswered],

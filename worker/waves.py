@@ -103,7 +103,7 @@ class _Loop(Generic[Item, Reply]):
         except AWAY as error:
             if not self.flying:
                 raise
-            log.warning("not_claimed_now", calls_under_way=len(self.flying), reason=_reason(error))
+            log.warning("not_claimed_now", calls_under_way=len(self.flying), reason=reason(error))
             return 0
         self.flying.update((self.pool.submit(self.call, item), item) for item in items)
         return len(items)
@@ -125,7 +125,7 @@ class _Loop(Generic[Item, Reply]):
             self.renew(list(self.flying.values()))
         except AWAY as error:
             # a lease that lapses costs a second fetch or question, never a second charge
-            log.warning("not_renewed_now", calls_under_way=len(self.flying), reason=_reason(error))
+            log.warning("not_renewed_now", calls_under_way=len(self.flying), reason=reason(error))
 
     def rescue(self) -> None:
         """What is still in hand when the loop breaks; the error that broke it matters more than one in here."""
@@ -133,7 +133,7 @@ class _Loop(Generic[Item, Reply]):
         try:
             _record_landed(self.record, self.flying.keys())
         except Exception as error:
-            log.error("replies_lost", replies=len(self.flying), reason=_reason(error))
+            log.error("replies_lost", replies=len(self.flying), reason=reason(error))
 
 
 def _record_landed(record: Callable[[Sequence[Reply]], None], landed: Collection[Future[Reply]]) -> None:
@@ -158,7 +158,7 @@ def _record_singly(record: Callable[[Sequence[Reply]], None], replies: Sequence[
         try:
             _record_patiently(record, [reply])
         except Exception as error:
-            log.error("reply_not_recorded", reason=_reason(error))
+            log.error("reply_not_recorded", reason=reason(error))
             errors.append(error)
     return errors
 
@@ -172,12 +172,12 @@ def _record_patiently(record: Callable[[Sequence[Reply]], None], replies: Sequen
         except AWAY as error:
             if time.monotonic() + delay > give_up:
                 raise
-            log.warning("not_recorded_yet", replies=len(replies), reason=_reason(error))
+            log.warning("not_recorded_yet", replies=len(replies), reason=reason(error))
             time.sleep(delay)
             delay = min(2 * delay, 2.0)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The first line of an error, without the statement and its parameters: these hold prompts."""
     original = error.orig if isinstance(error, DBAPIError) else error
     return f"{type(original).__name__}: {str(original).strip().partition(chr(10))[0]}"[:300]

@@ -6,6 +6,7 @@ are always locked edit first, then its submissions and images, in the order of e
 overlap wait for each other instead of deadlocking. What a verdict means is decided in `rulings.py`.
 """
 
+from models.transitions.excusing import excuse_failures
 from models.transitions.outcomes import (
     EditMove,
     SubmissionEnd,
@@ -42,6 +43,7 @@ __all__ = [
     "add_images",
     "cancel_batch",
     "close_submissions",
+    "excuse_failures",
     "fail_skipped",
     "give_up_unknown",
     "move_edits",
