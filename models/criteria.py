@@ -3,6 +3,7 @@
 Reads only; the settle lane cancels the rest of what is found here (`transitions.cancel_batch`).
 """
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
@@ -26,6 +27,20 @@ BROKEN_BY_FAILURES = """
 """SQL: the criterion that the failures of the batch `b` break, or NULL. Skipped lines were never tried: no failures."""
 
 
+class BatchSize(NamedTuple):
+    """A batch, and how many edits it has."""
+
+    batch_id: UUID
+    edits: int
+
+
+_LIMITED = """b.finished_at IS NULL AND b.cancelled_at IS NULL
+              AND coalesce(b.tolerated_failures, b.tolerated_failure_percent, b.max_cost,
+                           extract(epoch FROM b.deadline)) IS NOT NULL
+              AND EXISTS (SELECT FROM edits e WHERE e.batch_id = b.id AND e.due_at IS NOT NULL
+                          AND e.state IN ('pending', 'submitting', 'submitted'))"""
+
+
 class Broken(NamedTuple):
     """A batch and the limit that it breaks."""
 
@@ -33,8 +48,14 @@ class Broken(NamedTuple):
     criterion: Criterion
 
 
-def broken_batches(connection: Connection, *, price: Decimal) -> list[Broken]:
-    """Running batches of which something is left to be cancelled.
+def limited_batches(connection: Connection) -> list[BatchSize]:
+    """Running batches that have a limit of their own, and of which something is left to be cancelled."""
+    rows = connection.exec_driver_sql(f"SELECT b.id, b.edit_count FROM batches b WHERE {_LIMITED} ORDER BY b.id")  # noqa: S608
+    return [BatchSize(*row) for row in rows]
+
+
+def broken_batches(connection: Connection, batch_ids: Sequence[UUID] | None = None, *, price: Decimal) -> list[Broken]:
+    """Of running batches, all or these, those that break a limit of theirs.
 
     The ceiling is broken once nothing is in flight that may yet turn out cheaper than reserved, and the next edit
     would not fit at `price` (USD a picture).
@@ -55,13 +76,9 @@ def broken_batches(connection: Connection, *, price: Decimal) -> list[Broken]:
                     THEN 'max_cost'
                 END AS criterion
             FROM batches b CROSS JOIN LATERAL (SELECT {BROKEN_BY_FAILURES} AS criterion) failures
-            WHERE b.finished_at IS NULL AND b.cancelled_at IS NULL
-              AND coalesce(b.tolerated_failures, b.tolerated_failure_percent, b.max_cost,
-                           extract(epoch FROM b.deadline)) IS NOT NULL
-              AND EXISTS (SELECT FROM edits e WHERE e.batch_id = b.id AND e.due_at IS NOT NULL
-                          AND e.state IN ('pending', 'submitting', 'submitted'))
+            WHERE {_LIMITED} AND (%(ids)s::uuid[] IS NULL OR b.id = ANY(%(ids)s))
         ) found WHERE criterion IS NOT NULL ORDER BY id
         """,  # noqa: S608 - constants of this file
-        {"price": price},
+        {"price": price, "ids": None if batch_ids is None else list(batch_ids)},
     )
     return [Broken(row.id, Criterion(row.criterion)) for row in rows]

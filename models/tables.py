@@ -157,7 +157,7 @@ edits = Table(
     # claims.py: pending edits of one batch in their order; edits in flight; what keeps a batch unfinished
     Index("edits_open", "state", "batch_id", "position", postgresql_where=text("due_at IS NOT NULL")),
     # transitions: what a retry takes, and how many failures a batch has
-    Index("edits_failed", "batch_id", postgresql_where=text("state = 'failed'")),
+    Index("edits_failed", "batch_id", "id", postgresql_where=text("state = 'failed'")),
     Index(
         "edits_custom_id",
         "batch_id",

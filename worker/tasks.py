@@ -37,7 +37,7 @@ def download_lane() -> None:
 def settle_lane() -> None:
     """Hold batches to their limits and finish those that can be finished; now and then, read the price."""
     prices.refresh(wiring.engine(), wiring.pricing(), wiring.settings())
-    settle.run(wiring.engine(), wiring.settings())
+    settle.run(wiring.engine(), wiring.settings(), wiring.turn())
 
 
 @app.task(name="darkroom.notify")  # type: ignore[untyped-decorator]

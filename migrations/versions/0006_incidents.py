@@ -1,6 +1,7 @@
 """incidents.
 
-Revision 0006, after 0003: what tells a model that is down from an edit that is bad, and lost replies from an outage.
+Revision 0006, after 0003: what tells a model that is down from an edit that is bad, and lost replies from an outage;
+and failed edits in the order of their key, so that a retry can take them in chunks.
 """
 
 import sqlalchemy as sa
@@ -60,9 +61,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("completed_at IS NOT NULL"),
     )
     op.alter_column("edits", "attempts_before", existing_type=sa.INTEGER(), existing_comment=BEFORE, comment=NOW)
+    op.drop_index("edits_failed", table_name="edits")
+    op.create_index("edits_failed", "edits", ["batch_id", "id"], postgresql_where=sa.text("state = 'failed'"))
 
 
 def downgrade() -> None:
+    op.drop_index("edits_failed", table_name="edits")
+    op.create_index("edits_failed", "edits", ["batch_id"], postgresql_where=sa.text("state = 'failed'"))
     op.alter_column("edits", "attempts_before", existing_type=sa.INTEGER(), existing_comment=NOW, comment=BEFORE)
     op.drop_index("submissions_completed", table_name="submissions")
     op.drop_column("submissions", "excused")

@@ -14,10 +14,13 @@ from models.transitions.outcomes import (
     close_submissions,
     move_edits,
 )
-from models.transitions.settling import settle_batches
+from models.transitions.settling import finishable_batches, settle_batches
 from models.transitions.steering import (
+    CHUNK,
     SkippedEdit,
     cancel_batch,
+    cancel_chunk,
+    cancelled_with_open_edits,
     fail_skipped,
     record_cancel_asked,
     retry_failed,
@@ -34,6 +37,7 @@ from models.transitions.submitting import (
 )
 
 __all__ = [
+    "CHUNK",
     "EditMove",
     "ImageFault",
     "SkippedEdit",
@@ -42,9 +46,12 @@ __all__ = [
     "SubmissionEnd",
     "add_images",
     "cancel_batch",
+    "cancel_chunk",
+    "cancelled_with_open_edits",
     "close_submissions",
     "excuse_failures",
     "fail_skipped",
+    "finishable_batches",
     "give_up_unknown",
     "move_edits",
     "poll_again",

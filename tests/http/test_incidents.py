@@ -63,7 +63,7 @@ def test_every_edit_survives_an_incident(kind: str, engine: Engine, emulator: Em
         made = len(emulator.rows)
         assert paused(engine) == [("submit", "model_down")]
         assert "failed" not in states_now(engine)
-        emulator.faults()
+        emulator.faults(**{kind: 0})
         worker.work_until(all_are(engine, stored=20), lanes=lanes)
 
     assert made <= 10 + 10 + 4
