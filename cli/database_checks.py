@@ -13,6 +13,7 @@ from cli.progress import duration, provider_pause, when
 from cli.standing import why_paused
 from models.database import check_schema
 from models.errors import DatabaseError
+from models.pauses import list_pauses
 from webhook_receiver.signature import TOLERANCE
 
 CLOCK_WARNING = 5.0
@@ -43,7 +44,13 @@ def grounds(engine: Engine) -> Iterator[Finding]:
 
 def contents(engine: Engine) -> Iterator[Finding]:
     """What stands in it."""
-    for name, check in (("clock", clock), ("account", account), ("accounting", accounting), ("overdue", overdue)):
+    for name, check in (
+        ("clock", clock),
+        ("account", account),
+        ("paused", paused),
+        ("accounting", accounting),
+        ("overdue", overdue),
+    ):
         try:
             yield from check(engine)
         except SQLAlchemyError as error:
@@ -81,6 +88,21 @@ def account(engine: Engine) -> Iterator[Finding]:
         yield fault("account", sentence, "Mend it with the provider, then run `darkroom resume --provider`.")
     else:
         yield warning("account", sentence, "It is tried again by itself; `darkroom resume --provider` tries at once.")
+
+
+def paused(engine: Engine) -> Iterator[Finding]:
+    """Whether a part of a lane stands still: an endpoint whose model is down, a store that takes nothing."""
+    with engine.connect() as connection:
+        pauses = list_pauses(connection)
+    for pause in pauses:
+        since, again = when(pause.paused_at), when(pause.retry_at)
+        sentence = (
+            f"The {pause.lane} lane leaves {pause.subject} alone since {since}: {pause.message.rstrip('.')}; "
+            f"next try {again}."
+        )
+        yield warning("paused", sentence, "It is tried again by itself; no edit fails for it.")
+    if not pauses:
+        yield ok("paused", "no lane stands still")
 
 
 def accounting(engine: Engine) -> Iterator[Finding]:
