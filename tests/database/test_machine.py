@@ -266,6 +266,7 @@ def test_final_states_are_left_only_by_a_retry_or_a_late_result() -> None:
     assert {(old, new) for old, new in EDIT_ARROWS if old in FINAL} == {
         (EditState.FAILED, EditState.PENDING),
         (EditState.FAILED, EditState.READY),
+        (EditState.FAILED, EditState.SUBMITTED),
         (EditState.CANCELLED, EditState.READY),
     }
 
