@@ -134,7 +134,7 @@ class WorkerSettings(
     )
     result_retention: Seconds = Field(
         360,
-        description="the shortest time the provider keeps a result; a result is held to be gone once the queue has answered "
+        description="the shortest time the provider keeps a result; it is held to be gone once the queue has answered "
         "404 for so long, counted from when it must have ended",
     )
     claim_lease: Seconds = Field(

@@ -1,6 +1,6 @@
 """money.
 
-Revision 0003, after 0002: what is known of a charge, which set of pictures is kept, and how often the provider said
+Revision 0004, after 0003: what is known of a charge, which set of pictures is kept, and how often the provider said
 no. Workers of the release before know nothing of it: every new column has a default that says "nothing known".
 """
 
@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
