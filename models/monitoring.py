@@ -143,11 +143,21 @@ SELECT 'notification', CASE WHEN n.attempt = 0 THEN 'not tried' ELSE 'not tried 
 FROM notifications n WHERE n.due_at < now() - interval '1 minute'
 """
 
+# What the provider was asked about and has not answered yet, and why.
+UNANSWERED = """
+SELECT e.batch_id, e.id AS edit_id, e.position, e.custom_id, s.id AS submission_id, s.request_id,
+       CASE WHEN s.request_id IS NULL THEN 'outcome unknown' ELSE 'result unread' END AS state,
+       s.note AS reason, s.posted_at, s.polls AS asked, s.denials, s.denied_since, s.due_at AS asked_again_at
+FROM submissions s JOIN edits e ON e.id = s.edit_id
+WHERE s.due_at IS NOT NULL AND s.note IS NOT NULL
+"""
+
 VIEWS: dict[str, str] = {
     "batch_progress": BATCH_PROGRESS,
     "edit_errors": EDIT_ERRORS,
     "accounting": ACCOUNTING,
     "overdue": OVERDUE,
+    "unanswered": UNANSWERED,
     **COST_VIEWS,
 }
 """In the order of their creation: one may read another."""

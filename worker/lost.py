@@ -64,8 +64,8 @@ def run(engine: Engine, listing: Listing, settings: WorkerSettings) -> int:
     with engine.begin() as connection:
         lost = claim_unknown(connection, limit=WAVE, lease=LEASE)
     stop = time.monotonic() + TURN
-    for mine in _of_one_time(lost, settings):
-        if time.monotonic() > stop:  # not looked up at all; the tick starts the next turn at once
+    for number, mine in enumerate(_of_one_time(lost, settings)):
+        if number and time.monotonic() > stop:  # not looked up at all; the tick starts the next turn at once
             with engine.begin() as connection:
                 poll_again(connection, [Postponement(due.id, 0.0, searched_to=due.searched_to) for due in mine])
             continue
