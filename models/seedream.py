@@ -236,9 +236,19 @@ def has_unknown_fields(given: Mapping[str, Any]) -> bool:
 
 
 def _canonical(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # JSON has one kind of number, and whoever echoes it may write 1 as 1.0
-    return json.dumps(value, sort_keys=True)
+    return json.dumps(_whole(value), sort_keys=True)
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number, and whoever echoes a 1 may write 1.0."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {name: _whole(entry) for name, entry in value.items()}
+        case list():
+            return [_whole(entry) for entry in value]
+    return value
 
 
 _DEFAULTS = {
