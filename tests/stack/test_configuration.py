@@ -40,12 +40,6 @@ def test_compose_runs_the_same_commands(name: str) -> None:
     assert COMPOSE["services"][name]["command"] == list(next(part.command for part in parts if part.name == name))
 
 
-def test_compose_stops_as_patiently() -> None:
-    """A container is given at least the time that the supervisor gives."""
-    grace = int(COMPOSE["services"]["submit"]["stop_grace_period"].removesuffix("s"))
-    assert grace >= max(part.stop_within for part in processes.workers())
-
-
 def test_every_program_restarts_for_ever(home: Home) -> None:
     """No program is given up; a stop is patient, then final, for the whole process group."""
     front = (processes.receiver("127.0.0.1", 8000), processes.intake("127.0.0.1", 8001))
@@ -55,7 +49,7 @@ def test_every_program_restarts_for_ever(home: Home) -> None:
     for program in programs:
         assert program.autorestart.__name__ == "RestartUnconditionally"
         assert program.startretries == FOR_EVER
-        assert (program.stopwaitsecs > processes.LONGEST_STEP) == (program.name in processes.LANES)
+        assert program.stopwaitsecs == processes.STOP_WITHIN.get(program.name, 5)
         assert program.killasgroup
 
 
