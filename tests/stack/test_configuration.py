@@ -8,10 +8,10 @@ import pytest
 import yaml
 from supervisor.options import ServerOptions
 
-from cli import processes
-from cli.home import SOCKET_PATH_LIMIT, Home
+from cli import embedded, processes
+from cli.home import LAST_BREATH, SOCKET_PATH_LIMIT, Home
 from cli.processes import Process, Stage
-from cli.supervision import FOR_EVER, command_line, configuration
+from cli.supervision import FOR_EVER, command_line, configuration, stops_within
 
 COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())
 
@@ -51,6 +51,13 @@ def test_every_program_restarts_for_ever(home: Home) -> None:
         assert program.startretries == FOR_EVER
         assert program.stopwaitsecs == processes.STOP_WITHIN.get(program.name, 5)
         assert program.killasgroup
+
+
+def test_a_killed_stack_is_waited_for_as_long_as_it_may_take() -> None:
+    """The next `darkroom up` waits longer for what a killed one left than the slowest programs of all stages take."""
+    server = Process("postgres", ("postgres",), Stage.SERVERS, stop_within=embedded.CHECKPOINT_WITHIN)
+    parts = (server, processes.receiver("127.0.0.1", 8000), *processes.workers())
+    assert stops_within(parts) < LAST_BREATH
 
 
 def test_servers_stop_last(home: Home) -> None:
