@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from cli import embedded, migrate, processes
+from cli import broker, embedded, migrate, processes
 from cli.descendants import end_all
 from cli.home import Home
 from cli.processes import Process, Stage
@@ -72,11 +72,10 @@ def plan(settings: DeskSettings, emulator: EmulatorOptions | None) -> Plan:
         raise SettingsError(embedded.MISSING)
     home = settings.home
     _require_ports(settings, emulator)
-    redis_port = embedded.redis_port(home)
     variables = stack_variables(
         settings,
         database_url=settings.database_url or embedded.database_url(home, emulated=emulator is not None),
-        redis_url=settings.redis_url or f"redis://127.0.0.1:{redis_port}/0",
+        redis_url=settings.redis_url or broker.broker_url(home),
         emulator_url=emulator.url if emulator else None,
     )
     adopt(variables)
@@ -87,7 +86,7 @@ def plan(settings: DeskSettings, emulator: EmulatorOptions | None) -> Plan:
     if settings.database_url is None:
         parts.append(embedded.postgres(home))
     if settings.redis_url is None:
-        parts.append(embedded.redis(home, redis_port))
+        parts.append(broker.broker(home))
     if emulator:
         parts.append(processes.emulator(emulator.port, home.emulator, emulator.arguments))
     parts += [processes.receiver(settings.bind_host, settings.receiver_port)]
