@@ -1,4 +1,4 @@
-"""A worker whose consumer broke for good while a child of its pool is stuck: it must end, to be started again."""
+"""A worker whose consumer broke for good while a task of it is stuck: it must end, to be started again."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ BROKEN = """
 
 
 def test_broken_worker_ends(tmp_path: Path, clean_environment: None) -> None:
-    """Redis dies, Celery calls it unrecoverable, and its stop waits for a child that never ends: not for ever."""
+    """Redis dies, Celery calls it unrecoverable, and its stop waits for a task that never ends: not for ever."""
     begun = tmp_path / "begun"
     with broker_process() as (url, broker):
         variables = {**os.environ, "REDIS_URL": url}
