@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +11,6 @@ import pytest
 from PIL import Image
 
 from tests.stack.running import Stack, eventually
-
-
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    """One running stack for all tests of this file; not in pytest's own folder, see `test_up.py`."""
-    with tempfile.TemporaryDirectory(prefix="darkroom-desk-") as folder:
-        stack = Stack(Path(folder) / "home")
-        stack.start()
-        yield stack
-        stack.end(signal.SIGTERM, within=5)
 
 
 @pytest.fixture
