@@ -12,13 +12,13 @@ from typing import NamedTuple
 import redis
 from celery import Celery
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from cli.findings import Finding, fault, ok, warning
 from cli.output import plural
 from cli.progress import duration
 from cli.readiness import QUESTION_TIMEOUT
 from models.claims import claim_edits, claim_images, claim_polls, claim_unknown
+from models.database_errors import DATABASE_ERRORS, reason
 from models.provider import price_per_image
 from worker.celery import LANES
 from worker.settings import WorkerSettings
@@ -71,9 +71,8 @@ def lanes(engine: Engine, settings: WorkerSettings, redis_url: str | None) -> It
     try:
         first = {lane: _look(engine, look, settings) for lane, look in LOOKS.items()}
         stuck = _watched(engine, settings, {lane: one for lane, one in first.items() if one})
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        yield warning("lanes", f"The database did not answer this question: {reason}.", "Try again later.")
+    except DATABASE_ERRORS as error:
+        yield warning("lanes", f"The database did not answer this question: {reason(error)}.", "Try again later.")
         return
     lengths = _queue_lengths(redis_url)
     for lane, one in first.items():

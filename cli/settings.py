@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, SecretStr
-from sqlalchemy import make_url
 
 from cli.home import Home
 from intake.settings import IntakeSettings
+from models.database_url import hide_password
 from models.errors import SettingsError
-from models.settings import BaseURL, Settings, load
+from models.settings import BaseURL, DatabaseURL, Settings, load
 from webhook_receiver.settings import ReceiverSettings
 from worker.settings import WorkerSettings
 from worker.signing import new_secret
@@ -31,7 +31,7 @@ class DeskSettings(Settings):
     """What decides how the local stack is made."""
 
     darkroom_home: Path = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
-    database_url: str | None = Field(None, description="unless set, an embedded PostgreSQL in `DARKROOM_HOME`")
+    database_url: DatabaseURL | None = Field(None, description="unless set, an embedded PostgreSQL in `DARKROOM_HOME`")
     redis_url: str | None = Field(None, description="unless set, an embedded Redis in `DARKROOM_HOME`")
     fal_key: SecretStr | None = Field(None, description="the provider's key; required for the real provider")
     public_url: BaseURL | None = Field(None, description="where the provider reaches the receiver")
@@ -145,7 +145,7 @@ def effective() -> dict[str, str]:
         loaded = load(cls)
         shown |= {name.upper(): _as_text(value) for name, value in loaded}
     for name in ("DATABASE_URL", "REDIS_URL"):
-        shown[name] = _without_password(shown[name])
+        shown[name] = hide_password(shown[name])
     return dict(sorted(shown.items()))
 
 
@@ -161,8 +161,3 @@ def _as_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.15g}"
     return str(value)
-
-
-def _without_password(url: str) -> str:
-    parsed = make_url(url)
-    return url if parsed.password is None else parsed.render_as_string(hide_password=True)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic.functional_validators import BeforeValidator
+from pydantic.functional_validators import AfterValidator, BeforeValidator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from models.database_url import read_database_url
 from models.errors import SettingsError
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -26,6 +27,15 @@ def _strip_slash(value: object) -> object:
 
 BaseURL = Annotated[str, BeforeValidator(_strip_slash), Field(pattern=r"^https?://[^/\s?#]+[^\s?#]*$")]
 """An http(s) address to which paths are appended; kept without its last slash."""
+
+
+def _database_url(url: str) -> str:
+    read_database_url(url)
+    return url.strip()
+
+
+DatabaseURL = Annotated[str, AfterValidator(_database_url)]
+"""An address that PostgreSQL's own client can read."""
 
 
 class _FileSecrets(PydanticBaseSettingsSource):
@@ -111,14 +121,9 @@ def _faults(error: ValidationError) -> list[str]:
 class DatabaseSettings(Settings):
     """Where the truth is kept."""
 
-    database_url: str = Field(description="PostgreSQL, `postgresql://user:password@host/name`")
-
-    @field_validator("database_url")
-    @classmethod
-    def _postgresql_only(cls, url: str) -> str:
-        if not url.startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
-            raise ValueError("it must start with postgresql://")
-        return url
+    database_url: DatabaseURL = Field(
+        description="PostgreSQL, `postgresql://user:password@host/name`; see docs/deploy.md for TLS, poolers and others"
+    )
 
 
 def _images_folder(data: dict[str, Any]) -> str:
