@@ -95,7 +95,7 @@ class Connector:
             try:
                 connection = psycopg.connect(**self._parameters, options=self._options)
             except psycopg.OperationalError as error:
-                if self.pooled is not None or "option" not in str(error):
+                if self.pooled is False or "option" not in str(error):
                     raise
             else:
                 if self.pooled is None:
