@@ -110,9 +110,9 @@ class Connector:
     def _in_force(self, connection: psycopg.Connection[Any]) -> bool:
         """Whether our startup options reached the server."""
         name = next(iter(self._session))
-        found = connection.execute("SELECT setting FROM pg_settings WHERE name = %s", (name,)).fetchone()
+        found = connection.execute("SELECT source FROM pg_settings WHERE name = %s", (name,)).fetchone()
         connection.rollback()
-        return found is not None and str(found[0]) == self._session[name]
+        return found == ("client",)
 
     def begin(self, connection: Connection) -> None:
         """Behind a pooler: the session's settings, for this transaction."""

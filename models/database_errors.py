@@ -77,7 +77,7 @@ def explain(error: BaseException) -> str | None:
         case "42501":
             return f"The database role lacks a right: {reason(error)}{_missing(error)}; see docs/deploy.md, Rights."
         case "42P01":
-            return "The database has no darkroom schema; run `darkroom migrate`."
+            return f"The database lacks a part of darkroom's schema: {reason(error)}; run `darkroom migrate`."
         case "3F000":
             return f"The database has no schema to work in: {reason(error)}; see search_path in DATABASE_URL."
         case "53400" | "26000" | "42P05":

@@ -125,11 +125,11 @@ def _why(said: str, rest: str) -> str:
             f"; {ADVICE[name]}" if name in ADVICE else ""
         )
     for text, why in {
+        "forbidden value %00": "it holds a zero byte",
         "percent": "a % in it is not followed by two hexadecimal digits; a % in a password is written %25",
         "unexpected character": "something stands where only : or / may; in a password @ is written %40, / is written "
         "%2F, : is written %3A, ? is written %3F and # is written %23",
-        "matching character": 'an address of IPv6 needs its "]"',
-        "forbidden value %00": "it holds a zero byte",
+        'matching "]"': 'an address of IPv6 needs its "]"',
         "key/value separator": "a parameter after ? has no value, or more than one =",
     }.items():
         if text in said:
