@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import redis
-from celery import Celery
 from sqlalchemy import Connection, Engine
 
 from cli.findings import Finding, fault, ok, warning
@@ -20,6 +19,7 @@ from cli.readiness import QUESTION_TIMEOUT
 from models.claims import claim_edits, claim_images, claim_polls, claim_unknown
 from models.database_errors import DATABASE_ERRORS, reason
 from models.provider import price_per_image
+from worker.broker import celery_client, redis_client
 from worker.celery import LANES
 from worker.settings import WorkerSettings
 
@@ -47,7 +47,7 @@ Look = Callable[[Connection, WorkerSettings], First | None]
 def workers(redis_url: str) -> Finding:
     """Whether every queue has somebody who listens to it."""
     missing = {*LANES, "intake"}
-    app = Celery(broker=redis_url)
+    app = celery_client(redis_url)
     hosts: set[str] = set()
     try:
         with app.connection_for_write(transport_options={"socket_timeout": QUESTION_TIMEOUT}) as connection:
@@ -168,9 +168,7 @@ def _queue_lengths(redis_url: str | None) -> dict[str, int]:
     if redis_url is None:
         return {}
     try:
-        with redis.Redis.from_url(
-            redis_url, socket_timeout=QUESTION_TIMEOUT, socket_connect_timeout=QUESTION_TIMEOUT
-        ) as client:
+        with redis_client(redis_url, timeout=QUESTION_TIMEOUT) as client:
             return {lane: int(client.llen(lane)) for lane in LOOKS}
     except redis.RedisError:
         return {}

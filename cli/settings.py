@@ -17,7 +17,7 @@ from models.database_url import hide_password
 from models.errors import SettingsError
 from models.settings import BaseURL, DatabaseURL, Settings, load
 from webhook_receiver.settings import ReceiverSettings
-from worker.settings import WorkerSettings
+from worker.settings import BrokerURL, WorkerSettings
 from worker.signing import new_secret
 
 PROCESSES: tuple[type[Settings], ...] = (WorkerSettings, ReceiverSettings, IntakeSettings)
@@ -32,7 +32,7 @@ class DeskSettings(Settings):
 
     darkroom_home: Path = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
     database_url: DatabaseURL | None = Field(None, description="unless set, an embedded PostgreSQL in `DARKROOM_HOME`")
-    redis_url: str | None = Field(None, description="unless set, an embedded Redis in `DARKROOM_HOME`")
+    redis_url: BrokerURL | None = Field(None, description="unless set, an embedded Redis in `DARKROOM_HOME`")
     fal_key: SecretStr | None = Field(None, description="the provider's key; required for the real provider")
     public_url: BaseURL | None = Field(None, description="where the provider reaches the receiver")
     bind_host: str = Field("127.0.0.1", description="the address on which the Flask applications listen")

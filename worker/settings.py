@@ -6,9 +6,10 @@ it opens no connection and creates no folder.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from models.broker_url import read_broker_url
 from models.errors import SettingsError
 from models.settings import (
     BaseURL,
@@ -43,17 +44,21 @@ def _poll_every(data: dict[str, Any]) -> float:
     return POLL_EVERY if data["public_url"] else POLL_ALONE
 
 
+def _broker_url(url: str) -> str:
+    read_broker_url(url)
+    return url.strip()
+
+
+BrokerURL = Annotated[str, AfterValidator(_broker_url)]
+"""An address of Redis that every library of ours can be led to."""
+
+
 class BrokerSettings(Settings):
     """Where the nudges go."""
 
-    redis_url: str = Field(description="the broker, `redis://host:port/0`")
-
-    @field_validator("redis_url")
-    @classmethod
-    def _redis_only(cls, url: str) -> str:
-        if not url.startswith(("redis://", "rediss://")):
-            raise ValueError("it must start with redis:// or rediss://")
-        return url
+    redis_url: BrokerURL = Field(
+        description="the broker, `redis://host:port/0`; see docs/deploy.md for TLS, users and sockets"
+    )
 
 
 class ProviderSettings(OutputSettings):
