@@ -144,7 +144,7 @@ def effective() -> dict[str, str]:
     for cls in PROCESSES:
         loaded = load(cls)
         shown |= {name.upper(): _as_text(value) for name, value in loaded}
-    for name in ("DATABASE_URL", "REDIS_URL"):
+    for name in ("DATABASE_URL", "REDIS_URL", "HTTPS_PROXY", "HTTP_PROXY"):
         shown[name] = hide_password(shown[name])
     return dict(sorted(shown.items()))
 

@@ -6,9 +6,11 @@ a file that holds the value of any secret.
 """
 
 import os
+import ssl
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.functional_validators import AfterValidator, BeforeValidator
@@ -16,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from models.database_url import read_database_url
 from models.errors import SettingsError
+from models.network import Network
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A duration in seconds; fractions are allowed, so that a test can shrink the clock."""
@@ -118,6 +121,69 @@ def _faults(error: ValidationError) -> list[str]:
     return faults
 
 
+def _proxy(url: str | None) -> str | None:
+    """With its scheme, which many leave out; None where it is empty."""
+    if url is None or not url.strip():
+        return None
+    url = url.strip() if "://" in url else f"http://{url.strip()}"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = None
+    if not usable or parts.path.strip("/") or parts.query or "#" in url:
+        raise ValueError("it must be like http://user:password@proxy:3128")
+    return url
+
+
+def _certificates(path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    try:
+        ssl.create_default_context(cafile=path.expanduser())
+    except ssl.SSLError:
+        raise ValueError(f"{path} holds no certificates in PEM form") from None
+    except OSError as error:
+        raise ValueError(f"it names {path}, which cannot be read: {error.strerror}") from None
+    return path.expanduser()
+
+
+Proxy = Annotated[str | None, AfterValidator(_proxy)]
+"""The address of an HTTP proxy."""
+Certificates = Annotated[Path | None, AfterValidator(_certificates)]
+"""A file of authorities whose certificates are believed."""
+
+
+class NetworkSettings(Settings):
+    """The way out of this machine: to the provider, its keys and pictures, to callers, and to the store."""
+
+    https_proxy: Proxy = Field(None, description="the proxy for https addresses, `http://user:password@proxy:3128`")
+    http_proxy: Proxy = Field(None, description="the proxy for http addresses")
+    no_proxy: str = Field(
+        "", description="comma list: names (with all beneath them), addresses and networks that need no proxy"
+    )
+    requests_ca_bundle: Certificates = Field(
+        None, description="a file (PEM) of the authorities that are trusted, in the place of the usual ones"
+    )
+    ssl_cert_file: Certificates = Field(None, description="the same, where `REQUESTS_CA_BUNDLE` is not set")
+
+    @property
+    def network(self) -> Network:
+        """All of it in one value."""
+        excepted = tuple(entry for entry in self.no_proxy.replace(",", " ").split() if entry)
+        authorities = self.requests_ca_bundle or self.ssl_cert_file
+        return Network(self.https_proxy, self.http_proxy, excepted, str(authorities) if authorities else None)
+
+
+def read_network() -> Network:
+    """The way out, from the environment.
+
+    Raises:
+        SettingsError: a setting of it is wrong.
+    """
+    return load(NetworkSettings).network
+
+
 class DatabaseSettings(Settings):
     """Where the truth is kept."""
 
@@ -131,7 +197,7 @@ def _images_folder(data: dict[str, Any]) -> str:
     return (home.resolve() / "images").as_uri()
 
 
-class StorageSettings(Settings):
+class StorageSettings(NetworkSettings):
     """Where the pictures are kept."""
 
     darkroom_home: Path = Field(Path(".darkroom"), description="the folder of everything that is kept locally")

@@ -14,6 +14,7 @@ from models.errors import SettingsError
 from models.settings import (
     BaseURL,
     DatabaseSettings,
+    NetworkSettings,
     OutputSettings,
     PolicySettings,
     PriceSettings,
@@ -61,7 +62,7 @@ class BrokerSettings(Settings):
     )
 
 
-class ProviderSettings(OutputSettings):
+class ProviderSettings(OutputSettings, NetworkSettings):
     """Where the provider is, who we are there, and how it should treat our requests."""
 
     fal_key: SecretStr | None = Field(None, description="the provider's key; required for the real provider")
