@@ -15,7 +15,7 @@ from cli.home import Home
 from intake.settings import IntakeSettings
 from models.database_url import hide_password
 from models.errors import SettingsError
-from models.settings import BaseURL, DatabaseURL, Settings, load
+from models.settings import BaseURL, DatabaseURL, Settings, StorageSettings, load
 from webhook_receiver.settings import ReceiverSettings
 from worker.settings import BrokerURL, WorkerSettings
 from worker.signing import new_secret
@@ -109,7 +109,7 @@ def stack_variables(
     variables = {name: os.environ[name] for name in _known() if os.environ.get(name)}
     variables |= {"DARKROOM_HOME": str(home.folder), "DATABASE_URL": database_url, "REDIS_URL": redis_url}
     variables |= {name: str(Path(variables[name]).resolve()) for name in variables if name.endswith("_FILE")}
-    variables.setdefault("STORAGE_URL", home.images.as_uri())
+    variables["STORAGE_URL"] = load(StorageSettings, darkroom_home=home.folder).storage_url
     variables |= {"BIND_HOST": settings.bind_host}
     variables |= {"RECEIVER_PORT": str(settings.receiver_port), "INTAKE_PORT": str(settings.intake_port)}
     if emulator_url:

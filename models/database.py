@@ -142,11 +142,6 @@ def make_engine(url: str, *, application: str, pool_size: int = 5, **limits: str
         pool_timeout=CONNECT_TIMEOUT,
         pool_pre_ping=True,
         hide_parameters=True,  # an error's text goes into logs; the parameters hold prompts, tokens and URLs
-        connect_args={
-            "connect_timeout": CONNECT_TIMEOUT,
-            "application_name": application,
-            "options": options,
-        },
     )
     event.listen(engine, "begin", connector.begin)
     event.listen(engine, "handle_error", _forget_stale_connections)

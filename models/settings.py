@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from models.database_url import read_database_url
 from models.errors import SettingsError
 from models.network import Network
+from models.storage_url import read_storage_url
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A duration in seconds; fractions are allowed, so that a test can shrink the clock."""
@@ -203,16 +204,37 @@ class StorageSettings(NetworkSettings):
     darkroom_home: Path = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
     storage_url: str = Field(
         default_factory=_images_folder,
-        description="where pictures go: `file://`, `s3://bucket/prefix`, `gs://`, `az://`; "
+        description="where pictures go: a folder, `file://`, `s3://bucket/prefix`, `gs://`, `az://`; "
         "unless set, the folder `images` in `DARKROOM_HOME`",
+    )
+
+    aws_endpoint_url: BaseURL | None = Field(
+        None, description="an S3 that is not Amazon's, `https://host:port`; `http://` too, as for MinIO on this machine"
     )
 
     @field_validator("storage_url")
     @classmethod
     def _known_store(cls, url: str) -> str:
-        if not url.startswith(("file://", "s3://", "gs://", "az://")):
-            raise ValueError("it must start with file://, s3://, gs:// or az://")
-        return url.rstrip("/")
+        return read_storage_url(url)
+
+
+def store_options() -> dict[str, Any]:
+    """How an object store's client goes out: its own proxy and authorities, and http where the endpoint says so.
+
+    Raises:
+        SettingsError: a setting of it is wrong.
+    """
+    settings = load(StorageSettings)
+    network, endpoint = settings.network, settings.aws_endpoint_url
+    options: dict[str, Any] = {}
+    if endpoint and endpoint.startswith("http://"):
+        options["allow_http"] = True
+    if network.ca_file:
+        options["root_certificate"] = Path(network.ca_file).read_bytes()
+    proxy = network.proxy_for(endpoint or "https://store")
+    if proxy:
+        options |= {"proxy_url": proxy, "proxy_excludes": ",".join(("localhost", "127.0.0.1", *network.no_proxy))}
+    return options
 
 
 class PriceSettings(Settings):
