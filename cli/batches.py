@@ -9,6 +9,7 @@ from cli.progress import (
     counts,
     errors_of,
     find_batch,
+    lane_pauses,
     last_notification,
     newest_batches,
     progress_of,
@@ -34,10 +35,12 @@ def status(batch: str, as_json: bool) -> None:
     row, errors = progress_of(engine, batch_id), errors_of(engine, batch_id)
     with engine.connect() as connection:
         pause, notification = provider_pause(connection), last_notification(connection, batch_id)
+        lanes = lane_pauses(connection)
     if as_json:
-        print_json({**row, "errors": errors, "provider": pause, "notification": notification})
+        shown = {"errors": errors, "provider": pause, "pauses": lanes, "notification": notification}
+        print_json({**row, **shown})
     else:
-        print_pairs(status_pairs(row, errors, pause, notification))
+        print_pairs(status_pairs(row, errors, pause, lanes, notification))
 
 
 @click.command()

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from cli import migrate
 from cli.findings import Finding, fault, ok, warning
 from cli.output import plural
-from cli.progress import duration, provider_pause, when
+from cli.progress import duration, lane_pauses, provider_pause, when
 from cli.standing import why_paused
 from models.database import check_schema
 from models.database_errors import DATABASE_ERRORS, reason
@@ -67,7 +67,13 @@ def missing_rights(engine: Engine) -> list[str]:
 
 def contents(engine: Engine) -> Iterator[Finding]:
     """What stands in it."""
-    for name, check in (("clock", clock), ("account", account), ("accounting", accounting), ("overdue", overdue)):
+    for name, check in (
+        ("clock", clock),
+        ("account", account),
+        ("pauses", pauses),
+        ("accounting", accounting),
+        ("overdue", overdue),
+    ):
         try:
             yield from check(engine)
         except DATABASE_ERRORS as error:
@@ -115,6 +121,19 @@ def notified_clients(engine: Engine) -> list[str]:
     """
     with engine.connect() as connection:
         return list(connection.exec_driver_sql(query).scalars())
+
+
+def pauses(engine: Engine) -> Iterator[Finding]:
+    """What of a lane stands still because the store, a disk or one model refuses."""
+    with engine.connect() as connection:
+        rows = lane_pauses(connection)
+    for row in rows:
+        since, again, why = when(row["paused_at"]), when(row["retry_at"]), why_paused(row).rstrip(".")
+        sentence = f"{row['lane']} ({row['subject']}) has stood still since {since}, {why}; next try {again}."
+        advice = "Mend what it says; nothing fails meanwhile, and it goes on by itself."
+        yield (fault if row["lane"] == "download" else warning)("pauses", sentence, advice)
+    if not rows:
+        yield ok("pauses", "no lane stands still")
 
 
 def accounting(engine: Engine) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""`STORAGE_URL`, read once: a folder in any usual form becomes an absolute `file://` URL, what is ambiguous is refused."""
+"""`STORAGE_URL`, read once: a folder in any usual form becomes a `file://` URL, what is ambiguous is refused."""
 
 import re
 from pathlib import Path

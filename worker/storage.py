@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
@@ -43,8 +43,9 @@ class Storage:
         parts = urlsplit(url)
         self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
         try:
+            options: Any = {} if self._folder else store_options()
             self._store: ObjectStore = (
-                LocalStore(self._folder, mkdir=True) if self._folder else from_url(url, client_options=store_options())
+                LocalStore(self._folder, mkdir=True) if self._folder else from_url(url, client_options=options)
             )
             if self._folder:
                 _sweep(self._folder / INCOMING)

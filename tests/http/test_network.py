@@ -18,7 +18,7 @@ from worker.courier import Courier
 from worker.fetch import Fetcher
 from worker.platform import PlatformAPI
 from worker.queue_api import QueueAPI
-from worker.signing import Signer
+from worker.signing import EVERYONE, Signer
 
 KEY = "key-id:key-secret"
 X = b64encode(bytes(32)).decode()
@@ -66,7 +66,7 @@ def submit(url: str = "https://provider.example") -> str:
 
 
 def deliver(url: str) -> None:
-    sent = Courier(Signer((bytes(32),)), ()).deliver(url, "message", "{}", timeout=5)
+    sent = Courier(Signer({EVERYONE: (bytes(32),)}), ()).deliver(url, "message", "{}", client="", timeout=5)
     assert sent.status == 200, sent.error
 
 
@@ -199,7 +199,9 @@ def test_a_literal_address_is_judged_as_without_a_proxy(proxy: Proxy) -> None:
     """Else a caller, or the provider, could have the proxy fetch from inside the company."""
     with pytest.raises(Unusable, match="private address"):
         Fetcher(["10.*"], max_bytes=1000).fetch("https://10.1.2.3/a.png")
-    sent = Courier(Signer((bytes(32),)), ()).deliver("https://10.1.2.3/hook", "m", "{}", timeout=2)
+    sent = Courier(Signer({EVERYONE: (bytes(32),)}), ()).deliver(
+        "https://10.1.2.3/hook", "m", "{}", client="", timeout=2
+    )
     assert "private address" in (sent.error or "")
     with pytest.raises(Unusable, match="not fetched from"):
         Fetcher(["provider.example"], max_bytes=1000).fetch("https://stranger.example/a.png")

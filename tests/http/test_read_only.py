@@ -46,7 +46,7 @@ def read_only(postgres_url: str) -> Iterator[None]:
 def test_replies_to_paid_posts_are_kept(engine: Engine, emulator: Emulator, tmp_path: Path, postgres_url: str) -> None:
     """Four POSTs are open when it turns read-only; their request ids are recorded once it writes again."""
     emulator.mark(latency=0.05)
-    emulator.faults(slow_submit="1@1.0")
+    emulator.faults(slow_submit="1@1.8")
     make_edits(engine, [f"edit {n}" for n in range(4)])
     with hands(engine, emulator, tmp_path, deaf=True) as worker:
 
