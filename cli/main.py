@@ -106,7 +106,9 @@ def main() -> None:
 
 
 def _database_sentence(error: Exception) -> str | None:
-    """What is wrong with the database, where that is it; the drivers are loaded only now."""
+    """What is wrong with the database, where that is it; whoever has not loaded a driver has not met its errors."""
+    if "psycopg" not in sys.modules and "sqlalchemy" not in sys.modules:
+        return None
     from models.database_errors import DATABASE_ERRORS, explain
 
     return explain(error) if isinstance(error, DATABASE_ERRORS) else None

@@ -6,13 +6,13 @@ service files). What it does not know is refused in one sentence that names the 
 
 import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import URL
-
 from models.errors import SettingsError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 SCHEMES = ("postgresql://", "postgresql+psycopg://", "postgres://")
 POOLER = "pgbouncer"
@@ -51,8 +51,10 @@ class DatabaseAddress:
         return " ".join([self.flags, *(f"-c {name}={_escape(value)}" for name, value in merged.items())]).strip()
 
     @property
-    def url(self) -> URL:
+    def url(self) -> "URL":
         """For SQLAlchemy, which shows it; connections are made from `parameters`."""
+        from sqlalchemy import URL  # here: `darkroom up` starts its servers without it
+
         known = ("user", "password", "host", "port", "dbname")
         user, password, host, port, name = (self.parameters.get(key) for key in known)
         query = {key: value for key, value in self.parameters.items() if key not in known}
@@ -85,6 +87,9 @@ def read_database_url(url: str) -> DatabaseAddress:
     Raises:
         ValueError: why it cannot be used.
     """
+    import psycopg  # here: a command without a database starts without it
+    from psycopg.conninfo import conninfo_to_dict
+
     url = url.strip()
     scheme = next((scheme for scheme in SCHEMES if url.startswith(scheme)), None)
     if scheme is None:

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from cli import embedded, lane_checks
+from cli.broker import find_server
 from cli.checks import broker
 from cli.findings import Result
 from cli.readiness import redis_answers, until
@@ -25,7 +26,7 @@ PASSWORD, ENCODED = "p@ss/w#rd:%", "p%40ss%2Fw%23rd%3A%25"
 def server(*options: str) -> Iterator[int]:
     """A Redis of its own on a free port."""
     port = embedded.free_port()
-    command = (embedded._redis_server(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", *options)
+    command = (find_server(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", *options)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             assert until(lambda: _listens(port), timeout=20)
@@ -171,6 +172,21 @@ def test_what_cannot_be_used_is_named(url: str, named: str) -> None:
     with pytest.raises(SettingsError, match=named) as refused:
         parse_broker_url(url)
     assert "hunter3" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "client", "celery"),
+    [
+        ("unix:///a%20b/r.sock?db=2", "unix:///a%20b/r.sock?db=2", "redis+socket:///a%20b/r.sock?virtual_host=2"),
+        ("redis+socket:///r.sock", "unix:///r.sock?db=0", "redis+socket:///r.sock?virtual_host=0"),
+        ("redis://h", "redis://h:6379/0", "redis://h:6379/0"),
+        ("rediss://:p%40ss@[::1]:1/2?ssl_cert_reqs=none", "rediss://:p%40ss@[::1]:1/2", "rediss://:p%40ss@[::1]:1/2"),
+    ],
+)
+def test_each_library_gets_its_own_form(given: str, client: str, celery: str) -> None:
+    address = parse_broker_url(given)
+    assert (address.url, address.celery_url) == (client, celery)
+    assert parse_broker_url(client).url == parse_broker_url(celery).url == client
 
 
 def test_certificates_are_checked_unless_told() -> None:
