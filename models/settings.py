@@ -198,7 +198,7 @@ def _images_folder(data: dict[str, Any]) -> str:
     return (home.resolve() / "images").as_uri()
 
 
-class StorageSettings(NetworkSettings):
+class StorageSettings(Settings):
     """Where the pictures are kept."""
 
     darkroom_home: Path = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
@@ -208,14 +208,16 @@ class StorageSettings(NetworkSettings):
         "unless set, the folder `images` in `DARKROOM_HOME`",
     )
 
-    aws_endpoint_url: BaseURL | None = Field(
-        None, description="an S3 that is not Amazon's, `https://host:port`; `http://` too, as for MinIO on this machine"
-    )
-
     @field_validator("storage_url")
     @classmethod
     def _known_store(cls, url: str) -> str:
         return read_storage_url(url)
+
+
+class EndpointSettings(Settings):
+    """Where an S3 is that is not Amazon's; the store's client reads this variable, and all its others, by itself."""
+
+    aws_endpoint_url: BaseURL | None = None
 
 
 def store_options() -> dict[str, Any]:
@@ -224,8 +226,7 @@ def store_options() -> dict[str, Any]:
     Raises:
         SettingsError: a setting of it is wrong.
     """
-    settings = load(StorageSettings)
-    network, endpoint = settings.network, settings.aws_endpoint_url
+    network, endpoint = read_network(), load(EndpointSettings).aws_endpoint_url
     options: dict[str, Any] = {}
     if endpoint and endpoint.startswith("http://"):
         options["allow_http"] = True
