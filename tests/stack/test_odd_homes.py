@@ -16,6 +16,7 @@ from models.errors import UserError
 from models.settings import StorageSettings, load
 from worker.storage import Storage
 
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed.*socket:ResourceWarning")  # each question opens one
 NAMES = ["photos #1", "a ; b", "100% off %(here)s", """it's "it\"""", "Été 帽子", "comma, then", "-x"]
 SAYS = "import os; open('said.new', 'w').write(os.getcwd()); os.rename('said.new', 'said'); import time; time.sleep(60)"
 
