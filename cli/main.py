@@ -10,7 +10,6 @@ from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 
 import click
-from sqlalchemy.exc import OperationalError
 
 from models.errors import UserError
 
@@ -89,9 +88,6 @@ def main() -> None:
     except UserError as error:
         _say(str(error))
         code = USAGE
-    except OperationalError as error:
-        _say(f"The database does not answer: {str(error.orig).strip().splitlines()[0]}.")
-        code = USAGE
     except click.ClickException as error:
         error.show()
         code = USAGE
@@ -100,7 +96,22 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has had enough: say no more
         code = 0
+    except Exception as error:
+        sentence = _database_sentence(error)
+        if sentence is None:
+            raise
+        _say(sentence)
+        code = USAGE
     sys.exit(code or 0)
+
+
+def _database_sentence(error: Exception) -> str | None:
+    """What is wrong with the database, where that is it; whoever has not loaded a driver has not met its errors."""
+    if "psycopg" not in sys.modules and "sqlalchemy" not in sys.modules:
+        return None
+    from models.database_errors import DATABASE_ERRORS, explain
+
+    return explain(error) if isinstance(error, DATABASE_ERRORS) else None
 
 
 def _say(sentence: str) -> None:

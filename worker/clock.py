@@ -15,7 +15,9 @@ from celery.beat import Scheduler
 from sqlalchemy import Engine
 
 from models.claims import lanes_due
-from worker import wiring
+from models.database import make_engine
+from models.settings import load
+from worker.settings import ClockSettings
 from worker.waves import reason
 
 log = structlog.get_logger()
@@ -47,12 +49,14 @@ class Clock(Scheduler):  # type: ignore[misc]  # celery has no types
     """Celery beat's own scheduler, with the tick in the place of a schedule."""
 
     def setup_schedule(self) -> None:
-        """There is none to be read."""
+        """There is none to be read; what is read instead is the database."""
+        url = load(ClockSettings).database_url
+        self.engine = make_engine(url, application="darkroom clock", pool_size=1)
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Start the lanes that have due work; answers the seconds until the next tick."""
         try:
-            start_due_lanes(self.app, wiring.engine())
+            start_due_lanes(self.app, self.engine)
         except Exception as error:  # database or broker may be away for as long as they like
             log.warning("tick_failed", reason=reason(error))
         return TICK

@@ -14,6 +14,7 @@ from models.transitions.outcomes import (
     close_submissions,
     move_edits,
 )
+from models.transitions.sets import take_instead
 from models.transitions.settling import finishable_batches, settle_batches
 from models.transitions.steering import (
     CHUNK,
@@ -27,10 +28,14 @@ from models.transitions.steering import (
 )
 from models.transitions.storing import ImageFault, StoredImage, record_image_faults, record_stored
 from models.transitions.submitting import (
+    Postponement,
+    Refusal,
     Submission,
     give_up_unknown,
+    lock_edits,
     poll_again,
     record_accepted,
+    record_refused,
     reveal_request,
     start_submissions,
     take_back,
@@ -40,6 +45,8 @@ __all__ = [
     "CHUNK",
     "EditMove",
     "ImageFault",
+    "Postponement",
+    "Refusal",
     "SkippedEdit",
     "StoredImage",
     "Submission",
@@ -53,15 +60,18 @@ __all__ = [
     "fail_skipped",
     "finishable_batches",
     "give_up_unknown",
+    "lock_edits",
     "move_edits",
     "poll_again",
     "record_accepted",
     "record_cancel_asked",
     "record_image_faults",
+    "record_refused",
     "record_stored",
     "retry_failed",
     "reveal_request",
     "settle_batches",
     "start_submissions",
     "take_back",
+    "take_instead",
 ]
