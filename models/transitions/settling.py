@@ -7,14 +7,12 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
-from models.criteria import BROKEN_BY_FAILURES, BatchSize
+from models.criteria import BROKEN_BY_FAILURES, OPEN, BatchSize, has_edits
 
 COUNTED = 20_000
 """Edits that are counted by one statement."""
 
-_OPEN = """EXISTS (
-    SELECT FROM edits e WHERE e.batch_id = b.id AND e.due_at IS NOT NULL
-    AND e.state IN ('pending', 'submitting', 'submitted', 'ready'))"""
+_OPEN = has_edits(OPEN)
 
 
 def finishable_batches(connection: Connection) -> list[BatchSize]:
