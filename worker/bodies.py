@@ -1,7 +1,7 @@
 """The body of an HTTP answer as it arrives: bounded in size and time, whole or line by line."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import requests
 import urllib3
@@ -59,3 +59,26 @@ def lines(response: requests.Response, *, limit: int, seconds: float) -> Iterato
             raise ValueError(f"a line is longer than {limit} bytes")
         if time.monotonic() > deadline:
             raise ValueError(f"the reply took longer than {seconds:g} seconds")
+
+
+class TooSlow(Exception):
+    """A body drips in more slowly than anybody sends who means to send it."""
+
+
+def paced(parts: Iterable[bytes], *, least: int, window: float) -> Iterator[bytes]:
+    """The same parts, as long as at least `least` bytes come in every `window` seconds.
+
+    A socket's timeout starts anew with every byte, so it never notices a body that drips.
+
+    Raises:
+        TooSlow: they do not.
+    """
+    began, size = time.monotonic(), 0
+    for part in parts:
+        size += len(part)
+        now = time.monotonic()
+        if now - began >= window:
+            if size < least:
+                raise TooSlow(f"{size} bytes came in {now - began:.1f} seconds, {least} are the least.")
+            began, size = now, 0
+        yield part

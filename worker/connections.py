@@ -6,13 +6,14 @@ no proxy or netrc from the environment, no redirect.
 """
 
 import ipaddress
+import os
 import re
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any, NamedTuple
 
 import requests
@@ -53,6 +54,17 @@ class _Watched:
 
     peer_check: PeerCheck | None = None
     watch: Watch | None = None
+    head_timeout: float | None = None
+
+    def getresponse(self) -> Any:
+        """The head of the answer, whole within `head_timeout`: a socket's own timeout starts anew with every byte."""
+        if self.head_timeout is None:
+            return super().getresponse()  # type: ignore[misc]
+        with _cut_after(self.sock, self.head_timeout) as cut:  # type: ignore[attr-defined]
+            response = super().getresponse()  # type: ignore[misc]
+            if cut.is_set():  # in the middle of the head, and `http.client` takes what came for all of it
+                raise TimeoutError(f"no whole answer began within {self.head_timeout:g} seconds")
+            return response
 
     def connect(self) -> None:
         try:
@@ -74,8 +86,33 @@ class _Watched:
         return sock
 
 
-def _pool_classes(peer_check: PeerCheck | None, watch: Watch | None) -> dict[str, type[HTTPConnectionPool]]:
+@contextmanager
+def _cut_after(sock: socket.socket, seconds: float) -> Iterator[threading.Event]:
+    """End a connection, whoever reads it, unless the block ends in time; the event tells that it was ended."""
+    cut = threading.Event()
+
+    def end() -> None:
+        cut.set()
+        with suppress(OSError):  # it is closed already
+            same.shutdown(socket.SHUT_RDWR)
+
+    # the same connection beneath TLS, whose own `shutdown` another thread must not call
+    with socket.socket(fileno=os.dup(sock.fileno())) as same:
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield cut
+        finally:
+            timer.cancel()
+            timer.join()
+
+
+def _pool_classes(
+    peer_check: PeerCheck | None, watch: Watch | None, head_timeout: float | None
+) -> dict[str, type[HTTPConnectionPool]]:
     told = {
+        "head_timeout": head_timeout,
         "peer_check": staticmethod(peer_check) if peer_check else None,
         "watch": staticmethod(watch) if watch else None,
     }
@@ -88,8 +125,8 @@ def _pool_classes(peer_check: PeerCheck | None, watch: Watch | None) -> dict[str
 
 
 class _Adapter(HTTPAdapter):
-    def __init__(self, peer_check: PeerCheck | None, watch: Watch | None) -> None:
-        self._pools = _pool_classes(peer_check, watch)
+    def __init__(self, peer_check: PeerCheck | None, watch: Watch | None, head_timeout: float | None) -> None:
+        self._pools = _pool_classes(peer_check, watch, head_timeout)
         super().__init__(pool_connections=8, pool_maxsize=2, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
@@ -105,8 +142,11 @@ class _Session(requests.Session):
 class ThreadSessions:
     """One `requests.Session` per thread, its kept connections never older than `IDLE_LIMIT`."""
 
-    def __init__(self, peer_check: PeerCheck | None = None, watch: Watch | None = None) -> None:
-        self._peer_check, self._watch = peer_check, watch
+    def __init__(
+        self, peer_check: PeerCheck | None = None, watch: Watch | None = None, head_timeout: float | None = None
+    ) -> None:
+        """`head_timeout`: seconds in which the head of an answer must have come."""
+        self._how = (peer_check, watch, head_timeout)
         self._local = threading.local()
 
     def get(self) -> requests.Session:
@@ -115,7 +155,7 @@ class ThreadSessions:
         if session is None:
             session = self._local.session = _Session()
             session.trust_env = False
-            adapter = _Adapter(self._peer_check, self._watch)
+            adapter = _Adapter(*self._how)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
         elif time.monotonic() - self._local.used > IDLE_LIMIT:

@@ -9,7 +9,7 @@ import io
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -137,17 +137,6 @@ def test_file_system_without_that_call(folder: Path, monkeypatch: pytest.MonkeyP
     store.put("batch/id/0.png", io.BytesIO(PICTURE))
 
     assert (folder / "batch/id/0.png").read_bytes() == PICTURE
-
-
-@pytest.fixture
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A real file system of half a megabyte."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "darkroom-test", str(folder)]
-    if subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("nobody may mount a file system here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def trouble(store: Storage, key: str = "batch/id/0.png") -> DownloadError:
