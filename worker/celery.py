@@ -15,7 +15,8 @@ from models.logs import configure_logs
 from models.settings import load
 from worker.queue_api import SUBMIT_TIMEOUT
 from worker.settings import BrokerSettings
-from worker.wiring import TURN, stopping
+from worker.waves import TURN
+from worker.wiring import stopping
 
 TICK = 1.0
 """Seconds between two looks for due work."""
@@ -38,6 +39,7 @@ class End(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
     def close(self, worker: Any) -> None:
         """The first step of a stop."""
         if worker.exitcode:
+            stopping.set()  # a turn may be long, and nobody else says so
             timer = threading.Timer(END_WITHIN, os._exit, (worker.exitcode,))
             timer.daemon = True
             timer.start()

@@ -3,7 +3,6 @@
 A connection made before the fork would be shared by children that do not know of each other.
 """
 
-import time
 from collections.abc import Callable
 from functools import cache
 from multiprocessing import Event
@@ -20,9 +19,6 @@ from worker.queue_api import SUBMIT_TIMEOUT, QueueAPI
 from worker.settings import WorkerSettings
 from worker.signing import Signer
 from worker.storage import Storage
-
-TURN = 5.0
-"""Seconds a lane's task claims before it makes room; the tick starts the next at once. Bounds how long a stop takes."""
 
 stopping = Event()
 """Set when the worker is told to stop; shared with the children, so that no lane claims any more."""
@@ -79,6 +75,5 @@ def courier() -> Courier | None:
 
 
 def turn() -> Callable[[], bool]:
-    """Says for `TURN` seconds from now that a lane may go on claiming, unless the worker stops."""
-    until = time.monotonic() + TURN
-    return lambda: time.monotonic() < until and not stopping.is_set()
+    """Says that a lane may go on claiming, until the worker stops. How long a turn is, `waves.py` knows."""
+    return lambda: not stopping.is_set()
