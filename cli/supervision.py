@@ -1,7 +1,8 @@
 """The supervisor of the local stack: supervisord in the foreground, on a configuration made from `Process` rows.
 
-It restarts what dies and never gives up. It is on our leash, and its programs are on its: whoever is killed,
-nothing stays behind. What is started when, and what counts as an answer, is not decided here.
+It is the warmed parent of its Python programs (`warm.py`), restarts what dies and never gives up. It is on our leash,
+and its programs are on its: whoever is killed, nothing stays behind. What is started when, and what counts as an
+answer, is not decided here.
 """
 
 import os
@@ -90,6 +91,12 @@ def _escaped(text: str) -> str:
     return text.replace("%", "%%")
 
 
+def stops_within(processes: Sequence[Process]) -> float:
+    """Seconds that stopping takes at the most: the slowest program of each stage, one stage after the other."""
+    slowest = [max((part.stop_within for part in processes if part.stage is stage), default=0) for stage in Stage]
+    return sum(slowest) + STAGE_MARGIN * len(Stage)
+
+
 class Supervisor:
     """One running supervisord."""
 
@@ -97,12 +104,11 @@ class Supervisor:
         with home.configuration.open("w") as file:
             configuration(home, processes, Path.cwd()).write(file)
         self._socket = home.supervisor_socket
-        slowest = [max((part.stop_within for part in processes if part.stage is stage), default=0) for stage in Stage]
-        self._stops_within = sum(slowest) + STAGE_MARGIN * len(Stage)
+        self._stops_within = stops_within(processes)
         command = (sys.executable, leash.__file__, "--parent", str(os.getpid()), "TERM")
         with (home.logs / "supervisord.err").open("w") as errors:
             self._process = subprocess.Popen(
-                (*command, "-m", "supervisor.supervisord", "-c", str(home.configuration)),
+                (*command, "-m", "cli.warm", "-c", str(home.configuration)),
                 cwd=home.folder,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,

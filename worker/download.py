@@ -50,7 +50,7 @@ Result = StoredImage | ImageFault | NotStored
 
 def run(engine: Engine, fetcher: Fetcher, storage: Storage, settings: WorkerSettings, go_on: Callable[[], bool]) -> int:
     """Store pictures until none is due; returns the number of tries."""
-    claims = ImageClaims(engine, fetcher.hosts, settings)
+    claims = ImageClaims(engine, fetcher.waits, settings)
 
     def call(due: DueImage) -> Result:
         try:
@@ -87,7 +87,7 @@ def store(fetcher: Fetcher, storage: Storage, due: DueImage, settings: WorkerSet
     except DownloadError as error:
         log.warning("picture_not_stored", image=due.id, attempt=due.attempt, type=error.type)
         if isinstance(error, FetchAgain) and error.retry_after:
-            fetcher.hosts.leave_alone(due.host, error.retry_after)
+            fetcher.waits.leave_alone(due.host, error.retry_after)
         return ImageFault(due.id, error.type, error.message, _delay(due, error, settings))
     except (OSError, MemoryError) as error:
         if (trouble := exhaustion(error)) is None:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine
 from models.claims import DueImage, claim_images
 from models.pauses import MayClaim, may_claim
 from worker.budgets import Tally
-from worker.hosts import Hosts
+from worker.hosts import HostPlaces, HostWaits
 from worker.settings import WorkerSettings
 
 LANE, SUBJECT = "download", "storage"
@@ -17,7 +17,7 @@ FIRST_PROBE, LAST_PROBES = 10.0, 120.0
 """Seconds until a paused store is tried again: the first time, and later on at most. A probe costs one download."""
 WAVE = 100
 URL_BYTES = 64 * 2**20
-"""Bytes of URLs in hand at one time, per process: with `sync_mode` the picture stands in its URL."""
+"""Bytes of URLs in hand at one time, per lane at work: with `sync_mode` the picture stands in its URL."""
 OTHERS_AGAIN_AFTER = 1.0
 """Seconds until pictures of other hosts are looked for again, after there were none: that looks at all that is due."""
 
@@ -35,11 +35,11 @@ def may_download(connection: Connection, settings: WorkerSettings) -> MayClaim:
 class ImageClaims:
     """The claims of one run of the lane."""
 
-    def __init__(self, engine: Engine, hosts: Hosts, settings: WorkerSettings) -> None:
-        self._engine, self._hosts, self._settings = engine, hosts, settings
+    def __init__(self, engine: Engine, waits: HostWaits, settings: WorkerSettings) -> None:
+        self._engine, self._waits, self._settings = engine, waits, settings
         self._urls = Tally(URL_BYTES)
         # a quarter of the places stays for other hosts, whatever one of them does
-        self._per_host = max(1, settings.download_threads * 3 // 4)
+        self._places = HostPlaces(max(1, settings.download_threads * 3 // 4))
         self._no_others_until = 0.0
         self.probes: set[int] = set()
         """Ids of the pictures under way that probe a pause."""
@@ -64,14 +64,17 @@ class ImageClaims:
         return claimed
 
     def _fill(self, connection: Connection, claimed: list[DueImage], free: int) -> None:
-        """At most `_per_host` of one host: claimed step by step, each no larger than what any one host may have."""
+        """So many of no host more than it may have: step by step, each no larger than what any one host may have."""
         while len(claimed) < free and self._urls.free > 0:
-            limit = min(free - len(claimed), self._hosts.room(self._per_host))
+            limit = min(free - len(claimed), self._places.room(self._closed()))
             if self._take(connection, claimed, limit) < limit:
                 return
 
+    def _closed(self) -> list[str]:
+        return sorted({*self._places.full(), *self._waits.waiting()})
+
     def _take(self, connection: Connection, claimed: list[DueImage], limit: int) -> int:
-        closed = self._hosts.closed(self._per_host)
+        closed = self._closed()
         if closed and time.monotonic() < self._no_others_until:
             return 0
         found = claim_images(
@@ -82,7 +85,7 @@ class ImageClaims:
             max_bytes=max(1, self._urls.free),
         )
         for due in found:
-            self._hosts.begin(due.host)
+            self._places.begin(due.host)
             self._urls.add(due.id, len(due.url))
         claimed += found
         if closed and not found:
@@ -91,5 +94,5 @@ class ImageClaims:
 
     def end(self, due: DueImage) -> None:
         """A picture is under way no more."""
-        self._hosts.end(due.host)
+        self._places.end(due.host)
         self._urls.remove(due.id)

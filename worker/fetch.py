@@ -18,7 +18,7 @@ import requests
 from models.errors import FetchAgain, Unusable
 from worker.bodies import TooSlow, paced, pieces
 from worker.connections import CONNECT_TIMEOUT, NotConnected, ThreadSessions, is_private
-from worker.hosts import Hosts
+from worker.hosts import HostWaits
 from worker.own_trouble import exhaustion, storage_trouble
 from worker.retry_after import read_retry_after
 
@@ -43,7 +43,7 @@ class Fetcher:
     def __init__(self, media_hosts: Sequence[str], *, max_bytes: int) -> None:
         self._hosts = [host.lower() for host in media_hosts]
         self._max_bytes = max_bytes
-        self.hosts = Hosts()
+        self.waits = HostWaits()
         self._sessions = ThreadSessions(self._check_peer, head_timeout=READ_TIMEOUT)
 
     def fetch(self, url: str) -> IO[bytes]:

@@ -1,4 +1,4 @@
-"""How many downloads of each host are under way in this process, and which hosts asked to be left alone.
+"""How many downloads of each host are under way, and which hosts asked to be left alone.
 
 A host that is slow, or dead, holds its own places and no others; no thread ever waits for a place.
 """
@@ -6,14 +6,15 @@ A host that is slow, or dead, holds its own places and no others; no thread ever
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 
 
-class Hosts:
-    """The hosts of one process's downloads. Safe for threads."""
+class HostPlaces:
+    """The places of one run of the lane: at most `most` for any one host. Safe for threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._under_way: Counter[str] = Counter()
-        self._left_alone_until: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def begin(self, host: str) -> None:
@@ -29,20 +30,33 @@ class Hosts:
             if self._under_way[host] <= 0:
                 del self._under_way[host]
 
+    def full(self) -> list[str]:
+        """Hosts of which no more may begin."""
+        with self._lock:
+            return [host for host, count in self._under_way.items() if count >= self._most]
+
+    def room(self, closed: Iterable[str]) -> int:
+        """How many may begin, if all of them should be of one host that is not closed."""
+        with self._lock:
+            return self._most - max((n for host, n in self._under_way.items() if host not in closed), default=0)
+
+
+class HostWaits:
+    """Which hosts asked this process to wait. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        self._lock = threading.Lock()
+
     def leave_alone(self, host: str, seconds: float) -> None:
         """The host asks that nothing be fetched from it for so long."""
         until = time.monotonic() + seconds
         with self._lock:
-            self._left_alone_until[host] = max(until, self._left_alone_until.get(host, until))
+            self._until[host] = max(until, self._until.get(host, until))
 
-    def closed(self, most: int) -> list[str]:
-        """Hosts of which nothing may be claimed: `most` of their downloads are under way, or they asked to wait."""
+    def waiting(self) -> list[str]:
+        """Hosts that are to be left alone now."""
         now = time.monotonic()
         with self._lock:
-            self._left_alone_until = {host: until for host, until in self._left_alone_until.items() if until > now}
-            return sorted({*self._left_alone_until, *(host for host, n in self._under_way.items() if n >= most)})
-
-    def room(self, most: int) -> int:
-        """How many downloads may begin, if all of them should be of one host that is not closed."""
-        with self._lock:
-            return most - max((n for n in self._under_way.values() if n < most), default=0)
+            self._until = {host: until for host, until in self._until.items() if until > now}
+            return list(self._until)

@@ -20,6 +20,7 @@ from models.settings import (
     Settings,
     StorageSettings,
 )
+from worker.broker_url import SCHEMES, celery_url
 from worker.preferences import Preferences, Priority
 from worker.signing import read_secrets
 
@@ -46,14 +47,14 @@ def _poll_every(data: dict[str, Any]) -> float:
 class BrokerSettings(Settings):
     """Where the nudges go."""
 
-    redis_url: str = Field(description="the broker, `redis://host:port/0`")
+    redis_url: str = Field(description="the broker, `redis://host:port/0`, or `redis+socket:///path` for a Unix socket")
 
     @field_validator("redis_url")
     @classmethod
     def _redis_only(cls, url: str) -> str:
-        if not url.startswith(("redis://", "rediss://")):
-            raise ValueError("it must start with redis:// or rediss://")
-        return url
+        if not url.startswith(SCHEMES):
+            raise ValueError(f"it must start with {' or '.join(SCHEMES)}")
+        return celery_url(url)
 
 
 class ProviderSettings(OutputSettings):
@@ -146,8 +147,8 @@ class WorkerSettings(
 
     notify_secret: SecretStr | None = Field(
         None,
-        description="comma list of `whsec_…`: what callers' notifications are signed with, by each of them, "
-        "the newest first; without it they wait; `darkroom up` makes one",
+        description="comma list of `client:whsec_…`: what each client's notifications are signed with, the newest "
+        "first; a plain `whsec_…` is for every client that has none; without one they wait; `darkroom up` makes one",
     )
     notify_private_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)] = Field(
         (), description="comma list: hosts that may be notified although their address is a private one"
@@ -165,9 +166,9 @@ class WorkerSettings(
         return secret
 
     @property
-    def notify_secrets(self) -> tuple[bytes, ...]:
-        """What notifications are signed with, the first one first; none where there is none."""
-        return read_secrets(self.notify_secret.get_secret_value()) if self.notify_secret else ()
+    def notify_secrets(self) -> dict[str, tuple[bytes, ...]]:
+        """What notifications are signed with, by client, the first one first; none where there is none."""
+        return read_secrets(self.notify_secret.get_secret_value()) if self.notify_secret else {}
 
     @property
     def patience(self) -> float:
