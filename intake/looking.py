@@ -85,7 +85,7 @@ def some_batches(connection: Connection, client: str, query: BatchQuery) -> Batc
             FROM (
                 SELECT {COLUMNS},
                        -- what is stored may be compressed a hundredfold
-                       CASE WHEN pg_column_size(b.metadata) < 8192 THEN pg_column_size(b.metadata)
+                       CASE WHEN pg_column_size(b.metadata) < 2048 THEN pg_column_size(b.metadata)
                        ELSE octet_length(b.metadata::text) END AS bytes
                 FROM batches b
                 WHERE b.client = %(client)s

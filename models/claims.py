@@ -101,7 +101,7 @@ def claim_edits(connection: Connection, *, limit: int, window: int, probe_after:
     return [row.id for row in rows]
 
 
-LARGE = 8 * 1024
+LARGE = 2048
 """Bytes of stored arguments from which on it is worth asking how large they really are."""
 
 
