@@ -32,8 +32,10 @@ from models.errors import (
     Unusable,
     UserError,
 )
+from models.settings import store_options
 from worker.durable_files import make_folder, sync_folders, write_durably
 from worker.own_trouble import storage_trouble
+from worker.store_errors import explain
 
 QUARANTINE = "quarantine"
 """Prefix under which refused files are kept for people to look at."""
@@ -63,13 +65,16 @@ class Storage:
         parts = urlsplit(url)
         self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
         try:
+            options: Any = {} if self._folder else store_options()
             self._store: ObjectStore = (
-                LocalStore(self._folder, mkdir=True) if self._folder else from_url(url, retry_config=RETRIES)
+                LocalStore(self._folder, mkdir=True)
+                if self._folder
+                else from_url(url, client_options=options, retry_config=RETRIES)
             )
             if self._folder:
                 _sweep(self._folder / INCOMING)
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise SettingsError(f"STORAGE_URL cannot be opened: {error}") from None
+            raise SettingsError(f"STORAGE_URL cannot be opened: {explain(error)}") from None
 
     def put(self, key: str, file: IO[bytes], content_type: str | None = None) -> None:
         """Publish a file under a key, streaming; it is durable afterwards.
@@ -109,7 +114,7 @@ class Storage:
             except (FileNotFoundError, obstore.exceptions.NotFoundError):
                 raise NotFound(f"There is no {key} in {self.url}.") from None
             except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-                raise UserError(f"{key} cannot be read: {str(error)[:500]}") from error
+                raise UserError(f"{key} cannot be read: {explain(error)}") from error
             file.seek(0)
             yield file
 
@@ -169,20 +174,20 @@ def _relative(key: str) -> Path:
 
 def _judge_refusal(error: Exception) -> DownloadError:
     """What an object store's refusal means: about all objects, or about this one."""
-    text = str(error).partition("\n\nDebug source")[0][:500]
+    text = explain(error)
     if isinstance(error, obstore.exceptions.InvalidPathError):
         return Unusable("storage_key_refused", text)
     if isinstance(error, (obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError)):
         return StorageUnavailable("credentials_refused", text)
     if isinstance(error, (obstore.exceptions.NotFoundError, FileNotFoundError)):
         return StorageUnavailable("bucket_missing", text)
-    if isinstance(error, obstore.exceptions.GenericError) and not ABOUT_ONE_OBJECT.search(text):
+    if isinstance(error, obstore.exceptions.GenericError) and not ABOUT_ONE_OBJECT.search(str(error)):
         return StorageUnavailable("credentials_refused" if "credential" in text.lower() else "unreachable", text)
     return (storage_trouble(error, "STORAGE_URL") if isinstance(error, OSError) else None) or _storage_error(error)
 
 
 def _storage_error(error: Exception) -> FetchAgain:
-    return FetchAgain("storage_error", str(error)[:500])
+    return FetchAgain("storage_error", explain(error))
 
 
 def _sweep(incoming: Path) -> None:
