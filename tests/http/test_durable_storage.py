@@ -206,7 +206,13 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Storage]:
     monkeypatch.setattr(module, "RETRIES", {**module.RETRIES, "max_retries": 0})
 
     def opened(url: str) -> Storage:
-        settings = {"ENDPOINT": url, "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "REGION": "x", "ALLOW_HTTP": "1"}
+        settings = {
+            "ENDPOINT_URL": url,
+            "ACCESS_KEY_ID": "k",
+            "SECRET_ACCESS_KEY": "s",
+            "REGION": "x",
+            "ALLOW_HTTP": "1",
+        }
         for name, value in settings.items():
             monkeypatch.setenv(f"AWS_{name}", value)
         return Storage("s3://bucket/prefix")
