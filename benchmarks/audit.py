@@ -37,8 +37,10 @@ class Audit:
     injected: dict[str, int]
     callbacks: dict[str, int]
     messages: int
+    resent: int = 0
+    """Callbacks that the provider was made to deliver once more."""
     phases: dict[str, float] = field(default_factory=dict)
-    """Edits that came to their end per second, by phase."""
+    """Edits that were answered per second, by phase."""
     lost: list[str] = field(default_factory=list)
     double_paid: list[str] = field(default_factory=list)
     wrong_pictures: list[str] = field(default_factory=list)
@@ -86,7 +88,7 @@ class Audit:
             "SIGKILLs": f"{sum(self.kills.values()) - self.kills.get('flush', 0)}: {_counted(self.kills)}",
             "callbacks by effect": _counted(self.callbacks),
             "notifications": f"{self.messages} deliveries",
-            "edits ended per second": ", ".join(f"{rate:.1f} {name}" for name, rate in self.phases.items()) or "-",
+            "edits answered per second": ", ".join(f"{rate:.1f} {name}" for name, rate in self.phases.items()) or "-",
             "charges": f"{self.charges} pictures",
             "charged again, the first unknowable": _counted(self.charged_again),
             "lost": _listed(self.lost),

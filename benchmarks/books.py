@@ -6,7 +6,6 @@ down, never what the judged code concluded from it: no `outcome` and no `doubled
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,7 +127,7 @@ def read_books(ledger: list[dict[str, Any]], connection: Connection, folder: Pat
             f"accounting: {row.identity}: {row.difference}"
             for row in connection.exec_driver_sql("SELECT identity, difference FROM accounting WHERE difference <> 0")
         ],
-        callbacks=Counter({row[0]: row[1] for row in connection.exec_driver_sql(_CALLBACKS)}),
+        callbacks={row[0]: row[1] for row in connection.exec_driver_sql(_CALLBACKS)},
     )
 
 

@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from benchmarks.audit import Audit, audit
 from benchmarks.callers import Callers, insist
 from benchmarks.faults import FAULTS, PHASES, SHORTER, Phase, Plan, make_plan
+from benchmarks.hammer import FAULTY, Hammer
 from benchmarks.killing import Killer
 from benchmarks.manifests import Manifest, overtaken, reopened, wave
 from benchmarks.notified import NotifiedService
@@ -39,9 +40,9 @@ LONG_FROM = 1000
 """Edits from which on a run is a long one."""
 SETTLE_WITHIN = 150.0
 """Seconds after the last phase within which everything must have come to its end."""
-NEXT_WAVE_AT, NEXT_WAVE_WITHIN = 0.6, 25.0
-"""Share of what was handed in so far that has ended, and seconds at most, before the next wave comes."""
-PACE = {"RETRY_DELAY": "0.1", "MAX_ATTEMPTS": "5"}
+NEXT_WAVE_AT, NEXT_WAVE_WITHIN = 0.6, 20.0
+"""Share of what was handed in so far that has been answered, and seconds at most, before the next wave comes."""
+PACE = {"RETRY_DELAY": "0.1", "MAX_ATTEMPTS": "4"}
 SHORT_CLOCKS = {"SUBMIT_START_TIMEOUT": "5", "RUN_ALLOWANCE": "3", "DELIVERY_ALLOWANCE": "6"}
 """Seconds; a short run cannot wait for the long proven deadline."""
 FLOOD, SHORT_FLOOD = 5200, 420
@@ -56,14 +57,16 @@ def main() -> int:
     parser.add_argument("--edits", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--hammer", type=int, default=0, help="faulty callbacks that are sent again, in a second")
+    parser.add_argument(
+        "--hammer", type=int, default=0, help="callbacks that are delivered again, in a second, most of them faulty"
+    )
     parser.add_argument("--keep", type=Path, help="where to put everything of a run that is not clean")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a stopped run stops what it started
     with tempfile.TemporaryDirectory(prefix="darkroom-chaos-", ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o755)
-        chaos = Chaos(Path(folder), make_plan(arguments.seed), arguments.edits, arguments.kills, say=_say)
+        chaos = Chaos(Path(folder), make_plan(arguments.seed), arguments.edits, arguments.kills, arguments.hammer, _say)
         found = chaos.run()
         if arguments.keep and not found.clean:
             shutil.copytree(folder, arguments.keep, ignore=shutil.ignore_patterns("pg*", "*.sock", "files"))
@@ -87,17 +90,24 @@ class Chaos:
     """One run: the system, everybody around it, and what happens when."""
 
     def __init__(
-        self, folder: Path, plan: Plan, edits: int, kills: int, say: Callable[[str], None] = lambda _: None
+        self,
+        folder: Path,
+        plan: Plan,
+        edits: int,
+        kills: int,
+        hammer: int = 0,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.plan, self.edits, self._kills, self._say = plan, edits, kills, say
         self.long = edits >= LONG_FROM
+        self._faults: dict[str, float | str] = {**FAULTS, **(FAULTY if hammer else {})}
         secret = new_secret()
         self.told = NotifiedService(secret)
         variables = {**PACE, **({} if self.long else SHORT_CLOCKS)}
         variables |= {"NOTIFY_SECRET": secret, "NOTIFY_PRIVATE_HOSTS": "127.0.0.1"}
         self.system = System(
             folder,
-            faults=FAULTS,
+            faults=self._faults,
             seed=plan.seed,
             variables=variables,
             provider_options={"listing-page": PAGE if self.long else SHORT_PAGE},
@@ -107,6 +117,7 @@ class Chaos:
         every = 1.0 if not self.long else 0.25
         self.other = OtherProgram(self.system.provider, plan.dice("other program"), every)
         self.killer = Killer(self.system, plan, kills)
+        self.hammer = Hammer(self.system.provider, plan.dice("hammer"), hammer)
         self.phases: dict[str, float] = {}
         self._steering: list[threading.Thread] = []
         self._failures: list[str] = []
@@ -120,13 +131,16 @@ class Chaos:
             started = time.monotonic()
             self.other.start()
             self.killer.start()
+            self.hammer.start()
             for number, phase in enumerate(PHASES):
                 self._live_through(number, phase)
-            self.system.inject(**FAULTS)
+            self._let_storage(fail=False)
+            self.system.inject(**self._faults)
             for thread in self._steering:
                 thread.join(120)
             self._await_kills()
             self.other.stop()
+            self.hammer.stop()
             settled = wait_until_finished(self.system.engine, SETTLE_WITHIN)
             self._say("everything has ended" if settled else "not everything has ended")
             told = wait_until_told(self.system.engine, TELL_WITHIN)
@@ -135,6 +149,7 @@ class Chaos:
         finally:
             self.killer.stop()
             self.other.stop()
+            self.hammer.stop()
             self.system.stop()
             self.told.stop()
             self.volume.unmount()
@@ -149,7 +164,7 @@ class Chaos:
             notify_url=self.told.url,
             messages=self.told.messages,
         )
-        found.phases = self.phases
+        found.phases, found.resent = self.phases, self.hammer.sent
         found.unexplained += self._failures
         return found
 
@@ -157,19 +172,24 @@ class Chaos:
         """Make it worse, hand a wave in, wait; make it better, and wait until most of it is done."""
         seconds = phase.seconds * (1 if self.long else SHORTER)
         self._say(f"{phase.name}: {seconds:.0f} s")
-        before, began = ended(self.system.engine), time.monotonic()
-        self.system.inject(**{**FAULTS, **phase.faults})
-        if phase.storage_fails:
-            self.volume.fail()
+        before, began = answered(self.system.engine), time.monotonic()
+        self.system.inject(**{**self._faults, **phase.faults})
+        self._let_storage(fail=phase.storage_fails)
         self._hand_in(number)
         if phase.flood:
-            self.other.flood(FLOOD if self.long else SHORT_FLOOD)
+            self._steering.append(self._begin(self.other.flood, FLOOD if self.long else SHORT_FLOOD))
         time.sleep(max(0.0, began + seconds - time.monotonic()))
-        self.phases[phase.name] = round((ended(self.system.engine) - before) / (time.monotonic() - began), 1)
-        if phase.storage_fails:
-            self.volume.mend()
-        self.system.inject(**FAULTS)
+        self.phases[phase.name] = round((answered(self.system.engine) - before) / (time.monotonic() - began), 1)
+        self.system.inject(**self._faults)
         self._wait_for_most()
+
+    def _let_storage(self, *, fail: bool) -> None:
+        if fail and not self.volume.failing:
+            self._say("storage fails")
+            self.volume.fail()
+        elif self.volume.failing and not fail:
+            self._say("storage works again")
+            self.volume.mend()
 
     def _hand_in(self, number: int) -> None:
         dice = self.plan.dice(f"wave {number}")
@@ -228,10 +248,10 @@ class Chaos:
         self.callers.steer(manifest, "resume")
 
     def _wait_for_most(self) -> None:
-        deadline = time.monotonic() + NEXT_WAVE_WITHIN
+        deadline = time.monotonic() + NEXT_WAVE_WITHIN * (1 if self.long else SHORTER)
         while time.monotonic() < deadline:
             edits = sum(len(manifest.lines) for manifest in self.callers.manifests.values())
-            if ended(self.system.engine) >= NEXT_WAVE_AT * edits:
+            if answered(self.system.engine) >= NEXT_WAVE_AT * edits:
                 return
             time.sleep(0.5)
 
@@ -257,9 +277,9 @@ def unfinished(engine: Engine) -> int:
     return _number(engine, "SELECT count(*) FROM batches WHERE finished_at IS NULL")
 
 
-def ended(engine: Engine) -> int:
-    """Edits that came to their end."""
-    return _number(engine, "SELECT count(*) FROM edits WHERE due_at IS NULL")
+def answered(engine: Engine) -> int:
+    """Edits of which the provider's last word is known; their pictures may still wait for storage."""
+    return _number(engine, "SELECT count(*) FROM edits WHERE state NOT IN ('pending', 'submitting', 'submitted')")
 
 
 def finished(engine: Engine, batch_id: str) -> bool:

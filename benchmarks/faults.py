@@ -27,7 +27,6 @@ FAULTS: dict[str, float] = {
     "stale_timestamp": 0.02,
     "tampered_body": 0.02,
     "other_user": 0.01,
-    "foreign_id": 0.01,
     "null_payload": 0.02,
     "null_error": 0.01,
     "mismatched_id": 0.01,
@@ -66,7 +65,7 @@ FAULTS: dict[str, float] = {
 """Kind of the emulator -> how often, between 0 and 1."""
 
 SUBMIT_FAULTS = tuple(FAULTS)[:11]
-CALLBACK_FAULTS = tuple(FAULTS)[11:23]
+CALLBACK_FAULTS = tuple(FAULTS)[11:22]
 
 
 class Phase(NamedTuple):
@@ -78,6 +77,7 @@ class Phase(NamedTuple):
     faults: Mapping[str, float | str] = {}
     """Beside and instead of the usual ones."""
     storage_fails: bool = False
+    """It fails from the first of such phases in a row to the end of the last."""
     flood: bool = False
     """Another program makes the listing long meanwhile."""
 
@@ -85,9 +85,8 @@ class Phase(NamedTuple):
 PHASES = (
     Phase("everything a little", 8),
     Phase("replies and callbacks lost", 10, {"reset_after_accept": 0.9, "drop_webhook": 1.0}, flood=True),
-    Phase("replies lost", 15, {"reset_after_accept": 0.95, "drop_webhook": 0.0}),
-    Phase("model incident", 15, {"downstream_service_unavailable": 1.0}),
-    Phase("storage fails", 50, storage_fails=True),
+    Phase("replies lost", 15, {"reset_after_accept": 0.95, "drop_webhook": 0.0}, storage_fails=True),
+    Phase("model incident", 15, {"downstream_service_unavailable": 1.0}, storage_fails=True),
     Phase(
         "calls hang",
         20,
@@ -98,7 +97,9 @@ PHASES = (
             "slow_listing": "0.05@12",
             "cdn_slow": "0.05@20",
         },
+        storage_fails=True,
     ),
+    Phase("everything a little, again", 8),
 )
 SHORTER = 0.32
 """A short run's share of those seconds: 16 s without storage are still longer than eight tries of a picture."""

@@ -30,6 +30,7 @@ class Owned:
     def __init__(self, books: Books) -> None:
         self.books = books
         self.held = {s.request_id: s for s in books.submissions.values() if s.request_id}
+        self.posts = Counter(submission.edit_id for submission in books.submissions.values())
         self.of_edit: dict[int, list[Request]] = defaultdict(list)
         for request in sorted(books.requests.values(), key=lambda one: one.submitted_at):
             if owner := self.owner(request):
@@ -207,6 +208,9 @@ def unexplained_failures(owned: Owned) -> Iterator[str]:
         elif edit.error_type == "no_images":
             if not any(one.status == 200 and not one.files for one in requests):
                 yield f"{edit.name} failed with no_images; the ledger knows of none"
+        elif edit.error_type == "submission_unknown":
+            if owned.posts[edit.id] <= len(requests):
+                yield f"{edit.name} failed with submission_unknown, and the provider had accepted every POST"
         elif not any(one.error_type == edit.error_type for one in requests):
             yield f"{edit.name} failed with {edit.error_type}; the ledger knows of none"
 

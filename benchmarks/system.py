@@ -48,7 +48,7 @@ class System:
         self,
         folder: Path,
         *,
-        faults: Mapping[str, float] | None = None,
+        faults: Mapping[str, float | str] | None = None,
         seed: int = 1,
         variables: Mapping[str, str] | None = None,
         provider_options: Mapping[str, str] | None = None,

@@ -20,7 +20,7 @@ class Volume:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._ballast = path.parent / f"{path.name}.away"
-        self.mounted = False
+        self.mounted = self.failing = False
 
     def mount(self) -> None:
         """Put a file system of its own there, where that is allowed."""
@@ -36,6 +36,7 @@ class Volume:
 
     def fail(self) -> None:
         """From now on nothing can be written."""
+        self.failing = True
         if self.mounted:
             self._fill()
         else:
@@ -44,6 +45,7 @@ class Volume:
 
     def mend(self) -> None:
         """As before."""
+        self.failing = False
         if self.mounted:
             (self.path / ".ballast").unlink(missing_ok=True)
         else:
