@@ -82,7 +82,7 @@ def next_seed(runs: Sequence[Run]) -> int:
 
 def faulted(run: Run) -> int:
     """Callbacks of a run that were lost, spoilt, late, out of order or sent again."""
-    injected = run.get("injected", {})
+    injected: dict[str, int] = run.get("injected", {})
     spoilt = sum(injected.get(kind, 0) for kind in CALLBACK_FAULTS if kind not in DELIVERIES)
     # one that was sent again may have been spoilt as well; it counts once
     return sum(injected.get(kind, 0) for kind in DELIVERIES) + max(spoilt, int(run.get("resent", 0)))
@@ -90,7 +90,8 @@ def faulted(run: Run) -> int:
 
 def killed(run: Run) -> int:
     """Processes of a run that were killed."""
-    return sum(count for part, count in run.get("kills", {}).items() if part != "flush")
+    kills: dict[str, int] = run.get("kills", {})
+    return sum(count for part, count in kills.items() if part != "flush")
 
 
 def enough(runs: Sequence[Run], callbacks: int, kills: int) -> bool:
