@@ -38,7 +38,7 @@ from worker.signing import new_secret
 
 LONG_FROM = 1000
 """Edits from which on a run is a long one."""
-SETTLE_WITHIN = 150.0
+SETTLE_WITHIN = 240.0
 """Seconds after the last phase within which everything must have come to its end."""
 NEXT_WAVE_AT, NEXT_WAVE_WITHIN = 0.6, 20.0
 """Share of what was handed in so far that has been answered, and seconds at most, before the next wave comes."""
