@@ -74,12 +74,14 @@ class Submission(NamedTuple):
 
 
 class Image(NamedTuple):
-    """One picture that the database says is stored."""
+    """One picture of which the database says that it lies in storage."""
 
     submission_id: str
     place: int
     key: str
     sha256: str
+    taken: bool = True
+    """It is of the set that the edit has; False where another set took its place."""
 
 
 class Batch(NamedTuple):
@@ -176,7 +178,9 @@ SELECT id, batch_id::text, position, custom_id, state, due_at IS NULL AS final, 
 FROM edits
 """
 _SUBMISSIONS = "SELECT id::text, edit_id, request_id, outcome, images_returned, doubled FROM submissions"
-_IMAGES = "SELECT submission_id::text, index, storage_key, sha256 FROM images WHERE state = 'stored'"
+_IMAGES = """
+SELECT submission_id::text, index, storage_key, sha256, state = 'stored' FROM images WHERE storage_key IS NOT NULL
+"""
 _BATCHES = """
 SELECT id::text, name, extract(epoch FROM finished_at)::float8, extract(epoch FROM cancelled_at)::float8,
        broken_criterion, max_cost::float8, tolerated_failures, notify_url

@@ -133,13 +133,14 @@ def missing_pictures(owned: Owned) -> Iterator[str]:
     for image in owned.books.images:
         if image.key not in owned.books.objects:
             yield f"{image.key} is stored, and not there"
-        sets[owned.books.submissions[image.submission_id].edit_id].append(image)
+        if image.taken:
+            sets[owned.books.submissions[image.submission_id].edit_id].append(image)
     for edit in owned.books.edits.values():
         if edit.state != "stored":
             continue
         by_submission = Counter(image.submission_id for image in sets[edit.id])
         whole = {s for s, count in by_submission.items() if _complete(owned, owned.books.submissions[s], count)}
-        named = {image.place for image in sets[edit.id] if image.submission_id in whole and _key_of(edit, image)}
+        named = {image.place for image in sets[edit.id] if image.submission_id in whole and _named(owned, edit, image)}
         if len(whole) != 1 or named != set(range(len(named))) or not named:
             yield f"{edit.name} is stored, and its pictures are {sorted(image.key for image in sets[edit.id])}"
 
@@ -149,8 +150,10 @@ def _complete(owned: Owned, submission: Submission, count: int) -> bool:
     return request is not None and count == len(request.files)
 
 
-def _key_of(edit: Edit, image: Image) -> bool:
-    return image.key.rpartition(".")[0] == f"{edit.name}/{image.place}"
+def _named(owned: Owned, edit: Edit, image: Image) -> bool:
+    """Whether it lies where callers look for it: with a set's number behind only where a first set gave way to it."""
+    name = image.key.rpartition(".")[0].removeprefix(f"{edit.name}/{image.place}")
+    return not name or (name.startswith(".") and name[1:].isdigit() and len(owned.charged(edit.id)) > 1)
 
 
 def wrong_pictures(owned: Owned) -> Iterator[str]:
