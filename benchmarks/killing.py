@@ -12,6 +12,7 @@ import redis
 
 from benchmarks.faults import VICTIMS, Plan
 from benchmarks.system import System
+from worker.broker_url import client_url
 
 SPARED = ("emulator",)
 """The provider is not ours to kill."""
@@ -76,7 +77,7 @@ class Killer:
 
     def _flush(self) -> bool:
         try:
-            with redis.Redis.from_url(self._system.redis_url()) as client:
+            with redis.Redis.from_url(client_url(self._system.redis_url())) as client:
                 client.flushall()
         except (redis.RedisError, OSError):
             return False  # it is dead at the moment

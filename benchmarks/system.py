@@ -97,16 +97,19 @@ class System:
         return process
 
     def _database_url(self) -> str:
+        return self._told("DATABASE_URL")
+
+    def _told(self, name: str) -> str:
         lines = (self.home / "stack.env").read_text().splitlines()
-        return next(line.partition("=")[2].strip("'\"") for line in lines if line.startswith("DATABASE_URL="))
+        return next(line.partition("=")[2] for line in lines if line.startswith(f"{name}="))
 
     def variables(self) -> dict[str, str]:
         """The settings of one more process of ours, as on another machine."""
         return {**self._variables, "DATABASE_URL": self._database_url(), "REDIS_URL": self.redis_url()}
 
     def redis_url(self) -> str:
-        """The embedded Redis."""
-        return f"redis://127.0.0.1:{(self.home / 'redis.port').read_text().strip()}/0"
+        """The embedded broker, as Celery takes it."""
+        return self._told("REDIS_URL")
 
     def processes(self) -> list[tuple[str, psutil.Process]]:
         """(part, process) of everything that was started, and of what runs below it."""
@@ -175,10 +178,9 @@ MARKS = {
     "worker beat": "beat",
     "webhook_receiver.app": "receiver",
     "intake.app": "intake",
-    "redis-server": "redis",
-    "valkey-server": "redis",
+    "redis.sock": "redis",
     "postgres -D": "postgres",
-    "supervisor.supervisord": "supervisor",
+    "cli.warm": "supervisor",
     "fal_emulator": "emulator",
 }
 """What a command line holds -> which part it is, where no lane is named."""
