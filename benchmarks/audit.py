@@ -39,6 +39,7 @@ class Audit:
     messages: int
     resent: int = 0
     """Callbacks that the provider was made to deliver once more."""
+    storage_failed_by: str = ""
     phases: dict[str, float] = field(default_factory=dict)
     """Edits that were answered per second, by phase."""
     lost: list[str] = field(default_factory=list)
@@ -88,6 +89,7 @@ class Audit:
             "SIGKILLs": f"{sum(self.kills.values()) - self.kills.get('flush', 0)}: {_counted(self.kills)}",
             "callbacks by effect": _counted(self.callbacks),
             "notifications": f"{self.messages} deliveries",
+            "storage failed by": self.storage_failed_by or "-",
             "edits answered per second": ", ".join(f"{rate:.1f} {name}" for name, rate in self.phases.items()) or "-",
             "charges": f"{self.charges} pictures",
             "charged again, the first unknowable": _counted(self.charged_again),

@@ -164,6 +164,7 @@ class Chaos:
             messages=self.told.messages,
         )
         found.phases, found.resent = self.phases, self.hammer.sent
+        found.storage_failed_by = self.volume.fails_by
         found.unexplained += self._failures
         return found
 
