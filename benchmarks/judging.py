@@ -25,16 +25,24 @@ NOT_OURS = ("quarantine/", ".incoming/")
 
 
 class Owned:
-    """Whose each request is: the row that holds its id says so, else the token in its webhook URL."""
+    """Whose each request is.
+
+    Who has it: the submission whose row holds its id, else the one in its webhook URL. Who posted it: the other way
+    round. They differ where of two requests that are the same in every respect one was taken for the other.
+    """
 
     def __init__(self, books: Books) -> None:
         self.books = books
         self.held = {s.request_id: s for s in books.submissions.values() if s.request_id}
         self.posts = Counter(submission.edit_id for submission in books.submissions.values())
         self.of_edit: dict[int, list[Request]] = defaultdict(list)
+        self._charged: dict[int, list[Request]] = defaultdict(list)
         for request in sorted(books.requests.values(), key=lambda one: one.submitted_at):
             if owner := self.owner(request):
                 self.of_edit[owner.edit_id].append(request)
+            poster = books.submissions.get(request.token) or owner
+            if poster and request.charges and not request.foreign:
+                self._charged[poster.edit_id].append(request)
 
     def owner(self, request: Request) -> Submission | None:
         return self.held.get(request.id) or self.books.submissions.get(request.token)
@@ -43,8 +51,12 @@ class Owned:
         return self.books.edits[submission.edit_id]
 
     def charged(self, edit_id: int) -> list[Request]:
-        """What we were charged for this edit, the earliest first; not what another program was."""
-        return [one for one in self.of_edit[edit_id] if one.charges and not one.foreign]
+        """What we were charged for POSTs of this edit, the earliest first; not what another program was."""
+        return self._charged[edit_id]
+
+    def seen_twice(self, edit_id: int) -> bool:
+        """Whether its rows hold more than one charged request; nothing else can tell that it was charged twice."""
+        return sum(bool(one.charges) for one in self.of_edit[edit_id]) > 1
 
     def successes(self, edit_id: int) -> list[Request]:
         return [one for one in self.of_edit[edit_id] if one.status == 200 and one.files]
@@ -83,7 +95,7 @@ def excuse(first: Request, second: Request, patience: float) -> str | None:
 
 def double_charges(owned: Owned, patience: float, excused: Counter[str]) -> Iterator[str]:
     """Edits that were charged twice without the one excuse; those with it are counted."""
-    for edit_id in list(owned.of_edit):
+    for edit_id in owned.books.edits:
         charged = owned.charged(edit_id)
         for place, second in enumerate(charged[1:], 1):
             reasons = [excuse(first, second, patience) for first in charged[:place]]
@@ -120,10 +132,10 @@ def untrue_rows(owned: Owned) -> Iterator[str]:
             flagged.add(submission.edit_id)  # it says that it may have been charged
         if submission.doubled:
             flagged.add(submission.edit_id)
-            if len(owned.charged(submission.edit_id)) < 2:
+            if len(owned.charged(submission.edit_id)) < 2 and not owned.seen_twice(submission.edit_id):
                 yield f"submission {submission.id} is said to be doubled; its edit was charged once"
-    for edit_id in list(owned.of_edit):
-        if len(owned.charged(edit_id)) > 1 and edit_id not in flagged:
+    for edit_id in owned.books.edits:
+        if len(owned.charged(edit_id)) > 1 and owned.seen_twice(edit_id) and edit_id not in flagged:
             yield f"edit {owned.books.edits[edit_id].name} was charged twice, and no row says so"
 
 
@@ -226,7 +238,7 @@ def broken_limits(owned: Owned) -> Iterator[str]:
     for batch in owned.books.batches.values():
         edits = by_batch[batch.id]
         requests = [one for edit in edits for one in owned.of_edit[edit.id] if not one.foreign]
-        cost = PRICE * sum(one.charges for one in requests)
+        cost = PRICE * sum(one.charges for edit in edits for one in owned.charged(edit.id))
         if batch.max_cost is not None and cost > batch.max_cost + 1e-9:
             yield f"batch {batch.name} cost {cost:.2f} of at most {batch.max_cost:.2f}"
         if batch.cancelled_at is not None:

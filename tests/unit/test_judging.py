@@ -119,6 +119,20 @@ def test_twins_may_swap() -> None:
     assert seen(judge(crossed, patience=PATIENCE)) == {}
 
 
+def test_a_twin_and_another_program() -> None:
+    """One edit has its twin's request, the twin another program's equal one: each was posted once, none is doubled."""
+    taken = books(
+        [request("a"), request("b"), request("f", foreign=True, token="")],
+        [submission("a", request_id="r-b"), submission("b", 2, request_id="r-f")],
+        [edit(1), edit(2, input=INPUTS[1])],
+        {},
+    )._replace(
+        images=[Image("s-a", 0, "b/1/0.png", "sha-b"), Image("s-b", 0, "b/2/0.png", "sha-f")],
+        objects={"b/1/0.png": "sha-b", "b/2/0.png": "sha-f"},
+    )
+    assert seen(judge(taken, patience=PATIENCE)) == {}
+
+
 def test_another_programs_request() -> None:
     """Taken for an edit of another input: wrong; its charge is not ours."""
     taken = balanced()
