@@ -12,7 +12,7 @@ import redis
 
 from benchmarks.faults import VICTIMS, Plan
 from benchmarks.system import System
-from worker.broker_url import client_url
+from worker.broker import redis_client
 
 SPARED = ("emulator",)
 """The provider is not ours to kill."""
@@ -77,7 +77,7 @@ class Killer:
 
     def _flush(self) -> bool:
         try:
-            with redis.Redis.from_url(client_url(self._system.redis_url())) as client:
+            with redis_client(self._system.redis_url(), timeout=30) as client:
                 client.flushall()
         except (redis.RedisError, OSError):
             return False  # it is dead at the moment
