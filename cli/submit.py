@@ -26,7 +26,7 @@ from cli.uploading import upload_progress
 from cli.watching import exit_code, looks, wait_for_batch, watch_batch
 from intake.batches import CreatedBatch, create
 from intake.manifest import read_jsonl
-from intake.spreadsheet import Reader, reader_for
+from intake.read_manifest import Reader, reader_for
 from intake.writing import OnInvalid
 from models.settings import load
 from worker.settings import ProviderSettings

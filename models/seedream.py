@@ -4,7 +4,6 @@ Stricter than the provider on purpose: what it would refuse after a paid run, or
 or warned of here, in plain sentences. Knows no files, no network and no database; looks at no picture.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -26,9 +25,15 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from models.image_inputs import PLAIN_URL, is_local_path, read_image_url
+
 ENDPOINT = "fal-ai/bytedance/seedream/v4/edit"
 MIN_AREA = 921_600
 """Pixels; the provider scales a smaller size up to this, keeping its aspect ratio (fal-protocol 9.1)."""
+MAX_SIDE = 4096
+"""Pixels of either side of a result; more is refused (fal-protocol 9.1)."""
+WIDEST_SHAPE = 16
+"""How many times one side of a result may be the other. At the minimum area a narrower one would pass `MAX_SIDE`."""
 MOST_INPUTS = 10
 """Pictures an edit may start from; of more, the provider uses only the last (fal-protocol 9.1)."""
 MOST_PICTURES = 15
@@ -56,10 +61,6 @@ PRESETS: Mapping[PresetName, tuple[int, int]] = {
     "landscape_16_9": (1024, 576),
 }
 """Width and height of each name before scaling; with the `auto` names the model chooses."""
-
-_URL = re.compile(r"https?://[^\s/?#\x00-\x1f][^\s\x00-\x1f]*", re.IGNORECASE)
-_DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/]+={0,2}", re.IGNORECASE | re.ASCII)
-_SCHEME = re.compile(r"data:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def storable(text: str) -> str:
@@ -99,24 +100,19 @@ def _not_blank(text: str) -> str:
     return text
 
 
-def is_web_url(text: str) -> bool:
-    """Whether it is an http(s) address, as far as its form tells."""
-    return _URL.fullmatch(text) is not None
-
-
-def is_local_path(entry: str) -> bool:
-    """Whether an entry of `image_urls` names a file of this machine: it has no scheme of any kind."""
-    return _SCHEME.match(entry.lstrip()) is None
-
-
 def _input_picture(entry: str, info: ValidationInfo) -> str:
-    if is_web_url(entry) or _DATA_URI.fullmatch(entry):
+    if PLAIN_URL.fullmatch(entry):
         return entry
-    if info.context and info.context.get("local_paths"):
-        if is_local_path(entry):
-            return _not_blank(entry)
-        raise PydanticCustomError("picture", "is neither a URL (http, https), a data URI of an image, nor a path")
-    raise PydanticCustomError("picture", "is neither a URL (http, https) nor a data URI of an image")
+    local = bool(info.context and info.context.get("local_paths"))
+    if local and is_local_path(entry):
+        return _not_blank(entry)
+    try:
+        return read_image_url(entry)
+    except ValueError as error:
+        reason = str(error)
+    if local and reason.startswith("is neither"):
+        reason = "is neither a URL (http, https), a data URI of an image, nor a path"
+    raise PydanticCustomError("picture", reason)
 
 
 Text = Annotated[str, AfterValidator(storable)]
@@ -127,8 +123,16 @@ class ImageSize(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    width: int = Field(512, ge=1, le=INT32_MAX, description="pixels")
-    height: int = Field(512, ge=1, le=INT32_MAX, description="pixels")
+    width: int = Field(512, ge=1, le=MAX_SIDE, description="pixels")
+    height: int = Field(512, ge=1, le=MAX_SIDE, description="pixels")
+
+    @model_validator(mode="after")
+    def _not_too_narrow(self) -> Self:
+        width, height = self.width, self.height
+        if width > WIDEST_SHAPE * height or height > WIDEST_SHAPE * width:
+            reason = "{width}x{height} is too narrow: one side may be at most {widest} times the other"
+            raise PydanticCustomError("too_narrow", reason, {"width": width, "height": height, "widest": WIDEST_SHAPE})
+        return self
 
 
 def _form_of_size(value: object) -> str | None:
