@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import click
 
 from cli import migrate as schema
-from cli.output import json_option, print_json
+from cli.output import json_option, one_line, print_json
 from cli.settings import attach, effective
 from models.errors import SettingsError
 from models.settings import DatabaseSettings, load
@@ -26,7 +26,7 @@ def env(as_json: bool) -> None:
         print_json(values)
         return
     for name, value in values.items():
-        print(f"{name}={value}")
+        print(one_line(f"{name}={value}"))
 
 
 @click.command()

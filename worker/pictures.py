@@ -8,7 +8,7 @@ import hashlib
 import warnings
 from typing import IO, NamedTuple
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from models.errors import FetchAgain, Unusable
 
@@ -16,6 +16,11 @@ FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF"
 """What a picture may be, as Pillow names it, and its type."""
 MAX_PIXELS = 100_000_000
 """Four times the largest picture the model is known to make; a bomb is refused before it is decoded."""
+
+TEXT_MAX_BYTES = 64 * 2**20
+"""Of a PNG's text chunks once unpacked, one or all together; ComfyUI keeps its whole workflow in one, far over
+Pillow's own bound of one megabyte."""
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = TEXT_MAX_BYTES
 
 # Odd metadata is nothing to tell anybody; not `catch_warnings`, which threads would undo for each other.
 warnings.filterwarnings("ignore", module=r"PIL\.")
