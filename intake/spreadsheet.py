@@ -22,6 +22,7 @@ from intake.manifest import (
     stop_reading,
     validated,
 )
+from models.seedream import printable
 
 SEPARATORS = ",;\t|"
 """What may stand between two cells."""
@@ -96,7 +97,7 @@ def _records(stream: BinaryIO) -> Iterator[Record | LineFault]:
         try:
             row = next(rows, None)
         except csv.Error as error:
-            stop_reading(line, str(error))
+            stop_reading(line, _explain(error))
         if row is None:
             return
         if lines.broken:
@@ -127,10 +128,20 @@ def _read_head(lines: _Lines, text: Iterator[str]) -> tuple[list[str], str]:
         separator = separator or find_separator(head) or ","
         names = [_name(cell) for cell in next(csv.reader([head], delimiter=separator, strict=True))]
     except csv.Error as error:
-        stop_reading(lines.number, str(error))
+        stop_reading(lines.number, _explain(error))
     if faults := list(_head_faults(lines.number, names)):
         raise ManifestFaults(faults)
     return names, separator
+
+
+def _explain(error: csv.Error) -> str:
+    """The reader's error in the words of a spreadsheet."""
+    reasons = {
+        "expected after": "a cell goes on behind its closing quote; inside a cell a quote is doubled",
+        "unexpected end": "a cell's quote is never closed",
+        "new-line character": "a carriage return stands outside of quotes",
+    }
+    return next((reason for words, reason in reasons.items() if words in str(error)), str(error))
 
 
 def _name(cell: str) -> str:
@@ -146,7 +157,9 @@ def _head_faults(line: int, names: Sequence[str]) -> Iterator[LineFault]:
     for name in dict.fromkeys(names):
         if name not in NAMES and not _UNNAMED.fullmatch(name):
             near = get_close_matches(name.lower(), NAMES, n=1)
-            yield LineFault(line, None, name[:64], f"is no known field{f'; did you mean {near[0]}?' if near else ''}")
+            yield LineFault(
+                line, None, printable(name), f"is no known field{f'; did you mean {near[0]}?' if near else ''}"
+            )
         elif name in NAMES and name != "image_urls" and names.count(name) > 1:
             yield LineFault(line, None, name, "stands twice")
 

@@ -320,9 +320,9 @@ def _fault(details: ErrorDetails, names: tuple[str, ...]) -> Fault:
     if details["type"] == "extra_forbidden" and (near := get_close_matches(str(place[-1]), names, n=1)):
         reason += f"; did you mean {near[0]}?"
     if len(place) > 1:
-        inner = f"picture {place[1] + 1}" if isinstance(place[1], int) else _printable(place[1])
+        inner = f"picture {place[1] + 1}" if isinstance(place[1], int) else printable(place[1])
         reason = f"{inner} {reason}"
-    return Fault(_printable(place[0]), reason)
+    return Fault(printable(place[0]), reason)
 
 
 def _reason(details: ErrorDetails) -> str:
@@ -333,7 +333,7 @@ def _reason(details: ErrorDetails) -> str:
     return template.format(given=given, **details.get("ctx", {}))
 
 
-def _printable(name: int | str) -> str:
+def printable(name: int | str) -> str:
     """A name that came from outside, fit for a log line and a terminal."""
     text = str(name)
     text = text if text.isprintable() else ascii(text)[1:-1]

@@ -77,8 +77,12 @@ def test_a_wrong_first_row_is_told_once() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (f'prompt,image_urls\n"x"y,{URL}\n', "line 2: ',' expected after '\"'; nothing after it was read"),
-        (f'prompt,image_urls\n"x,{URL}\n', "line 2: unexpected end of data; nothing after it was read"),
+        (
+            f'prompt,image_urls\n"x"y,{URL}\n',
+            "line 2: a cell goes on behind its closing quote; inside a cell a quote is doubled; "
+            "nothing after it was read",
+        ),
+        (f'prompt,image_urls\n"x,{URL}\n', "line 2: a cell's quote is never closed; nothing after it was read"),
         (
             b"prompt\n" + b"x" * (LINE_MAX_BYTES + 2),
             f"line 2: is longer than {LINE_MAX_BYTES} bytes; nothing after it was read",
