@@ -7,8 +7,9 @@ from importlib.util import find_spec
 import click
 
 from cli import migrate as schema
-from cli.output import json_option, one_line, print_json
+from cli.output import json_option, print_json
 from cli.settings import attach, effective
+from cli.streams import one_line
 from models.errors import SettingsError
 from models.settings import DatabaseSettings, load
 

@@ -8,8 +8,8 @@ import click
 
 from cli.batches import BATCH
 from cli.connection import open_database
-from cli.output import quote_controls
 from cli.progress import find_batch
+from cli.streams import quote_controls
 from intake.results import results
 from models.errors import UserError
 from models.settings import StorageSettings, load

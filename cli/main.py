@@ -10,9 +10,8 @@ from importlib import import_module
 from io import StringIO
 
 import click
-from sqlalchemy.exc import OperationalError
 
-from cli.output import PIPE_CLOSED, OutputClosed, close_output, prepare_streams, say, show_controls
+from cli.streams import PIPE_CLOSED, OutputClosed, close_output, prepare_streams, say, show_controls
 from models.errors import UserError
 
 USAGE = 2
@@ -101,9 +100,6 @@ def _run() -> int:
     except UserError as error:
         say(str(error))
         code = USAGE
-    except OperationalError as error:
-        say(f"The database does not answer: {str(error.orig).strip().splitlines()[0]}.")
-        code = USAGE
     except click.ClickException as error:
         shown = StringIO()
         error.show(shown)
@@ -117,7 +113,22 @@ def _run() -> int:
         what = f"{error.filename} cannot be read or written" if error.filename else "The output cannot be written"
         say(f"{what}: {error.strerror or error}.")
         code = USAGE
+    except Exception as error:
+        sentence = _database_sentence(error)
+        if sentence is None:
+            raise
+        say(sentence)
+        code = USAGE
     return code or 0
+
+
+def _database_sentence(error: Exception) -> str | None:
+    """What is wrong with the database, where that is it; whoever has not loaded a driver has not met its errors."""
+    if "psycopg" not in sys.modules and "sqlalchemy" not in sys.modules:
+        return None
+    from models.database_errors import DATABASE_ERRORS, explain
+
+    return explain(error) if isinstance(error, DATABASE_ERRORS) else None
 
 
 if __name__ == "__main__":

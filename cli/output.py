@@ -2,18 +2,14 @@
 
 Colours and redrawing only on a terminal. With `--json` standard output carries JSON and nothing else. Whatever a
 name or a message holds, no control character of it reaches a terminal, and no terminal's encoding is a fault: what
-it cannot show is shown as `\\xe9`. One record is one line, however narrow the terminal is.
+it cannot show is shown as `\\xe9` (`streams.py`). One record is one line, however narrow the terminal is.
 """
 
 import json
-import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
-from io import TextIOWrapper
 from typing import Any
 from uuid import UUID
 
@@ -23,18 +19,10 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.status import Status
 
+from cli.streams import CONTROL, OutputClosed, one_line, quote_controls, show_controls
+
 SHOWN_WARNINGS = 10
-PIPE_CLOSED = 141
-"""The exit code of a command whose reader went away: what a shell makes of SIGPIPE. 0 could be taken for success."""
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-"""What moves a cursor, changes colours, hides or turns round what stands beside it; a tab and a line end may stay."""
-
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON: one object, or one object a line.")
-
-
-class OutputClosed(Exception):
-    """Whoever read our output has gone."""
 
 
 class _Console(Console):
@@ -47,7 +35,7 @@ class _Console(Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
-            if segment.control or not _CONTROL.search(segment.text):
+            if segment.control or not CONTROL.search(segment.text):
                 yield segment
             else:
                 yield Segment(show_controls(segment.text), segment.style)
@@ -64,50 +52,9 @@ screen = _Console(highlight=False, emoji=False, soft_wrap=True)
 aside = _Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
-def show_controls(text: str) -> str:
-    """The text with its control characters written out, as `\\x1b`; line ends and tabs stay."""
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
-
-
-def one_line(text: str) -> str:
-    """The same on one line."""
-    return show_controls(text).replace("\n", "\\n").replace("\t", "\\t")
-
-
 def escape(text: str) -> str:
     """A name or message from outside, fit for one line with markup."""
     return markup.escape(one_line(text))
-
-
-def prepare_streams() -> None:
-    """Make standard output and error show what their encoding lacks as escapes instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def close_output(code: int) -> int:
-    """Send what is still to be written; the exit code, or what becomes of it where that cannot be done."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        code = PIPE_CLOSED
-    except OSError as error:
-        say(f"The output cannot be written: {error.strerror}.")
-        code = 2
-    else:
-        return code
-    with suppress(OSError, ValueError):  # the interpreter would try, and complain, once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
-
-
-def say(sentence: str) -> None:
-    """Why a command ends, on standard error: a sentence, or a list of faults."""
-    with suppress(OSError, ValueError):
-        text = show_controls(sentence)
-        print(text if "\n" in text else f"darkroom: {text}", file=sys.stderr, flush=True)
 
 
 def _plain(value: object) -> object:
@@ -126,11 +73,6 @@ def encode_json(value: object, *, indent: int | None = None) -> str:
     """JSON for standard output, in characters that it can carry and that move no cursor."""
     unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
     return quote_controls(json.dumps(value, default=_plain, ensure_ascii=not unicode, indent=indent))
-
-
-def quote_controls(document: str) -> str:
-    """JSON that means the same, with every control character in its strings as an escape."""
-    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", document)
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from cli.output import one_line
 from cli.progress import Row
+from cli.streams import one_line
 
 TILE = 240
 """Pixels of a picture's longer side."""

@@ -11,10 +11,15 @@ from typing import Any
 from celery import Celery, bootsteps
 from celery.signals import setup_logging, worker_shutting_down
 
+from models.broker_url import parse_broker_url
+from models.database import CONNECT_TIMEOUT as DATABASE_TIMEOUT
+from models.database import STATEMENT_TIMEOUT
 from models.logs import configure_logs
 from models.settings import load
+from worker.connections import BODY_TIMEOUT, CONNECT_TIMEOUT
 from worker.queue_api import SUBMIT_TIMEOUT
 from worker.settings import BrokerSettings
+from worker.waves import RECORD_AGAIN_FOR
 from worker.wiring import TURN, stopping
 
 TICK = 1.0
@@ -22,8 +27,16 @@ TICK = 1.0
 LANES = ("submit", "poll", "download", "settle", "notify", "tick")
 """Each lane has a queue of its own, so that workers can specialise."""
 
-END_WITHIN = TURN + SUBMIT_TIMEOUT
-"""Seconds that a broken worker is given to let its lanes end."""
+END_WITHIN = (
+    TURN
+    + CONNECT_TIMEOUT
+    + SUBMIT_TIMEOUT
+    + BODY_TIMEOUT
+    + RECORD_AGAIN_FOR
+    + DATABASE_TIMEOUT
+    + STATEMENT_TIMEOUT / 1000
+)
+"""Seconds that a broken worker is given to let its lanes end: the longest a paid POST and its recording may take."""
 
 app = Celery("darkroom", include=["worker.tasks"])
 
@@ -49,14 +62,14 @@ app.steps["worker"].add(End)
 # called when the configuration is first needed, so that importing this file reads no environment
 @app.add_defaults  # type: ignore[untyped-decorator]  # celery has no types
 def _configuration() -> dict[str, Any]:
-    redis_url = load(BrokerSettings).redis_url
     return {
-        "broker_url": redis_url,
-        "result_backend": redis_url,
+        **parse_broker_url(load(BrokerSettings).redis_url).celery_settings(),
         "result_expires": 3600,
         "task_ignore_result": True,
         "accept_content": ["json"],
         "task_routes": {f"darkroom.{lane}": {"queue": lane} for lane in LANES},
+        # a lane waits for others most of its time, and runs threads of its own; a child would be 80 MB each
+        "worker_pool": "threads",
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_connection_retry_on_startup": True,

@@ -6,13 +6,15 @@ it opens no connection and creates no folder.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from models.broker_url import read_broker_url
 from models.errors import SettingsError
 from models.settings import (
     BaseURL,
     DatabaseSettings,
+    NetworkSettings,
     OutputSettings,
     PolicySettings,
     PriceSettings,
@@ -43,20 +45,24 @@ def _poll_every(data: dict[str, Any]) -> float:
     return POLL_EVERY if data["public_url"] else POLL_ALONE
 
 
+def _broker_url(url: str) -> str:
+    read_broker_url(url)
+    return url.strip()
+
+
+BrokerURL = Annotated[str, AfterValidator(_broker_url)]
+"""An address of Redis that every library of ours can be led to."""
+
+
 class BrokerSettings(Settings):
     """Where the nudges go."""
 
-    redis_url: str = Field(description="the broker, `redis://host:port/0`")
-
-    @field_validator("redis_url")
-    @classmethod
-    def _redis_only(cls, url: str) -> str:
-        if not url.startswith(("redis://", "rediss://")):
-            raise ValueError("it must start with redis:// or rediss://")
-        return url
+    redis_url: BrokerURL = Field(
+        description="the broker, `redis://host:port/0`; see docs/deploy.md for TLS, users and sockets"
+    )
 
 
-class ProviderSettings(OutputSettings):
+class ProviderSettings(OutputSettings, NetworkSettings):
     """Where the provider is, who we are there, and how it should treat our requests."""
 
     fal_key: SecretStr | None = Field(None, description="the provider's key; required for the real provider")
@@ -133,7 +139,9 @@ class WorkerSettings(
         description="between polls; unless set, 15, or 2 where there is no `PUBLIC_URL`",
     )
     result_retention: Seconds = Field(
-        360, description="the shortest time the provider keeps a result; a 404 that comes sooner is not believed"
+        360,
+        description="the shortest time the provider keeps a result; it is held to be gone once the queue has answered "
+        "404 for so long, counted from when it must have ended",
     )
     claim_lease: Seconds = Field(
         45, description="how long a claim holds unless it is renewed; work of a worker that died waits so long"
@@ -146,8 +154,8 @@ class WorkerSettings(
 
     notify_secret: SecretStr | None = Field(
         None,
-        description="comma list of `whsec_…`: what callers' notifications are signed with, by each of them, "
-        "the newest first; without it they wait; `darkroom up` makes one",
+        description="comma list of `client:whsec_…`: what each client's notifications are signed with, the newest "
+        "first; a plain `whsec_…` is for every client that has none; without one they wait; `darkroom up` makes one",
     )
     notify_private_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)] = Field(
         (), description="comma list: hosts that may be notified although their address is a private one"
@@ -165,9 +173,9 @@ class WorkerSettings(
         return secret
 
     @property
-    def notify_secrets(self) -> tuple[bytes, ...]:
-        """What notifications are signed with, the first one first; none where there is none."""
-        return read_secrets(self.notify_secret.get_secret_value()) if self.notify_secret else ()
+    def notify_secrets(self) -> dict[str, tuple[bytes, ...]]:
+        """What notifications are signed with, by client, the first one first; none where there is none."""
+        return read_secrets(self.notify_secret.get_secret_value()) if self.notify_secret else {}
 
     @property
     def patience(self) -> float:

@@ -1,17 +1,19 @@
 """What the supervisor is told: every program restarts, and strange paths survive the way through its format."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import yaml
 from supervisor.options import ServerOptions
 
-from cli import processes
-from cli.home import SOCKET_PATH_LIMIT, Home
+from cli import embedded, processes
+from cli.home import LAST_BREATH, SOCKET_PATH_LIMIT, Home
 from cli.processes import Process, Stage
-from cli.supervision import FOR_EVER, command_line, configuration
+from cli.supervision import FOR_EVER, command_line, configuration, paths_as_variables, stops_within
 
 COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())
 
@@ -27,9 +29,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 def parsed(home: Home, *parts: Process) -> ServerOptions:
     """The configuration as the supervisor itself reads it."""
     with home.configuration.open("w") as file:
-        configuration(home, parts, home.folder).write(file)
-    options = ServerOptions()
-    options.realize(["-c", str(home.configuration)])
+        configuration(parts).write(file)
+    with patch.dict(os.environ, paths_as_variables(home, parts, home.folder)):
+        options = ServerOptions()
+        options.realize(["-c", str(home.configuration)])
     return options
 
 
@@ -38,12 +41,6 @@ def test_compose_runs_the_same_commands(name: str) -> None:
     """docker-compose.yml and `darkroom up` start the same programs."""
     parts = (processes.receiver("0.0.0.0", 8000), processes.intake("0.0.0.0", 8001), *processes.workers())
     assert COMPOSE["services"][name]["command"] == list(next(part.command for part in parts if part.name == name))
-
-
-def test_compose_stops_as_patiently() -> None:
-    """A container is given at least the time that the supervisor gives."""
-    grace = int(COMPOSE["services"]["submit"]["stop_grace_period"].removesuffix("s"))
-    assert grace >= max(part.stop_within for part in processes.workers())
 
 
 def test_every_program_restarts_for_ever(home: Home) -> None:
@@ -55,8 +52,15 @@ def test_every_program_restarts_for_ever(home: Home) -> None:
     for program in programs:
         assert program.autorestart.__name__ == "RestartUnconditionally"
         assert program.startretries == FOR_EVER
-        assert (program.stopwaitsecs > processes.LONGEST_STEP) == (program.name in processes.LANES)
+        assert program.stopwaitsecs == processes.STOP_WITHIN.get(program.name, 5)
         assert program.killasgroup
+
+
+def test_a_killed_stack_is_waited_for_as_long_as_it_may_take() -> None:
+    """The next `darkroom up` waits longer for what a killed one left than the slowest programs of all stages take."""
+    server = Process("postgres", ("postgres",), Stage.SERVERS, stop_within=embedded.CHECKPOINT_WITHIN)
+    parts = (server, processes.receiver("127.0.0.1", 8000), *processes.workers())
+    assert stops_within(parts) < LAST_BREATH
 
 
 def test_servers_stop_last(home: Home) -> None:
