@@ -21,7 +21,8 @@ from intake.manifest import Entry
 from intake.writing import Content, OnInvalid, read_through, write_edits
 from models.database_errors import LOCK_NOT_AVAILABLE, sqlstate
 from models.errors import Conflict, ManifestError
-from models.seedream import ENDPOINT, INT32_MAX, Text, is_web_url, unstorable
+from models.image_inputs import is_web_url
+from models.seedream import ENDPOINT, INT32_MAX, Text, unstorable
 from models.tables import batches, spending
 
 METADATA_MAX = 64 * 1024

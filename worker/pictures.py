@@ -8,7 +8,7 @@ import hashlib
 import warnings
 from typing import IO, NamedTuple
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from models.errors import FetchAgain, Unusable
 from worker.budgets import Budget
@@ -21,6 +21,10 @@ MAX_PIXELS = 100_000_000
 DECODED = Budget(50_000_000)
 """Pixels decoded at one time, per process, a larger picture alone: about 200 MB at four bytes each. More threads than
 processors gain nothing here."""
+TEXT_MAX_BYTES = 64 * 2**20
+"""Of a PNG's text chunks once unpacked, one or all together; ComfyUI keeps its whole workflow in one, far over
+Pillow's own bound of one megabyte."""
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = TEXT_MAX_BYTES
 
 # Odd metadata is nothing to tell anybody; not `catch_warnings`, which threads would undo for each other.
 warnings.filterwarnings("ignore", module=r"PIL\.")
