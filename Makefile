@@ -3,20 +3,23 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+# two marks, because the demo needs no tools for development
+USABLE := .venv/.usable
 READY := .venv/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .PHONY: help setup demo test test-fast chaos check format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY) ## see it work: 24 edits through the whole system, on real parts and a stand-in provider
+demo: $(USABLE) ## see it work: 24 edits through the whole system, on real parts and a stand-in provider
 	@$(BIN)/darkroom demo
 
 # what waits longest starts first, so that no process is left over with it
 LONGEST_FIRST := tests/whole tests/stack tests/emulator tests/http tests/database tests/unit tests
 test: $(READY) check ## everything: style, types, arrows, and all tests
-	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(LONGEST_FIRST)
+	@$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder $(LONGEST_FIRST)
 
 test-fast: $(READY) ## the tests that need no services
 	@$(BIN)/pytest tests/unit
@@ -38,11 +41,19 @@ format: $(READY) ## put the code into shape
 
 setup: $(READY) ## create .venv with every pinned package
 
-$(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "darkroom needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
-	@echo "setting up .venv (once, about a minute)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,emulator,dev]'
+# without compiling everything: what is used is compiled when it is first imported
+$(USABLE): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "darkroom needs Python 3.11 or newer, and $(PYTHON) is none; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) comes without venv; install it first (Debian, Ubuntu: apt install python3-venv)"; exit 2; }
+	@test -w . || { echo "This folder cannot be written; make .venv elsewhere: $(PYTHON) -m venv DIR && DIR/bin/pip install -c constraints.txt '.[local,emulator]' && DIR/bin/darkroom demo"; exit 2; }
+	@echo "setting up .venv (once, half a minute)"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@$(PIP) '.[local,emulator]' --no-compile
+	@touch $@
+
+$(READY): $(USABLE)
+	@echo "adding the tools for development (once)"
+	@$(PIP) '.[local,emulator,dev]' --no-compile
 	@touch $@
 
 clean: ## remove .venv, .darkroom and every cache

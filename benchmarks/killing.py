@@ -10,6 +10,7 @@ import redis
 
 from benchmarks.faults import Plan
 from benchmarks.system import System
+from worker.broker_url import client_url
 
 
 class Killer:
@@ -39,7 +40,7 @@ class Killer:
 
     def _flush(self) -> None:
         try:
-            with redis.Redis.from_url(self._system.redis_url()) as client:
+            with redis.Redis.from_url(client_url(self._system.redis_url())) as client:
                 client.flushall()
             self.count["flush"] += 1
         except redis.RedisError:

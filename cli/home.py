@@ -19,8 +19,8 @@ from typing import TextIO
 
 from models.errors import UserError
 
-SOCKET_PATH_LIMIT = 107
-"""Bytes in the path of a Unix socket (108 with the closing zero, on Linux)."""
+SOCKET_PATH_LIMIT = 103
+"""Bytes in the path of a Unix socket on macOS; Linux takes 107."""
 LONGEST_SOCKET = "supervisor.sock.4194304"
 """The supervisor binds a name with its process id first."""
 LAST_BREATH = 600.0
@@ -50,10 +50,6 @@ class Home:
         return self.folder / "emulator"
 
     @property
-    def redis_port(self) -> Path:
-        return self.folder / "redis.port"
-
-    @property
     def configuration(self) -> Path:
         return self.folder / "supervisord.conf"
 
@@ -74,6 +70,10 @@ class Home:
         return self.sockets / "pg"
 
     @property
+    def broker_socket(self) -> Path:
+        return self.sockets / "broker" / "redis.sock"
+
+    @property
     def supervisor_socket(self) -> Path:
         return self.sockets / "supervisor.sock"
 
@@ -90,16 +90,21 @@ class Home:
         return self.folder / "stack.env"
 
     def create(self) -> None:
-        """Make the folders that every stack needs."""
+        """Make the folders that every stack needs; nobody else can read them.
+
+        A home that is there already keeps its rights: it may be a folder that others use too.
+
+        Raises:
+            UserError: the home cannot be used.
+        """
         try:
-            for folder in (self.folder, self.logs, self.images):
-                folder.mkdir(parents=True, exist_ok=True)
-            self.sockets.mkdir(mode=0o711, parents=True, exist_ok=True)
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            for folder in (self.logs, self.images, self.emulator, self.sockets):
+                folder.mkdir(mode=0o700, exist_ok=True)
+                _close(folder)
         except OSError as error:
             raise UserError(f"DARKROOM_HOME {self.folder} cannot be used: {error.strerror}.") from None
-        found = self.sockets.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise UserError(f"{self.sockets} belongs to someone else; choose a shorter DARKROOM_HOME.")
 
     @contextmanager
     def held(self) -> Iterator[int]:
@@ -150,6 +155,19 @@ class Home:
                 lines = self._variables.read_text().splitlines()
                 return dict(line.split("=", 1) for line in lines)
         return {}
+
+
+def _close(folder: Path) -> None:
+    """Take the rights of others from a folder of ours, which an earlier release or another user may have made.
+
+    Raises:
+        UserError: it is not ours.
+    """
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise UserError(f"{folder} belongs to someone else; choose another DARKROOM_HOME.")
+    if found.st_mode & 0o077:
+        folder.chmod(0o700)
 
 
 def _write_private(path: Path, text: str) -> None:

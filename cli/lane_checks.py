@@ -20,6 +20,7 @@ from cli.progress import duration
 from cli.readiness import QUESTION_TIMEOUT
 from models.claims import claim_edits, claim_images, claim_polls, claim_unknown
 from models.provider import price_per_image
+from worker.broker_url import client_url
 from worker.celery import LANES
 from worker.settings import WorkerSettings
 
@@ -170,7 +171,7 @@ def _queue_lengths(redis_url: str | None) -> dict[str, int]:
         return {}
     try:
         with redis.Redis.from_url(
-            redis_url, socket_timeout=QUESTION_TIMEOUT, socket_connect_timeout=QUESTION_TIMEOUT
+            client_url(redis_url), socket_timeout=QUESTION_TIMEOUT, socket_connect_timeout=QUESTION_TIMEOUT
         ) as client:
             return {lane: int(client.llen(lane)) for lane in LOOKS}
     except redis.RedisError:

@@ -11,6 +11,7 @@ import ctypes
 import os
 import pwd
 import runpy
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -42,26 +43,36 @@ def run(command: Sequence[str]) -> None:
         os.execvp(command[0], list(command))  # noqa: S606 - a list that we build; no shell wanted
     sys.path[0] = os.getcwd()  # what `python -m` would have put there, instead of this file's folder
     sys.argv = list(command[1:])
+    _show(command[1:])
     runpy.run_module(command[1], run_name="__main__", alter_sys=True)
 
 
-def main() -> None:
+def _show(command: Sequence[str]) -> None:
+    """Name this process after its command in the list of processes, where that can be done."""
+    try:
+        from setproctitle import setproctitle  # comes with the extra `local`
+    except ImportError:
+        return
+    setproctitle(shlex.join(command))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Put this process on the leash, then become the command."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--parent", type=int)
     parser.add_argument("--user")
     parser.add_argument("signal")
     parser.add_argument("command", nargs=argparse.REMAINDER)
-    arguments = parser.parse_args()
-    number = signal.Signals[f"SIG{arguments.signal}"]
+    options = parser.parse_args(arguments)
+    number = signal.Signals[f"SIG{options.signal}"]
     prctl = process_control()
-    if arguments.user:
-        become(arguments.user)  # first: a change of user would untie the leash
+    if options.user:
+        become(options.user)  # first: a change of user would untie the leash
     prctl(PR_SET_PDEATHSIG, number)
-    if arguments.parent not in (None, os.getppid()):
+    if options.parent not in (None, os.getppid()):
         sys.exit("the parent died before the leash was on")
     os.register_at_fork(after_in_child=lambda: (prctl(PR_SET_PDEATHSIG, number), None)[1])
-    run(arguments.command)
+    run(options.command)
 
 
 if __name__ == "__main__":

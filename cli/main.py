@@ -10,7 +10,6 @@ from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 
 import click
-from sqlalchemy.exc import OperationalError
 
 from models.errors import UserError
 
@@ -89,9 +88,6 @@ def main() -> None:
     except UserError as error:
         _say(str(error))
         code = USAGE
-    except OperationalError as error:
-        _say(f"The database does not answer: {str(error.orig).strip().splitlines()[0]}.")
-        code = USAGE
     except click.ClickException as error:
         error.show()
         code = USAGE
@@ -100,7 +96,21 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has had enough: say no more
         code = 0
+    except Exception as error:
+        if (reason := _database_is_away(error)) is None:
+            raise
+        _say(f"The database does not answer: {reason}.")
+        code = USAGE
     sys.exit(code or 0)
+
+
+def _database_is_away(error: Exception) -> str | None:
+    """The database's own words, if it is SQLAlchemy that says so; whoever has not loaded it has not met its errors."""
+    if "sqlalchemy" not in sys.modules:
+        return None
+    from sqlalchemy.exc import OperationalError
+
+    return str(error.orig).strip().splitlines()[0] if isinstance(error, OperationalError) else None
 
 
 def _say(sentence: str) -> None:

@@ -14,6 +14,8 @@ import requests
 from celery import Celery
 from psycopg import sql
 
+from worker.broker_url import celery_url, client_url
+
 QUESTION_TIMEOUT = 2.0
 """Seconds one question may take."""
 
@@ -48,7 +50,7 @@ def redis_answers(url: str) -> bool:
     """Whether the broker answers."""
     try:
         with redis.Redis.from_url(
-            url, socket_timeout=QUESTION_TIMEOUT, socket_connect_timeout=QUESTION_TIMEOUT
+            client_url(url), socket_timeout=QUESTION_TIMEOUT, socket_connect_timeout=QUESTION_TIMEOUT
         ) as broker:
             return bool(broker.ping())
     except redis.RedisError:
@@ -69,7 +71,7 @@ class WorkersAnswer:
     """Whether all workers answer a ping through the broker; who answered once is not asked again."""
 
     def __init__(self, redis_url: str, names: tuple[str, ...]) -> None:
-        self._app = Celery(broker=redis_url)
+        self._app = Celery(broker=celery_url(redis_url))
         self._missing = set(names)
 
     def __call__(self) -> bool:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, SecretStr
-from sqlalchemy import make_url
 
 from cli.home import Home
 from intake.settings import IntakeSettings
@@ -164,5 +163,7 @@ def _as_text(value: Any) -> str:
 
 
 def _without_password(url: str) -> str:
+    from sqlalchemy import make_url  # here: `darkroom up` starts its servers without it
+
     parsed = make_url(url)
     return url if parsed.password is None else parsed.render_as_string(hide_password=True)

@@ -1,7 +1,8 @@
 """The local stack: what runs, in which order it starts, and how all of it ends.
 
 Servers first, then the schema, then what needs it; everything is waited for before the stack is called ready.
-Whoever leaves the `with` block leaves no process behind. Restarting what dies is the supervisor's work.
+Whoever leaves the `with` block leaves no process behind. Restarting what dies is the supervisor's work. What asks the
+parts whether they answer is imported while the first of them start: it takes as long as they do.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,11 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from cli import embedded, migrate, processes
+from cli import broker, embedded, processes
 from cli.descendants import end_all
 from cli.home import Home
 from cli.processes import Process, Stage
-from cli.readiness import WorkersAnswer, ensure_database, http_answers, last_line, redis_answers, until
 from cli.settings import DeskSettings, adopt, environment, stack_variables
 from cli.supervision import Supervisor
 from intake.keys import Keys
@@ -72,11 +72,10 @@ def plan(settings: DeskSettings, emulator: EmulatorOptions | None) -> Plan:
         raise SettingsError(embedded.MISSING)
     home = settings.home
     _require_ports(settings, emulator)
-    redis_port = embedded.redis_port(home)
     variables = stack_variables(
         settings,
         database_url=settings.database_url or embedded.database_url(home, emulated=emulator is not None),
-        redis_url=settings.redis_url or f"redis://127.0.0.1:{redis_port}/0",
+        redis_url=settings.redis_url or broker.broker_url(home),
         emulator_url=emulator.url if emulator else None,
     )
     adopt(variables)
@@ -87,7 +86,7 @@ def plan(settings: DeskSettings, emulator: EmulatorOptions | None) -> Plan:
     if settings.database_url is None:
         parts.append(embedded.postgres(home))
     if settings.redis_url is None:
-        parts.append(embedded.redis(home, redis_port))
+        parts.append(broker.broker(home))
     if emulator:
         parts.append(processes.emulator(emulator.port, home.emulator, emulator.arguments))
     parts += [processes.receiver(settings.bind_host, settings.receiver_port)]
@@ -119,6 +118,8 @@ def running(plan: Plan, lock: int, say: Say) -> Iterator[Supervisor]:
         supervisor.wait()
         start_servers(plan, say)
         say("bringing the database to its schema")
+        from cli import migrate
+
         migrate.upgrade(plan.variables["DATABASE_URL"])
         start_rest(plan, supervisor, say)
         plan.home.tell(plan.variables)
@@ -130,6 +131,8 @@ def running(plan: Plan, lock: int, say: Say) -> Iterator[Supervisor]:
 
 def start_servers(plan: Plan, say: Say) -> None:
     """Wait for database and broker, which the supervisor starts at once."""
+    from cli.readiness import ensure_database, redis_answers
+
     if plan.has("postgres"):
         say("starting PostgreSQL")
         url = plan.variables["DATABASE_URL"]
@@ -140,6 +143,8 @@ def start_servers(plan: Plan, say: Say) -> None:
 
 def start_rest(plan: Plan, supervisor: Supervisor, say: Say) -> None:
     """Start what needs the schema, and wait for it."""
+    from cli.readiness import WorkersAnswer, http_answers
+
     supervisor.start(Stage.FRONT)
     supervisor.start(Stage.WORKERS)
     if plan.emulator_url:
@@ -154,6 +159,8 @@ def start_rest(plan: Plan, supervisor: Supervisor, say: Say) -> None:
 
 
 def _wait_for(name: str, answers: Callable[[], bool], plan: Plan) -> None:
+    from cli.readiness import last_line, until
+
     if until(answers, timeout=ANSWER_WITHIN):
         return
     said = last_line(plan.home.logs / f"{name}.log")

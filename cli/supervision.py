@@ -1,7 +1,8 @@
 """The supervisor of the local stack: supervisord in the foreground, on a configuration made from `Process` rows.
 
-It restarts what dies and never gives up. It is on our leash, and its programs are on its: whoever is killed,
-nothing stays behind. What is started when, and what counts as an answer, is not decided here.
+It is the warmed parent of its Python programs (`warm.py`), restarts what dies and never gives up. It is on our leash,
+and its programs are on its: whoever is killed, nothing stays behind. What is started when, and what counts as an
+answer, is not decided here.
 """
 
 import os
@@ -107,7 +108,7 @@ class Supervisor:
         command = (sys.executable, leash.__file__, "--parent", str(os.getpid()), "TERM")
         with (home.logs / "supervisord.err").open("w") as errors:
             self._process = subprocess.Popen(
-                (*command, "-m", "supervisor.supervisord", "-c", str(home.configuration)),
+                (*command, "-m", "cli.warm", "-c", str(home.configuration)),
                 cwd=home.folder,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,

@@ -4,7 +4,6 @@ The descriptions are the source of the settings table in the documentation. It n
 provider, so it does not even read them.
 """
 
-from limits import parse
 from pydantic import Field, SecretStr, field_validator
 
 from intake.priorities import read_bounds
@@ -38,6 +37,8 @@ class IntakeSettings(DatabaseSettings, PriceSettings, StorageSettings):
     @field_validator("intake_rate")
     @classmethod
     def _a_rate(cls, rate: str) -> str:
+        from limits import parse  # here, because it brings much along, and not everyone reads these settings
+
         try:
             parse(rate)
         except ValueError:

@@ -20,10 +20,19 @@ from models.database import make_engine
 
 OURS = ("FAL_", "DARKROOM_", "DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "PGDATABASE", "PGHOST")
 NUMBERS = count()
+SHARE_A_STACK = ("test_edit.py", "test_desk_stack.py", "test_provider_page.py")
 
 # a busy machine is no fault of the code
 hypothesis.settings.register_profile("darkroom", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("darkroom")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes, the tests of one file stay together, and so do the files that share a stack."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group("stack" if Path(file).name in SHARE_A_STACK else file))
 
 
 @pytest.fixture(autouse=True, scope="session")

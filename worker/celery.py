@@ -69,6 +69,8 @@ def _configuration() -> dict[str, Any]:
         "task_ignore_result": True,
         "accept_content": ["json"],
         "task_routes": {f"darkroom.{lane}": {"queue": lane} for lane in LANES},
+        # a lane waits for others most of its time, and runs threads of its own; a child would be 80 MB each
+        "worker_pool": "threads",
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_connection_retry_on_startup": True,

@@ -20,6 +20,7 @@ from models.settings import (
     Settings,
     StorageSettings,
 )
+from worker.broker_url import SCHEMES, celery_url
 from worker.preferences import Preferences, Priority
 from worker.signing import read_secrets
 
@@ -46,14 +47,14 @@ def _poll_every(data: dict[str, Any]) -> float:
 class BrokerSettings(Settings):
     """Where the nudges go."""
 
-    redis_url: str = Field(description="the broker, `redis://host:port/0`")
+    redis_url: str = Field(description="the broker, `redis://host:port/0`, or `redis+socket:///path` for a Unix socket")
 
     @field_validator("redis_url")
     @classmethod
     def _redis_only(cls, url: str) -> str:
-        if not url.startswith(("redis://", "rediss://")):
-            raise ValueError("it must start with redis:// or rediss://")
-        return url
+        if not url.startswith(SCHEMES):
+            raise ValueError(f"it must start with {' or '.join(SCHEMES)}")
+        return celery_url(url)
 
 
 class ProviderSettings(OutputSettings):

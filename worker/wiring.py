@@ -1,12 +1,13 @@
-"""What a worker process holds open: built once per process, on first use, hence after Celery's fork.
+"""What a worker process holds open: built once per process, on first use; its lanes run in threads and share it.
 
-A connection made before the fork would be shared by children that do not know of each other.
+Nothing is opened when this file is imported: the local stack imports it once and forks its workers from there.
 """
 
+import threading
 import time
 from collections.abc import Callable
-from functools import cache
-from multiprocessing import Event
+from functools import wraps
+from typing import TypeVar
 
 from sqlalchemy import Engine
 
@@ -24,54 +25,74 @@ from worker.storage import Storage
 TURN = 5.0
 """Seconds a lane's task claims before it makes room; the tick starts the next at once. Bounds how long a stop takes."""
 
-stopping = Event()
-"""Set when the worker is told to stop; shared with the children, so that no lane claims any more."""
+stopping = threading.Event()
+"""Set when the worker is told to stop, so that no lane claims any more."""
+LANES_AT_ONCE = 2
+"""Tasks that one worker runs at one time, at most."""
+
+Made = TypeVar("Made")
+_making = threading.RLock()
 
 
-@cache
+def once(make: Callable[[], Made]) -> Callable[[], Made]:
+    """Made on first use, then always the same, however many threads ask at once."""
+    made: list[Made] = []
+
+    @wraps(make)
+    def get() -> Made:
+        if not made:
+            with _making:
+                if not made:
+                    made.append(make())
+        return made[0]
+
+    return get
+
+
+@once
 def settings() -> WorkerSettings:
     """This process's settings."""
     return load(WorkerSettings)
 
 
-@cache
+@once
 def engine() -> Engine:
-    """This process's connections: one for the lane, one for whatever runs beside it."""
-    return make_engine(settings().database_url, application="darkroom worker", pool_size=2)
+    """This process's connections: for each lane one, and one for whatever runs beside it."""
+    return make_engine(settings().database_url, application="darkroom worker", pool_size=2 * LANES_AT_ONCE)
 
 
-@cache
+@once
 def queue() -> QueueAPI:
     """This process's client of the provider."""
     # a POST must be over long before its submission can be given up as dead
     return QueueAPI.of(settings(), submit_timeout=min(SUBMIT_TIMEOUT, settings().patience / 4))
 
 
-@cache
+@once
 def listing() -> Listing:
     """This process's client of the provider's listing."""
     return Listing(settings().fal_api_url, settings().required_key())
 
 
-@cache
+@once
 def pricing() -> Pricing:
     """This process's client of the provider's price list."""
     return Pricing(settings().fal_api_url, settings().required_key())
 
 
-@cache
+@once
 def fetcher() -> Fetcher:
     """This process's downloader."""
     return Fetcher(settings().fal_media_hosts, max_bytes=settings().picture_max_bytes)
 
 
-@cache
+@once
 def storage() -> Storage:
     """This process's store."""
     return Storage(settings().storage_url)
 
 
-@cache
+@once
 def courier() -> Courier:
     """This process's way to the callers."""
     return Courier(Signer(settings().notify_secrets), settings().notify_private_hosts)

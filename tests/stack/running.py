@@ -4,15 +4,20 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import requests
 
+from cli import broker
+from cli.accounts import own_folder
 from cli.embedded import free_port
+from cli.home import Home
 
 READY_WITHIN = 90.0
 """Seconds; a start takes six on a quiet machine with two cores."""
@@ -34,6 +39,21 @@ def eventually(holds: Callable[[], Any], within: float = 30.0) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+@contextmanager
+def broker_process() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A broker of its own, and its URL; ended afterwards."""
+    with tempfile.TemporaryDirectory(prefix="darkroom-broker-") as folder:
+        home = Home(Path(folder))
+        home.create()
+        own_folder(home.broker_socket.parent, None)
+        program = broker.command(broker.find_server(), home)
+        with subprocess.Popen(program, stdout=subprocess.DEVNULL) as process:
+            try:
+                yield broker.broker_url(home), process
+            finally:
+                process.kill()
 
 
 class Stack:

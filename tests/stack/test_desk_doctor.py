@@ -1,7 +1,6 @@
 """The doctor with things broken on purpose: it names the one that is, says what to do, and never takes long."""
 
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Engine
 
-from cli import embedded, lane_checks
+from cli import lane_checks
 from cli.readiness import redis_answers, until
 from models.claims import claim_polls
 from models.provider import pause
@@ -20,6 +19,7 @@ from tests.factories import accept, claim, fall_due, make_batch, make_submitted
 from tests.http.lanes import KEY, Emulator, emulating
 from tests.http.servers import closed_port, serve
 from tests.stack.desk import Desk, Said
+from tests.stack.running import broker_process
 from worker.signing import new_secret
 
 BOUND = 60.0
@@ -34,11 +34,8 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
 
 @pytest.fixture(scope="module")
 def redis_url() -> Iterator[str]:
-    """A Redis to which no worker listens."""
-    port = embedded.free_port()
-    command = (embedded._redis_server(), "--port", str(port), "--bind", "127.0.0.1", "--save", "")
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        url = f"redis://127.0.0.1:{port}/0"
+    """A broker to which no worker listens."""
+    with broker_process() as (url, process):
         assert until(lambda: redis_answers(url), timeout=20)
         yield url
         process.terminate()

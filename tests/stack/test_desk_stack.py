@@ -6,8 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +17,6 @@ from tests.stack.running import Stack, eventually
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-
-
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    """One running stack for all tests of this file; not in pytest's own folder, see `test_up.py`."""
-    with tempfile.TemporaryDirectory(prefix="darkroom-desk-") as folder:
-        stack = Stack(Path(folder) / "home")
-        stack.start()
-        yield stack
-        stack.end(signal.SIGTERM, within=5)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import pty
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,6 @@ from tests.stack.running import PYTHON, Stack, darkroom, eventually
 DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 EDIT = ("edit", "--prompt", "a hat", "--image", DOT)
 CALLBACK_MAX_BYTES = 4 * 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    """One running stack for all tests of this file."""
-    with tempfile.TemporaryDirectory(prefix="darkroom-edit-") as folder:
-        stack = Stack(Path(folder) / "home")
-        stack.variables |= {"POLL_AFTER": "2", "POLL_EVERY": "1"}
-        stack.start()
-        yield stack
-        stack.end(signal.SIGTERM, within=5)
 
 
 @pytest.fixture

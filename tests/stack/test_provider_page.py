@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ COMMANDS = [line.removeprefix("$ ") for block in blocks("console") for line in b
 
 
 @pytest.fixture(scope="module")
-def reader() -> Iterator[tuple[Path, dict[str, str]]]:
+def reader(stack: Stack) -> Iterator[tuple[Path, dict[str, str]]]:
     """The folder of someone who reads the page, with two pictures, and the environment of a running stack."""
     with tempfile.TemporaryDirectory(prefix="darkroom-page-") as folder:
         here = Path(folder)
@@ -36,11 +35,8 @@ def reader() -> Iterator[tuple[Path, dict[str, str]]]:
         program.parent.mkdir(parents=True)
         program.write_text(f'#!/bin/sh\nexec {sys.executable} -m cli.main "$@"\n')
         program.chmod(0o755)
-        stack = Stack(here / "home")
-        stack.start()
         told = dict(line.split("=", 1) for line in (stack.home / "stack.env").read_text().splitlines())
         yield here, os.environ | told | {"PYTHONPATH": str(ROOT)}
-        stack.end(signal.SIGTERM, within=5)
 
 
 def run(reader: tuple[Path, dict[str, str]], *command: str) -> str:

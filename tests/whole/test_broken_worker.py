@@ -1,4 +1,4 @@
-"""A worker whose consumer broke for good while a child of its pool is stuck: it must end, to be started again."""
+"""A worker whose consumer broke for good while a task of it is stuck: it must end, to be started again."""
 
 import os
 import subprocess
@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
-from cli.embedded import free_port, redis
-from cli.home import Home
+from tests.stack.running import broker_process
 from tests.whole.conftest import wait_for
 
 BROKEN = """
@@ -31,10 +30,10 @@ BROKEN = """
 
 
 def test_broken_worker_ends(tmp_path: Path, clean_environment: None) -> None:
-    """Redis dies, Celery calls it unrecoverable, and its stop waits for a child that never ends: not for ever."""
-    port, begun = free_port(), tmp_path / "begun"
-    variables = {**os.environ, "REDIS_URL": f"redis://127.0.0.1:{port}/0"}
-    with subprocess.Popen(redis(Home(tmp_path), port).command, stdout=subprocess.DEVNULL) as broker:
+    """Redis dies, Celery calls it unrecoverable, and its stop waits for a task that never ends: not for ever."""
+    begun = tmp_path / "begun"
+    with broker_process() as (url, broker):
+        variables = {**os.environ, "REDIS_URL": url}
         command = [sys.executable, "-c", dedent(BROKEN), str(begun)]
         with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as worker:
             try:

@@ -1,0 +1,98 @@
+"""As whom the embedded servers run, and who may reach their folders.
+
+For an ordinary user that is the user, and folders are closed to all others. Root starts no server as root: they get
+a user of their own, who may pass through the home and read nothing but their own folders.
+"""
+
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cli.home import Home
+from models.errors import UserError
+
+SERVER_USER = "pgserver"
+"""The name is given by the wheel that brings PostgreSQL."""
+SYSTEM_PROGRAMS = "/usr/sbin:/usr/local/sbin:/sbin"
+"""Where `useradd` is; often on no PATH."""
+
+
+def server_user(home: Home) -> str | None:
+    """The user of the embedded servers where we are root, made if there is none, and let through the home.
+
+    Raises:
+        UserError: it cannot be made here.
+    """
+    if os.geteuid() != 0:
+        return None
+    try:
+        account = pwd.getpwnam(SERVER_USER)
+    except KeyError:
+        account = _make_user()
+    for folder in (home.folder, home.sockets):
+        os.chown(folder, -1, account.pw_gid)
+        folder.chmod(stat.S_IMODE(folder.stat().st_mode) | stat.S_IXGRP)
+    let_through(home.folder)
+    if home.folder not in home.sockets.parents:
+        let_through(home.sockets)
+    return SERVER_USER
+
+
+def let_through(path: Path) -> None:
+    """Let every user pass through the folders above `path`, which shows them nothing."""
+    for folder in path.parents:
+        mode = stat.S_IMODE(folder.stat().st_mode)
+        if not mode & stat.S_IXOTH and folder.stat().st_uid == os.geteuid():
+            with suppress(OSError):  # where it cannot be changed, the server itself says what it cannot reach
+                folder.chmod(mode | stat.S_IXGRP | stat.S_IXOTH)
+
+
+def _make_user() -> pwd.struct_passwd:
+    ways_out = "start darkroom as an ordinary user, or set DATABASE_URL and REDIS_URL"
+    program = shutil.which("useradd") or shutil.which("useradd", path=SYSTEM_PROGRAMS)
+    if program is None:
+        raise UserError(
+            f"As root, the embedded servers run as the user {SERVER_USER}, and there is no `useradd` to make it: "
+            f"make it yourself, {ways_out}."
+        )
+    answer = subprocess.run(
+        (program, "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", SERVER_USER),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        return pwd.getpwnam(SERVER_USER)
+    except KeyError:
+        raise UserError(f"The user {SERVER_USER} cannot be made: {answer.stderr.strip()}; {ways_out}.") from None
+
+
+def own_folder(folder: Path, user: str | None) -> None:
+    """A folder that only `user` (None: we) and root can enter."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if user:
+        account = pwd.getpwnam(user)
+        os.chown(folder, account.pw_uid, account.pw_gid)
+    folder.chmod(0o700)
+
+
+@contextmanager
+def reachable(home: Path) -> Iterator[None]:
+    """Keep the rights of the home and of the folders above it while the wheel makes its cluster.
+
+    Under root the wheel opens all of them to everybody, for reading too. The server user only has to pass through.
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    before = {folder: stat.S_IMODE(folder.stat().st_mode) for folder in (home, *home.parents)}
+    try:
+        yield
+    finally:
+        for folder, mode in before.items():
+            folder.chmod(mode if folder == home else mode | stat.S_IXGRP | stat.S_IXOTH)

@@ -1,0 +1,126 @@
+"""supervisord as the warmed parent of its programs: it imports once what all of them need, and they are its forks.
+
+Ten Python programs that each import Celery, SQLAlchemy and pydantic cost ten seconds of CPU at every start, and as
+many copies in memory. A fork has all of it at once and shares the memory. Linux only: elsewhere a fork without exec
+is not safe, and each program is started anew. What is started, and when it is restarted, is supervisord's business.
+"""
+
+import atexit
+import gc
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import NoReturn
+
+from supervisor.options import ServerOptions
+from supervisor.supervisord import Supervisor
+
+from cli import leash
+
+SHARED = (
+    *("celery.bin.celery", "celery.apps.beat", "celery.apps.worker", "celery.backends.redis"),
+    *("celery.concurrency.thread", "celery.worker.consumer", "kombu.transport.redis", "redis.connection"),
+    *("worker.clock", "worker.tasks", "webhook_receiver.app", "intake.app", "granian.cli", "psycopg_pool"),
+)
+"""Modules that several programs import. None of them opens anything, or starts a thread, when it is imported."""
+FORKED = ("celery", "granian")
+"""The programs that profit; whatever else is Python (the stand-in) has little in common with them."""
+SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2)
+"""What supervisord listens to; its programs start with the system's own answers."""
+
+
+class Warm(Supervisor):  # type: ignore[misc]  # supervisor has no types
+    """A supervisor that imports what is shared once the servers have been started, while these come up."""
+
+    _is_warm = False
+
+    def tick(self, now: float | None = None) -> None:
+        """The end of each turn of supervisord's loop."""
+        super().tick(now)
+        if not self._is_warm:
+            self._is_warm = True
+            warm()
+
+
+class WarmOptions(ServerOptions):  # type: ignore[misc]
+    """Starts a program of ours in the fork itself, where supervisord would execute a new Python."""
+
+    def execve(self, filename: str, argv: Sequence[str], env: dict[str, str]) -> None:
+        """The last step of starting a program, in the child: never returns, unless it fails."""
+        if (program := forked_program(argv)) is not None:
+            become(program, env)
+        super().execve(filename, argv, env)
+
+
+def forked_program(argv: Sequence[str]) -> Callable[[], None] | None:
+    """How a command is run in this process; None if it has to be executed."""
+    if sys.platform != "linux" or argv[0] != sys.executable or "-m" not in argv:
+        return None
+    if argv[argv.index("-m") + 1] not in FORKED:
+        return None
+    arguments = list(argv[1:])
+    if arguments[0] == leash.__file__:
+        return lambda: leash.main(arguments[1:])
+    return lambda: leash.run(arguments)
+
+
+def warm() -> None:
+    """Import what is shared, and leave it to the forks as it is."""
+    for name in SHARED:
+        with suppress(ImportError):  # then the program that needs it says so, in its own log
+            import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy every page that it looks at
+
+
+def become(program: Callable[[], None], env: dict[str, str]) -> NoReturn:
+    """Run a program as if this process had been started for it, and end with it."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()  # noqa: TID251 - as execve would
+    os.environ.update(env)  # noqa: TID251
+    sys.excepthook = sys.__excepthook__
+    code = 0
+    try:
+        program()
+    except SystemExit as stop:
+        code = _exit_code(stop)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    _end(code)
+
+
+def _exit_code(stop: SystemExit) -> int:
+    if stop.code is None or isinstance(stop.code, int):
+        return stop.code or 0
+    print(stop.code, file=sys.stderr)
+    return 1
+
+
+def _end(code: int) -> NoReturn:
+    """What Python does at the end of a process, without going back into supervisord's code."""
+    with suppress(BaseException):
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as multiprocessing's children do
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def main() -> None:
+    """Run supervisord in the foreground, until it is told to stop."""
+    options = WarmOptions()
+    options.realize(sys.argv[1:], doc=__doc__)
+    options.first, options.test = True, False
+    Warm(options).main()
+
+
+if __name__ == "__main__":
+    main()
