@@ -5,7 +5,7 @@ Each asks one question, within seconds, and answers in a sentence.
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from io import BytesIO
 from uuid import uuid4
 
@@ -26,6 +26,7 @@ from worker.broker_url import client_url
 from worker.connections import NotConnected, ThreadSessions, exchange
 from worker.queue_api import QueueAPI
 from worker.settings import WorkerSettings
+from worker.signing import EVERYONE
 from worker.storage import Storage
 
 STORE_WITHIN = 20.0
@@ -46,6 +47,19 @@ def settings() -> Iterator[Finding]:
     if not wrong:
         names = {name for cls in PROCESSES for name in cls.model_fields}
         yield ok("settings", f"{len(names)} read")
+
+
+def notify_secrets(settings: WorkerSettings, clients: Collection[str]) -> Finding:
+    """Whether every client that is to be told has a secret of its own; `clients` are those to be told."""
+    secrets = settings.notify_secrets
+    sharing = sorted(client for client in clients if client not in secrets)
+    advice = "Give each client its own: NOTIFY_SECRET=name:whsec_…,name:whsec_… (docs/notifications.md)."
+    if sharing and EVERYONE not in secrets:
+        return warning("notify", f"NOTIFY_SECRET has no secret for {', '.join(sharing)}: their messages wait.", advice)
+    if len(sharing) > 1:
+        sentence = f"{', '.join(sharing)} share one NOTIFY_SECRET, so each can forge messages to the others."
+        return warning("notify", sentence, advice)
+    return ok("notify", "no client can sign for another")
 
 
 def broker(url: str) -> Finding:

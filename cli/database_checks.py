@@ -83,6 +83,16 @@ def account(engine: Engine) -> Iterator[Finding]:
         yield warning("account", sentence, "It is tried again by itself; `darkroom resume --provider` tries at once.")
 
 
+def notified_clients(engine: Engine) -> list[str]:
+    """Clients with batches of the last 30 days whose ends are to be told."""
+    query = """
+        SELECT DISTINCT client FROM batches
+        WHERE notify_url IS NOT NULL AND created_at > now() - interval '30 days' ORDER BY client LIMIT 100
+    """
+    with engine.connect() as connection:
+        return list(connection.exec_driver_sql(query).scalars())
+
+
 def accounting(engine: Engine) -> Iterator[Finding]:
     """Whether everything adds up."""
     with engine.connect() as connection:

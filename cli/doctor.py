@@ -71,6 +71,8 @@ def examination() -> Iterator[Finding]:
         yield from grounds
     if engine is not None and usable:
         yield from database_checks.contents(engine)
+    if engine is not None and usable and worker is not None:
+        yield checks.notify_secrets(worker, database_checks.notified_clients(engine))
     answers = False
     if broker is not None:
         finding = checks.broker(broker.redis_url)

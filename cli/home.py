@@ -23,7 +23,7 @@ SOCKET_PATH_LIMIT = 103
 """Bytes in the path of a Unix socket on macOS; Linux takes 107."""
 LONGEST_SOCKET = "supervisor.sock.4194304"
 """The supervisor binds a name with its process id first."""
-LAST_BREATH = 120.0
+LAST_BREATH = 600.0
 """Seconds for a killed stack to end before the next one gives up waiting; longer than stopping ever takes."""
 
 

@@ -107,7 +107,7 @@ def _take_again(connection: Connection, row: Any, policy: PolicySettings) -> str
         return REFUSED
     signed = Signed(row["request_id"], sender, row["signed_at"], stale=is_stale(row["signed_at"], row["received_at"]))
     delivery = Delivery(row["token"], bytes(row["body"]), row["headers"], signed)
-    effect, submission_id = apply_delivery(connection, delivery, policy)
+    effect, submission_id = apply_delivery(connection, delivery, policy, believed=account is not None)
     if effect is Effect.APPLIED:
         connection.exec_driver_sql(
             "UPDATE callbacks SET effect = %s, submission_id = %s WHERE id = %s",

@@ -91,6 +91,12 @@ def _escaped(text: str) -> str:
     return text.replace("%", "%%")
 
 
+def stops_within(processes: Sequence[Process]) -> float:
+    """Seconds that stopping takes at the most: the slowest program of each stage, one stage after the other."""
+    slowest = [max((part.stop_within for part in processes if part.stage is stage), default=0) for stage in Stage]
+    return sum(slowest) + STAGE_MARGIN * len(Stage)
+
+
 class Supervisor:
     """One running supervisord."""
 
@@ -98,8 +104,7 @@ class Supervisor:
         with home.configuration.open("w") as file:
             configuration(home, processes, Path.cwd()).write(file)
         self._socket = home.supervisor_socket
-        slowest = [max((part.stop_within for part in processes if part.stage is stage), default=0) for stage in Stage]
-        self._stops_within = sum(slowest) + STAGE_MARGIN * len(Stage)
+        self._stops_within = stops_within(processes)
         command = (sys.executable, leash.__file__, "--parent", str(os.getpid()), "TERM")
         with (home.logs / "supervisord.err").open("w") as errors:
             self._process = subprocess.Popen(

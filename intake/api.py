@@ -20,6 +20,7 @@ from intake.bodies import JSON, NDJSON, NewBatch, read_batch, read_edits, read_f
 from intake.keys import Keys
 from intake.openapi import KEY_MAX, KEY_PATTERN, Operation, described
 from intake.pace import Pace
+from intake.priorities import highest_priority, read_bounds
 from intake.problems import RequestFaults, checked
 from intake.questions import (
     AppendOptions,
@@ -51,6 +52,7 @@ class Door:
     def __init__(self, settings: IntakeSettings, engine: Engine, keys: Keys) -> None:
         self.settings, self.engine, self.keys = settings, engine, keys
         self.pace = Pace(settings.intake_rate)
+        self.priority_bounds = read_bounds(settings.intake_priority_max)
 
 
 def install(app: Flask, door: Door) -> None:
@@ -84,6 +86,12 @@ def _asked(model: type[Asked]) -> Asked:
 
 def _own(connection: Connection, batch_id: UUID) -> None:
     looking.require_own(connection, g.client, batch_id)
+
+
+def _check_priority(priority: int) -> None:
+    highest = highest_priority(_door().priority_bounds, g.client)
+    if priority > highest:
+        raise RequestFaults([Fault("priority", f"may be {highest} at most for {g.client}")])
 
 
 def _key() -> str | None:
@@ -130,6 +138,7 @@ def create_batch() -> Response:
     """
     options = _asked(CreateOptions)
     batch = read_batch(request, client=g.client, key=_key())
+    _check_priority(batch.header.priority)
     if options.dry_run:
         return _estimated(batch, options)
     with _door().engine.begin() as connection:
@@ -166,6 +175,7 @@ def get_batch(batch_id: UUID) -> Response:
 def change_batch(batch_id: UUID) -> Response:
     """Let a batch go before, or after, others."""
     change = checked(ChangeRequest, read_fields(request))
+    _check_priority(change.priority)
     with _door().engine.begin() as connection:
         _own(connection, batch_id)
         steering.set_priority(connection, batch_id, change.priority)

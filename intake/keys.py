@@ -11,6 +11,8 @@ LOCAL = "local"
 """The one client where there are no keys; also that of the command line."""
 NAME_MAX = 255
 """Characters of a client's name, as many as a batch keeps."""
+KEY_MIN = 12
+"""Characters of a key, at least: with the bound on the rate of strangers, too many to be guessed."""
 
 
 class Keys:
@@ -51,6 +53,8 @@ def _read(pairs: str) -> dict[bytes, str]:
         name, _, key = pair.partition(":")
         if not 0 < len(name) <= NAME_MAX or not key or not pair.isascii() or not pair.isprintable():
             raise SettingsError("DARKROOM_API_KEYS is wrong (it must be a comma list of name:key, in ASCII).")
+        if len(key) < KEY_MIN:
+            raise SettingsError(f"DARKROOM_API_KEYS is wrong ({name} has a key of fewer than {KEY_MIN} characters).")
         if clients.setdefault(_digest(key), name) != name:
             raise SettingsError(f"DARKROOM_API_KEYS is wrong ({name} has the key of another client).")
     return clients

@@ -6,6 +6,7 @@ provider, so it does not even read them.
 
 from pydantic import Field, SecretStr, field_validator
 
+from intake.priorities import read_bounds
 from models.settings import DatabaseSettings, PriceSettings, StorageSettings
 
 
@@ -16,10 +17,22 @@ class IntakeSettings(DatabaseSettings, PriceSettings, StorageSettings):
     intake_port: int = Field(8001, ge=1, le=65535, description="the intake API's port")
     darkroom_api_keys: SecretStr | None = Field(
         None,
-        description="comma list of `name:key`, who may use the intake API; required unless `BIND_HOST` is loopback",
+        description="comma list of `name:key`, who may use the intake API, each key 12 characters or more; "
+        "required unless `BIND_HOST` is loopback",
+    )
+    intake_priority_max: str = Field(
+        "100",
+        description="the highest priority that clients of the intake API may give: a number, or a comma list of "
+        "`name:number` with a plain number for everyone else",
     )
     intake_max_bytes: int = Field(256 * 1024 * 1024, ge=1, description="bytes one request may have; more: 413")
     intake_rate: str = Field("600/minute", description="requests of one client to the intake API; more: 429")
+
+    @field_validator("intake_priority_max")
+    @classmethod
+    def _bounds(cls, text: str) -> str:
+        read_bounds(text)
+        return text
 
     @field_validator("intake_rate")
     @classmethod

@@ -65,6 +65,7 @@ def make_engine(url: str, *, application: str, pool_size: int = 5) -> Engine:
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT,
         pool_pre_ping=True,
+        hide_parameters=True,  # an error's text goes into logs; the parameters hold prompts, tokens and URLs
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT,
             "application_name": application,

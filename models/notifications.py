@@ -4,7 +4,7 @@ Settling a batch writes the row, its payload complete; from then on a row is eit
 tries it (`due_at` pushed ahead), or at rest: delivered, or given up. SQL only; when to try again is the lane's say.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -24,22 +24,30 @@ class DueNotification(NamedTuple):
     payload: str
     """The database's own text of it: the same bytes at every try, no number rendered anew."""
     attempt: int
+    client: str
+    """Whose batch it is about: the message is signed for this client alone."""
 
 
-def claim_notifications(connection: Connection, *, limit: int, lease: float) -> list[DueNotification]:
-    """Messages to deliver, those that were never tried first: a dead receiver's retries make nobody else wait."""
+def claim_notifications(
+    connection: Connection, *, limit: int, lease: float, clients: Collection[str] | None = None
+) -> list[DueNotification]:
+    """Messages to deliver, those that were never tried first: a dead receiver's retries make nobody else wait.
+
+    `clients` takes only messages to these; None: to everyone.
+    """
     rows = connection.exec_driver_sql(
         """
         WITH due AS (
-            SELECT id FROM notifications WHERE due_at <= now()
-            ORDER BY attempt, due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+            SELECT n.id, b.client FROM notifications n JOIN batches b ON b.id = n.batch_id
+            WHERE n.due_at <= now() AND (%(clients)s::text[] IS NULL OR b.client = ANY(%(clients)s::text[]))
+            ORDER BY n.attempt, n.due_at LIMIT %(limit)s FOR UPDATE OF n SKIP LOCKED
         )
         UPDATE notifications n
         SET due_at = now() + %(lease)s * interval '1 s', attempt = n.attempt + 1, attempted_at = now()
         FROM due WHERE n.id = due.id
-        RETURNING n.id, n.batch_id, n.url, n.payload::text, n.attempt
+        RETURNING n.id, n.batch_id, n.url, n.payload::text, n.attempt, due.client
         """,
-        {"limit": limit, "lease": lease},
+        {"limit": limit, "lease": lease, "clients": None if clients is None else list(clients)},
     )
     return [DueNotification(*row) for row in rows]
 
@@ -52,19 +60,24 @@ def renew_notifications(connection: Connection, notification_ids: Sequence[UUID]
     )
 
 
-def put_off_notifications(connection: Connection, reason: str, *, limit: int, delay: float) -> list[UUID]:
-    """Let messages that cannot be sent at all wait `delay` seconds more, with the reason; that spends no attempt."""
+def put_off_notifications(
+    connection: Connection, reason: str, signable: Collection[str], *, limit: int, delay: float
+) -> list[UUID]:
+    """Let due messages to all clients but those in `signable` wait `delay` seconds more, with the reason; that spends
+    no attempt."""
     rows = connection.exec_driver_sql(
         """
         WITH due AS (
-            SELECT id FROM notifications WHERE due_at <= now() ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+            SELECT n.id FROM notifications n JOIN batches b ON b.id = n.batch_id
+            WHERE n.due_at <= now() AND NOT b.client = ANY(%(signable)s::text[])
+            ORDER BY n.due_at LIMIT %(limit)s FOR UPDATE OF n SKIP LOCKED
         )
         UPDATE notifications n
         SET due_at = now() + %(delay)s * interval '1 s', last_status = NULL, last_error = %(reason)s
         FROM due WHERE n.id = due.id
         RETURNING n.id
         """,
-        {"limit": limit, "delay": delay, "reason": printable(reason)},
+        {"limit": limit, "delay": delay, "reason": printable(reason), "signable": list(signable)},
     )
     return list(rows.scalars())
 

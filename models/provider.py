@@ -45,7 +45,7 @@ def user_id(connection: Connection) -> str | None:
 
 
 def learn_user_id(connection: Connection, found: str) -> None:
-    """Keep the sender of the first delivery that matched a submission of ours; never replaced by itself."""
+    """Keep the sender of the first delivery about a request that our own reply had named; never replaced by itself."""
     connection.exec_driver_sql(
         """
         INSERT INTO provider_status (account, user_id) VALUES (%s, %s)

@@ -332,3 +332,16 @@ provider_status = Table(
     CheckConstraint("(paused_at IS NULL) = (reason IS NULL)", name="reason"),
     CheckConstraint("(paused_at IS NULL) = (retry_at IS NULL)", name="retry_at"),
 )
+
+lane_pauses = Table(
+    "lane_pauses",
+    metadata,
+    Column("lane", TEXT, primary_key=True),
+    Column("subject", TEXT, primary_key=True, comment="what of the lane is paused: `storage`, an endpoint"),
+    _time("paused_at", nullable=False, server_default=NOW),
+    Column("reason", TEXT, nullable=False),
+    Column("message", TEXT, nullable=False),
+    _time("retry_at", nullable=False, comment="when one item probes whether the trouble is over"),
+    Column("probes", INTEGER, nullable=False, server_default=text("0")),
+    comment="what stands still for a trouble that is ours or the provider's; a row only while it does",
+)

@@ -18,7 +18,7 @@ from webhook_receiver.settings import ReceiverSettings
 from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 SETTINGS = (DeskSettings, WorkerSettings, ReceiverSettings, IntakeSettings)
 
 

@@ -16,8 +16,9 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from models.errors import KeysUnavailable, SignatureError
 from models.provider import user_id
+from models.states import Effect
 from webhook_receiver.keys import Keys
-from webhook_receiver.recording import Delivery, record_delivery
+from webhook_receiver.recording import Delivery, record_delivery, record_first_delivery
 from webhook_receiver.rejections import Rejections
 from webhook_receiver.settings import ReceiverSettings
 from webhook_receiver.signature import Signed, verify
@@ -49,12 +50,21 @@ class Receiver:
                 raise
             return verify(body, headers, newer, now)
 
-    def is_ours(self, signed: Signed) -> bool:
-        """Whether the sender is our account; anyone's, while ours is not known yet (the token still must match)."""
+    def account(self) -> str | None:
+        """What the provider calls our account; None while nobody knows."""
         if self._account is None:
             with self.engine.connect() as connection:
                 self._account = user_id(connection)
-        return self._account is None or self._account == signed.user_id
+        return self._account
+
+    def record(self, delivery: Delivery, *, account_known: bool) -> Effect:
+        """Write one delivery down in a transaction of its own, and apply it."""
+        record = record_delivery if account_known else record_first_delivery
+        with self.engine.begin() as connection:
+            effect = record(connection, delivery, self.settings)
+        if effect is Effect.ORPHAN and not account_known:
+            self.rejections.count("orphan_before_account_known")
+        return effect
 
 
 def install(app: Flask, receiver: Receiver) -> None:
@@ -72,13 +82,12 @@ def receive(token: str) -> ResponseReturnValue:
         raise RequestEntityTooLarge
     headers = {name.lower(): value.replace("\0", "") for name, value in request.headers.items()}
     signed = receiver.verify(body, headers)
-    if not receiver.is_ours(signed):
+    account = receiver.account()
+    if account not in (None, signed.user_id):
         receiver.rejections.count("other_account")
         return {"error": "This delivery is for another account."}, 403
     delivery = Delivery(token.replace("\0", "")[:TOKEN_MAX], body, headers, signed)
-    with receiver.engine.begin() as connection:
-        effect = record_delivery(connection, delivery, receiver.settings)
-    return jsonify(effect=effect.value)
+    return jsonify(effect=receiver.record(delivery, account_known=account is not None).value)
 
 
 @routes.get("/healthz")

@@ -31,16 +31,51 @@ class Delivery:
 
 
 def record_delivery(connection: Connection, delivery: Delivery, policy: PolicySettings) -> Effect:
-    """Apply a delivery and keep it, with what it did to us."""
+    """Apply a delivery of our account and keep it, with what it did to us."""
     effect, submission_id = apply_delivery(connection, delivery, policy)
     _keep(connection, delivery, submission_id, effect)
     return effect
 
 
-def apply_delivery(connection: Connection, delivery: Delivery, policy: PolicySettings) -> tuple[Effect, UUID | None]:
-    """Apply a delivery; answers what it did to us, and which submission of ours it is about."""
+def record_first_delivery(connection: Connection, delivery: Delivery, policy: PolicySettings) -> Effect:
+    """Apply a delivery while nobody knows yet what the provider calls our account.
+
+    The signature proves the provider alone, so whoever knows a token could be the sender. Hence the sender is taken
+    for our account only where the request is one that our own reply has named; any other body is not believed: the
+    provider is asked about the request it names. What is about no submission of ours is not kept.
+    """
+    named = _is_named_by_us(connection, delivery)
+    effect, submission_id = apply_delivery(connection, delivery, policy, believed=named)
+    if named:
+        learn_user_id(connection, delivery.signed.user_id)
+    if effect is not Effect.ORPHAN:
+        _keep(connection, delivery, submission_id, effect)
+    return effect
+
+
+def _is_named_by_us(connection: Connection, delivery: Delivery) -> bool:
+    """Whether the delivery's request was known before any callback could have named it."""
+    row = connection.exec_driver_sql(
+        """
+        SELECT FROM submissions s WHERE s.id = %s AND s.request_id = %s
+        AND NOT EXISTS (SELECT FROM callbacks c WHERE c.submission_id = s.id AND c.request_id = s.request_id)
+        """,
+        (_token(delivery.token), delivery.signed.request_id),
+    ).first()
+    return row is not None
+
+
+def apply_delivery(
+    connection: Connection, delivery: Delivery, policy: PolicySettings, *, believed: bool = True
+) -> tuple[Effect, UUID | None]:
+    """Apply a delivery; answers what it did to us, and which submission of ours it is about.
+
+    Of a delivery that is not `believed` only the request that it names is taken, for the poll lane to ask about.
+    """
     token = _token(delivery.token)
     verdict, distrust = _believe(delivery)
+    if verdict is not None and not believed:
+        verdict = UNFETCHED
     if token is None:
         effect = Effect.ORPHAN
     elif verdict is None:
@@ -49,7 +84,6 @@ def apply_delivery(connection: Connection, delivery: Delivery, policy: PolicySet
         answer = Answer(token, delivery.signed.request_id, verdict, LearnedBy.CALLBACK)
         effect = record_answers(connection, [answer], policy)[0]
     if effect is Effect.APPLIED:
-        learn_user_id(connection, delivery.signed.user_id)
         effect = distrust or effect
     return effect, None if effect is Effect.ORPHAN else token
 

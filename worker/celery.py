@@ -11,10 +11,14 @@ from typing import Any
 from celery import Celery, bootsteps
 from celery.signals import setup_logging, worker_shutting_down
 
+from models.database import CONNECT_TIMEOUT as DATABASE_TIMEOUT
+from models.database import STATEMENT_TIMEOUT
 from models.logs import configure_logs
 from models.settings import load
+from worker.connections import BODY_TIMEOUT, CONNECT_TIMEOUT
 from worker.queue_api import SUBMIT_TIMEOUT
 from worker.settings import BrokerSettings
+from worker.waves import RECORD_AGAIN_FOR
 from worker.wiring import TURN, stopping
 
 TICK = 1.0
@@ -22,8 +26,16 @@ TICK = 1.0
 LANES = ("submit", "poll", "download", "settle", "notify", "tick")
 """Each lane has a queue of its own, so that workers can specialise."""
 
-END_WITHIN = TURN + SUBMIT_TIMEOUT
-"""Seconds that a broken worker is given to let its lanes end."""
+END_WITHIN = (
+    TURN
+    + CONNECT_TIMEOUT
+    + SUBMIT_TIMEOUT
+    + BODY_TIMEOUT
+    + RECORD_AGAIN_FOR
+    + DATABASE_TIMEOUT
+    + STATEMENT_TIMEOUT / 1000
+)
+"""Seconds that a broken worker is given to let its lanes end: the longest a paid POST and its recording may take."""
 
 app = Celery("darkroom", include=["worker.tasks"])
 

@@ -124,11 +124,37 @@ class ThreadSessions:
         return session
 
 
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""Where a gateway leads an IPv6-only host to the IPv4 address in the last 32 bits (RFC 6052): judged by that one."""
+NEVER_PUBLIC = tuple(
+    ipaddress.IPv6Network(network)
+    for network in (
+        "::/96",  # IPv4-compatible, deprecated (RFC 4291)
+        "::ffff:0:0:0/96",  # IPv4-translated (RFC 2765)
+        "64:ff9b:1::/48",  # NAT64 of one's own network (RFC 8215)
+        "100::/64",  # discarded (RFC 6666)
+        "2001::/23",  # Teredo, ORCHID and other special uses (RFC 2928)
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4: any IPv4 address inside, deprecated (RFC 7526)
+        "3fff::/20",  # documentation (RFC 9637)
+        "5f00::/16",  # segment routing within one's own network (RFC 9602)
+        "fec0::/10",  # site-local, deprecated (RFC 3879)
+    )
+)
+"""What Python's own `is_global` calls public on one version or another, and is not for us."""
+
+
 def is_private(address: str) -> bool:
-    """Whether an address is anything but a public one: loopback, private, link-local, reserved, multicast."""
+    """Whether an address is anything but a public one: loopback, private, link-local, reserved, multicast, or one
+    that leads to such an address."""
     parsed = ipaddress.ip_address(address.split("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
-        parsed = parsed.ipv4_mapped
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped:
+            parsed = parsed.ipv4_mapped
+        elif parsed in NAT64:
+            parsed = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+        elif any(parsed in network for network in NEVER_PUBLIC):
+            return True
     return not parsed.is_global or parsed.is_multicast
 
 

@@ -55,16 +55,19 @@ class Courier:
     def __init__(self, signer: Signer, private_hosts: Sequence[str]) -> None:
         """`private_hosts` are the names, or the literal addresses, that may stand for a private address."""
         self._signer = signer
+        self.clients = signer.clients
         self._private_hosts = frozenset(host.lower() for host in private_hosts)
         self._fuse = Fuse()
         self._sessions = ThreadSessions(self._check_peer, self._fuse.watch)
 
-    def deliver(self, url: str, message_id: str, body: str, *, timeout: float = TIMEOUT) -> Answer:
-        """POST `body`, as UTF-8 JSON, signed as `message_id`; turns every failure into an answer, which never
-        quotes the URL: it may hold a password or a token."""
+    def deliver(self, url: str, message_id: str, body: str, *, client: str, timeout: float = TIMEOUT) -> Answer:
+        """POST `body`, as UTF-8 JSON, signed as `message_id` for one of `clients`.
+
+        Turns every failure into an answer, which never quotes the URL: it may hold a password or a token.
+        """
         with self._fuse.within(timeout) as call:
             try:
-                return _judged(self._post(call, url, message_id, body, timeout))
+                return _judged(self._post(call, self._request(url, message_id, body, client), timeout))
             except Unusable as error:
                 return Answer(error=str(error), hopeless=True)
             except PrivateAddress as error:
@@ -73,11 +76,11 @@ class Courier:
                 silent = call.cut_off or isinstance(error, requests.Timeout)
                 return Answer(error=f"no answer within {timeout:g} s" if silent else _reason(error))
 
-    def _post(self, call: Call, url: str, message_id: str, body: str, timeout: float) -> requests.Response:
+    def _post(self, call: Call, request: requests.PreparedRequest, timeout: float) -> requests.Response:
         session = self._sessions.get()
         try:
             response = session.send(
-                self._request(url, message_id, body),
+                request,
                 timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
                 allow_redirects=False,
                 stream=True,
@@ -90,10 +93,10 @@ class Courier:
         finally:
             session.close()  # messages are rare, and a kept connection would be under no deadline
 
-    def _request(self, url: str, message_id: str, body: str) -> requests.PreparedRequest:
+    def _request(self, url: str, message_id: str, body: str, client: str) -> requests.PreparedRequest:
         """The request, its address judged in the form in which it is sent: parsers differ over odd ones."""
         headers = {
-            **self._signer.headers(message_id, body),
+            **self._signer.headers(message_id, body, client),
             "Content-Type": "application/json",
             "User-Agent": "darkroom",
             "Connection": "close",

@@ -1,10 +1,10 @@
 """The notify lane: tell callers, signed, that their batches have ended (docs/notifications.md).
 
 At least once: a worker that dies between a POST and its record has the message sent again, under the same
-`webhook-id`. Never unsigned: without a secret messages wait, with the reason, and lose no attempt by it.
+`webhook-id`. Never unsigned: a message to a client without a secret waits, with the reason, and loses no attempt by it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from random import uniform
 
 import structlog
@@ -34,24 +34,23 @@ JITTER = (0.9, 1.1)
 LONGEST_WAIT = 24 * HOUR
 """What a receiver may ask for with `Retry-After`. It never shortens a delay: with ten attempts, one that always
 asks for a second would be given up after ten."""
-UNSIGNED = "NOTIFY_SECRET is not set where the notify lane runs; nothing is sent unsigned, this waits until it is."
+UNSIGNED = "NOTIFY_SECRET has no secret for this client where the notify lane runs; this waits until it has one."
 SECRET_DELAY = MINUTE
 """Seconds until a message that waits for a secret is looked at again."""
 SET = 1000
 
 
-def run(engine: Engine, courier: Courier | None, settings: WorkerSettings, go_on: Callable[[], bool]) -> int:
-    """Deliver until nothing is due; returns the number of tries. No `courier` where there is no secret."""
-    if courier is None:
-        put_off(engine)
-        return 0
+def run(engine: Engine, courier: Courier, settings: WorkerSettings, go_on: Callable[[], bool]) -> int:
+    """Deliver until nothing is due; returns the number of tries."""
+    if courier.clients is not None:
+        put_off(engine, courier.clients)
 
     def claim(free: int) -> Sequence[DueNotification]:
         with engine.begin() as connection:
-            return claim_notifications(connection, limit=free, lease=settings.claim_lease)
+            return claim_notifications(connection, limit=free, lease=settings.claim_lease, clients=courier.clients)
 
     def call(due: DueNotification) -> Attempt:
-        answer = courier.deliver(due.url, str(due.id), due.payload)
+        answer = courier.deliver(due.url, str(due.id), due.payload, client=due.client)
         reach("after_notify", settings)
         return judge(due, answer)
 
@@ -74,12 +73,12 @@ def run(engine: Engine, courier: Courier | None, settings: WorkerSettings, go_on
     )
 
 
-def put_off(engine: Engine) -> None:
-    """Have everything that is due wait for a secret."""
+def put_off(engine: Engine, signable: Collection[str]) -> None:
+    """Have everything that is due to any other client wait for a secret."""
     waiting = SET
     while waiting == SET:
         with engine.begin() as connection:
-            waiting = len(put_off_notifications(connection, UNSIGNED, limit=SET, delay=SECRET_DELAY))
+            waiting = len(put_off_notifications(connection, UNSIGNED, signable, limit=SET, delay=SECRET_DELAY))
         if waiting:
             log.warning("notifications_wait", waiting=waiting, reason=UNSIGNED)
 

@@ -80,9 +80,9 @@ def _tell_of_the_wish(queue: QueueAPI, due: DuePoll) -> bool:
     try:
         taken = queue.cancel(due.endpoint, due.request_id)
     except (TryLater, AccountPaused) as error:
-        log.info("cancel_unanswered", submission=str(due.id), request=due.request_id, reason=str(error))
+        log.info("cancel_unanswered", request=due.request_id, reason=str(error))
         return False
-    log.info("cancel_asked", submission=str(due.id), request=due.request_id, taken=taken)
+    log.info("cancel_asked", request=due.request_id, taken=taken)
     return True
 
 
@@ -96,7 +96,7 @@ def _ask(queue: QueueAPI, listing: Listing, due: DuePoll, *, result_retention: f
         # nothing expires so soon: an early 404 is somebody's mistake, and the result may be read yet
         return _ask_the_listing(listing, due) if due.age > result_retention else Heard(due, None)
     except (TryLater, AccountPaused) as error:
-        log.info("poll_unanswered", submission=str(due.id), request=due.request_id, reason=str(error))
+        log.info("poll_unanswered", request=due.request_id, reason=str(error))
         return Heard(due, None)
 
 
@@ -108,7 +108,7 @@ def _ask_the_listing(listing: Listing, due: DuePoll) -> Heard:
         verdict = None
     except TryLater:
         return Heard(due, None)
-    log.warning("result_expired", submission=str(due.id), request=due.request_id, listed=verdict is not None)
+    log.warning("result_expired", request=due.request_id, listed=verdict is not None)
     return Heard(due, verdict or EXPIRED, LearnedBy.LISTING if verdict else LearnedBy.POLL)
 
 
@@ -122,7 +122,7 @@ def record_heard(connection: Connection, heard: Sequence[Heard], settings: Worke
     effects = record_answers(connection, answers, settings) if answers else []
     for answer, effect in zip(answers, effects, strict=True):
         if effect is not Effect.APPLIED:
-            log.info("poll_overtaken", submission=str(answer.submission_id), effect=effect.value)
+            log.info("poll_overtaken", request=answer.request_id, effect=effect.value)
     if told := [item.due.id for item in heard if item.cancel_heard]:
         record_cancel_asked(connection, told)
     answered = {answer.submission_id for answer in answers}

@@ -147,8 +147,8 @@ class WorkerSettings(
 
     notify_secret: SecretStr | None = Field(
         None,
-        description="comma list of `whsec_…`: what callers' notifications are signed with, by each of them, "
-        "the newest first; without it they wait; `darkroom up` makes one",
+        description="comma list of `client:whsec_…`: what each client's notifications are signed with, the newest "
+        "first; a plain `whsec_…` is for every client that has none; without one they wait; `darkroom up` makes one",
     )
     notify_private_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)] = Field(
         (), description="comma list: hosts that may be notified although their address is a private one"
@@ -166,9 +166,9 @@ class WorkerSettings(
         return secret
 
     @property
-    def notify_secrets(self) -> tuple[bytes, ...]:
-        """What notifications are signed with, the first one first; none where there is none."""
-        return read_secrets(self.notify_secret.get_secret_value()) if self.notify_secret else ()
+    def notify_secrets(self) -> dict[str, tuple[bytes, ...]]:
+        """What notifications are signed with, by client, the first one first; none where there is none."""
+        return read_secrets(self.notify_secret.get_secret_value()) if self.notify_secret else {}
 
     @property
     def patience(self) -> float:

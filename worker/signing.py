@@ -5,7 +5,7 @@ https://github.com/standard-webhooks/standard-webhooks, scheme v1 (HMAC-SHA256);
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from secrets import token_bytes
 
@@ -16,20 +16,30 @@ SECRET_BYTES = range(24, 65)
 """How long the specification wants a secret to be."""
 
 
-def read_secrets(text: str) -> tuple[bytes, ...]:
-    """The secrets of a comma list.
+EVERYONE = ""
+"""Stands for every client that has no secret of its own."""
+
+
+def read_secrets(text: str) -> dict[str, tuple[bytes, ...]]:
+    """The secrets of a comma list by client: `whsec_…` for everyone, `client:whsec_…` for one client alone.
 
     The library's own reading is lenient: it skips what is no base64, so that a typing error would sign with
     another key than the one that was meant.
 
     Raises:
-        ValueError: there is none, or one is malformed; quotes none of it.
+        ValueError: there is none, one is malformed, or two clients have the same; quotes none of it.
     """
-    return tuple(_secret(part.strip()) for part in text.split(",") if part.strip()) or _none()
-
-
-def _none() -> tuple[bytes, ...]:
-    raise ValueError("it holds no secret")
+    secrets: dict[str, tuple[bytes, ...]] = {}
+    owners: dict[bytes, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        client, _, encoded = part.rpartition(":")
+        secret = _secret(encoded)
+        if owners.setdefault(secret, client) != client:
+            raise ValueError("two clients have the same secret")
+        secrets[client] = (*secrets.get(client, ()), secret)
+    if not secrets:
+        raise ValueError("it holds no secret")
+    return secrets
 
 
 def _secret(text: str) -> bytes:
@@ -49,15 +59,24 @@ def new_secret() -> str:
 
 
 class Signer:
-    """Signs with every secret, the first one first, so that a receiver may know the old or the new one."""
+    """Signs with every secret of a client, the first one first, so that a receiver may know the old or the new one.
 
-    def __init__(self, secrets: Sequence[bytes]) -> None:
-        self._webhooks = [Webhook(secret) for secret in secrets]
+    A client with a secret of its own gets no signature that another client could have made.
+    """
 
-    def headers(self, message_id: str, body: str) -> dict[str, str]:
-        """The headers that make `body`, sent now as UTF-8, a signed message."""
+    def __init__(self, secrets: Mapping[str, Sequence[bytes]]) -> None:
+        self._webhooks = {client: [Webhook(secret) for secret in mine] for client, mine in secrets.items()}
+
+    @property
+    def clients(self) -> frozenset[str] | None:
+        """For whom it can sign; None: for everyone."""
+        return None if EVERYONE in self._webhooks else frozenset(self._webhooks)
+
+    def headers(self, message_id: str, body: str, client: str) -> dict[str, str]:
+        """The headers that make `body`, sent now as UTF-8 to a client for whom it can sign, a signed message."""
         now = datetime.now(UTC)
-        signatures = [webhook.sign(message_id, now, body) for webhook in self._webhooks]
+        webhooks = self._webhooks.get(client) or self._webhooks[EVERYONE]
+        signatures = [webhook.sign(message_id, now, body) for webhook in webhooks]
         return {
             "webhook-id": message_id,
             "webhook-timestamp": str(int(now.timestamp())),

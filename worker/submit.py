@@ -118,9 +118,7 @@ def post(queue: QueueAPI, submission: Submission, url: str | None) -> Reply:
     try:
         return Reply(submission, queue.submit(submission.endpoint, arguments, webhook_url=url), None)
     except ProviderError as error:
-        log.warning(
-            "submit_failed", submission=str(submission.id), edit=submission.edit_id, outcome=type(error).__name__
-        )
+        log.warning("submit_failed", edit=submission.edit_id, outcome=type(error).__name__)
         return Reply(submission, None, error)
 
 

@@ -93,10 +93,9 @@ def storage() -> Storage:
 
 
 @once
-def courier() -> Courier | None:
-    """This process's way to the callers; None where there is nothing to sign with."""
-    secrets = settings().notify_secrets
-    return Courier(Signer(secrets), settings().notify_private_hosts) if secrets else None
+def courier() -> Courier:
+    """This process's way to the callers."""
+    return Courier(Signer(settings().notify_secrets), settings().notify_private_hosts)
 
 
 def turn() -> Callable[[], bool]:

@@ -61,7 +61,7 @@ def routes() -> str:
             asked, _, said = " ".join((route.handler.__doc__ or "").split()).partition("`: ")
             assert said, route
             query = "?" + asked.partition("?")[2] if "?" in asked else ""
-            said = re.sub(r" \(fal-protocol [\d., and]+\)", "", said).rstrip(".")
+            said = re.sub(r" \((?:fal|provider)-protocol [\d., and]+\)", "", said).rstrip(".")
             rows.append((f"`{route.method} {route.resource.canonical}{query}`", said))
     return table(("route", ""), *rows)
 

@@ -13,7 +13,7 @@ from models.tables import metadata
 from tests.conftest import NUMBERS, database_named
 from tests.factories import unbalanced
 from tests.http.lanes import Emulator, emulating
-from tests.http.provider import Provider, key_server
+from tests.http.provider import ACCOUNT, Provider, key_server
 from tests.http.receiving import running_app
 from tests.http.servers import Wire
 from webhook_receiver.settings import ReceiverSettings
@@ -54,8 +54,10 @@ def key_wire(provider: Provider) -> Iterator[Wire]:
 
 @pytest.fixture
 def settings(database_url: str, key_wire: Wire) -> ReceiverSettings:
-    """The receiver's settings; a body limit that a test can reach."""
-    return ReceiverSettings(database_url=database_url, fal_jwks_url=key_wire.url, callback_max_bytes=100_000)
+    """The receiver's settings: our account is known; a body limit that a test can reach."""
+    return ReceiverSettings(
+        database_url=database_url, fal_jwks_url=key_wire.url, callback_max_bytes=100_000, fal_user_id=ACCOUNT
+    )
 
 
 @pytest.fixture

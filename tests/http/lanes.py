@@ -34,6 +34,8 @@ from worker.settings import WorkerSettings
 from worker.storage import Storage
 
 KEY = "key-id:key-secret"
+ACCOUNT = "github|10000001"
+"""What the stand-in calls us, unless told otherwise."""
 LONG = 15.0
 """Seconds that anything in these tests may take, on a busy machine."""
 
@@ -91,7 +93,9 @@ def emulating(folder: Path) -> Iterator[Emulator]:
 @contextmanager
 def receiving(database_url: str, emulator: Emulator) -> Iterator[str]:
     """The receiver on a port of its own; yields its public URL."""
-    settings = ReceiverSettings(database_url=database_url, fal_jwks_url=f"{emulator.url}/.well-known/jwks.json")
+    settings = ReceiverSettings(
+        database_url=database_url, fal_jwks_url=f"{emulator.url}/.well-known/jwks.json", fal_user_id=ACCOUNT
+    )
     with running_app(settings) as app:
         server = make_server("127.0.0.1", 0, app, threaded=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

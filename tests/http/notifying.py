@@ -33,10 +33,12 @@ class Row(NamedTuple):
     last_error: str | None
 
 
-def owe(engine: Engine, url: str, payload: dict[str, Any] = PAYLOAD, count: int = 1) -> list[UUID]:
+def owe(
+    engine: Engine, url: str, payload: dict[str, Any] = PAYLOAD, count: int = 1, client: str = "local"
+) -> list[UUID]:
     """So many messages to a caller, as settling a batch leaves them."""
     with engine.begin() as connection:
-        batch_id = make_batch(connection, notify_url="https://example.com/")
+        batch_id = make_batch(connection, notify_url="https://example.com/", client=client)
         return [_owe(connection, batch_id, url, payload) for _ in range(count)]
 
 
@@ -57,8 +59,7 @@ def worker_settings(engine: Engine, **changes: Any) -> WorkerSettings:
 def run(engine: Engine, **changes: Any) -> int:
     """What the task does, until nothing is due; returns the number of tries."""
     settings = worker_settings(engine, **changes)
-    secrets = settings.notify_secrets
-    courier = Courier(Signer(secrets), settings.notify_private_hosts) if secrets else None
+    courier = Courier(Signer(settings.notify_secrets), settings.notify_private_hosts)
     return notify.run(engine, courier, settings, lambda: True)
 
 

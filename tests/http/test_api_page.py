@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 def api(database_url: str) -> Iterator[str]:
     """A served API with the page's keys."""
     port = closed_port()
-    with intake_served(database_url, port, DARKROOM_API_KEYS="shop:shop-secret,press:press-secret"):
+    with intake_served(database_url, port, DARKROOM_API_KEYS="shop:shop-key-7d41c8,press:press-key-0b93e5"):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -33,7 +33,7 @@ def test_every_command_works(api: str, engine: Engine, tmp_path: Path) -> None:
     """All of them, in their order, in one shell; what they leave behind is what the page says."""
     found = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "\n".join(blocks("bash"))],
-        env={**os.environ, "API": api, "KEY": "shop-secret"},
+        env={**os.environ, "API": api, "KEY": "shop-key-7d41c8"},
         cwd=tmp_path,
         capture_output=True,
         text=True,

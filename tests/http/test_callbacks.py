@@ -14,7 +14,7 @@ from models.answers import record_answers
 from models.claims import claim_polls
 from models.states import LearnedBy
 from tests.factories import POLICY, answer, request_id, states, success, unbalanced
-from tests.http.provider import ACCOUNT, Provider, ok, refused
+from tests.http.provider import Provider, ok, refused
 from tests.http.receiving import deliver, effect, kept, rows, submitted, unanswered, world
 
 UNREADABLE = [b"", b"\xff\xfe\x00\x80 not text", b"[]", b"null", b'{"status": "OK"}', b"[" * 5000, b'{"request_id": "r']
@@ -275,4 +275,3 @@ def test_forty_deliveries_twice_from_eight_threads(engine: Engine, app: Flask, p
         (40, "2.40")
     ]
     assert rows(engine, "SELECT count(*) FROM images") == [(80,)]
-    assert rows(engine, "SELECT user_id FROM provider_status") == [(ACCOUNT,)]

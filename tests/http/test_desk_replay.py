@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from models.states import Effect
 from models.verdict import Unreadable
 from tests.factories import request_id
-from tests.http.provider import Provider, ok
+from tests.http.provider import ACCOUNT, Provider, ok
 from tests.http.receiving import deliver, effect, kept, rows, submitted, unanswered, world
 from tests.stack.desk import Desk
 from webhook_receiver import recording
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("balanced")
 def desk(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, database_url: str
 ) -> Desk:
-    return Desk(monkeypatch, capsys, tmp_path, DATABASE_URL=database_url)
+    return Desk(monkeypatch, capsys, tmp_path, DATABASE_URL=database_url, FAL_USER_ID=ACCOUNT)
 
 
 def received_by_a_bug(

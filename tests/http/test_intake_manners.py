@@ -1,5 +1,6 @@
 """Who may ask, how often, and in what form every refusal comes."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import structlog
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import Engine
 from structlog.testing import LogCapture
 
 from intake.app import create_app
@@ -14,7 +16,8 @@ from intake.keys import Keys
 from intake.settings import IntakeSettings
 from models.errors import SettingsError
 from models.settings import load
-from tests.http.asking import ALICE, EDIT, KEYS, hand_in, intake_app, problem
+from tests.http.asking import ALICE, BOB, EDIT, KEYS, hand_in, intake_app, problem
+from tests.http.receiving import rows
 
 
 @pytest.fixture
@@ -137,9 +140,11 @@ def test_only_this_machine_is_served_without_keys(database_url: str) -> None:
         ("example.com", " , ", "DARKROOM_API_KEYS is not set"),
         ("127.0.0.1", "alice", "comma list of name:key"),
         ("127.0.0.1", ":key", "comma list of name:key"),
-        ("127.0.0.1", "a:x,b:", "comma list of name:key"),
-        ("127.0.0.1", "a:k\u00e9y", "ASCII"),
-        ("127.0.0.1", "a:x,b:x", "key of another client"),
+        ("127.0.0.1", "a:twelve-chars,b:", "comma list of name:key"),
+        ("127.0.0.1", "a:twelve-ch\u00e1rs", "ASCII"),
+        ("127.0.0.1", "a:twelve-chars,b:twelve-chars", "key of another client"),
+        ("127.0.0.1", "a:x", "fewer than 12 characters"),
+        ("127.0.0.1", "a:twelve-chars,b:eleven-char", "b has a key of fewer than 12 characters"),
     ],
 )
 def test_start_is_refused_in_one_sentence(host: str, keys: str | None, reason: str) -> None:
@@ -152,15 +157,47 @@ def test_start_is_refused_in_one_sentence(host: str, keys: str | None, reason: s
 
 def test_keys_come_from_a_file_and_stay_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NAME_FILE works; one client may have two keys, so that they can be changed; no key is shown anywhere."""
-    (tmp_path / "keys").write_text("alice:one,alice:two,bob:a:b\n")
+    one, two, colon = "the-first-key", "the-second-key", "a:key:of:colons"
+    (tmp_path / "keys").write_text(f"alice:{one},alice:{two},bob:{colon}\n")
     monkeypatch.setenv("DARKROOM_API_KEYS_FILE", str(tmp_path / "keys"))
     settings = load(IntakeSettings, database_url="postgresql://x/y")
     keys = Keys(settings)
 
-    found = [keys.client(f"Bearer {key}") for key in ("one", "two", "a:b", "three")]
+    found = [keys.client(f"Bearer {key}") for key in (one, two, colon, "another-one")]
 
     assert found == ["alice", "alice", "bob", None]
-    assert "two" not in repr(settings) + repr(vars(keys))
+    assert two not in repr(settings) + repr(vars(keys))
+
+
+@pytest.mark.parametrize("bound", ["", "high", "press:5", "5,6", "5,press:5,press:6", "5,press:", "40000", "1e3", "٣"])
+def test_a_wrong_bound_on_priority_is_refused(bound: str) -> None:
+    """As one sentence; an empty one is the default."""
+    if not bound:
+        assert load(IntakeSettings, database_url="postgresql://x/y", intake_priority_max=" 7 ")
+        return
+    with pytest.raises(SettingsError, match="INTAKE_PRIORITY_MAX is wrong"):
+        load(IntakeSettings, database_url="postgresql://x/y", intake_priority_max=bound)
+
+
+def test_nobody_goes_before_the_others_by_wishing(database_url: str, engine: Engine) -> None:
+    """A client's bound holds at every door of the API: a new batch in either form, and a change; lower is free."""
+    with intake_app(database_url, darkroom_api_keys=KEYS, intake_priority_max="10,bob:50") as app:
+        alice, bob = app.test_client(), app.test_client()
+        for client, key in ((alice, ALICE), (bob, BOB)):
+            client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
+        for priority, status in ((10, 201), (11, 422), (-9, 201)):
+            batch = {"priority": priority, "edits": [EDIT]}
+            assert alice.post("/v1/batches", json=batch).status_code == status
+            lines = f'{{"priority": {priority}}}\n{json.dumps(EDIT)}\n'
+            ndjson = {"data": lines, "content_type": "application/x-ndjson"}
+            assert alice.post("/v1/batches", **ndjson).status_code == status
+        path = hand_in(alice)["links"]["self"]
+        refused = problem(alice.patch(path, json={"priority": 11}), 422)
+        assert "10 at most for alice" in json.dumps(refused)
+        assert alice.patch(path, json={"priority": 10}).json["priority"] == 10
+        assert hand_in(bob, priority=50)
+        assert bob.post("/v1/batches", json={"priority": 51, "edits": [EDIT]}).status_code == 422
+    assert rows(engine, "SELECT max(priority), count(*) FROM batches") == [(50, 6)]
 
 
 def test_a_wrong_rate_is_refused() -> None:

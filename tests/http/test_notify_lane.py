@@ -381,6 +381,22 @@ def test_missing_secret(engine: Engine) -> None:
     assert stand(engine) == [(1, True, None, 200, None)]
 
 
+def test_each_client_is_signed_for_alone(engine: Engine) -> None:
+    """What the shop can verify, the press could not have written; who has no secret waits, and holds nobody up."""
+    secrets = f"shop:{SECRET},press:{NEW_SECRET}"
+    with receiver(200) as shop, receiver(200) as press, receiver(200) as nobody:
+        owe(engine, nobody.url, client="nobody")
+        owe(engine, shop.url, client="shop")
+        owe(engine, press.url, client="press")
+        assert run(engine, notify_secret=secrets) == 2
+    assert nobody.connections == 0
+    assert verified(shop.received[0], SECRET) == verified(press.received[0], NEW_SECRET) == PAYLOAD
+    with pytest.raises(WebhookVerificationError):
+        verified(shop.received[0], NEW_SECRET)
+    waiting = [row for row in stand(engine) if not row.delivered]
+    assert [(row.attempt, row.last_error) for row in waiting] == [(0, UNSIGNED)]
+
+
 def test_crash_between_post_and_record(engine: Engine, tmp_path: Path) -> None:
     """The worker dies after the receiver answered: the message comes again, under the same id."""
     program = "from tests.http import notifying; from models.database import make_engine; import sys; "

@@ -103,43 +103,6 @@ def test_rotated_key_is_fetched_on_a_miss(
     assert len(key_wire.received) == 2
 
 
-def test_account_is_learned_then_pinned(
-    engine: Engine, client: FlaskClient, provider: Provider, receiver: Receiver
-) -> None:
-    """The first delivery that is applied tells who we are; from then on nobody else's is kept."""
-    first, second = submitted(engine, 2)
-    deliver(client, provider, "x", ok("r"), "r", account=OTHER_ACCOUNT)
-    deliver(client, provider, first.id, ok("r"), "r", account=OTHER_ACCOUNT)
-    assert kept(engine) == [("orphan", None), ("mismatch", first.id)]
-    assert rows(engine, "SELECT user_id FROM provider_status") == []
-
-    deliver(client, provider, first.id, ok(request_id(first)), request_id(first))
-    before = world(engine)
-    letter = ok(request_id(second))
-    response = deliver(client, provider, second.id, letter, request_id(second), account=OTHER_ACCOUNT)
-
-    assert response.status_code == 403
-    assert rows(engine, "SELECT user_id FROM provider_status") == [(ACCOUNT,)]
-    assert world(engine) == before
-    assert len(kept(engine)) == 3
-    receiver.rejections.write()
-    assert rejected(engine) == {"other_account": 1}
-    assert effect(deliver(client, provider, second.id, letter, request_id(second))) == "applied"
-
-
-def test_learned_account_outlives_the_process(
-    engine: Engine, client: FlaskClient, provider: Provider, settings: ReceiverSettings
-) -> None:
-    """What one process learned holds for the next."""
-    (one,) = submitted(engine)
-    deliver(client, provider, one.id, ok(request_id(one)), request_id(one))
-
-    with running_app(settings) as other:
-        response = deliver(other.test_client(), provider, "x", ok("r"), "r", account=OTHER_ACCOUNT)
-
-    assert response.status_code == 403
-
-
 def test_configured_account_wins(engine: Engine, provider: Provider, settings: ReceiverSettings) -> None:
     """With FAL_USER_ID no stranger teaches us who we are, not even the first; the table is not asked."""
     (one,) = submitted(engine)

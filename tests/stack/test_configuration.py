@@ -8,10 +8,10 @@ import pytest
 import yaml
 from supervisor.options import ServerOptions
 
-from cli import processes
-from cli.home import SOCKET_PATH_LIMIT, Home
+from cli import embedded, processes
+from cli.home import LAST_BREATH, SOCKET_PATH_LIMIT, Home
 from cli.processes import Process, Stage
-from cli.supervision import FOR_EVER, command_line, configuration
+from cli.supervision import FOR_EVER, command_line, configuration, stops_within
 
 COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())
 
@@ -40,12 +40,6 @@ def test_compose_runs_the_same_commands(name: str) -> None:
     assert COMPOSE["services"][name]["command"] == list(next(part.command for part in parts if part.name == name))
 
 
-def test_compose_stops_as_patiently() -> None:
-    """A container is given at least the time that the supervisor gives."""
-    grace = int(COMPOSE["services"]["submit"]["stop_grace_period"].removesuffix("s"))
-    assert grace >= max(part.stop_within for part in processes.workers())
-
-
 def test_every_program_restarts_for_ever(home: Home) -> None:
     """No program is given up; a stop is patient, then final, for the whole process group."""
     front = (processes.receiver("127.0.0.1", 8000), processes.intake("127.0.0.1", 8001))
@@ -55,8 +49,15 @@ def test_every_program_restarts_for_ever(home: Home) -> None:
     for program in programs:
         assert program.autorestart.__name__ == "RestartUnconditionally"
         assert program.startretries == FOR_EVER
-        assert (program.stopwaitsecs > processes.LONGEST_STEP) == (program.name in processes.LANES)
+        assert program.stopwaitsecs == processes.STOP_WITHIN.get(program.name, 5)
         assert program.killasgroup
+
+
+def test_a_killed_stack_is_waited_for_as_long_as_it_may_take() -> None:
+    """The next `darkroom up` waits longer for what a killed one left than the slowest programs of all stages take."""
+    server = Process("postgres", ("postgres",), Stage.SERVERS, stop_within=embedded.CHECKPOINT_WITHIN)
+    parts = (server, processes.receiver("127.0.0.1", 8000), *processes.workers())
+    assert stops_within(parts) < LAST_BREATH
 
 
 def test_servers_stop_last(home: Home) -> None:

@@ -20,6 +20,7 @@ from tests.http.lanes import KEY, Emulator, emulating
 from tests.http.servers import closed_port, serve
 from tests.stack.desk import Desk, Said
 from tests.stack.running import broker_process
+from worker.signing import new_secret
 
 BOUND = 60.0
 """Seconds that no examination may take, with everything silent, on a busy machine."""
@@ -300,3 +301,15 @@ def test_notification_nobody_sends(sound: Desk, engine: Engine) -> None:
         )
         connection.exec_driver_sql("UPDATE batches SET paused_at = now()")
     assert "notify" in bad(sound)
+
+
+def test_clients_that_can_forge_each_others_messages(sound: Desk, engine: Engine) -> None:
+    """Several clients behind one secret are named; so is one that has none."""
+    with engine.begin() as connection:
+        for client in ("shop", "press"):
+            make_batch(connection, client=client, notify_url="https://example.com/hook")
+    assert "press, shop: their messages wait" in bad(sound)["notify"]
+    sound.set(NOTIFY_SECRET=new_secret())
+    assert "press, shop share one NOTIFY_SECRET" in bad(sound)["notify"]
+    sound.set(NOTIFY_SECRET=f"press:{new_secret()},{new_secret()}")
+    assert "notify" not in bad(sound)

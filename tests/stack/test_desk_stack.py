@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,9 @@ import pytest
 from PIL import Image
 
 from tests.stack.running import Stack, eventually
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
 
 
 @pytest.fixture
@@ -104,3 +110,45 @@ def test_worker_that_takes_nothing(stack: Stack, manifest: Path) -> None:
             os.kill(process.pid, signal.SIGCONT)
     assert eventually(lambda: status(stack)["finished_at"])
     assert doctor(stack)["download"]["result"] == "ok"
+
+
+def guide(language: str) -> list[str]:
+    """The blocks of the part of CONTRIBUTING.md that debugs a lane."""
+    part = (ROOT / "CONTRIBUTING.md").read_text().partition("## One lane in a shell")[2].partition("\n## ")[0]
+    return re.findall(rf"^```{language}\n(.*?)^```", part, re.MULTILINE | re.DOTALL)
+
+
+def typed(block: str, home: Path) -> str:
+    """What a block of commands asks to type, for this stack's home and these programs."""
+    text = "\n".join(re.findall(r"^\$ (.*)", block, re.MULTILINE))
+    return text.replace("$PWD/.darkroom", str(home)).replace(".darkroom/", f"{home}/").replace(".venv/bin", str(BIN))
+
+
+def test_one_lane_by_hand(stack: Stack, tmp_path: Path) -> None:
+    """CONTRIBUTING.md: the lane's worker is taken out, one turn is run by hand, then the worker in the foreground."""
+    _, take_out, foreground = (typed(block, stack.home) for block in guide("console"))
+    (script,) = guide("python")
+    (tmp_path / "one_turn.py").write_text(script)
+    environment = os.environ | {"DARKROOM_HOME": str(stack.home)}
+
+    def run(*command: str) -> str:
+        said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+        assert said.returncode == 0, said.stdout + said.stderr
+        return said.stdout
+
+    try:
+        assert "1 pending" in run("bash", "-euc", take_out)
+        assert run(sys.executable, str(tmp_path / "one_turn.py")) == "1 submitted\n"
+        log = tmp_path / "worker.log"
+        with log.open("w") as file:
+            worker = subprocess.Popen(("bash", "-c", foreground), cwd=ROOT, env=environment, stdout=file, stderr=file)
+        try:
+            run("bash", "-euc", take_out.splitlines()[1])
+            assert eventually(lambda: status(stack)["pending"] == 0, 60), log.read_text()
+        finally:
+            for process in [*psutil.Process(worker.pid).children(), psutil.Process(worker.pid)]:
+                process.terminate()
+            worker.wait(30)
+    finally:
+        run("bash", "-euc", take_out.splitlines()[0].replace(" stop ", " start "))
+    assert eventually(lambda: status(stack)["finished_at"])

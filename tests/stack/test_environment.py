@@ -46,10 +46,10 @@ def test_strangers_need_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name.upper(), value)
     with pytest.raises(SettingsError, match=r"DARKROOM_API_KEYS is not set.*0\.0\.0\.0"):
         plan(load(DeskSettings), None)
-    monkeypatch.setenv("DARKROOM_API_KEYS", "shop:secret")
+    monkeypatch.setenv("DARKROOM_API_KEYS", "shop:twelve-chars")
     prepared = plan(load(DeskSettings), None)
     assert [part.name for part in prepared.processes if part.name == "intake"] == ["intake"]
-    assert prepared.variables["DARKROOM_API_KEYS"] == "shop:secret"
+    assert prepared.variables["DARKROOM_API_KEYS"] == "shop:twelve-chars"
     assert effective()["DARKROOM_API_KEYS"] == MASK
 
 

@@ -1,0 +1,82 @@
+"""Pauses of a lane: what stands still for a trouble that is ours or the provider's, why, and until when.
+
+One row of `lane_pauses` per subject that is paused: ('download', 'storage') while the store refuses, ('submit', an
+endpoint) while its model is down. A pause fails no edit and counts no attempt. It ends by itself: once `retry_at` has
+come one probe is let through, and its success ends the pause. The provider's account has a row of its own
+(`provider_status`, `models/provider.py`), because it stops everything and a person may end it.
+"""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+
+LONGEST_PAUSE = 900.0
+"""Seconds between two probes, at most."""
+
+
+class Pause(NamedTuple):
+    """One subject of a lane that stands still."""
+
+    lane: str
+    subject: str
+    reason: str
+    message: str
+    paused_at: datetime
+    retry_at: datetime
+    probes: int
+
+
+def pause_lane(
+    connection: Connection, lane: str, subject: str, *, reason: str, message: str, retry_after: float
+) -> None:
+    """Pause one subject of a lane for `retry_after` seconds; a pause that stands keeps its clock, and takes the newer
+    reason."""
+    connection.exec_driver_sql(
+        """
+        INSERT INTO lane_pauses (lane, subject, reason, message, retry_at)
+        VALUES (%(lane)s, %(subject)s, %(reason)s, %(message)s, now() + %(retry_after)s * interval '1 s')
+        ON CONFLICT (lane, subject) DO UPDATE SET reason = excluded.reason, message = excluded.message
+        """,
+        {
+            "lane": lane,
+            "subject": subject,
+            "reason": reason,
+            "message": message[:500],
+            "retry_after": float(retry_after),
+        },
+    )
+
+
+def claim_probes(connection: Connection, lane: str, *, probe_after: float) -> list[str]:
+    """Subjects of a lane that may be probed now, with one item each.
+
+    Whoever claims a probe puts the next one off, doubling from `probe_after` seconds up to `LONGEST_PAUSE`; so a
+    prober that dies costs nothing but the wait.
+    """
+    rows = connection.exec_driver_sql(
+        """
+        UPDATE lane_pauses
+        SET probes = probes + 1,
+            retry_at = now() + least(%(after)s::float8 * 2 ^ least(probes + 1, 30), %(longest)s) * interval '1 s'
+        WHERE lane = %(lane)s AND retry_at <= now() RETURNING subject
+        """,
+        {"lane": lane, "after": float(probe_after), "longest": LONGEST_PAUSE},
+    )
+    return [row.subject for row in rows]
+
+
+def resume_lane(connection: Connection, lane: str, subject: str) -> bool:
+    """End a pause; True if there was one."""
+    rows = connection.exec_driver_sql(
+        "DELETE FROM lane_pauses WHERE lane = %s AND subject = %s RETURNING lane", (lane, subject)
+    )
+    return bool(rows.all())
+
+
+def list_pauses(connection: Connection) -> list[Pause]:
+    """Every pause that stands, the oldest first."""
+    rows = connection.exec_driver_sql(
+        "SELECT lane, subject, reason, message, paused_at, retry_at, probes FROM lane_pauses ORDER BY paused_at"
+    )
+    return [Pause(*row) for row in rows]
