@@ -9,12 +9,14 @@ from cli.progress import (
     counts,
     errors_of,
     find_batch,
+    lane_pauses,
     last_notification,
     newest_batches,
     progress_of,
     provider_pause,
+    unanswered_of,
 )
-from cli.standing import WIDEST, paused_account, standing_in_short, status_pairs
+from cli.standing import WIDEST, paused_account, standing_in_short, status_pairs, unanswered_pairs
 from cli.watching import exit_code, looks, print_batch, watch_batch
 
 BATCH = click.argument("batch", metavar="BATCH")
@@ -34,10 +36,12 @@ def status(batch: str, as_json: bool) -> None:
     row, errors = progress_of(engine, batch_id), errors_of(engine, batch_id)
     with engine.connect() as connection:
         pause, notification = provider_pause(connection), last_notification(connection, batch_id)
+        unanswered, lanes = unanswered_of(connection, batch_id), lane_pauses(connection)
     if as_json:
-        print_json({**row, "errors": errors, "provider": pause, "notification": notification})
+        shown = {"errors": errors, "unanswered": unanswered, "provider": pause, "pauses": lanes}
+        print_json({**row, **shown, "notification": notification})
     else:
-        print_pairs(status_pairs(row, errors, pause, notification))
+        print_pairs([*status_pairs(row, errors, pause, lanes, notification), *unanswered_pairs(unanswered)])
 
 
 @click.command()

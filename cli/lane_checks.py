@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import redis
-from celery import Celery
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from cli.findings import Finding, fault, ok, warning
 from cli.output import plural
 from cli.progress import duration
 from cli.readiness import QUESTION_TIMEOUT
 from models.claims import claim_edits, claim_images, claim_polls, claim_unknown
+from models.database_errors import DATABASE_ERRORS, reason
 from models.provider import price_per_image
-from worker.broker_url import client_url
+from worker.broker import celery_client, redis_client
 from worker.celery import LANES
 from worker.settings import WorkerSettings
 
@@ -48,7 +47,7 @@ Look = Callable[[Connection, WorkerSettings], First | None]
 def workers(redis_url: str) -> Finding:
     """Whether every queue has somebody who listens to it."""
     missing = {*LANES, "intake"}
-    app = Celery(broker=redis_url)
+    app = celery_client(redis_url)
     hosts: set[str] = set()
     try:
         with app.connection_for_write(transport_options={"socket_timeout": QUESTION_TIMEOUT}) as connection:
@@ -72,9 +71,8 @@ def lanes(engine: Engine, settings: WorkerSettings, redis_url: str | None) -> It
     try:
         first = {lane: _look(engine, look, settings) for lane, look in LOOKS.items()}
         stuck = _watched(engine, settings, {lane: one for lane, one in first.items() if one})
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        yield warning("lanes", f"The database did not answer this question: {reason}.", "Try again later.")
+    except DATABASE_ERRORS as error:
+        yield warning("lanes", f"The database did not answer this question: {reason(error)}.", "Try again later.")
         return
     lengths = _queue_lengths(redis_url)
     for lane, one in first.items():
@@ -170,9 +168,7 @@ def _queue_lengths(redis_url: str | None) -> dict[str, int]:
     if redis_url is None:
         return {}
     try:
-        with redis.Redis.from_url(
-            client_url(redis_url), socket_timeout=QUESTION_TIMEOUT, socket_connect_timeout=QUESTION_TIMEOUT
-        ) as client:
+        with redis_client(redis_url, timeout=QUESTION_TIMEOUT) as client:
             return {lane: int(client.llen(lane)) for lane in LOOKS}
     except redis.RedisError:
         return {}

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from models.errors import NotFound
+from models.pauses import list_pauses
 from models.states import EditState
 
 FINAL_LAST = (EditState.STORED, EditState.FAILED, EditState.CANCELLED)
@@ -65,6 +66,11 @@ def provider_pause(connection: Connection) -> Row | None:
     return dict(row) if row else None
 
 
+def lane_pauses(connection: Connection) -> list[Row]:
+    """What of which lane stands still for a trouble of ours or of one model, the oldest first."""
+    return [pause._asdict() for pause in list_pauses(connection)]
+
+
 def last_notification(connection: Connection, batch_id: str) -> Row | None:
     """The newest message that the batch's caller is owed or was told; None where there is none."""
     query = """
@@ -84,6 +90,15 @@ def errors_of(engine: Engine, batch_id: str) -> list[Row]:
     """
     with engine.connect() as connection:
         return [dict(row) for row in connection.exec_driver_sql(query, (batch_id, SHOWN_ERRORS)).mappings()]
+
+
+def unanswered_of(connection: Connection, batch_id: str) -> list[Row]:
+    """What the provider was asked about in vain, and why, the most frequent reasons first."""
+    query = """
+        SELECT state, reason, count(*) AS submissions, min(asked_again_at) AS asked_again_at
+        FROM unanswered WHERE batch_id = %s GROUP BY state, reason ORDER BY submissions DESC, reason LIMIT %s
+    """
+    return [dict(row) for row in connection.exec_driver_sql(query, (batch_id, SHOWN_ERRORS)).mappings()]
 
 
 def done(row: Row) -> int:

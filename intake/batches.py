@@ -10,15 +10,15 @@ from decimal import Decimal
 from typing import Annotated, NamedTuple
 from uuid import UUID
 
-from psycopg.errors import LockNotAvailable
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StrictInt
 from pydantic_core import PydanticCustomError
 from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from intake.manifest import Entry
 from intake.writing import Content, OnInvalid, read_through, write_edits
+from models.database_errors import LOCK_NOT_AVAILABLE, sqlstate
 from models.errors import Conflict, ManifestError
 from models.seedream import ENDPOINT, INT32_MAX, Text, is_web_url, unstorable
 from models.tables import batches, spending
@@ -166,8 +166,8 @@ def _claimed(connection: Connection, header: BatchHeader) -> UUID | None:
     )
     try:
         return connection.execute(statement).scalar()
-    except OperationalError as error:
-        if isinstance(error.orig, LockNotAvailable):
+    except DBAPIError as error:
+        if sqlstate(error) == LOCK_NOT_AVAILABLE:
             raise IdempotencyConflict("The batch of this idempotency key is being created; try again later.") from None
         raise
 

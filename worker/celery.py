@@ -11,6 +11,7 @@ from typing import Any
 from celery import Celery, bootsteps
 from celery.signals import setup_logging, worker_shutting_down
 
+from models.broker_url import parse_broker_url
 from models.database import CONNECT_TIMEOUT as DATABASE_TIMEOUT
 from models.database import STATEMENT_TIMEOUT
 from models.logs import configure_logs
@@ -61,10 +62,8 @@ app.steps["worker"].add(End)
 # called when the configuration is first needed, so that importing this file reads no environment
 @app.add_defaults  # type: ignore[untyped-decorator]  # celery has no types
 def _configuration() -> dict[str, Any]:
-    redis_url = load(BrokerSettings).redis_url
     return {
-        "broker_url": redis_url,
-        "result_backend": redis_url,
+        **parse_broker_url(load(BrokerSettings).redis_url).celery_settings(),
         "result_expires": 3600,
         "task_ignore_result": True,
         "accept_content": ["json"],
