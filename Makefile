@@ -47,8 +47,8 @@ setup: $(READY) ## create .venv with every pinned package
 
 # without compiling everything: what is used is compiled when it is first imported
 $(USABLE): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "darkroom needs Python 3.11 or newer, and $(PYTHON) is none; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
-	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) comes without venv; install it first (Debian, Ubuntu: apt install python3-venv)"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "darkroom needs Python 3.11 or newer, and $(PYTHON) is none; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip; ensurepip.version()' 2>/dev/null || { echo "$(PYTHON) comes without venv; install it first (Debian, Ubuntu: apt install python3-venv)"; exit 2; }
 	@test -w . || { echo "This folder cannot be written; make .venv elsewhere: $(PYTHON) -m venv DIR && DIR/bin/pip install -c constraints.txt '.[local,emulator]' && DIR/bin/darkroom demo"; exit 2; }
 	@echo "setting up .venv (once, half a minute)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
