@@ -156,7 +156,7 @@ def test_edit_that_is_pending_beside_a_submission_in_flight(connection: Connecti
     first, _ = claim(connection)
     connection.exec_driver_sql("UPDATE edits SET state = 'pending', due_at = now()")
     connection.exec_driver_sql(
-        "UPDATE submissions SET outcome = 'failed', learned_by = 'poll', due_at = NULL WHERE id <> %s", (first.id,)
+        "UPDATE submissions SET outcome = 'rejected', learned_by = 'reply', due_at = NULL WHERE id <> %s", (first.id,)
     )
     assert first.edit_id not in [submission.edit_id for submission in claim(connection)]
     assert start_submissions(connection, [first.edit_id], patience=PATIENCE, price=PRICE) == []
