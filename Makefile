@@ -8,7 +8,7 @@ USABLE := .venv/.usable
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help setup demo test test-fast chaos check format clean
+.PHONY: help setup demo test test-fast chaos soak check format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ SEED ?= 1
 EDITS ?= 5000
 chaos: $(READY) ## thousands of edits while everything breaks (SEED=1 EDITS=5000), then the books are compared
 	@$(BIN)/python -m benchmarks.chaos --seed $(SEED) --edits $(EDITS)
+
+HOURS ?= 8
+soak: $(READY) ## run after run of chaos until a million callbacks were faulted (HOURS=8); goes on where it was stopped
+	@$(BIN)/python -m benchmarks.soak --hours $(HOURS)
 
 check: $(READY) ## style, types, import arrows
 	@$(BIN)/ruff check .

@@ -12,13 +12,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import click
-from rich.markup import escape
 
 from cli.connection import open_database
 from cli.descendants import adopt_orphans
 from cli.embedded import free_port, is_free, loopback
 from cli.home import Home
-from cli.output import aside, json_option, print_json, print_pairs, screen
+from cli.output import aside, escape, json_option, print_json, print_pairs, screen
 from cli.pictures import draw_samples
 from cli.progress import Row, as_text
 from cli.settings import DeskSettings, adopt, attach, forget
