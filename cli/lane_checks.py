@@ -18,10 +18,12 @@ from cli.progress import duration
 from cli.readiness import QUESTION_TIMEOUT
 from models.claims import claim_edits, claim_images, claim_polls, claim_unknown
 from models.database_errors import DATABASE_ERRORS, reason
+from models.pauses import MayClaim
 from models.provider import price_per_image
 from models.transitions import finishable_batches
 from worker.broker import celery_client, redis_client
 from worker.celery import LANES
+from worker.download_claims import may_download
 from worker.settings import WorkerSettings
 
 SUSPICIOUS = 2.0
@@ -119,9 +121,10 @@ def _poll(connection: Connection, _: WorkerSettings) -> First | None:
     return _due(connection, "submissions", [row.id for row in rows])
 
 
-def _download(connection: Connection, _: WorkerSettings) -> First | None:
+def _download(connection: Connection, settings: WorkerSettings) -> First | None:
     with connection.begin_nested() as claim:
-        rows = claim_images(connection, limit=1, lease=1)
+        paused = may_download(connection, settings) is MayClaim.NONE
+        rows = [] if paused else claim_images(connection, limit=1, lease=1)
         claim.rollback()
     return _due(connection, "images", [row.id for row in rows])
 

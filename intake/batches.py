@@ -4,6 +4,7 @@ Streams: whatever the manifest's size, a few thousand edits are held at a time. 
 manifest's part); how edits are written is `writing.py`'s.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,8 +21,12 @@ from intake.manifest import Entry
 from intake.writing import Content, OnInvalid, read_through, write_edits
 from models.database_errors import LOCK_NOT_AVAILABLE, sqlstate
 from models.errors import Conflict, ManifestError
-from models.seedream import ENDPOINT, INT32_MAX, Text, is_web_url, unstorable
+from models.image_inputs import is_web_url
+from models.seedream import ENDPOINT, INT32_MAX, Text, unstorable
 from models.tables import batches, spending
+
+METADATA_MAX = 64 * 1024
+"""Bytes of a batch's metadata, as JSON. Every list of batches and every notification carries it."""
 
 
 class IdempotencyConflict(Conflict):
@@ -37,6 +42,10 @@ def _web_url(url: str) -> str:
 def _storable_json(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
     if reason := unstorable(metadata):
         raise PydanticCustomError("unstorable", "{reason}", {"reason": reason})
+    if (size := len(json.dumps(metadata, ensure_ascii=False).encode())) > METADATA_MAX:
+        raise PydanticCustomError(
+            "too_large", "has {size} bytes, at most {most} are kept", {"size": size, "most": METADATA_MAX}
+        )
     return metadata
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from intake.batches import MESSAGE_KEY, BatchHeader, CreatedBatch, create
 from intake.manifest import Entry, ManifestFaults, read_objects
-from intake.spreadsheet import reader_for
+from intake.read_manifest import reader_for
 from intake.writing import OnInvalid
 from models.errors import ManifestError
 from models.seedream import faults

@@ -140,10 +140,18 @@ def write_edits(
         connection.exec_driver_sql("ANALYZE (SKIP_LOCKED) edits")
 
 
+def with_earlier(faults: list[LineFault], entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The lines; where the rest of them cannot be read, the error carries the `faults` gathered before, too."""
+    try:
+        yield from entries
+    except ManifestFaults as error:
+        raise ManifestFaults([*faults, *error.faults]) from None
+
+
 def _admitted(entries: Iterable[Entry], on_invalid: OnInvalid) -> Iterator[Entry]:
     """The lines up to the first fault; what follows is read for its faults only, which are raised at the end."""
     faults: list[LineFault] = []
-    for entry in entries:
+    for entry in with_earlier(faults, entries):
         if isinstance(entry, FaultyLine) and on_invalid == "fail":
             faults += entry.faults
             if len(faults) >= FAULTS_MAX:

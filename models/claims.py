@@ -42,7 +42,9 @@ def lanes_due(connection: Connection) -> Lanes:
                                      WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now()))
                AND NOT EXISTS (SELECT FROM provider_status WHERE retry_at > now()),
                EXISTS (SELECT FROM submissions WHERE due_at <= now()),
-               EXISTS (SELECT FROM images WHERE due_at <= now()),
+               EXISTS (SELECT FROM images WHERE due_at <= now())
+               AND NOT EXISTS (SELECT FROM lane_pauses
+                               WHERE lane = 'download' AND subject = 'storage' AND retry_at > now()),
                EXISTS (SELECT FROM batches WHERE finished_at IS NULL),
                EXISTS (SELECT FROM notifications WHERE due_at <= now())
         """
@@ -151,6 +153,33 @@ def _choose(
     return [row.id for row in rows]
 
 
+LARGE = 2048
+"""Bytes of stored arguments from which on it is worth asking how large they really are."""
+
+
+def fit_edits(connection: Connection, edit_ids: Sequence[int], *, max_bytes: int) -> list[int]:
+    """The first of these edits, as many as have `max_bytes` bytes of arguments between them, but always one.
+
+    An edit may hold its pictures as data URIs. What is stored may be compressed a hundredfold, so the large ones are
+    measured as they will be sent, one after the other, until it is enough.
+    """
+    stored = connection.exec_driver_sql(
+        "SELECT id, pg_column_size(arguments) FROM edits WHERE id = ANY(%s)", (list(edit_ids),)
+    )
+    sizes = {row[0]: row[1] for row in stored}
+    chosen: list[int] = []
+    for edit_id in edit_ids:
+        if max_bytes <= 0 and chosen:
+            break
+        chosen.append(edit_id)
+        size = sizes.get(edit_id, 0)
+        if size >= LARGE:
+            query = "SELECT octet_length(arguments::text) FROM edits WHERE id = %s"
+            size = connection.exec_driver_sql(query, (edit_id,)).scalar_one()
+        max_bytes -= size
+    return chosen
+
+
 class DuePoll(NamedTuple):
     """A submission that has not been heard of in time."""
 
@@ -243,24 +272,44 @@ class DueImage(NamedTuple):
     name: str
     """Where it goes: `{batch_id}/{custom_id or position}/{index}`, the extension to be told by its bytes. A set that
     was taken in the place of another has its number behind that (`transitions/sets.py`)."""
+    host: str
+    """The host and port of its URL; empty where the URL holds the picture itself."""
 
 
-def claim_images(connection: Connection, *, limit: int, lease: float) -> list[DueImage]:
-    """Pictures to fetch, the nearest expiry first."""
+HOST = "lower(split_part(split_part(left(url, 300), '://', 2), '/', 1))"
+"""Of a picture's URL, for counting only: where it may be fetched from, the fetcher says."""
+
+
+def claim_images(
+    connection: Connection,
+    *,
+    limit: int,
+    lease: float,
+    not_from: Sequence[str] = (),
+    max_bytes: int = 2**40,
+) -> list[DueImage]:
+    """Pictures to fetch, the nearest expiry first.
+
+    None from the hosts `not_from`; not more than `max_bytes` bytes of URLs, which may hold the pictures themselves,
+    but always one.
+    """
     rows = connection.exec_driver_sql(
-        """
+        f"""
         WITH due AS (
-            SELECT id FROM images WHERE due_at <= now()
+            SELECT id, octet_length(url) AS bytes, expires_at, due_at FROM images
+            WHERE due_at <= now() AND (cardinality(%(not_from)s::text[]) = 0 OR {HOST} <> ALL(%(not_from)s::text[]))
             ORDER BY expires_at NULLS LAST, due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+        ), fitting AS (
+            SELECT id, sum(bytes) OVER (ORDER BY expires_at NULLS LAST, due_at, id) - bytes AS before FROM due
         )
         UPDATE images i SET due_at = now() + %(lease)s * interval '1 s', attempt = i.attempt + 1
-        FROM due, submissions s JOIN edits e ON e.id = s.edit_id
-        WHERE i.id = due.id AND s.id = i.submission_id
+        FROM fitting, submissions s JOIN edits e ON e.id = s.edit_id
+        WHERE i.id = fitting.id AND fitting.before < %(max_bytes)s AND s.id = i.submission_id
         RETURNING i.id, i.url, i.file_size, i.width, i.height, i.attempt,
                   e.batch_id || '/' || coalesce(e.custom_id, e.position::text) || '/' || i.index
-                  || CASE WHEN s.set_number > 1 THEN '.' || s.set_number ELSE '' END
-        """,
-        {"limit": limit, "lease": lease},
+                  || CASE WHEN s.set_number > 1 THEN '.' || s.set_number ELSE '' END, {HOST}
+        """,  # noqa: S608 - a constant of ours
+        {"limit": limit, "lease": lease, "not_from": list(not_from), "max_bytes": max_bytes},
     )
     return [DueImage(*row) for row in rows]
 

@@ -8,6 +8,7 @@ come one probe is let through, and its success ends the pause. The provider's ac
 
 from collections.abc import Sequence
 from datetime import datetime
+from enum import Enum
 from typing import NamedTuple
 
 from sqlalchemy import Connection
@@ -58,11 +59,16 @@ def due_probes(connection: Connection, lane: str) -> list[str]:
 
 
 def claim_probes(
-    connection: Connection, lane: str, *, probe_after: float, subjects: Sequence[str] | None = None
+    connection: Connection,
+    lane: str,
+    *,
+    probe_after: float,
+    subjects: Sequence[str] | None = None,
+    longest: float = LONGEST_PAUSE,
 ) -> list[str]:
     """Subjects of a lane (all, or of these) that may be probed now, with one item each.
 
-    Whoever claims a probe puts the next one off, doubling from `probe_after` seconds up to `LONGEST_PAUSE`; so a
+    Whoever claims a probe puts the next one off, doubling from `probe_after` seconds up to `longest`; so a
     prober that dies costs nothing but the wait.
     """
     rows = connection.exec_driver_sql(
@@ -77,10 +83,39 @@ def claim_probes(
             "lane": lane,
             "subjects": None if subjects is None else list(subjects),
             "after": float(probe_after),
-            "longest": LONGEST_PAUSE,
+            "longest": float(longest),
         },
     )
     return [row.subject for row in rows]
+
+
+class MayClaim(Enum):
+    """What of one subject of a lane may be claimed now."""
+
+    ALL = "all"
+    ONE = "one"
+    """A probe: the pause stands, and its success ends it."""
+    NONE = "none"
+
+
+def may_claim(
+    connection: Connection, lane: str, subject: str, *, probe_after: float, longest: float = LONGEST_PAUSE
+) -> MayClaim:
+    """Whether a subject is paused; claims the probe where one is due (`claim_probes`)."""
+    row = connection.exec_driver_sql(
+        "SELECT retry_at <= now() AS due FROM lane_pauses WHERE lane = %s AND subject = %s", (lane, subject)
+    ).first()
+    if row is None:
+        return MayClaim.ALL
+    probes = claim_probes(connection, lane, probe_after=probe_after, longest=longest) if row.due else []
+    return MayClaim.ONE if subject in probes else MayClaim.NONE
+
+
+def probe_again(connection: Connection, lane: str, subject: str) -> None:
+    """Let the next probe go at once: the last one ended for a reason of its own and told nothing."""
+    connection.exec_driver_sql(
+        "UPDATE lane_pauses SET retry_at = now() WHERE lane = %s AND subject = %s", (lane, subject)
+    )
 
 
 def resume_lane(connection: Connection, lane: str, subject: str) -> bool:

@@ -19,8 +19,8 @@ from models.settings import load
 from worker.connections import BODY_TIMEOUT, CONNECT_TIMEOUT
 from worker.queue_api import SUBMIT_TIMEOUT
 from worker.settings import BrokerSettings
-from worker.waves import RECORD_AGAIN_FOR
-from worker.wiring import TURN, stopping
+from worker.waves import RECORD_AGAIN_FOR, TURN
+from worker.wiring import stopping
 
 LANES = ("submit", "poll", "download", "settle", "notify")
 """Each lane has a queue of its own, so that workers can specialise."""
@@ -49,6 +49,7 @@ class End(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
     def close(self, worker: Any) -> None:
         """The first step of a stop."""
         if worker.exitcode:
+            stopping.set()  # a turn may be long, and nobody else says so
             timer = threading.Timer(END_WITHIN, os._exit, (worker.exitcode,))
             timer.daemon = True
             timer.start()

@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, Engine
 
-from models.claims import claim_edits, lanes_due
+from models.claims import claim_edits, fit_edits, lanes_due
 from models.errors import AccountPaused, ProviderError, Refused, UnknownOutcome, Unsent
 from models.provider import count_unknown, pause, price_per_image, resume
 from models.seedream import as_sent
@@ -24,6 +24,7 @@ from models.transitions import (
     start_submissions,
     take_back,
 )
+from worker.budgets import Tally
 from worker.crash import reach
 from worker.queue_api import QueueAPI
 from worker.settings import WorkerSettings
@@ -33,6 +34,9 @@ log = structlog.get_logger()
 
 WAVE = 100
 """Edits claimed at one time, at most: one statement, one commit."""
+BODY_BYTES = 32 * 2**20
+"""Bytes of arguments in hand at one time, per process, beside one edit: an edit may hold its pictures in itself.
+Each byte is there several times: as the database's answer, as values, as the body of the POST."""
 OUTAGE = 5
 """Submits in a row with unknown outcome after which submitting pauses: each of them waits for its proven deadline."""
 
@@ -50,8 +54,11 @@ def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, go_on: Callab
 
     While the window is full it lingers, because a freed place should be filled at once, not at the next tick.
     """
+    bodies = Tally(BODY_BYTES)
 
     def claim(free: int) -> Sequence[Submission]:
+        if bodies.free <= 0:
+            return []
         with engine.begin() as connection:
             price = price_per_image(connection, settings.price_per_image)
             ids = claim_edits(
@@ -61,13 +68,20 @@ def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, go_on: Callab
                 probe_after=settings.provider_retry_after,
                 price=price,
             )
+            ids = fit_edits(connection, ids, max_bytes=bodies.free) if ids else []
             submissions = start_submissions(connection, ids, patience=settings.patience, price=price) if ids else []
+        for submission in submissions:
+            bodies.add(submission.id, text_size(submission.arguments))
         if submissions:
             reach("after_claim", settings)
         return submissions
 
     def call(submission: Submission) -> Reply:
-        reply = post(queue, submission, webhook_url(settings, submission.id))
+        try:
+            reply = post(queue, submission, webhook_url(settings, submission.id))
+        finally:
+            submission.arguments.clear()  # sent, whatever became of it: nobody needs it while others are waited for
+            bodies.remove(submission.id)
         reach("after_post", settings)
         return reply
 
@@ -82,6 +96,14 @@ def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, go_on: Callab
             return lanes_due(connection).submit
 
     return flow(width=settings.submit_threads, claim=claim, call=call, record=record, go_on=go_on, linger=work_is_left)
+
+
+def text_size(value: object) -> int:
+    """Characters of all texts in JSON; near enough its bytes where these matter, in data URIs."""
+    if isinstance(value, str):
+        return len(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(text_size, parts))
 
 
 def webhook_url(settings: WorkerSettings, token: UUID) -> str | None:

@@ -26,7 +26,13 @@ from models.transitions.steering import (
     record_cancel_asked,
     retry_failed,
 )
-from models.transitions.storing import ImageFault, StoredImage, record_image_faults, record_stored
+from models.transitions.storing import (
+    ImageFault,
+    StoredImage,
+    put_images_back,
+    record_image_faults,
+    record_stored,
+)
 from models.transitions.submitting import (
     Postponement,
     Refusal,
@@ -63,6 +69,7 @@ __all__ = [
     "lock_edits",
     "move_edits",
     "poll_again",
+    "put_images_back",
     "record_accepted",
     "record_cancel_asked",
     "record_image_faults",

@@ -66,7 +66,7 @@ def test_a_batch_and_its_edits_stand_as_given(engine: Engine) -> None:
     )
     awkward = 'tab\t newline\n backslash\\ \\N \\. quote" 🎩 \\u0000'
 
-    created = _create(engine, header, _line(custom_id="cat-1", seed=5), _line(prompt=awkward, image_size={"width": 9}))
+    created = _create(engine, header, _line(custom_id="cat-1", seed=5), _line(prompt=awkward, image_size={"width": 99}))
 
     [batch] = _rows(engine, "SELECT *, deadline::text AS deadline_text FROM batches")
     given = header.model_dump(exclude={"deadline"})
@@ -78,7 +78,7 @@ def test_a_batch_and_its_edits_stand_as_given(engine: Engine) -> None:
     assert (first["position"], first["custom_id"], first["seed"]) == (0, "cat-1", 5)
     assert (second["position"], second["custom_id"]) == (1, None)
     assert first["arguments"] == _line(seed=5)
-    assert second["arguments"] == _line(prompt=awkward, image_size={"width": 9})
+    assert second["arguments"] == _line(prompt=awkward, image_size={"width": 99})
     for edit in (first, second):
         assert (edit["batch_id"], edit["state"], edit["due"], edit["attempt"]) == (created.batch_id, "pending", True, 0)
 

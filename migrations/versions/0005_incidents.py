@@ -1,6 +1,6 @@
 """incidents.
 
-Revision 0006, after 0004: what tells a model that is down from an edit that is bad, and lost replies from an outage;
+Revision 0005, after 0004: what tells a model that is down from an edit that is bad, and lost replies from an outage;
 and failed edits in the order of their key, so that a retry can take them in chunks.
 """
 
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0006"
+revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None
