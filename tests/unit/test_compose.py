@@ -206,7 +206,7 @@ def longest_call(lane: str) -> float:
         "download": fetch.WHOLE_TIMEOUT + fetch.READ_TIMEOUT,
         "settle": PLATFORM_QUESTION,  # the price list
         "notify": courier.TIMEOUT,
-        "intake_worker": 0,  # a document that is cut off is delivered again, whole
+        "intake_worker": 0,  # it calls nobody but the database and the store; what is cut off comes again
     }[lane]
 
 
