@@ -82,10 +82,7 @@ def test_an_endpoint_over_http_and_over_an_own_authority(monkeypatch: pytest.Mon
         monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
         Storage("s3://bucket/p").put("k", BytesIO(b"x"))
         assert wire.received[0].target.startswith("/bucket/p/k")
-    secure = serve(
-        lambda line: line.reply(200, etag='"x"'), wrap=lambda s: server_context().wrap_socket(s, server_side=True)
-    )
-    with secure as there, proxying(store__example=there.port) as proxy:
+    with secure(lambda line: line.reply(200, etag='"x"')) as there, proxying(store__example=there.port) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "https://store.example")
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(AUTHORITY))
