@@ -14,8 +14,9 @@ from cli.progress import (
     newest_batches,
     progress_of,
     provider_pause,
+    unanswered_of,
 )
-from cli.standing import WIDEST, paused_account, standing_in_short, status_pairs
+from cli.standing import WIDEST, paused_account, standing_in_short, status_pairs, unanswered_pairs
 from cli.watching import exit_code, looks, print_batch, watch_batch
 
 BATCH = click.argument("batch", metavar="BATCH")
@@ -35,12 +36,12 @@ def status(batch: str, as_json: bool) -> None:
     row, errors = progress_of(engine, batch_id), errors_of(engine, batch_id)
     with engine.connect() as connection:
         pause, notification = provider_pause(connection), last_notification(connection, batch_id)
-        lanes = lane_pauses(connection)
+        unanswered, lanes = unanswered_of(connection, batch_id), lane_pauses(connection)
     if as_json:
-        shown = {"errors": errors, "provider": pause, "pauses": lanes, "notification": notification}
-        print_json({**row, **shown})
+        shown = {"errors": errors, "unanswered": unanswered, "provider": pause, "pauses": lanes}
+        print_json({**row, **shown, "notification": notification})
     else:
-        print_pairs(status_pairs(row, errors, pause, lanes, notification))
+        print_pairs([*status_pairs(row, errors, pause, lanes, notification), *unanswered_pairs(unanswered)])
 
 
 @click.command()

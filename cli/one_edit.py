@@ -154,9 +154,12 @@ def end_of(engine: Engine, watched: Watched) -> dict[str, Any]:
     with engine.connect() as connection:
         edit = connection.exec_driver_sql(
             """
-            SELECT e.batch_id, 1 AS edits, e.custom_id, e.state, e.attempt AS attempts, e.seed, e.errors,
-                   (SELECT sum(cost) FROM submissions WHERE edit_id = e.id) AS cost
-            FROM edits e WHERE e.id = %s
+            SELECT e.batch_id, 1 AS edits, e.custom_id, e.state, e.attempt AS attempts,
+                   coalesce(s.seed, e.seed) AS seed, e.errors, s.cost
+            FROM edits e CROSS JOIN LATERAL (
+                SELECT sum(cost) AS cost, max(seed) FILTER (WHERE outcome = 'succeeded' AND NOT doubled) AS seed
+                FROM submissions WHERE edit_id = e.id
+            ) s WHERE e.id = %s
             """,
             (watched.edit_id,),
         )

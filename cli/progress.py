@@ -92,6 +92,15 @@ def errors_of(engine: Engine, batch_id: str) -> list[Row]:
         return [dict(row) for row in connection.exec_driver_sql(query, (batch_id, SHOWN_ERRORS)).mappings()]
 
 
+def unanswered_of(connection: Connection, batch_id: str) -> list[Row]:
+    """What the provider was asked about in vain, and why, the most frequent reasons first."""
+    query = """
+        SELECT state, reason, count(*) AS submissions, min(asked_again_at) AS asked_again_at
+        FROM unanswered WHERE batch_id = %s GROUP BY state, reason ORDER BY submissions DESC, reason LIMIT %s
+    """
+    return [dict(row) for row in connection.exec_driver_sql(query, (batch_id, SHOWN_ERRORS)).mappings()]
+
+
 def done(row: Row) -> int:
     """Edits that are final."""
     return sum(int(row[state]) for state in FINAL_LAST)

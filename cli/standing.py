@@ -71,6 +71,18 @@ def status_pairs(
     return pairs
 
 
+def unanswered_pairs(unanswered: list[Row]) -> list[tuple[str, str]]:
+    """What of the batch the provider has not answered for, why, and when it is asked again."""
+    return [
+        (
+            row["state"],
+            f"[yellow]{plural(int(row['submissions']), 'submission')}[/]: {escape(row['reason'])}; "
+            f"next question {when(row['asked_again_at'])}",
+        )
+        for row in unanswered
+    ]
+
+
 def paused_account(pause: Row) -> str:
     """Why nothing is submitted, and when that may change."""
     probes = f", {plural(int(pause['probes']), 'probe')} so far" if pause["probes"] else ""

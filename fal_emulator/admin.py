@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from . import BANNER
+from .crowd import add_requests
 from .emulator import Emulator, emulator_of
 from .faults import UnknownFault
 from .gate import json_object, refusal
@@ -143,3 +144,4 @@ def add_routes(app: web.Application) -> None:
     app.router.add_put("/_emulator/options", put_options)
     app.router.add_post("/_emulator/rotate-key", rotate_key)
     app.router.add_post("/_emulator/redeliver/{request_id}", redeliver)
+    app.router.add_post("/_emulator/requests", add_requests)

@@ -29,6 +29,8 @@ async def by_endpoint(request: web.Request) -> web.Response:
     """`GET /v1/models/requests/by-endpoint`: what finished, for finding orphans (fal-protocol 7.2)."""
     emulator, endpoint_id = emulator_of(request), request.query.get("endpoint_id")
     status, order = request.query.get("status"), request.query.get("sort_by", "ended_at")
+    if (refused := emulator.options.listing_status) != 200:
+        return platform_refusal(refused, "authorization_error", "This endpoint is not for this key")
     if not endpoint_id:
         raise BadQuery("endpoint_id is required")
     if status is not None and status not in STATUS_FILTERS:

@@ -76,6 +76,12 @@ class Options:
     large_result_retention: float = knob(360.0, "the same for results of 10 KB or more")
     media_retention: float = knob(7 * DAY, "seconds a file stays readable, run through time_scale; 0 is for ever")
     listing_delay: float = knob(0.0, "seconds until a finished request shows up in by-endpoint")
+    listing_status: int = knob(
+        200,
+        "HTTP status of by-endpoint: 403 is a key that may not read it",
+        choices=(200, 401, 403, 404, 503),
+        live=True,
+    )
     list_in_flight: bool = knob(False, "by-endpoint lists unfinished requests too (unknown for fal)")
 
     fault: Mapping[str, Any] = field(

@@ -19,7 +19,8 @@ URL_SAFE = "%/:@?&=+$,;~!*'()[]"
 
 PAGE = """
 SELECT result.position, row_to_json(result)::text FROM (
-    SELECT e.position, e.custom_id, e.state, coalesce(i.images, '[]') AS images, e.seed, coalesce(s.cost, 0) AS cost,
+    SELECT e.position, e.custom_id, e.state, coalesce(i.images, '[]') AS images,
+           coalesce(s.seed, e.seed) AS seed, coalesce(s.cost, 0) AS cost,
            e.errors, CASE WHEN e.custom_id IS NULL THEN e.arguments
                      ELSE jsonb_build_object('custom_id', e.custom_id) || e.arguments END AS edit
     FROM (
@@ -28,7 +29,10 @@ SELECT result.position, row_to_json(result)::text FROM (
         WHERE batch_id = %(batch)s AND position > %(after)s AND state = coalesce(%(state)s, state)
         ORDER BY position LIMIT %(edits)s
     ) e
-    CROSS JOIN LATERAL (SELECT sum(cost) AS cost FROM submissions WHERE edit_id = e.id) s
+    CROSS JOIN LATERAL (
+        SELECT sum(cost) AS cost, max(seed) FILTER (WHERE outcome = 'succeeded' AND NOT doubled) AS seed
+        FROM submissions WHERE edit_id = e.id
+    ) s
     CROSS JOIN LATERAL (
         SELECT json_agg(row_to_json(image) ORDER BY image.index) AS images FROM (
             SELECT p.index, %(store)s || p.storage_key AS url, p.storage_key, p.sha256, p.stored_bytes AS bytes,

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row
 from models.rulings import WATCHDOG, Answer, Ruling, Standing, rule
 from models.settings import PolicySettings
 from models.states import EditState, Effect, LearnedBy, Outcome
-from models.transitions import add_images, close_submissions, move_edits, reveal_request
+from models.transitions import add_images, close_submissions, move_edits, reveal_request, take_instead
 
 
 def record_answers(connection: Connection, answers: Sequence[Answer], policy: PolicySettings) -> list[Effect]:
@@ -66,6 +66,10 @@ def _write(connection: Connection, rulings: Sequence[tuple[Answer, Ruling]], pol
         ],
         expire_after=policy.fal_output_expires_after,
     )
+    take_instead(
+        connection,
+        [ruling.end.id for _, ruling in rulings if ruling.end and ruling.end.set_number and ruling.end.set_number > 1],
+    )
 
 
 def _look(connection: Connection, answers: Sequence[Answer]) -> tuple[dict[UUID, Standing], dict[str, UUID]]:
@@ -108,7 +112,9 @@ def _related(
     """
     return connection.exec_driver_sql(
         """
-        SELECT id, edit_id, request_id, outcome IS NULL AS open, outcome = 'succeeded' AND NOT doubled AS paid
+        SELECT id, edit_id, request_id, outcome IS NULL AS open,
+               -- whoever recorded it before sets had numbers left none
+               coalesce(set_number, CASE WHEN outcome = 'succeeded' AND NOT doubled THEN 1 ELSE 0 END) AS set_number
         FROM submissions WHERE edit_id = ANY(%s) OR request_id = ANY(%s)
         """,
         (list(edit_ids), list(request_ids)),
@@ -130,6 +136,6 @@ def _standing(row: Row[*tuple[Any, ...]], others: Sequence[Row[*tuple[Any, ...]]
         max_attempts=row.max_attempts,
         cancel_wished=row.cancel_wished,
         others_open=any(other.open for other in others),
-        others_paid=any(other.paid for other in others),
+        sets_taken=max((other.set_number for other in others), default=0),
         earlier_errors=tuple(row.earlier_errors),
     )

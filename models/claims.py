@@ -83,6 +83,7 @@ def claim_edits(connection: Connection, *, limit: int, window: int, probe_after:
                    * %(price)s::numeric AS cost
             FROM edits e
             WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now() AND e.cancel_requested_at IS NULL
+              AND NOT EXISTS (SELECT FROM submissions s WHERE s.edit_id = e.id AND s.outcome IS NULL)
             ORDER BY e.position
             LIMIT CASE WHEN b.max_in_flight IS NULL THEN %(limit)s
                   ELSE least(%(limit)s, greatest(0, b.max_in_flight - coalesce(flying.edits, 0))) END
@@ -110,6 +111,10 @@ class DuePoll(NamedTuple):
     """Seconds since it was accepted."""
     cancel: bool
     """Its edit is to be cancelled, and the provider has not heard of that yet."""
+    denials: int = 0
+    """404s in a row, since it can have ended."""
+    denied_for: float = 0.0
+    """Seconds since the first of them."""
 
 
 def claim_polls(connection: Connection, *, limit: int, lease: float) -> list[DuePoll]:
@@ -124,7 +129,8 @@ def claim_polls(connection: Connection, *, limit: int, lease: float) -> list[Due
         FROM due, edits e JOIN batches b ON b.id = e.batch_id
         WHERE s.id = due.id AND e.id = s.edit_id
         RETURNING s.id, s.request_id, b.endpoint, s.polls, extract(epoch FROM now() - s.accepted_at)::float8,
-                  e.cancel_requested_at IS NOT NULL AND s.cancel_asked_at IS NULL
+                  e.cancel_requested_at IS NOT NULL AND s.cancel_asked_at IS NULL,
+                  s.denials, coalesce(extract(epoch FROM now() - s.denied_since), 0)::float8
         """,
         {"limit": limit, "lease": lease},
     )
@@ -136,10 +142,15 @@ class DueUnknown(NamedTuple):
 
     id: UUID
     endpoint: str
-    seed: int
-    prompt: str
     posted_at: datetime
-    polls: int
+    lookups: int
+    """Times its request was looked for, this time included."""
+    denials: int
+    """Lookups in a row that could prove nothing and never will, as things stand."""
+    denied_for: float
+    """Seconds since the first of them."""
+    searched_to: datetime | None
+    """The listing is read down to here, from the end of the time in which its request must have ended."""
 
 
 def claim_unknown(connection: Connection, *, limit: int, lease: float) -> list[DueUnknown]:
@@ -153,7 +164,8 @@ def claim_unknown(connection: Connection, *, limit: int, lease: float) -> list[D
         UPDATE submissions s SET due_at = now() + %(lease)s * interval '1 s', polls = polls + 1
         FROM due, edits e JOIN batches b ON b.id = e.batch_id
         WHERE s.id = due.id AND e.id = s.edit_id
-        RETURNING s.id, b.endpoint, e.seed, e.arguments ->> 'prompt', s.posted_at, s.polls
+        RETURNING s.id, b.endpoint, s.posted_at, s.polls,
+                  s.denials, coalesce(extract(epoch FROM now() - s.denied_since), 0)::float8, s.searched_to
         """,
         {"limit": limit, "lease": lease},
     )
@@ -178,7 +190,8 @@ class DueImage(NamedTuple):
     height: int | None
     attempt: int
     name: str
-    """Where it goes: `{batch_id}/{custom_id or position}/{index}`, the extension to be told by its bytes."""
+    """Where it goes: `{batch_id}/{custom_id or position}/{index}`, the extension to be told by its bytes. A set that
+    was taken in the place of another has its number behind that (`transitions/sets.py`)."""
 
 
 def claim_images(connection: Connection, *, limit: int, lease: float) -> list[DueImage]:
@@ -194,6 +207,7 @@ def claim_images(connection: Connection, *, limit: int, lease: float) -> list[Du
         WHERE i.id = due.id AND s.id = i.submission_id
         RETURNING i.id, i.url, i.file_size, i.width, i.height, i.attempt,
                   e.batch_id || '/' || coalesce(e.custom_id, e.position::text) || '/' || i.index
+                  || CASE WHEN s.set_number > 1 THEN '.' || s.set_number ELSE '' END
         """,
         {"limit": limit, "lease": lease},
     )

@@ -1,8 +1,9 @@
 """The money, as views: by submission, edit, batch, client and day (UTC); all amounts in USD.
 
 `reserved` is the worst case of what is in flight, `paid` what came back and is charged, `wasted` the part of it that
-brought nothing (paid beside a resubmission, or for an edit that failed all the same), and `uncertain` the worst case
-of what nobody will ever know: submits that were never heard of, results that were gone.
+brought nothing (paid beside a resubmission, for a refusal, or for an edit that failed all the same), and `uncertain`
+the worst case of what nobody will ever know: submits that were never heard of, results that were gone, refusals after
+a run of which the provider did not say whether it charges for them.
 """
 
 AMOUNTS = "sum(reserved) AS reserved, sum(paid) AS paid, sum(wasted) AS wasted, sum(uncertain) AS uncertain"
@@ -12,8 +13,9 @@ SELECT s.id AS submission_id, s.edit_id, e.batch_id, b.client,
        (coalesce(s.completed_at, s.posted_at) AT TIME ZONE 'UTC')::date AS day, s.images_returned AS images,
        CASE WHEN s.outcome IS NULL THEN s.reserved ELSE 0 END AS reserved,
        coalesce(s.cost, 0) AS paid,
-       CASE WHEN s.doubled OR e.state = 'failed' THEN coalesce(s.cost, 0) ELSE 0 END AS wasted,
-       CASE WHEN s.outcome = 'unknown' OR s.error_type = 'result_expired' THEN s.reserved ELSE 0 END AS uncertain
+       CASE WHEN s.doubled OR s.outcome = 'failed' OR e.state = 'failed' THEN coalesce(s.cost, 0) ELSE 0 END AS wasted,
+       CASE WHEN s.outcome = 'unknown' OR s.error_type = 'result_expired' OR s.may_be_charged THEN s.reserved
+            ELSE 0 END AS uncertain
 FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
 """
 

@@ -15,6 +15,7 @@ DarkroomError
 │   ├── Refused               the provider said no to this request: the answer is final
 │   ├── AccountPaused         the provider said no to the account: stop submitting
 │   ├── TryLater              a question (not a submit) went unanswered: ask again
+│   │   └── TooLarge          its answer is larger than we take: ask for less
 │   └── Gone                  the provider no longer has it
 └── DownloadError             one picture could not be stored
     ├── FetchAgain            fetch it again while that may help
@@ -101,6 +102,10 @@ class AccountPaused(ProviderError):
 
 class TryLater(ProviderError):
     """The provider did not answer the question."""
+
+
+class TooLarge(TryLater):
+    """The answer is larger than is taken."""
 
 
 class Gone(ProviderError):

@@ -46,9 +46,9 @@ CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE images.state = 'waiting') AS images_waiting,
            count(*) FILTER (WHERE images.state = 'stored') AS images_stored,
            count(*) FILTER (WHERE images.state = 'failed') AS images_failed,
-           coalesce(sum(stored_bytes), 0) AS bytes_stored,
-           min(stored_at) AS first_stored_at,
-           max(stored_at) AS last_stored_at
+           coalesce(sum(stored_bytes) FILTER (WHERE images.state = 'stored'), 0) AS bytes_stored,
+           min(stored_at) FILTER (WHERE images.state = 'stored') AS first_stored_at,
+           max(stored_at) FILTER (WHERE images.state = 'stored') AS last_stored_at
     FROM edits
     JOIN submissions ON submissions.edit_id = edits.id
     JOIN images ON images.submission_id = submissions.id
@@ -109,8 +109,13 @@ SELECT 'callbacks = sum over effects',
 FROM callbacks
 UNION ALL
 SELECT 'charges = images paid: submissions with a price but no pictures, or the other way round',
-       count(*) FILTER (WHERE (cost IS NULL) <> (images_returned IS NULL))
+       count(*) FILTER (WHERE (cost IS NULL) <> (coalesce(images_returned, billable_units) IS NULL))
 FROM submissions
+UNION ALL
+SELECT 'submissions succeeded = sets of pictures kept + doubled',
+       (SELECT count(*) FROM submissions WHERE outcome = 'succeeded' AND NOT doubled)
+       - (SELECT count(DISTINCT s.edit_id) FROM submissions s JOIN images i ON i.submission_id = s.id
+          WHERE i.state <> 'discarded')
 UNION ALL
 SELECT 'committed under a ceiling of cost = sum over submissions',
        coalesce(sum(spending.committed - (
@@ -138,11 +143,21 @@ SELECT 'notification', CASE WHEN n.attempt = 0 THEN 'not tried' ELSE 'not tried 
 FROM notifications n WHERE n.due_at < now() - interval '1 minute'
 """
 
+# What the provider was asked about and has not answered yet, and why.
+UNANSWERED = """
+SELECT e.batch_id, e.id AS edit_id, e.position, e.custom_id, s.id AS submission_id, s.request_id,
+       CASE WHEN s.request_id IS NULL THEN 'outcome unknown' ELSE 'result unread' END AS state,
+       s.note AS reason, s.posted_at, s.polls AS asked, s.denials, s.denied_since, s.due_at AS asked_again_at
+FROM submissions s JOIN edits e ON e.id = s.edit_id
+WHERE s.due_at IS NOT NULL AND s.note IS NOT NULL
+"""
+
 VIEWS: dict[str, str] = {
     "batch_progress": BATCH_PROGRESS,
     "edit_errors": EDIT_ERRORS,
     "accounting": ACCOUNTING,
     "overdue": OVERDUE,
+    "unanswered": UNANSWERED,
     **COST_VIEWS,
 }
 """In the order of their creation: one may read another."""

@@ -38,6 +38,11 @@ def resume(connection: Connection) -> bool:
     return bool(rows.all())
 
 
+def is_paused(connection: Connection) -> bool:
+    """Whether submitting is paused: what the provider refuses then, it refuses the account."""
+    return bool(connection.exec_driver_sql("SELECT FROM provider_status WHERE paused_at IS NOT NULL").all())
+
+
 def user_id(connection: Connection) -> str | None:
     """The provider's name for our account, once learned."""
     row = connection.exec_driver_sql("SELECT user_id FROM provider_status WHERE account = %s", (ACCOUNT,)).first()
@@ -62,7 +67,8 @@ def price_per_image(connection: Connection, configured: Decimal | None) -> Decim
     row = connection.exec_driver_sql(
         "SELECT price_per_image FROM provider_status WHERE account = %s", (ACCOUNT,)
     ).first()
-    return row.price_per_image if row and row.price_per_image is not None else LIST_PRICE
+    # a price of nothing would let every ceiling of cost through; the release before believed one
+    return row.price_per_image if row and row.price_per_image else LIST_PRICE
 
 
 def price_is_older(connection: Connection, seconds: float) -> bool:

@@ -28,6 +28,8 @@ class Answer(NamedTuple):
     request_id: str | None
     verdict: Verdict
     learned_by: LearnedBy
+    inference_time: float | None = None
+    """Seconds, as the queue's status reports; a callback does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ class Standing:
     cancel_wished: bool
     others_open: bool
     """Another submission of the edit is in flight: what becomes of the edit is for that one to say."""
-    others_paid: bool
-    """Another submission of the edit succeeded, and is not the doubled one."""
+    sets_taken: int
+    """How many sets of pictures of other submissions the edit has taken so far, one after the other."""
     earlier_errors: tuple[str, ...]
 
     @property
@@ -63,13 +65,8 @@ class Standing:
         return self.edit_attempt - self.attempts_before
 
     @property
-    def superseded(self) -> bool:
-        """Another POST was made for the edit since, and counted: what is taken back leaves its number to the next."""
-        return self.edit_attempt > self.submission_attempt
-
-    @property
     def taken(self) -> bool:
-        """Another submission's pictures were taken first."""
+        """Another submission's pictures are the edit's: stored, or on their way."""
         return self.state in (EditState.READY, EditState.STORED)
 
 
@@ -97,14 +94,18 @@ def rule(standing: Standing, answer: Answer, policy: PolicySettings) -> Ruling:
 
 
 def _succeeded(standing: Standing, answer: Answer, policy: PolicySettings) -> Ruling:
-    count = len(answer.verdict.images)
+    verdict = answer.verdict
     end = SubmissionEnd(
         id=standing.submission_id,
         request_id=answer.request_id,
         outcome=Outcome.SUCCEEDED,
         learned_by=answer.learned_by,
-        images_returned=count,
-        doubled=standing.superseded or (standing.taken and standing.others_paid),
+        images_returned=len(verdict.images),
+        # a set that could not be stored whole gives way to this one
+        set_number=None if standing.taken else standing.sets_taken + 1,
+        seed=verdict.seed,
+        inference_time=answer.inference_time,
+        billable_units=verdict.billable_units,
     )
     if standing.taken:
         return Ruling(Effect.APPLIED, end)
@@ -120,6 +121,10 @@ def _failed(standing: Standing, answer: Answer, policy: PolicySettings) -> Rulin
         outcome=Outcome.CANCELLED if cancelled else Outcome.FAILED,
         learned_by=answer.learned_by,
         error_type=verdict.error_type,
+        seed=verdict.seed,
+        inference_time=answer.inference_time,
+        billable_units=verdict.billable_units,
+        may_be_charged=verdict.may_be_charged,
     )
     if standing.others_open or standing.state not in IN_FLIGHT:
         return Ruling(Effect.APPLIED, end)  # the edit's way does not depend on this submission (alone)

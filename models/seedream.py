@@ -4,6 +4,8 @@ Stricter than the provider on purpose: what it would refuse after a paid run, or
 or warned of here, in plain sentences. Knows no files, no network and no database; looks at no picture.
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -211,6 +213,49 @@ def as_sent(arguments: EditArguments | Mapping[str, Any], seed: int) -> dict[str
     """The body of the POST: the fields that the caller gave, none of our defaults, and always a seed."""
     given = arguments.model_dump(exclude_unset=True) if isinstance(arguments, EditArguments) else arguments
     return {**given, "seed": seed}
+
+
+def identify_input(given: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of the whole input of one request: the same for two inputs that the model takes for the same.
+
+    Made from canonical JSON. A field that is null, or at its documented default, counts as absent, because whoever
+    echoes an input may fill it in (fal-protocol 7.2). Everything else is compared whole, data URIs too. Fields that the
+    model does not know are left out: see `has_unknown_fields`.
+    """
+    fields = {name: given[name] for name in EditArguments.model_fields if given.get(name) is not None}
+    if isinstance(size := fields.get("image_size"), dict):
+        fields["image_size"] = {**ImageSize().model_dump(), **size}
+    canonical = {name: _canonical(value) for name, value in fields.items()}
+    different = {name: text for name, text in canonical.items() if text != _DEFAULTS.get(name)}
+    return hashlib.sha256(json.dumps(different, sort_keys=True).encode()).hexdigest()
+
+
+def has_unknown_fields(given: Mapping[str, Any]) -> bool:
+    """Whether an input has fields that darkroom never sends: it may be ours, decorated, or somebody else's."""
+    return not given.keys() <= EditArguments.model_fields.keys()
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(_whole(value), sort_keys=True)
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number, and whoever echoes a 1 may write 1.0."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {name: _whole(entry) for name, entry in value.items()}
+        case list():
+            return [_whole(entry) for entry in value]
+    return value
+
+
+_DEFAULTS = {
+    name: _canonical(field.default.model_dump() if isinstance(field.default, BaseModel) else field.default)
+    for name, field in EditArguments.model_fields.items()
+    if not field.is_required()
+}
 
 
 def _asked_size(arguments: EditArguments) -> tuple[int, int] | None:

@@ -243,8 +243,9 @@ class PriceSettings(Settings):
 
     price_per_image: Decimal | None = Field(
         None,
-        ge=0,
-        description="what one returned picture costs, in USD; unless set, as the provider's price list says, else 0.03",
+        gt=0,
+        description="what one returned picture costs, in USD; more than 0, because every `max_cost` is "
+        "reckoned with it; unless set, as the provider's price list says, else 0.03",
     )
 
 

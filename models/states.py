@@ -124,7 +124,10 @@ EDIT_ARROWS: dict[tuple[EditState, EditState], str] = {
     (EditState.READY, EditState.STORED): "the last picture is in storage",
     (EditState.READY, EditState.FAILED): "a picture can not be stored",
     (EditState.FAILED, EditState.PENDING): "someone retries it",
-    # Impolite arrows: a submission given up as dead shows a result after all. What was paid for is kept.
+    (EditState.FAILED, EditState.SUBMITTED): "someone retries it, and a submission of it turns out to be in flight",
+    # Impolite arrows: a submission given up as dead shows itself after all. While it is in flight nothing is POSTed;
+    # what was paid for is kept.
+    (EditState.PENDING, EditState.SUBMITTED): "a submission given up, or taken back, turns out to be in flight",
     (EditState.PENDING, EditState.READY): "late result of a submission given up as dead",
     (
         EditState.FAILED,
@@ -137,7 +140,10 @@ IMAGE_ARROWS: dict[tuple[ImageState, ImageState], str] = {
     (ImageState.WAITING, ImageState.STORED): "fetched, checked, stored",
     (ImageState.WAITING, ImageState.FAILED): "can not be stored",
     (ImageState.FAILED, ImageState.WAITING): "someone retries it",
-    (ImageState.WAITING, ImageState.DISCARDED): "another submission's pictures were taken first",
+    (ImageState.WAITING, ImageState.DISCARDED): "another submission's pictures are the ones that are kept",
+    (ImageState.STORED, ImageState.DISCARDED): "its set could not be stored whole, and another one was taken instead",
+    (ImageState.FAILED, ImageState.DISCARDED): "its set could not be stored whole, and another one was taken instead",
+    (ImageState.DISCARDED, ImageState.WAITING): "the set that was taken first could not be stored whole",
 }
 
 FINAL: frozenset[EditState] = frozenset({EditState.STORED, EditState.FAILED, EditState.CANCELLED})

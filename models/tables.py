@@ -52,11 +52,10 @@ EMPTY_OBJECT = text("'{}'::jsonb")
 
 
 # A submission commits its worst case until it is known to have cost something else; what became of one that
-# nobody heard of, or whose result was gone, is never known.
+# nobody heard of, or whose result was gone, or which was refused after a run, is never known.
 COMMITTED = """CASE
-    WHEN outcome IS NULL OR outcome = 'unknown' OR error_type = 'result_expired' THEN reserved
-    WHEN outcome = 'succeeded' THEN coalesce(cost, 0)
-    ELSE 0 END"""
+    WHEN outcome IS NULL OR outcome = 'unknown' OR error_type = 'result_expired' OR may_be_charged THEN reserved
+    ELSE coalesce(cost, 0) END"""
 
 
 def _time(name: str, **options: Any) -> Column[datetime]:
@@ -183,10 +182,40 @@ submissions = Table(
     Column("images_returned", INTEGER),
     Column("price", NUMERIC, nullable=False, server_default=text("0.03"), comment="USD per picture, when POSTed"),
     Column("reserved", NUMERIC, nullable=False, server_default=text("0"), comment="USD, if it brings all it may"),
+    Column("billable_units", NUMERIC, comment="as the provider reports on a result; a callback does not tell"),
     Column("cost", NUMERIC, comment="USD"),
+    Column(
+        "may_be_charged",
+        BOOLEAN,
+        nullable=False,
+        server_default=text("false"),
+        comment="refused after a run, and the provider did not say whether it charges for it",
+    ),
     Column("committed", NUMERIC, Computed(COMMITTED, persisted=True), comment="USD that it costs, or may have cost"),
     _time("cancel_asked_at", comment="the provider took or refused the wish to cancel"),
-    Column("doubled", BOOLEAN, nullable=False, server_default=text("false"), comment="paid beside a resubmission"),
+    Column(
+        "doubled",
+        BOOLEAN,
+        nullable=False,
+        server_default=text("false"),
+        comment="succeeded, but the pictures of another submission of its edit are the ones that are kept",
+    ),
+    Column("seed", BIGINT, comment="the one that the provider says it used"),
+    Column(
+        "set_number",
+        INTEGER,
+        comment="1: its pictures were the first to be taken for the edit; 2: in the place of these; NULL: never taken",
+    ),
+    Column(
+        "denials",
+        INTEGER,
+        nullable=False,
+        server_default=text("0"),
+        comment="in a row: 404s on the result; while no request id is known, lookups that could prove nothing",
+    ),
+    _time("denied_since", comment="the first of these"),
+    _time("searched_to", comment="the provider's listing is read from the end of its time down to here"),
+    Column("note", TEXT, comment="why its outcome is still unknown, or its result still unread"),
     _one_of("outcome", Outcome),
     _one_of("learned_by", LearnedBy),
     CheckConstraint("(due_at IS NULL) = (outcome IS NOT NULL)", name="due_at"),
@@ -194,8 +223,15 @@ submissions = Table(
     CheckConstraint("(accepted_at IS NULL) = (request_id IS NULL)", name="accepted_at"),
     CheckConstraint("outcome IS DISTINCT FROM 'succeeded' OR images_returned > 0", name="images_returned"),
     CheckConstraint("NOT doubled OR outcome IS NOT DISTINCT FROM 'succeeded'", name="doubled"),
+    CheckConstraint("NOT may_be_charged OR outcome IS NOT DISTINCT FROM 'failed'", name="may_be_charged"),
+    CheckConstraint("(denied_since IS NULL) = (denials = 0)", name="denied_since"),
+    CheckConstraint("set_number > 0", name="set_number"),
     # transitions: the submissions of an edit
     Index("submissions_edit", "edit_id"),
+    # claims.py, guards.py: whether a submission of the edit is in flight
+    Index("submissions_open", "edit_id", postgresql_where=text("outcome IS NULL")),
+    # transitions: one set of pictures after the other, never two with one number
+    Index("submissions_set", "edit_id", "set_number", unique=True, postgresql_where=text("set_number IS NOT NULL")),
     # claims.py: what the poll lane owes, the nearest first
     Index("submissions_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
 )
@@ -263,6 +299,7 @@ images = Table(
     Column("file_size", BIGINT),
     Column("width", INTEGER),
     Column("height", INTEGER),
+    Column("file_data", TEXT, comment="as declared"),
     _time("expires_at", comment="the provider may delete the file after this, where it said so"),
     _time("created_at", nullable=False, server_default=NOW),
     Column("storage_key", TEXT),
@@ -275,11 +312,18 @@ images = Table(
     Column("errors", JSONB, nullable=False, server_default=EMPTY_LIST),
     _one_of("state", ImageState),
     CheckConstraint("(due_at IS NOT NULL) = (state = 'waiting')", name="due_at"),
+    # what was stored and is discarded still lies there, and its row says so
     *(
-        CheckConstraint(f"({column} IS NOT NULL) = (state = 'stored')", name=column)
+        CheckConstraint(
+            f"CASE state WHEN 'stored' THEN {column} IS NOT NULL "
+            f"WHEN 'discarded' THEN ({column} IS NULL) = (stored_at IS NULL) ELSE {column} IS NULL END",
+            name=column,
+        )
         for column in ("storage_key", "sha256", "stored_bytes", "stored_type", "stored_at")
     ),
     UniqueConstraint("submission_id", "index"),
+    # no two pictures ever share an object in storage
+    Index("images_storage_key", "storage_key", unique=True, postgresql_where=text("storage_key IS NOT NULL")),
     # claims.py: what the download lane owes
     Index("images_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
 )

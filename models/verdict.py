@@ -8,7 +8,8 @@ submission; what follows for its edit is decided in `rulings.py`. A result that 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any
 
@@ -21,6 +22,10 @@ MESSAGE_MAX = 500
 """Characters of a message that are kept; the whole answer stays in `callbacks.body`."""
 ENTRIES_MAX = 10
 """Entries of an error list that a message is made from."""
+UNITS_MAX = 1000
+"""Units that one request may be charged for; one has at most 36 pictures."""
+FILE_DATA_MAX = 1024 * 1024
+"""Characters of a picture's `file_data` that are kept; of more, nothing is."""
 NAME_MAX = 200
 """Characters an identifier or an error type may have; the provider's are far shorter."""
 
@@ -57,6 +62,7 @@ class DeclaredImage:
     file_size: int | None = None
     width: int | None = None
     height: int | None = None
+    file_data: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,11 @@ class Verdict:
     error_type: str | None = None
     message: str | None = None
     retry: Retry = Retry.NEVER
+    billable_units: Decimal | None = None
+    """Units that the provider says it charges for, on a result; a callback does not tell."""
+    may_be_charged: bool = False
+    """Refused by the model after it began to run; such a 422 may be charged (fal-protocol 6), and nothing says it is
+    not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +148,31 @@ def read_callback(body: bytes) -> Delivery:
     return Delivery(request_id, _name(document.get("gateway_request_id")), verdict)
 
 
-def read_result(status: int, body: bytes, error_type: str | None = None) -> Verdict:
-    """The verdict in the answer to a result GET; `error_type` is its header `X-Fal-Error-Type`.
+def read_result(status: int, body: bytes, error_type: str | None = None, billable_units: str | None = None) -> Verdict:
+    """The verdict in the answer to a result GET.
+
+    `error_type` is its header `X-Fal-Error-Type`, `billable_units` its `X-Fal-Billable-Units`: both as they came.
 
     A 4xx or 5xx is the job's own verdict (fal-protocol 2.4), unless the voice is not the job's: a proxy's page, a
     complaint about our key or our pace, or "still in progress". Believing these would end, and perhaps pay
     again for, a job that succeeded; they are `unfetched`.
     """
+    verdict, units = _read_result(status, body, error_type), _units(billable_units)
+    if units is None or verdict.kind is Kind.UNFETCHED:
+        return verdict
+    return replace(verdict, billable_units=units, may_be_charged=False)
+
+
+def _units(text: str | None) -> Decimal | None:
+    """What a header says of units; anything but a small number says nothing."""
+    try:
+        units = Decimal((text or "").strip())
+    except InvalidOperation:
+        return None
+    return units if units.is_finite() and 0 <= units <= UNITS_MAX else None
+
+
+def _read_result(status: int, body: bytes, error_type: str | None) -> Verdict:
     document = _parsed(body)
     if 200 <= status < 300:
         return _success(document)
@@ -174,7 +203,10 @@ def _success(payload: object, otherwise: object = None) -> Verdict:
 
 
 def _declared(image: Image) -> DeclaredImage:
-    return DeclaredImage(image.url, image.content_type, image.file_name, image.file_size, image.width, image.height)
+    data = image.file_data if len(image.file_data or "") <= FILE_DATA_MAX else None
+    return DeclaredImage(
+        image.url, image.content_type, image.file_name, image.file_size, image.width, image.height, data
+    )
 
 
 def _failure(payload: object, status: int | None, *, header: str | None = None, otherwise: object = None) -> Verdict:
@@ -183,7 +215,8 @@ def _failure(payload: object, status: int | None, *, header: str | None = None, 
     message = _text(told) or _text(otherwise) or "The provider gave no reason."
     kind = Kind.CANCELLED if status == 499 or error_type in _CANCELLED else Kind.FAILED
     retry = ERRORS.get(error_type) or _by_status(status, payload)
-    return Verdict(kind, error_type=error_type, message=message, retry=retry)
+    refused_by_the_model = kind is Kind.FAILED and (status == 422 if status else _lists_faults(payload))
+    return Verdict(kind, error_type=error_type, message=message, retry=retry, may_be_charged=refused_by_the_model)
 
 
 def _nameless(status: int | None) -> str:
@@ -195,8 +228,12 @@ def _nameless(status: int | None) -> str:
 def _by_status(status: int | None, payload: object) -> Retry:
     if status is None:
         # a list is the model's refusal of the input (422); without one the infrastructure speaks
-        status = 422 if isinstance(payload, dict) and isinstance(payload.get("detail"), list) else 500
+        status = 422 if _lists_faults(payload) else 500
     return Retry.TRANSIENT if status >= 500 or status in _ABOUT_US else Retry.NEVER
+
+
+def _lists_faults(payload: object) -> bool:
+    return isinstance(payload, dict) and isinstance(payload.get("detail"), list)
 
 
 def _told(payload: object) -> tuple[str | None, str | None]:

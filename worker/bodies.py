@@ -10,12 +10,17 @@ PIECE = 256 * 1024
 """Bytes read at one time, at most."""
 
 
+class BodyTooLong(ValueError):
+    """The body has more bytes than are taken."""
+
+
 def read_bounded(response: requests.Response, *, limit: int, seconds: float) -> bytes:
     """The whole body, if it is at most `limit` bytes long and comes within `seconds`.
 
     Raises:
         requests.RequestException: the connection broke.
-        ValueError: it is longer, or dripped in too slowly.
+        BodyTooLong: it is longer.
+        ValueError: it dripped in too slowly.
     """
     deadline = time.monotonic() + seconds
     parts: list[bytes] = []
@@ -23,7 +28,7 @@ def read_bounded(response: requests.Response, *, limit: int, seconds: float) -> 
     for part in pieces(response):
         size += len(part)
         if size > limit:
-            raise ValueError(f"the reply is longer than {limit} bytes")
+            raise BodyTooLong(f"the reply is longer than {limit} bytes")
         if time.monotonic() > deadline:
             raise ValueError(f"the reply took longer than {seconds:g} seconds")
         parts.append(part)

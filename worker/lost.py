@@ -1,90 +1,294 @@
-"""What became of submits that nobody heard of: past the proven deadline, looked up once more, then given up.
+"""What became of submits that nobody heard of: past the proven deadline, looked up until that proves something.
 
-Part of the poll lane. Only the provider's listing can still name the request: it is matched by the seed, which
-darkroom assigns to every edit that has none, and by the prompt. A request found is simply asked for like any
-other; without one the POST is proven dead, and the policy decides: resubmitted, counted, or parked.
+Part of the poll lane. Only the provider's listing can still name the request. It is matched by the whole input as sent,
+because most manifests repeat one prompt and one seed; what is found is asked for like any other request. Not found in a
+listing that was read to its end, the POST is proven dead, and the policy decides: resubmitted, counted, or parked.
+
+No answer, half an answer, or one that may be about another request of ours proves nothing: the submit stays unknown,
+with the reason in `submissions.note`, and is looked up again. Only where the listing keeps refusing (401, 403, 404), or
+keeps hiding the inputs, `PERSISTS` times as long as a submit may take, the deadline alone has to do.
 """
 
+import time
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import IntegrityError
 
 from models.claims import DueUnknown, claim_unknown
 from models.errors import Gone, TryLater
+from models.provider import is_paused
 from models.rulings import WATCHDOG
-from models.transitions import give_up_unknown, reveal_request
-from worker.listing import Listing
+from models.seedream import as_sent, identify_input
+from models.transitions import Postponement, give_up_unknown, lock_edits, poll_again, reveal_request
+from worker.listing import Listed, Listing
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
 
 WAVE = 100
-LEASE = 60.0
-"""Seconds; also the pause before a listing that did not answer is asked again."""
-LOOKUPS = 5
-"""Times the listing is asked while it does not answer; then the deadline alone must do."""
+LEASE = 150.0
+"""Seconds; longer than one turn of reading may take."""
+TURN = 10.0
+"""Seconds for which the listing is read at one time; then it is the others' turn, and reading goes on from there."""
 CLOCKS_DIFFER_BY = timedelta(minutes=15)
+"""Between the provider's machines and our database, at most; and how late a request may be listed."""
+DENIALS, PERSISTS = 3, 2.5
+"""How many lookups in a row must prove nothing, over how many times the proven deadline (by default an hour)."""
+FIRST_PAUSE, LONGEST_PAUSE = 1 / 25, 1 / 2
+"""Of the proven deadline: the pause before the next lookup, doubling (by default from a minute to 12)."""
+LOOKUP_LOCK = 7364
+"""Key of the advisory lock under which listed requests are given to submissions."""
+CANCELLED = 499
+
+
+class Search(NamedTuple):
+    """What one turn of reading brought for submissions of one endpoint."""
+
+    listed: list[Listed]
+    """Those that may matter: of the wanted inputs, or with an input that is not shown."""
+    down_to: datetime | None
+    """Everything later is read; None: everything is."""
+    trouble: str | None = None
+    """Why it could not be read on."""
+    refused: bool = False
+    """The key may not read it."""
 
 
 def run(engine: Engine, listing: Listing, settings: WorkerSettings) -> int:
-    """Settle one set of them; returns its size."""
+    """Settle one set of them, as far as that is possible now; returns its size."""
     with engine.begin() as connection:
         lost = claim_unknown(connection, limit=WAVE, lease=LEASE)
-    if not lost:
-        return 0
-    found, unanswered = look_up(engine, listing, lost)
-    with engine.begin() as connection:
-        for submission_id, request_id in found.items():
-            reveal_request(connection, submission_id, request_id, patience=WATCHDOG)
-        give_up_unknown(
-            connection,
-            [due.id for due in lost if due.id not in found and due.id not in unanswered],
-            resubmit=settings.on_unknown == "resubmit",
-            max_attempts=settings.max_attempts,
-        )
-    log.warning("submits_unheard_of", count=len(lost), found=len(found), asked_again_later=len(unanswered))
+    stop = time.monotonic() + TURN
+    for number, mine in enumerate(_of_one_time(lost, settings)):
+        if number and time.monotonic() > stop:  # not looked up at all; the tick starts the next turn at once
+            with engine.begin() as connection:
+                poll_again(connection, [Postponement(due.id, 0.0, searched_to=due.searched_to) for due in mine])
+            continue
+        with engine.connect() as connection:
+            identities = {due.id: _identify(connection, due.id) for due in mine}
+        search = read(listing, mine, set(identities.values()), settings, stop)
+        try:
+            with engine.begin() as connection:
+                record(connection, mine, identities, search, settings)
+        except IntegrityError:
+            # a callback has just given one of these requests to its own submission; the lease brings the rest back
+            log.info("lookup_overtaken", count=len(mine))
     return len(lost)
 
 
-def look_up(engine: Engine, listing: Listing, lost: Sequence[DueUnknown]) -> tuple[dict[UUID, str], set[UUID]]:
-    """Request ids by submission, and the submissions about which the listing should be asked again later."""
-    found: dict[UUID, str] = {}
-    unanswered: set[UUID] = set()
-    for endpoint in {due.endpoint for due in lost}:
-        mine = [due for due in lost if due.endpoint == endpoint]
-        try:
-            candidates = _candidates(listing, endpoint, mine)
-        except Gone:
-            continue  # the key may not read it: the deadline alone must do
-        except TryLater as error:
-            log.warning("listing_unanswered", reason=str(error))
-            unanswered |= {due.id for due in mine if due.polls < LOOKUPS}
+def _of_one_time(lost: Sequence[DueUnknown], settings: WorkerSettings) -> list[list[DueUnknown]]:
+    """Sets of one endpoint whose times overlap, so that nothing is read that concerns none of them."""
+    sets: list[list[DueUnknown]] = []
+    for due in sorted(lost, key=lambda due: (due.endpoint, due.posted_at)):
+        before = sets[-1][-1] if sets else None
+        if before and before.endpoint == due.endpoint and _from(due) <= _until(before, settings):
+            sets[-1].append(due)
+        else:
+            sets.append([due])
+    return sets
+
+
+def _identify(connection: Connection, submission_id: UUID) -> str:
+    """One at a time: an input may hold megabytes of data URIs."""
+    row = connection.exec_driver_sql(
+        "SELECT e.arguments, e.seed FROM submissions s JOIN edits e ON e.id = s.edit_id WHERE s.id = %s",
+        (submission_id,),
+    ).one()
+    return identify_input(as_sent(row.arguments, row.seed))
+
+
+def _from(due: DueUnknown) -> datetime:
+    return due.posted_at - CLOCKS_DIFFER_BY
+
+
+def _until(due: DueUnknown, settings: WorkerSettings) -> datetime:
+    """When its request has ended, and is listed, at the latest."""
+    return due.posted_at + timedelta(seconds=settings.patience) + CLOCKS_DIFFER_BY
+
+
+def read(
+    listing: Listing, lost: Sequence[DueUnknown], wanted: set[str], settings: WorkerSettings, stop: float
+) -> Search:
+    """Read the listing down from where these submissions have not read it yet, until `stop` (`time.monotonic`)."""
+    start = min(_from(due) for due in lost)
+    end = down_to = max(due.searched_to or _until(due, settings) for due in lost)
+    found: list[Listed] = []
+    try:
+        for page in listing.pages(lost[0].endpoint, start, end):
+            found += [item for item in page.items if item.identity is None or item.identity in wanted]
+            down_to = page.down_to
+            if page.last:
+                return Search(found, None)
+            if time.monotonic() > stop:
+                return Search(found, down_to)
+    except Gone as error:
+        return Search(found, down_to, str(error), refused=True)
+    except TryLater as error:
+        return Search(found, down_to, str(error))
+    raise AssertionError("a listing ends with its last page")
+
+
+def record(
+    connection: Connection,
+    lost: Sequence[DueUnknown],
+    identities: dict[UUID, str],
+    search: Search,
+    settings: WorkerSettings,
+) -> None:
+    """One transaction for what a turn brought: revealed, given up, or put off with the reason."""
+    # the edits first, as in every other transition; then one after the other gives requests away
+    lock_edits(connection, [due.id for due in lost])
+    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (LOOKUP_LOCK,))
+    lost = _still_unknown(connection, lost)
+    free = _free(connection, search.listed)
+    found, blocked = _pair(connection, lost, identities, free, settings)
+    for submission_id, request_id in found.items():
+        reveal_request(connection, submission_id, request_id, patience=WATCHDOG)
+    paused = is_paused(connection)
+    dead: list[UUID] = []
+    postponed: list[Postponement] = []
+    for due in lost:
+        if due.id in found:
             continue
-        with engine.connect() as connection:
-            taken = _taken(connection, [request_id for ids in candidates.values() for request_id in ids])
-        for due in mine:
-            free = [request_id for request_id in candidates.get((due.seed, due.prompt), ()) if request_id not in taken]
-            if free:
-                found[due.id] = free[0]
-                taken.add(free[0])
-    return found, unanswered
+        if due.id in blocked:
+            delay = (blocked[due.id] - datetime.now(UTC)).total_seconds()
+            note = "a submit of the same input is not past its own deadline; either may own the request that was found"
+            postponed.append(Postponement(due.id, max(delay, 0.0), note))
+        elif (
+            put_off := judge(due, search, _hidden(due, free, identities[due.id], settings), paused, settings)
+        ) is None:
+            dead.append(due.id)
+        else:
+            postponed.append(put_off)
+    give_up_unknown(connection, dead, resubmit=settings.on_unknown == "resubmit", max_attempts=settings.max_attempts)
+    poll_again(connection, postponed)
+    log.warning("submits_unheard_of", count=len(lost), found=len(found), dead=len(dead), put_off=len(postponed))
 
 
-def _candidates(listing: Listing, endpoint: str, lost: Sequence[DueUnknown]) -> dict[tuple[int, str], list[str]]:
-    wanted = {(due.seed, due.prompt) for due in lost}
-    start = min(due.posted_at for due in lost) - CLOCKS_DIFFER_BY
-    candidates: dict[tuple[int, str], list[str]] = {}
-    for listed in listing.since(endpoint, start):
-        if listed.seed is not None and listed.prompt is not None and (listed.seed, listed.prompt) in wanted:
-            candidates.setdefault((listed.seed, listed.prompt), []).append(listed.request_id)
-    return candidates
+def judge(due: DueUnknown, search: Search, hidden: bool, paused: bool, settings: WorkerSettings) -> Postponement | None:
+    """When a submission that was not found is looked up again, and why; None: it is proven dead."""
+    pause = min(FIRST_PAUSE * 2 ** (due.lookups - 1), LONGEST_PAUSE) * settings.patience
+    fresh = due.searched_to is None
+    read_to_its_end = search.down_to is None or search.down_to <= _from(due)
+    if read_to_its_end and not hidden and (fresh or not due.denials):
+        return None
+    if not (search.refused or read_to_its_end):
+        # what was read stays read, and what was hidden in it stays noted
+        denied = True if hidden else False if fresh and search.trouble is None else None
+        reached = min(search.down_to or _from(due), due.searched_to or _until(due, settings))
+        note = search.trouble or f"the listing is being read; what ended after {reached:%Y-%m-%d %H:%M:%S %Z} is done"
+        return Postponement(due.id, pause if search.trouble else 0.0, note, denied, reached)
+    if paused:  # refusals of a paused account are about the account
+        return Postponement(due.id, pause, search.trouble or "the account is paused", None)
+    if due.denials + 1 >= DENIALS and due.denied_for >= PERSISTS * settings.patience:
+        return None
+    note = search.trouble or "the listing shows requests of that time without their inputs"
+    return Postponement(due.id, pause, note, denied=True)
 
 
-def _taken(connection: Connection, request_ids: Iterable[str]) -> set[str]:
-    rows = connection.exec_driver_sql(
-        "SELECT request_id FROM submissions WHERE request_id = ANY(%s)", (list(request_ids),)
+def _still_unknown(connection: Connection, lost: Sequence[DueUnknown]) -> list[DueUnknown]:
+    """Without those of which a callback told while the listing was read."""
+    unknown = set(
+        connection.exec_driver_sql(
+            "SELECT id FROM submissions WHERE id = ANY(%s) AND outcome IS NULL AND request_id IS NULL",
+            ([due.id for due in lost],),
+        ).scalars()
     )
-    return {row[0] for row in rows}
+    return [due for due in lost if due.id in unknown]
+
+
+def _free(connection: Connection, listed: Sequence[Listed]) -> list[Listed]:
+    """Without those that a submission of ours holds, whatever became of it."""
+    held = set(
+        connection.exec_driver_sql(
+            "SELECT request_id FROM submissions WHERE request_id = ANY(%s)", ([item.request_id for item in listed],)
+        ).scalars()
+    )
+    return [item for item in listed if item.request_id and item.request_id not in held]
+
+
+def _in_time(due: DueUnknown, item: Listed, settings: WorkerSettings) -> bool:
+    return item.ended_at is None or _from(due) <= item.ended_at <= _until(due, settings)
+
+
+def _hidden(due: DueUnknown, free: Iterable[Listed], identity: str, settings: WorkerSettings) -> bool:
+    """Whether a listed request may be this submission's, and the listing does not show whether it is."""
+    return any(
+        not item.certain
+        and item.identity in (None, identity)
+        and _in_time(due, item, settings)
+        and (item.sent_at is None or abs(item.sent_at - due.posted_at) <= CLOCKS_DIFFER_BY)
+        for item in free
+    )
+
+
+def _pair(
+    connection: Connection,
+    lost: Sequence[DueUnknown],
+    identities: dict[UUID, str],
+    free: Sequence[Listed],
+    settings: WorkerSettings,
+) -> tuple[dict[UUID, str], dict[UUID, datetime]]:
+    """Requests by submission, and until when those must wait that a submission in flight may own as well.
+
+    Requests of the same input bring the same: any submission may have any of them, each once; one that succeeded is
+    taken first. Somebody else's cancelled request brings nothing. Another program's request of the very same input is
+    taken as well: it has what this edit asked for, and that program keeps its own.
+    """
+    matches: dict[str, list[Listed]] = {}
+    for item in sorted(free, key=lambda item: item.status != 200):
+        if item.certain and item.identity and item.status != CANCELLED:
+            matches.setdefault(item.identity, []).append(item)
+    wanted = [due for due in lost if identities[due.id] in matches]
+    live = _in_flight(connection, wanted) if wanted else {}
+    found: dict[UUID, str] = {}
+    blocked: dict[UUID, datetime] = {}
+    for due in wanted:
+        identity = identities[due.id]
+        candidates = [item for item in matches[identity] if _in_time(due, item, settings)]
+        owners = [
+            twin.due_at for twin in live.get(identity, ()) if any(_may_own(twin.posted_at, item) for item in candidates)
+        ]
+        if candidates and owners:
+            blocked[due.id] = max(owners)
+        elif candidates:
+            found[due.id] = candidates[0].request_id
+            matches[identity].remove(candidates[0])
+    return found, blocked
+
+
+def _may_own(posted_at: datetime, item: Listed) -> bool:
+    return item.ended_at is None or posted_at - CLOCKS_DIFFER_BY <= item.ended_at
+
+
+class Twin(NamedTuple):
+    """A submission in flight without request id, not past its own deadline."""
+
+    id: UUID
+    posted_at: datetime
+    due_at: datetime
+
+
+def _in_flight(connection: Connection, lost: Sequence[DueUnknown]) -> dict[str, list[Twin]]:
+    """By input: who else may own a request that is listed.
+
+    Asked after the listing was read: whoever was written down later has POSTed later than that.
+    """
+    rows = connection.exec_driver_sql(
+        """
+        SELECT s.id, s.posted_at, s.due_at
+        FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
+        WHERE s.due_at > now() AND s.request_id IS NULL AND s.polls = 0 AND b.endpoint = %s
+          AND e.seed IN (SELECT o.seed FROM submissions l JOIN edits o ON o.id = l.edit_id WHERE l.id = ANY(%s))
+        """,
+        (lost[0].endpoint, [due.id for due in lost]),
+    ).all()
+    twins: dict[str, list[Twin]] = {}
+    for row in rows:
+        twins.setdefault(_identify(connection, row.id), []).append(Twin(*row))
+    return twins

@@ -7,7 +7,8 @@ from urllib.parse import urlencode
 
 import requests
 
-from models.errors import Gone, TryLater
+from models.errors import Gone, TooLarge, TryLater
+from worker.bodies import BodyTooLong
 from worker.connections import NotConnected, ThreadSessions, exchange
 
 TIMEOUT = 15.0
@@ -23,18 +24,21 @@ class PlatformAPI:
         self._headers = {"Authorization": f"Key {key}", "User-Agent": "darkroom"}
         self._sessions = ThreadSessions()
 
-    def get(self, path: str, query: Mapping[str, str], *, items: str) -> dict[str, Any]:
-        """One page; what it lists stands under `items`.
+    def get(self, path: str, query: Mapping[str, str], *, items: str, limit: int = PAGE_MAX_BYTES) -> dict[str, Any]:
+        """One page of at most `limit` bytes; what it lists stands under `items`.
 
         Raises:
             Gone: the key may not read it, or there is no such thing.
+            TooLarge: the page has more bytes.
             TryLater: no usable answer came.
         """
         url = f"{self._api_url}{path}?{urlencode(query)}"
         session = self._sessions.get()
         try:
-            answer = exchange(session, "GET", url, headers=self._headers, timeout=TIMEOUT, limit=PAGE_MAX_BYTES)
+            answer = exchange(session, "GET", url, headers=self._headers, timeout=TIMEOUT, limit=limit)
             page = json.loads(answer.body) if answer.status == 200 else None
+        except BodyTooLong as error:
+            raise TooLarge(f"{path}: {error}") from error
         except (NotConnected, requests.RequestException, ValueError, RecursionError) as error:
             raise TryLater(f"{type(error).__name__}: {error}"[:300]) from error
         if answer.status in (401, 403, 404):

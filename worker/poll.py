@@ -14,9 +14,10 @@ from sqlalchemy import Connection, Engine
 from models.answers import record_answers
 from models.claims import DuePoll, claim_polls, renew_polls
 from models.errors import AccountPaused, Gone, TryLater
+from models.provider import is_paused
 from models.rulings import RESULT_EXPIRED, Answer
 from models.states import Effect, LearnedBy
-from models.transitions import poll_again, record_cancel_asked
+from models.transitions import Postponement, poll_again, record_cancel_asked
 from models.verdict import Kind, Verdict
 from worker.listing import Listing
 from worker.queue_api import QueueAPI
@@ -30,6 +31,8 @@ WIDTH = 32
 """Questions under way at one time, per process."""
 SLOWEST = 8
 """The interval between polls of one submission grows to this many times `POLL_EVERY`."""
+DENIALS = 3
+"""404s in a row, at least, over `RESULT_RETENTION` seconds, before a result is held to be gone."""
 
 EXPIRED = Verdict(
     Kind.FAILED, error_type=RESULT_EXPIRED, message="The provider no longer has the result; it may have been charged."
@@ -44,6 +47,12 @@ class Heard(NamedTuple):
     learned_by: LearnedBy = LearnedBy.POLL
     cancel_heard: bool = False
     """The provider took or refused the wish to cancel."""
+    inference_time: float | None = None
+    """Seconds, as the status reports."""
+    note: str | None = None
+    """Why there is no verdict."""
+    denied: bool | None = False
+    """True: a 404 that counts, but does not suffice yet; None: no answer came."""
 
 
 def run(engine: Engine, queue: QueueAPI, listing: Listing, settings: WorkerSettings, go_on: Callable[[], bool]) -> int:
@@ -54,7 +63,7 @@ def run(engine: Engine, queue: QueueAPI, listing: Listing, settings: WorkerSetti
             return claim_polls(connection, limit=min(free, WAVE), lease=settings.claim_lease)
 
     def call(due: DuePoll) -> Heard:
-        return ask(queue, listing, due, result_retention=settings.result_retention)
+        return ask(queue, listing, due, settings)
 
     def record(heard: Sequence[Heard]) -> None:
         with engine.begin() as connection:
@@ -69,10 +78,10 @@ def run(engine: Engine, queue: QueueAPI, listing: Listing, settings: WorkerSetti
     )
 
 
-def ask(queue: QueueAPI, listing: Listing, due: DuePoll, *, result_retention: float) -> Heard:
+def ask(queue: QueueAPI, listing: Listing, due: DuePoll, settings: WorkerSettings) -> Heard:
     """What the provider says about one submission, having been told of a wish to cancel it."""
     cancel_heard = due.cancel and _tell_of_the_wish(queue, due)
-    return _ask(queue, listing, due, result_retention=result_retention)._replace(cancel_heard=cancel_heard)
+    return _ask(queue, listing, due, settings)._replace(cancel_heard=cancel_heard)
 
 
 def _tell_of_the_wish(queue: QueueAPI, due: DuePoll) -> bool:
@@ -86,36 +95,51 @@ def _tell_of_the_wish(queue: QueueAPI, due: DuePoll) -> bool:
     return True
 
 
-def _ask(queue: QueueAPI, listing: Listing, due: DuePoll, *, result_retention: float) -> Heard:
+def _ask(queue: QueueAPI, listing: Listing, due: DuePoll, settings: WorkerSettings) -> Heard:
     try:
         status = queue.status(due.endpoint, due.request_id)
         if not status.completed:
             return Heard(due, None)
-        return Heard(due, queue.result(due.endpoint, due.request_id, failed=status.failed))
+        verdict = queue.result(due.endpoint, due.request_id, failed=status.failed)
+        return Heard(due, verdict, inference_time=status.inference_time)
     except Gone:
-        # nothing expires so soon: an early 404 is somebody's mistake, and the result may be read yet
-        return _ask_the_listing(listing, due) if due.age > result_retention else Heard(due, None)
+        # nothing expires before it has ended: an earlier 404 is somebody's mistake, and the result may be read yet
+        if due.age < settings.submit_start_timeout + settings.run_allowance:
+            return Heard(due, None, note="the queue answers 404, before the request can have ended")
+        return _ask_the_listing(listing, due, settings)
     except (TryLater, AccountPaused) as error:
         log.info("poll_unanswered", request=due.request_id, reason=str(error))
-        return Heard(due, None)
+        return Heard(due, None, note=str(error), denied=None)
 
 
-def _ask_the_listing(listing: Listing, due: DuePoll) -> Heard:
-    """404 means expired, never "did not run" (fal-protocol 14.8): the result may have been charged."""
+def _ask_the_listing(listing: Listing, due: DuePoll, settings: WorkerSettings) -> Heard:
+    """404 means expired, never "did not run" (fal-protocol 14.8): the result may have been charged.
+
+    One 404 may be a mistake as well; so only several in a row are believed, over as long as a result is kept at least,
+    each with a listing that does not have it either, or is not for this key.
+    """
     try:
         verdict = listing.one(due.endpoint, due.request_id)
     except Gone:
         verdict = None
-    except TryLater:
-        return Heard(due, None)
+    except TryLater as error:
+        return Heard(due, None, note=str(error), denied=None)
+    if verdict is None and (due.denials + 1 < DENIALS or due.denied_for < settings.result_retention):
+        return Heard(due, None, note="the queue answers 404, and the listing does not have it", denied=True)
     log.warning("result_expired", request=due.request_id, listed=verdict is not None)
     return Heard(due, verdict or EXPIRED, LearnedBy.LISTING if verdict else LearnedBy.POLL)
 
 
 def record_heard(connection: Connection, heard: Sequence[Heard], settings: WorkerSettings) -> None:
     """One transaction for a set of answers; who gave none is asked again later."""
+    # what the provider refuses while the account is paused, it refuses the account
+    if any(item.denied or item.verdict is EXPIRED for item in heard) and is_paused(connection):
+        heard = [
+            item._replace(verdict=None, denied=None) if item.denied or item.verdict is EXPIRED else item
+            for item in heard
+        ]
     answers = [
-        Answer(item.due.id, item.due.request_id, item.verdict, item.learned_by)
+        Answer(item.due.id, item.due.request_id, item.verdict, item.learned_by, item.inference_time)
         for item in heard
         if item.verdict is not None and item.verdict.kind is not Kind.UNFETCHED
     ]
@@ -126,8 +150,16 @@ def record_heard(connection: Connection, heard: Sequence[Heard], settings: Worke
     if told := [item.due.id for item in heard if item.cancel_heard]:
         record_cancel_asked(connection, told)
     answered = {answer.submission_id for answer in answers}
-    silent = [item.due for item in heard if item.due.id not in answered]
+    silent = [item for item in heard if item.due.id not in answered]
     poll_again(
         connection,
-        [(due.id, settings.poll_every * min(SLOWEST, 1 + due.polls / 10)) for due in silent],
+        [
+            Postponement(
+                item.due.id,
+                settings.poll_every * min(SLOWEST, 1 + item.due.polls / 10),
+                item.note,
+                item.denied,
+            )
+            for item in silent
+        ],
     )

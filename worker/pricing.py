@@ -34,8 +34,8 @@ class Pricing:
 
 
 def _amount(given: Any) -> Decimal:
-    """A JSON number as it was written, neither negative nor endless."""
+    """A JSON number as it was written, neither endless nor nothing: at a price of 0 no `max_cost` would hold."""
     amount = Decimal(str(given)) if isinstance(given, int | float) and not isinstance(given, bool) else None
-    if amount is None or not amount.is_finite() or amount < 0:
+    if amount is None or not amount.is_finite() or amount <= 0:
         raise TryLater("the price is no amount")
     return amount

@@ -143,7 +143,10 @@ class QueueAPI:
             Gone, AccountPaused, TryLater: as for `outcome`.
         """
         answer = self.outcome(endpoint, request_id, failed=failed)
-        return read_result(answer.status, answer.body, answer.headers.get("X-Fal-Error-Type"))
+        headers = answer.headers
+        return read_result(
+            answer.status, answer.body, headers.get("X-Fal-Error-Type"), headers.get("X-Fal-Billable-Units")
+        )
 
     def outcome(self, endpoint: str, request_id: str, *, failed: bool = False) -> Answer:
         """Fetch the outcome of a COMPLETED request; a 4xx or 5xx is the job's own verdict (fal-protocol 2.4).

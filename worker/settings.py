@@ -139,7 +139,9 @@ class WorkerSettings(
         description="between polls; unless set, 15, or 2 where there is no `PUBLIC_URL`",
     )
     result_retention: Seconds = Field(
-        360, description="the shortest time the provider keeps a result; a 404 that comes sooner is not believed"
+        360,
+        description="the shortest time the provider keeps a result; it is held to be gone once the queue has answered "
+        "404 for so long, counted from when it must have ended",
     )
     claim_lease: Seconds = Field(
         45, description="how long a claim holds unless it is renewed; work of a worker that died waits so long"

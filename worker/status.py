@@ -7,6 +7,8 @@ from typing import Any
 
 from models.errors import TryLater
 
+SECONDS_MAX = 1e6
+"""No run takes so long; the provider ends one after an hour (fal-protocol 5.5)."""
 EVENT_MAX_BYTES = 1 * 1024 * 1024
 """Of one event: a status with every log line so far."""
 
@@ -38,12 +40,19 @@ def read_status(reply: bytes) -> Status:
         return Status(
             status=str(data["status"]),
             queue_position=data.get("queue_position"),
-            inference_time=metrics.get("inference_time"),
+            inference_time=_seconds(metrics.get("inference_time")),
             failed=bool(data.get("error") or data.get("error_type")),
             logs=list(data.get("logs") or ()),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TryLater("an unreadable status") from error
+
+
+def _seconds(given: Any) -> float | None:
+    """A duration, or None for what is none."""
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        return None
+    return float(given) if 0 <= given < SECONDS_MAX else None
 
 
 def read_events(lines: Iterable[bytes]) -> Iterator[Status]:

@@ -16,14 +16,11 @@ from models.claims import claim_edits, lanes_due
 from models.errors import AccountPaused, ProviderError, Refused, UnknownOutcome, Unsent
 from models.provider import pause, price_per_image, resume
 from models.seedream import as_sent
-from models.states import EditState, LearnedBy, Outcome
 from models.transitions import (
-    EditMove,
+    Refusal,
     Submission,
-    SubmissionEnd,
-    close_submissions,
-    move_edits,
     record_accepted,
+    record_refused,
     start_submissions,
     take_back,
 )
@@ -128,35 +125,18 @@ def record_replies(connection: Connection, replies: Sequence[Reply], settings: W
     if accepted:
         record_accepted(connection, accepted, poll_after=settings.poll_after, patience=settings.patience)
         resume(connection)
-    refused = [(reply.submission, reply.error) for reply in replies if isinstance(reply.error, Refused)]
-    _record_refused(connection, refused)
+    record_refused(
+        connection,
+        [
+            Refusal(reply.submission.id, reply.error.type, reply.error.message)
+            for reply in replies
+            if isinstance(reply.error, Refused)
+        ],
+    )
     for kind in (Unsent, AccountPaused):
         back = [reply for reply in replies if isinstance(reply.error, kind)]
         if back:
             _record_pause(connection, back, settings)
-
-
-def _record_refused(connection: Connection, refused: Sequence[tuple[Submission, Refused]]) -> None:
-    close_submissions(
-        connection,
-        [
-            SubmissionEnd(submission.id, None, Outcome.REJECTED, LearnedBy.REPLY, error.type)
-            for submission, error in refused
-        ],
-    )
-    move_edits(
-        connection,
-        [
-            EditMove(
-                submission.edit_id,
-                EditState.SUBMITTING,
-                EditState.FAILED,
-                0,
-                {"attempt": submission.attempt, "type": error.type, "message": error.message},
-            )
-            for submission, error in refused
-        ],
-    )
 
 
 def _record_pause(connection: Connection, replies: Sequence[Reply], settings: WorkerSettings) -> None:

@@ -13,6 +13,7 @@ from models.transitions.outcomes import (
     close_submissions,
     move_edits,
 )
+from models.transitions.sets import take_instead
 from models.transitions.settling import settle_batches
 from models.transitions.steering import (
     SkippedEdit,
@@ -23,10 +24,14 @@ from models.transitions.steering import (
 )
 from models.transitions.storing import ImageFault, StoredImage, record_image_faults, record_stored
 from models.transitions.submitting import (
+    Postponement,
+    Refusal,
     Submission,
     give_up_unknown,
+    lock_edits,
     poll_again,
     record_accepted,
+    record_refused,
     reveal_request,
     start_submissions,
     take_back,
@@ -35,6 +40,8 @@ from models.transitions.submitting import (
 __all__ = [
     "EditMove",
     "ImageFault",
+    "Postponement",
+    "Refusal",
     "SkippedEdit",
     "StoredImage",
     "Submission",
@@ -44,15 +51,18 @@ __all__ = [
     "close_submissions",
     "fail_skipped",
     "give_up_unknown",
+    "lock_edits",
     "move_edits",
     "poll_again",
     "record_accepted",
     "record_cancel_asked",
     "record_image_faults",
+    "record_refused",
     "record_stored",
     "retry_failed",
     "reveal_request",
     "settle_batches",
     "start_submissions",
     "take_back",
+    "take_instead",
 ]

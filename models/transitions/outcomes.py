@@ -1,6 +1,7 @@
 """The arrows that a verdict leads along: submissions close, edits move, pictures are noted."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
@@ -10,6 +11,10 @@ from sqlalchemy import Connection
 from models.states import EDIT_ARROWS, FINAL, EditState, LearnedBy, Outcome
 from models.verdict import DeclaredImage
 
+RESULT_KEPT, LARGE_RESULT_KEPT = 3600.0, 360.0
+"""Seconds for which the provider keeps a result after completion; the shorter one from 10 KB on (fal-protocol 2.4).
+Counted from acceptance, because the provider does not tell when it completed: the poll lane's order, no verdict. A
+request whose callback or listing came first has ended already: the shorter one holds."""
 ERRORS_KEPT = 50
 """Entries an edit's `errors` list may hold; the oldest go first. Attempts are bounded far below this."""
 
@@ -75,25 +80,43 @@ class SubmissionEnd(NamedTuple):
     learned_by: LearnedBy | None
     error_type: str | None = None
     images_returned: int | None = None
-    doubled: bool = False
+    set_number: int | None = None
+    """Which set of pictures of its edit this becomes; None: its pictures are not taken."""
+    seed: int | None = None
+    inference_time: float | None = None
+    """Seconds, as the provider reports; a callback does not tell."""
+    billable_units: Decimal | None = None
+    may_be_charged: bool = False
 
 
 def close_submissions(connection: Connection, ends: Sequence[SubmissionEnd]) -> None:
-    """Write down how submissions ended; one that had been given up as unknown may still turn out otherwise."""
+    """Write down how submissions ended; one that had been given up as unknown may still turn out otherwise.
+
+    A submission that succeeded and whose pictures are not taken is `doubled`: nothing else is. What it costs follows
+    from the units that the provider reports, where it does, else from the pictures that came.
+    """
     if not ends:
         return
     connection.exec_driver_sql(
         """
         UPDATE submissions s
         SET outcome = m.outcome, learned_by = m.learned_by, error_type = m.error_type, due_at = NULL,
-            completed_at = now(), images_returned = m.images_returned, cost = m.images_returned * s.price,
-            doubled = m.doubled,
+            completed_at = now(), images_returned = m.images_returned,
+            billable_units = m.units, cost = coalesce(m.units, m.images_returned) * s.price,
+            may_be_charged = m.may_be_charged,
+            set_number = m.set_number, doubled = m.outcome = 'succeeded' AND m.set_number IS NULL,
+            seed = m.seed, inference_time = m.inference_time,
+            denials = 0, denied_since = NULL, searched_to = NULL, note = NULL,
             request_id = coalesce(s.request_id, m.request_id),
             accepted_at = CASE WHEN coalesce(s.request_id, m.request_id) IS NOT NULL
-                          THEN coalesce(s.accepted_at, now()) END
+                          THEN coalesce(s.accepted_at, now()) END,
+            result_lost_after = CASE WHEN coalesce(s.request_id, m.request_id) IS NOT NULL
+                                THEN coalesce(s.result_lost_after, now() + %(kept)s * interval '1 s') END
         FROM unnest(%(ids)s::uuid[], %(requests)s::text[], %(outcomes)s::text[], %(learned)s::text[],
-                    %(types)s::text[], %(images)s::integer[], %(doubled)s::boolean[])
-             AS m (id, request_id, outcome, learned_by, error_type, images_returned, doubled)
+                    %(types)s::text[], %(images)s::integer[], %(sets)s::integer[], %(seeds)s::bigint[],
+                    %(times)s::float8[], %(units)s::numeric[], %(charged)s::boolean[])
+             AS m (id, request_id, outcome, learned_by, error_type, images_returned, set_number, seed,
+                   inference_time, units, may_be_charged)
         WHERE s.id = m.id
           AND (s.outcome IS NULL OR s.outcome IN ('unknown', 'rejected') OR s.error_type = 'result_expired')
         """,
@@ -104,7 +127,12 @@ def close_submissions(connection: Connection, ends: Sequence[SubmissionEnd]) -> 
             "learned": [end.learned_by and end.learned_by.value for end in ends],
             "types": [end.error_type for end in ends],
             "images": [end.images_returned for end in ends],
-            "doubled": [end.doubled for end in ends],
+            "sets": [end.set_number for end in ends],
+            "seeds": [end.seed for end in ends],
+            "times": [end.inference_time for end in ends],
+            "units": [end.billable_units for end in ends],
+            "charged": [end.may_be_charged for end in ends],
+            "kept": LARGE_RESULT_KEPT,
         },
     )
 
@@ -115,7 +143,7 @@ def add_images(
     *,
     expire_after: float | None = None,
 ) -> None:
-    """Note the pictures that submissions returned: waiting, or discarded where others were taken first.
+    """Note the pictures that submissions returned: waiting, or discarded where others are kept.
 
     `expire_after`: seconds for which the provider keeps their files, where that is known.
     """
@@ -129,13 +157,14 @@ def add_images(
     connection.exec_driver_sql(
         """
         INSERT INTO images (submission_id, index, state, due_at, expires_at,
-                            url, content_type, file_name, file_size, width, height)
+                            url, content_type, file_name, file_size, width, height, file_data)
         SELECT m.submission_id, m.index, m.state, CASE WHEN m.state = 'waiting' THEN now() END,
                CASE WHEN m.url NOT LIKE 'data:%%' THEN now() + %(expire_after)s * interval '1 s' END, m.url,
-               m.content_type, m.file_name, m.file_size, m.width, m.height
+               m.content_type, m.file_name, m.file_size, m.width, m.height, m.file_data
         FROM unnest(%(ids)s::uuid[], %(indexes)s::integer[], %(states)s::text[], %(urls)s::text[], %(types)s::text[],
-                    %(names)s::text[], %(sizes)s::bigint[], %(widths)s::integer[], %(heights)s::integer[])
-             AS m (submission_id, index, state, url, content_type, file_name, file_size, width, height)
+                    %(names)s::text[], %(sizes)s::bigint[], %(widths)s::integer[], %(heights)s::integer[],
+                    %(datas)s::text[])
+             AS m (submission_id, index, state, url, content_type, file_name, file_size, width, height, file_data)
         """,
         {
             "ids": [row[0] for row in rows],
@@ -147,6 +176,7 @@ def add_images(
             "sizes": [row[3].file_size for row in rows],
             "widths": [row[3].width for row in rows],
             "heights": [row[3].height for row in rows],
+            "datas": [row[3].file_data for row in rows],
             "expire_after": expire_after,
         },
     )

@@ -98,6 +98,7 @@ def record_cancel_asked(connection: Connection, submission_ids: Sequence[UUID]) 
 
 def retry_failed(connection: Connection, batch_id: UUID, error_types: Sequence[str] = ()) -> int:
     """failed -> ready where pictures are paid for and only their files failed: these are fetched again, not paid again;
+    failed -> submitted where a submission of it turned out to be in flight, because what it brings is paid for already;
     every other failed -> pending, with its attempts counted anew. Answers how many edits these are.
 
     `error_types` takes only edits whose latest error is one of these. A faulty line stays failed.
@@ -117,10 +118,14 @@ def retry_failed(connection: Connection, batch_id: UUID, error_types: Sequence[s
             RETURNING s.edit_id
         )
         UPDATE edits e
-        SET state = CASE WHEN paid THEN 'ready' ELSE 'pending' END,
-            due_at = now() + CASE WHEN paid THEN interval '1 hour' ELSE interval '0' END,
+        SET state = m.state,
+            due_at = now() + CASE m.state WHEN 'pending' THEN interval '0' ELSE interval '1 hour' END,
             finished_at = NULL, cancel_requested_at = NULL, attempts_before = e.attempt
-        FROM (SELECT id, id IN (SELECT edit_id FROM fetched) AS paid FROM chosen) m
+        FROM (SELECT id, CASE
+                WHEN id IN (SELECT edit_id FROM fetched) THEN 'ready'
+                WHEN EXISTS (SELECT FROM submissions s WHERE s.edit_id = chosen.id AND s.outcome IS NULL)
+                    THEN 'submitted'
+                ELSE 'pending' END AS state FROM chosen) m
         WHERE e.id = m.id AND e.state = 'failed' RETURNING e.id
         """,
         {"batch": batch_id, "invalid": INVALID_INPUT, "types": list(error_types)},

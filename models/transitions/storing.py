@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
+from models.transitions.sets import take_spare_sets
+
 
 class StoredImage(NamedTuple):
     """One picture that is in storage, as measured from its bytes."""
@@ -91,7 +93,11 @@ def _lock_edits_of_images(connection: Connection, image_ids: Sequence[int]) -> l
 
 
 def _finish_edits(connection: Connection, edit_ids: Sequence[int]) -> None:
-    """ready -> stored, or failed if a picture failed, once no picture of the edit waits any more."""
+    """ready -> stored, or failed if a picture failed, once no picture of the edit waits any more.
+
+    Where another set was paid for as well, that one is taken before the edit fails.
+    """
+    take_spare_sets(connection, edit_ids)
     connection.exec_driver_sql(
         """
         WITH ended AS (

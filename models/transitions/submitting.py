@@ -1,6 +1,11 @@
-"""The arrows of submitting: written down, accepted, taken back, revealed, given up."""
+"""The arrows of submitting: written down, accepted, taken back, refused, revealed, given up.
+
+At most one submission of an edit is POSTed while another is open. But one that was given up, or taken back, may show
+itself while its successor is in flight; then both are open, and the edit ends with the last of them.
+"""
 
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
@@ -8,10 +13,13 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from models.criteria import IMAGES_MOST
+from models.transitions.outcomes import LARGE_RESULT_KEPT, RESULT_KEPT
 
-RESULT_KEPT, LARGE_RESULT_KEPT = 3600.0, 360.0
-"""Seconds for which the provider keeps a result after completion; the shorter one from 10 KB on (fal-protocol 2.4).
-Counted from acceptance, because the provider does not tell when it completed: the poll lane's order, no verdict."""
+_OTHER_OPEN = "EXISTS (SELECT FROM submissions o WHERE o.edit_id = s.edit_id AND o.id <> s.id AND o.outcome IS NULL)"
+"""SQL: another submission than `s` of its edit is in flight. True to the moment only while the edit is locked by a
+statement before."""
+OPEN_OVERDUE_AFTER = 3600.0
+"""Seconds until an edit counts as overdue that waits for an earlier submission of its own."""
 
 
 class Submission(NamedTuple):
@@ -32,7 +40,7 @@ def start_submissions(
 
     The new submission's id is random (PostgreSQL's `gen_random_uuid`) and becomes the token in the webhook URL.
     `patience` (seconds) is the proven deadline: if nothing is heard by then, the POST is dead. `price` is that of
-    one picture, in USD.
+    one picture, in USD. An edit of which a submission is in flight gets none (`guards.py` refuses it too).
     """
     rows = connection.exec_driver_sql(
         f"""
@@ -40,6 +48,7 @@ def start_submissions(
             UPDATE edits e
             SET state = 'submitting', attempt = attempt + 1, due_at = now() + %(patience)s * interval '1 s'
             WHERE id = ANY(%(ids)s) AND state = 'pending' AND cancel_requested_at IS NULL
+              AND NOT EXISTS (SELECT FROM submissions s WHERE s.edit_id = e.id AND s.outcome IS NULL)
             RETURNING id, batch_id, attempt, arguments, seed, {IMAGES_MOST} AS images_most
         ), written AS (
             INSERT INTO submissions (id, edit_id, attempt, due_at, price, reserved)
@@ -61,8 +70,9 @@ def record_accepted(
     """submitting -> submitted: the provider gave request ids.
 
     A callback may have come first (fal-protocol 14.3): then the submission has its request id already, and
-    nothing moves. A reply recorded after its submission was given up opens it again: it is asked about. A
-    request id that another submission carries is not believed; that submission stays unknown.
+    nothing moves. A reply recorded after its submission was given up opens it again: it is asked about, and an edit
+    that waits to be submitted again waits for it instead. A request id that another submission carries is not
+    believed; that submission stays unknown.
     """
     connection.exec_driver_sql(
         """
@@ -76,6 +86,7 @@ def record_accepted(
             UPDATE submissions s
             SET request_id = reply.request_id, accepted_at = now(),
                 outcome = NULL, error_type = NULL, completed_at = NULL,
+                denials = 0, denied_since = NULL, searched_to = NULL, note = NULL,
                 due_at = CASE WHEN o.cancel_requested_at IS NULL THEN now() + %(poll_after)s * interval '1 s'
                          ELSE now() END,
                 result_lost_after = now() + interval '1 s' * CASE WHEN o.arguments ->> 'sync_mode' = 'true'
@@ -86,8 +97,10 @@ def record_accepted(
               AND NOT EXISTS (SELECT FROM submissions other WHERE other.request_id = reply.request_id)
             RETURNING s.edit_id, s.attempt
         )
-        UPDATE edits e SET state = 'submitted', due_at = now() + %(patience)s * interval '1 s'
-        FROM known WHERE e.id = known.edit_id AND e.attempt = known.attempt AND e.state = 'submitting'
+        UPDATE edits e SET state = 'submitted', due_at = now() + %(patience)s * interval '1 s',
+                           attempt = greatest(e.attempt, known.attempt)
+        FROM known WHERE e.id = known.edit_id
+          AND (e.state = 'pending' OR (e.state = 'submitting' AND e.attempt = known.attempt))
         """,
         {
             "ids": [submission_id for submission_id, _ in replies],
@@ -103,62 +116,142 @@ def record_accepted(
 def take_back(connection: Connection, submission_ids: Sequence[UUID], *, reason: str, delay: float) -> None:
     """submitting -> pending (or cancelled, where that was wished): certainly not accepted, so not an attempt.
 
-    For what never left this machine and for refusals of the account; no edit fails for either.
+    For what never left this machine and for refusals of the account; no edit fails for either. While an earlier
+    submission of the edit is in flight after all, the edit is submitted.
     """
+    lock_edits(connection, submission_ids)
     connection.exec_driver_sql(
-        """
-        WITH locked AS (
-            SELECT s.id, s.edit_id FROM submissions s JOIN edits e ON e.id = s.edit_id
-            WHERE s.id = ANY(%(ids)s) AND s.outcome IS NULL AND s.request_id IS NULL
-            ORDER BY e.id FOR UPDATE OF e, s
-        ), closed AS (
+        f"""
+        WITH closed AS (
             UPDATE submissions s
             SET outcome = 'rejected', learned_by = 'reply', error_type = %(reason)s, due_at = NULL, completed_at = now()
-            FROM locked WHERE s.id = locked.id RETURNING s.edit_id
+            WHERE s.id = ANY(%(ids)s) AND s.outcome IS NULL AND s.request_id IS NULL
+            RETURNING s.edit_id, {_OTHER_OPEN} AS others_open
         )
         UPDATE edits e
         SET attempt = e.attempt - 1,
-            state = CASE WHEN cancel_requested_at IS NULL THEN 'pending' ELSE 'cancelled' END,
-            due_at = CASE WHEN cancel_requested_at IS NULL THEN now() + %(delay)s * interval '1 s' END,
-            finished_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE now() END
+            state = m.state,
+            due_at = CASE m.state WHEN 'pending' THEN now() + %(delay)s * interval '1 s'
+                     WHEN 'submitted' THEN now() + %(overdue)s * interval '1 s' END,
+            finished_at = CASE m.state WHEN 'cancelled' THEN now() END
+        FROM closed JOIN edits o ON o.id = closed.edit_id CROSS JOIN LATERAL (SELECT CASE
+            WHEN closed.others_open THEN 'submitted'
+            WHEN o.cancel_requested_at IS NULL THEN 'pending'
+            ELSE 'cancelled' END AS state) m
+        WHERE e.id = closed.edit_id AND e.state = 'submitting'
+        """,  # noqa: S608 - a constant of this file
+        {"ids": list(submission_ids), "reason": reason, "delay": delay, "overdue": OPEN_OVERDUE_AFTER},
+    )
+
+
+class Refusal(NamedTuple):
+    """A POST that the provider refused for good, in its own words."""
+
+    submission_id: UUID
+    type: str
+    message: str
+
+
+def record_refused(connection: Connection, refusals: Sequence[Refusal]) -> None:
+    """submitting -> failed: this request was certainly not accepted, and the answer is final.
+
+    While an earlier submission of the edit is in flight after all, the edit is submitted: that one may succeed.
+    """
+    if not refusals:
+        return
+    lock_edits(connection, [refusal.submission_id for refusal in refusals])
+    connection.exec_driver_sql(
+        f"""
+        WITH closed AS (
+            UPDATE submissions s
+            SET outcome = 'rejected', learned_by = 'reply', error_type = m.type, due_at = NULL, completed_at = now()
+            FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(messages)s::text[]) AS m (id, type, message)
+            WHERE s.id = m.id AND s.outcome IS NULL AND s.request_id IS NULL
+            RETURNING s.edit_id, s.attempt, m.type, m.message, {_OTHER_OPEN} AS others_open
+        )
+        UPDATE edits e
+        SET state = CASE WHEN closed.others_open THEN 'submitted' ELSE 'failed' END,
+            due_at = CASE WHEN closed.others_open THEN now() + %(overdue)s * interval '1 s' END,
+            finished_at = CASE WHEN NOT closed.others_open THEN now() END,
+            errors = e.errors || jsonb_build_array(jsonb_build_object(
+                'at', now(), 'attempt', closed.attempt, 'type', closed.type, 'message', closed.message))
         FROM closed WHERE e.id = closed.edit_id AND e.state = 'submitting'
-        """,
-        {"ids": list(submission_ids), "reason": reason, "delay": delay},
+        """,  # noqa: S608 - a constant of this file
+        {
+            "ids": [refusal.submission_id for refusal in refusals],
+            "types": [refusal.type for refusal in refusals],
+            "messages": [refusal.message for refusal in refusals],
+            "overdue": OPEN_OVERDUE_AFTER,
+        },
     )
 
 
 def reveal_request(connection: Connection, submission_id: UUID, request_id: str, *, patience: float) -> None:
-    """submitting -> submitted by a callback whose body cannot be used as it is: asked for by the poll lane at once."""
+    """submitting or pending -> submitted: a request id becomes known otherwise than by the reply.
+
+    By a callback whose body cannot be used as it is, or by the listing; asked for by the poll lane at once. Opens a
+    submission again that was given up or taken back. The edit must be locked (`lock_edits`).
+    """
     connection.exec_driver_sql(
-        """
+        f"""
         WITH known AS (
-            UPDATE submissions
+            UPDATE submissions s
             SET request_id = coalesce(request_id, %(request)s), accepted_at = coalesce(accepted_at, now()),
-                due_at = now(), outcome = NULL, learned_by = NULL, error_type = NULL, completed_at = NULL
+                result_lost_after = coalesce(result_lost_after, now() + %(kept)s * interval '1 s'),
+                due_at = now(), outcome = NULL, learned_by = NULL, error_type = NULL, completed_at = NULL,
+                cost = NULL, billable_units = NULL, may_be_charged = false,
+                denials = 0, denied_since = NULL, searched_to = NULL, note = NULL
             WHERE id = %(id)s
               AND (outcome IS NULL OR outcome IN ('unknown', 'rejected') OR error_type = 'result_expired')
-            RETURNING edit_id, attempt
+            RETURNING s.edit_id, s.attempt, {_OTHER_OPEN} AS others_open
         )
-        UPDATE edits e SET state = 'submitted', due_at = now() + %(patience)s * interval '1 s'
-        FROM known WHERE e.id = known.edit_id AND e.attempt = known.attempt AND e.state = 'submitting'
+        UPDATE edits e SET state = 'submitted', due_at = now() + %(patience)s * interval '1 s',
+                           attempt = greatest(e.attempt, known.attempt)
+        FROM known WHERE e.id = known.edit_id
           -- a POST that was taken back left its number to the next, which may be the one in flight
-          AND NOT EXISTS (SELECT FROM submissions o WHERE o.edit_id = e.id AND o.id <> %(id)s AND o.outcome IS NULL)
-        """,
-        {"id": submission_id, "request": request_id, "patience": patience},
+          AND (e.state = 'pending' OR (e.state = 'submitting' AND e.attempt = known.attempt AND NOT known.others_open))
+        """,  # noqa: S608 - a constant of this file
+        {"id": submission_id, "request": request_id, "patience": patience, "kept": LARGE_RESULT_KEPT},
     )
 
 
-def poll_again(connection: Connection, delays: Sequence[tuple[UUID, float]]) -> None:
-    """Put the next question about open submissions off by so many seconds each."""
-    if not delays:
+class Postponement(NamedTuple):
+    """When an open submission is asked about again, and why it has to be."""
+
+    submission_id: UUID
+    delay: float
+    """Seconds."""
+    note: str | None = None
+    denied: bool | None = None
+    """True: the answer was a no that is not believed yet; False: it was none; None: there was no answer."""
+    searched_to: datetime | None = None
+    """How far down the listing was read, as long as it is not read to its end."""
+
+
+def poll_again(connection: Connection, postponed: Sequence[Postponement]) -> None:
+    """Put the next question about open submissions off, and note what the last one brought."""
+    if not postponed:
         return
     connection.exec_driver_sql(
         """
-        UPDATE submissions s SET due_at = now() + m.delay * interval '1 s'
-        FROM unnest(%(ids)s::uuid[], %(delays)s::float8[]) AS m (id, delay)
+        UPDATE submissions s
+        SET due_at = now() + m.delay * interval '1 s', note = m.note,
+            denials = CASE WHEN m.denied THEN s.denials + 1 WHEN NOT m.denied THEN 0 ELSE s.denials END,
+            denied_since = CASE WHEN m.denied THEN coalesce(s.denied_since, now())
+                           WHEN m.denied IS NULL THEN s.denied_since END,
+            searched_to = m.searched_to
+        FROM unnest(%(ids)s::uuid[], %(delays)s::float8[], %(notes)s::text[], %(denied)s::boolean[],
+                    %(searched)s::timestamptz[])
+             AS m (id, delay, note, denied, searched_to)
         WHERE s.id = m.id AND s.due_at IS NOT NULL
         """,
-        {"ids": [submission_id for submission_id, _ in delays], "delays": [float(delay) for _, delay in delays]},
+        {
+            "ids": [entry.submission_id for entry in postponed],
+            "delays": [float(entry.delay) for entry in postponed],
+            "notes": [entry.note for entry in postponed],
+            "denied": [entry.denied for entry in postponed],
+            "searched": [entry.searched_to for entry in postponed],
+        },
     )
 
 
@@ -168,36 +261,54 @@ def give_up_unknown(
     """submitting -> pending (or failed, where parked; or cancelled, where wished): the POST is proven dead.
 
     Past the proven deadline an accepted request would have started and ended, or ended unstarted, and its
-    callback would have come. Should its result show after all, the submission turns `succeeded`, `doubled`.
+    callback would have come. Should its result show after all, the submission turns `succeeded`. While an earlier
+    submission of the edit is in flight after all, the edit is submitted.
     """
+    lock_edits(connection, submission_ids)
     connection.exec_driver_sql(
-        """
-        WITH dead AS (
-            SELECT s.id, s.edit_id FROM submissions s JOIN edits e ON e.id = s.edit_id
-            WHERE s.id = ANY(%(ids)s) AND s.outcome IS NULL AND s.request_id IS NULL
-            ORDER BY e.id FOR UPDATE OF e, s
-        ), closed AS (
+        f"""
+        WITH closed AS (
             UPDATE submissions s
-            SET outcome = 'unknown', due_at = NULL, completed_at = now(), error_type = 'submission_unknown'
-            FROM dead WHERE s.id = dead.id RETURNING s.edit_id, s.attempt
+            SET outcome = 'unknown', due_at = NULL, completed_at = now(), error_type = 'submission_unknown',
+                denials = 0, denied_since = NULL, searched_to = NULL
+            WHERE s.id = ANY(%(ids)s) AND s.outcome IS NULL AND s.request_id IS NULL
+            RETURNING s.edit_id, s.attempt, {_OTHER_OPEN} AS others_open
         )
         UPDATE edits e
-        SET state = m.state, due_at = CASE WHEN m.state = 'pending' THEN now() END,
-            finished_at = CASE WHEN m.state <> 'pending' THEN now() END,
+        SET state = m.state,
+            due_at = CASE m.state WHEN 'pending' THEN now()
+                     WHEN 'submitted' THEN now() + %(overdue)s * interval '1 s' END,
+            finished_at = CASE WHEN m.state IN ('failed', 'cancelled') THEN now() END,
             errors = e.errors || jsonb_build_array(jsonb_build_object(
                 'at', now(), 'attempt', closed.attempt, 'type', 'submission_unknown', 'message', %(message)s::text))
         FROM closed JOIN edits o ON o.id = closed.edit_id JOIN batches b ON b.id = o.batch_id
         CROSS JOIN LATERAL (SELECT CASE
+            WHEN closed.others_open THEN 'submitted'
             WHEN o.cancel_requested_at IS NOT NULL THEN 'cancelled'
             WHEN %(resubmit)s AND o.attempt - o.attempts_before < coalesce(b.max_attempts, %(max_attempts)s)
                 THEN 'pending'
             ELSE 'failed' END AS state) m
         WHERE e.id = closed.edit_id AND e.state = 'submitting' AND e.attempt = closed.attempt
-        """,
+        """,  # noqa: S608 - a constant of this file
         {
             "ids": list(submission_ids),
             "resubmit": resubmit,
             "max_attempts": max_attempts,
+            "overdue": OPEN_OVERDUE_AFTER,
             "message": "The submit's outcome stayed unknown past the proven deadline; it may have been charged.",
         },
+    )
+
+
+def lock_edits(connection: Connection, submission_ids: Sequence[UUID]) -> None:
+    """Lock the edits of these submissions, in a statement of its own.
+
+    What the next statement sees of the other submissions is then true until the transaction ends: whoever waited here
+    would else judge by the snapshot from before.
+    """
+    connection.exec_driver_sql(
+        """
+        SELECT FROM edits WHERE id IN (SELECT edit_id FROM submissions WHERE id = ANY(%s)) ORDER BY id FOR UPDATE
+        """,
+        (list(submission_ids),),
     )

@@ -1,7 +1,9 @@
 """A state machine plays provider, network and workers against the real transitions, in every order it can think of.
 
-One example runs in one transaction that is rolled back. The model is small: which POSTs the provider accepted
-and how each request ended. After every step the accounts balance and nothing was paid for twice unexplained.
+One example runs in one transaction that is rolled back. The model is small, and knows nothing of our flags: which
+POSTs were made, which of them the provider accepted, how each request ends, what it was charged, what lies in storage.
+After every step the accounts balance, what the rows say of money is what the provider knows, and no edit was POSTed
+again while an accepted request of it was known to be in flight.
 """
 
 from dataclasses import dataclass, field
@@ -16,21 +18,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import Connection, Engine
 
 from models.answers import record_answers
-from models.claims import claim_images, claim_polls, claim_unknown
+from models.claims import DueImage, claim_images, claim_polls, claim_unknown
 from models.rulings import Answer
-from models.states import EDIT_ARROWS, FINAL, EditState, LearnedBy, Outcome
+from models.states import EDIT_ARROWS, FINAL, EditState, LearnedBy
 from models.transitions import (
-    EditMove,
     ImageFault,
+    Refusal,
     StoredImage,
     Submission,
-    SubmissionEnd,
     cancel_batch,
-    close_submissions,
     give_up_unknown,
-    move_edits,
     record_accepted,
     record_image_faults,
+    record_refused,
     record_stored,
     retry_failed,
     settle_batches,
@@ -40,6 +40,7 @@ from models.verdict import Kind, Retry, Verdict
 from tests.factories import (
     PATIENCE,
     POLICY,
+    PRICE,
     accept,
     claim,
     failure,
@@ -62,6 +63,8 @@ VERDICTS = {
     "cancelled": Verdict(Kind.CANCELLED, error_type="client_cancelled", message="cancelled"),
     "unfetched": Verdict(Kind.UNFETCHED),
 }
+CHARGED = {"one": 1, "three": 3}
+"""Units that a request of such a fate is charged: success alone, as long as nobody says otherwise."""
 
 
 @dataclass
@@ -69,14 +72,29 @@ class Request:
     """One request that the provider accepted, and how it ends."""
 
     submission: Submission
-    verdict: Verdict
+    fate: str
+    told: bool = False
+    """How it ended was told to us: from then on we may know what it was charged."""
+
+    @property
+    def verdict(self) -> Verdict:
+        return VERDICTS[self.fate]
+
+    @property
+    def charged(self) -> int:
+        return CHARGED.get(self.fate, 0)
 
 
 @dataclass
 class Provider:
-    """What the other side knows."""
+    """What the other side knows, and what lies in storage: by key, which picture wrote it last."""
 
     requests: list[Request] = field(default_factory=list)
+    objects: dict[str, str] = field(default_factory=dict)
+    dead: set[UUID] = field(default_factory=set)
+    """Submissions that were given up past their proven deadline, taken back or refused, and not heard of since."""
+    ever_dead: set[UUID] = field(default_factory=set)
+    """Those that were so at some time: of these, and of these only, a charge may stand beside the edit's own."""
 
 
 class Machine(RuleBasedStateMachine):
@@ -104,25 +122,48 @@ class Machine(RuleBasedStateMachine):
         fall_due(self.connection) if len(fates) % 2 else None
         for submission, fate in zip(claim(self.connection, limit=len(fates), window=8), fates, strict=False):
             if fate in ("accepted", "reply lost", "taken back, yet accepted"):
-                self.provider.requests.append(Request(submission, VERDICTS[verdict]))
+                self.provider.requests.append(Request(submission, verdict))
+            self.posts_one_at_a_time(submission)
             if fate == "accepted":
                 accept(self.connection, [submission])
             elif fate in ("not sent", "taken back, yet accepted"):
+                self.bury(submission.id)
                 take_back(self.connection, [submission.id], reason="unreachable", delay=0)
             elif fate == "refused":
                 self.refuse(submission)
 
     def refuse(self, submission: Submission) -> None:
-        end = SubmissionEnd(submission.id, None, Outcome.REJECTED, LearnedBy.REPLY, "bad_request")
-        close_submissions(self.connection, [end])
-        error = {"attempt": submission.attempt, "type": "bad_request", "message": "no"}
-        move_edits(self.connection, [EditMove(submission.edit_id, EditState.SUBMITTING, EditState.FAILED, 0, error)])
+        self.bury(submission.id)
+        record_refused(self.connection, [Refusal(submission.id, "bad_request", "no")])
+
+    def posts_one_at_a_time(self, submission: Submission) -> None:
+        """A second POST of an edit: every earlier one is over as far as anybody could know."""
+        for request in self.provider.requests:
+            earlier = request.submission
+            if earlier.edit_id == submission.edit_id and earlier.id != submission.id:
+                assert request.told or earlier.id in self.provider.dead, "posted again while the first is in flight"
 
     @rule(picks=st.lists(PICK, min_size=1, max_size=3))
     def deliver(self, picks: list[int]) -> None:
         """Callbacks: late, doubled, in any order, several in one set."""
         chosen = [request for request in map(self.pick, picks) if request]
         record_answers(self.connection, [self.answer(request, LearnedBy.CALLBACK) for request in chosen], POLICY)
+        for request in chosen:
+            self.hear_of(request)
+
+    def hear_of(self, request: Request) -> None:
+        """A callback with a verdict tells the end; one without names the request, and from then on it is in flight."""
+        if request.verdict.kind is not Kind.UNFETCHED:
+            request.told = True
+        elif not request.told:
+            self.provider.dead.discard(request.submission.id)
+
+    @rule(pick=PICK, fate=st.sampled_from(["one", "three", "transient", "permanent"]))
+    def become_readable(self, pick: int, fate: str) -> None:
+        """What could not be read so far can be read from now on, by whoever asks or is told."""
+        request = self.pick(pick)
+        if request and request.fate == "unfetched":
+            request.fate = fate
 
     @rule(pick=PICK)
     def late_reply(self, pick: int) -> None:
@@ -130,6 +171,8 @@ class Machine(RuleBasedStateMachine):
         if request := self.pick(pick):
             reply = (request.submission.id, request_id(request.submission))
             record_accepted(self.connection, [reply], poll_after=60, patience=PATIENCE)
+            if not request.told and self.known(request):
+                self.provider.dead.discard(request.submission.id)
 
     @rule(one=PICK, other=PICK)
     def deliver_to_the_wrong_door(self, one: int, other: int) -> None:
@@ -150,6 +193,7 @@ class Machine(RuleBasedStateMachine):
             request = by_id[due.request_id]
             if request.verdict.kind is not Kind.UNFETCHED:
                 record_answers(self.connection, [self.answer(request, LearnedBy.POLL)], POLICY)
+                request.told = True
 
     @rule(resubmit=st.booleans())
     def lose_patience(self, resubmit: bool) -> None:
@@ -157,6 +201,12 @@ class Machine(RuleBasedStateMachine):
         fall_due(self.connection)
         lost = [due.id for due in claim_unknown(self.connection, limit=100, lease=60)]
         give_up_unknown(self.connection, lost, resubmit=resubmit, max_attempts=3)
+        for submission_id in lost:
+            self.bury(submission_id)
+
+    def bury(self, submission_id: UUID) -> None:
+        self.provider.dead.add(submission_id)
+        self.provider.ever_dead.add(submission_id)
 
     @rule()
     def resubmit_what_arrived_after_all(self) -> None:
@@ -172,9 +222,29 @@ class Machine(RuleBasedStateMachine):
         due = claim_images(self.connection, limit=limit, lease=60)
         if broken and due:
             record_image_faults(self.connection, [ImageFault(due[0].id, "undecodable", "broken", None)])
+            self.slow = due[0]
             due = due[1:]
         if due:
-            record_stored(self.connection, [StoredImage(i.id, i.name, "ab", 1, "image/png", 1, 1) for i in due])
+            record_stored(self.connection, [self.write(one) for one in due])
+
+    def write(self, due: DueImage) -> StoredImage:
+        self.provider.objects[due.name] = str(due.id)
+        return StoredImage(due.id, due.name, str(due.id), 1, "image/png", 1, 1)
+
+    @rule()
+    def finish_a_slow_download(self) -> None:
+        """Whoever lost its lease long ago still writes what it fetched, and reports it."""
+        if slow := getattr(self, "slow", None):
+            record_stored(self.connection, [self.write(slow)])
+
+    @invariant()
+    def rows_tell_what_lies_in_storage(self) -> None:
+        """Under every key that a row names lies the very picture of that row."""
+        if hasattr(self, "connection"):
+            rows = self.connection.exec_driver_sql(
+                "SELECT storage_key, sha256 FROM images WHERE storage_key IS NOT NULL"
+            ).all()
+            assert {key: self.provider.objects[key] for key, _ in rows} == dict(tuple(row) for row in rows)
 
     @rule()
     def retry_failed(self) -> None:
@@ -222,17 +292,42 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_paid_twice_unexplained(self) -> None:
-        """An edit has at most one success, but for those whose submission had been given up, and these say so."""
+        """Of an edit's charged requests all but one belong to submissions that were proven dead at some time."""
         if not hasattr(self, "connection"):
             return
+        charged: dict[int, list[Request]] = {}
+        for request in self.provider.requests:
+            if request.charged:
+                charged.setdefault(request.submission.edit_id, []).append(request)
+        for requests in charged.values():
+            assert sum(request.submission.id not in self.provider.ever_dead for request in requests) <= 1
+
+    @invariant()
+    def rows_tell_what_was_charged(self) -> None:
+        """Per edit: what the provider charged and told is `paid`; what of it brought no kept picture is `wasted`; and
+        `doubled` are all but one of the charged submissions that were told."""
+        if not hasattr(self, "connection"):
+            return
+        told: dict[int, list[int]] = {}
+        for request in self.provider.requests:
+            if request.told and request.charged:
+                told.setdefault(request.submission.edit_id, []).append(request.charged)
         rows = self.connection.exec_driver_sql(
             """
-            SELECT edit_id, count(*) FILTER (WHERE outcome = 'succeeded'), count(*) FILTER (WHERE doubled)
-            FROM submissions GROUP BY edit_id
+            SELECT e.id, e.state, (SELECT coalesce(sum(cost), 0) FROM submissions s WHERE s.edit_id = e.id) AS cost,
+                   (SELECT count(*) FROM submissions s WHERE s.edit_id = e.id AND s.doubled) AS doubled,
+                   c.paid, c.wasted,
+                   (SELECT count(*) FROM submissions s JOIN images i ON i.submission_id = s.id
+                    WHERE s.edit_id = e.id AND i.state <> 'discarded') AS kept
+            FROM edits e LEFT JOIN edit_costs c ON c.edit_id = e.id
             """
-        )
-        for _, succeeded, doubled in rows:
-            assert succeeded <= 1 + doubled
+        ).all()
+        for row in rows:
+            charges = told.get(row.id, [])
+            assert row.cost == (row.paid or 0) == PRICE * sum(charges)
+            assert row.doubled == max(0, len(charges) - 1)
+            brought = 0 if row.state == "failed" else row.kept
+            assert (row.wasted or 0) == PRICE * (sum(charges) - brought)
 
     def pick(self, number: int) -> Request | None:
         """One of the requests, if there is any."""
@@ -266,6 +361,7 @@ def test_final_states_are_left_only_by_a_retry_or_a_late_result() -> None:
     assert {(old, new) for old, new in EDIT_ARROWS if old in FINAL} == {
         (EditState.FAILED, EditState.PENDING),
         (EditState.FAILED, EditState.READY),
+        (EditState.FAILED, EditState.SUBMITTED),
         (EditState.CANCELLED, EditState.READY),
     }
 

@@ -55,6 +55,41 @@ def test_up_down_up(empty_url: str) -> None:
     assert current(empty_url) == newest()
 
 
+def test_rows_of_the_release_before(empty_url: str) -> None:
+    """A result without a deadline gets one; two pictures under one key, and a set that is kept, are told apart."""
+    command.upgrade(_config(empty_url), "0003")
+    with psycopg.connect(empty_url) as connection:
+        connection.execute(
+            """
+            INSERT INTO batches (endpoint, edit_count) VALUES ('e', 1);
+            INSERT INTO edits (batch_id, position, arguments, seed, state, due_at, finished_at)
+                SELECT id, 0, '{}', 1, 'failed', NULL, now() FROM batches;
+            INSERT INTO submissions (id, edit_id, attempt, request_id, accepted_at, outcome, learned_by, completed_at,
+                                     images_returned, cost, doubled, due_at)
+                SELECT v.id, e.id, v.attempt, v.attempt::text, now(), v.outcome, v.learned, v.done, v.n, v.n * 0.03,
+                       v.doubled, CASE WHEN v.outcome IS NULL THEN now() END
+                FROM edits e, (VALUES
+                    (gen_random_uuid(), 1, 'succeeded', 'poll', now() + interval '1 min', 1, true),
+                    (gen_random_uuid(), 2, 'succeeded', 'poll', now(), 1, false),
+                    (gen_random_uuid(), 3, NULL, NULL, NULL, NULL, false)
+                ) AS v (id, attempt, outcome, learned, done, n, doubled);
+            INSERT INTO images (submission_id, index, state, url, due_at, stored_at, storage_key, sha256, stored_bytes,
+                                stored_type)
+                SELECT id, 0, 'stored', '', NULL, now() - attempt * interval '1 min', 'k', attempt::text, 1, 't'
+                FROM submissions WHERE outcome = 'succeeded';
+            """
+        )
+    upgrade(empty_url)
+    with psycopg.connect(empty_url) as connection:
+        rows = connection.execute(
+            "SELECT attempt, set_number, doubled, result_lost_after > accepted_at FROM submissions ORDER BY attempt"
+        ).fetchall()
+        assert rows == [(1, 1, False, True), (2, None, True, True), (3, None, False, True)]
+        kept = connection.execute("SELECT sha256 FROM images WHERE storage_key = 'k'").fetchall()
+        assert kept == [("1",)]
+    command.downgrade(_config(empty_url), "base")
+
+
 def test_one_head() -> None:
     """The ladder has one top."""
     assert len(ScriptDirectory.from_config(_config("")).get_heads()) == 1

@@ -61,9 +61,12 @@ def test_history_is_kept_or_not(emulator: Emulator, store_io: bool) -> None:
     """Without it the listing names the request, but neither what was asked nor what came."""
     request_id = submit(emulator.url, store_io=store_io)
     outcome(emulator.url, request_id)
-    listed = Listing(emulator.url, KEY)
-    (found,) = [item for item in listed.since(ENDPOINT, LONG_AGO) if item.request_id == request_id]
-    assert (found.prompt is not None, found.verdict.kind is Kind.SUCCEEDED) == (store_io, store_io)
+    listing = Listing(emulator.url, KEY)
+    pages = listing.pages(ENDPOINT, LONG_AGO, datetime.now(UTC))
+    (found,) = [item for page in pages for item in page.items if item.request_id == request_id]
+    assert (found.identity is not None, found.certain) == (store_io, store_io)
+    verdict = listing.one(ENDPOINT, request_id)
+    assert (verdict is not None and verdict.kind is Kind.SUCCEEDED) == store_io
 
 
 def test_provider_does_as_it_is_told(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from cli import watching
 from models.answers import record_answers
 from models.provider import pause
 from models.states import Criterion
-from models.transitions import cancel_batch, settle_batches
+from models.transitions import Postponement, cancel_batch, poll_again, settle_batches
 from models.verdict import Retry
-from tests.factories import POLICY, answer, failure, make_batch, make_submitted, success
+from tests.factories import POLICY, answer, claim, failure, make_batch, make_submitted, success
 from tests.stack.desk import Desk
 
 HOOK = "https://example.com/hook"
@@ -87,3 +87,16 @@ def test_was_the_caller_told(desk: Desk, engine: Engine) -> None:
         assert shown in desk("status", "last").out
     told = desk("status", "last", "--json").json["notification"]
     assert (told["event"], told["attempt"], told["last_error"]) == ("batch.finished", 3, "gone")
+
+
+def test_why_an_outcome_is_still_unknown(desk: Desk, engine: Engine) -> None:
+    """The reason, how many, and when the provider is asked again; in the status and in JSON."""
+    with engine.begin() as connection:
+        make_batch(connection, 2)
+        submissions = claim(connection)
+        poll_again(connection, [Postponement(one.id, 300, "the listing answered 403", True) for one in submissions])
+    shown = desk("status", "last").out
+    assert "outcome unknown" in shown
+    assert "2 submissions: the listing answered 403; next question " in shown
+    (told,) = desk("status", "last", "--json").json["unanswered"]
+    assert (told["state"], told["submissions"]) == ("outcome unknown", 2)
