@@ -8,7 +8,7 @@ USABLE := .venv/.usable
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help setup demo test test-fast chaos check format clean
+.PHONY: help setup demo test test-fast chaos soak check format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ EDITS ?= 5000
 chaos: $(READY) ## thousands of edits while everything breaks (SEED=1 EDITS=5000), then the books are compared
 	@$(BIN)/python -m benchmarks.chaos --seed $(SEED) --edits $(EDITS)
 
+HOURS ?= 8
+soak: $(READY) ## run after run of chaos until a million callbacks were faulted (HOURS=8); goes on where it was stopped
+	@$(BIN)/python -m benchmarks.soak --hours $(HOURS)
+
 check: $(READY) ## style, types, import arrows
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -43,8 +47,8 @@ setup: $(READY) ## create .venv with every pinned package
 
 # without compiling everything: what is used is compiled when it is first imported
 $(USABLE): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "darkroom needs Python 3.11 or newer, and $(PYTHON) is none; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
-	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) comes without venv; install it first (Debian, Ubuntu: apt install python3-venv)"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "darkroom needs Python 3.11 or newer, and $(PYTHON) is none; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip; ensurepip.version()' 2>/dev/null || { echo "$(PYTHON) comes without venv; install it first (Debian, Ubuntu: apt install python3-venv)"; exit 2; }
 	@test -w . || { echo "This folder cannot be written; make .venv elsewhere: $(PYTHON) -m venv DIR && DIR/bin/pip install -c constraints.txt '.[local,emulator]' && DIR/bin/darkroom demo"; exit 2; }
 	@echo "setting up .venv (once, half a minute)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv

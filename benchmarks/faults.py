@@ -1,11 +1,9 @@
-"""Which faults a run injects, and how often; all of it follows from the seed."""
+"""Which faults a run injects, how often and when, and whom it kills; all of it follows from the seed."""
 
-import base64
-import io
-import random
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-from PIL import Image
+from random import Random
+from typing import NamedTuple
 
 FAULTS: dict[str, float] = {
     # submit: 37 % in all
@@ -37,6 +35,12 @@ FAULTS: dict[str, float] = {
     "status_404": 0.02,
     "result_500": 0.05,
     "result_404": 0.02,
+    # per page of the listing, of which one answer takes dozens
+    "listing_401": 0.003,
+    "listing_403": 0.002,
+    "listing_404": 0.002,
+    "listing_500": 0.003,
+    "slow_listing": 0.003,
     # what becomes of the job
     "content_policy_violation": 0.02,
     "internal_server_error": 0.03,
@@ -48,6 +52,7 @@ FAULTS: dict[str, float] = {
     "fewer_images": 0.02,
     "bare_images": 0.02,
     "wrong_size": 0.003,
+    "one_wrong_size": 0.01,
     # files
     "cdn_404": 0.03,
     "cdn_403": 0.02,
@@ -62,18 +67,59 @@ FAULTS: dict[str, float] = {
 SUBMIT_FAULTS = tuple(FAULTS)[:11]
 CALLBACK_FAULTS = tuple(FAULTS)[11:22]
 
+
+class Phase(NamedTuple):
+    """A while in which something is worse than at other times; a wave of batches is handed in at its beginning."""
+
+    name: str
+    seconds: float
+    """How long it is worse, in a long run; `SHORTER` times that in a short one."""
+    faults: Mapping[str, float | str] = {}
+    """Beside and instead of the usual ones."""
+    storage_fails: bool = False
+    """It fails from the first of such phases in a row to the end of the last."""
+    flood: bool = False
+    """Another program makes the listing long meanwhile."""
+
+
+PHASES = (
+    Phase("everything a little", 8),
+    Phase("replies and callbacks lost", 10, {"reset_after_accept": 0.9, "drop_webhook": 1.0}, flood=True),
+    Phase("replies lost", 15, {"reset_after_accept": 0.95, "drop_webhook": 0.0}, storage_fails=True),
+    Phase("model incident", 15, {"downstream_service_unavailable": 1.0}, storage_fails=True),
+    Phase(
+        "calls hang",
+        20,
+        {
+            "hang_after_accept": "0.05@12",
+            "slow_status": "0.05@12",
+            "slow_result": "0.05@12",
+            "slow_listing": "0.05@12",
+            "cdn_slow": "0.05@20",
+        },
+        storage_fails=True,
+    ),
+    Phase("everything a little, again", 8),
+)
+SHORTER = 0.32
+"""A short run's share of those seconds: 16 s without storage are still longer than eight tries of a picture."""
+
 VICTIMS: dict[str, int] = {
     "submit": 8,
     "download": 5,
     "poll": 4,
     "settle": 4,
+    "notify": 3,
+    "intake": 3,
     "beat": 2,
     "receiver": 5,
     "redis": 1,
     "flush": 2,
     "postgres": 1,
+    "supervisor": 0,
 }
-"""Who is killed, and how often relative to the others; `flush` empties Redis instead."""
+"""Who is killed, and how often relative to the others; `flush` empties Redis instead. A test holds it against what the
+local stack starts."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +127,11 @@ class Plan:
     """Everything a seed decides."""
 
     seed: int
-    random: random.Random
+    random: Random
 
-    def images(self, number: int) -> int:
-        """How many pictures an edit asks for: mostly one."""
-        return 1 + (number * 7919 + self.seed) % 5 // 4
-
-    def picture(self) -> str:
-        """The one input picture, as a data URI."""
-        buffer = io.BytesIO()
-        Image.radial_gradient("L").resize((64, 64)).save(buffer, "JPEG")
-        return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    def dice(self, purpose: str) -> Random:
+        """Chance of its own for one purpose, so that threads do not draw from one another's."""
+        return Random(f"{self.seed}:{purpose}")
 
     def victim(self) -> str:
         """Who is next."""
@@ -104,4 +144,4 @@ class Plan:
 
 def make_plan(seed: int) -> Plan:
     """The plan of a seed."""
-    return Plan(seed, random.Random(seed))
+    return Plan(seed, Random(seed))

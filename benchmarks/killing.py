@@ -3,21 +3,37 @@
 import os
 import random
 import signal
-import time
+import threading
+import traceback
 from collections import Counter
 
+import psutil  # type: ignore[import-untyped]
 import redis
 
-from benchmarks.faults import Plan
+from benchmarks.faults import VICTIMS, Plan
 from benchmarks.system import System
 from worker.broker import redis_client
 
+SPARED = ("emulator",)
+"""The provider is not ours to kill."""
+RARE = ("supervisor",)
+"""Takes everything down with it for some seconds; killed once, by a killer that has time for it."""
+RARE_FROM = 20
+"""Kills from which on there is time."""
+
 
 class Killer:
-    """One killer; `count` says who died how often."""
+    """Kills in a thread of its own until it has killed so often or is stopped; `count` says who died how often.
 
-    def __init__(self, system: System, plan: Plan) -> None:
-        self._system, self._plan = system, plan
+    First every part once, in an order of the seed's; then as the plan says.
+    """
+
+    def __init__(self, system: System, plan: Plan, kills: int) -> None:
+        self._system, self._plan, self._most = system, plan, kills
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._once = [part for part in VICTIMS if kills >= RARE_FROM or part not in RARE]
+        plan.random.shuffle(self._once)
         self.count: Counter[str] = Counter()
 
     @property
@@ -25,23 +41,44 @@ class Killer:
         """SIGKILLs sent."""
         return sum(count for part, count in self.count.items() if part != "flush")
 
-    def strike(self) -> None:
-        """Wait as the plan says, then kill whom it says, if it runs."""
-        time.sleep(self._plan.pause())
-        victim = self._plan.victim()
-        if victim == "flush":
-            self._flush()
-            return
-        running = [process for part, process in self._system.processes() if part == victim]
-        if running:
-            # a master or one of its children: both must be survived
-            os.kill(random.choice(running).pid, signal.SIGKILL)
-            self.count[victim] += 1
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
 
-    def _flush(self) -> None:
+    def stop(self) -> None:
+        """Kill no more."""
+        self._over.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        while self.kills < self._most and not self._over.wait(self._plan.pause()):
+            try:
+                self.strike(self._once[-1] if self._once else self._plan.victim())
+            except (OSError, psutil.Error):
+                traceback.print_exc()  # whom it looked at was gone already
+
+    def strike(self, victim: str) -> None:
+        """Kill one process of this part, if it runs; `flush` empties Redis instead."""
+        struck = self._flush() if victim == "flush" else self._kill(victim)
+        if struck:
+            self.count[victim] += 1
+            if victim in self._once:
+                self._once.remove(victim)
+        elif self._once and self._once[-1] == victim:
+            self._once.insert(0, self._once.pop())  # it is not there at the moment
+
+    def _kill(self, victim: str) -> bool:
+        running = [process for part, process in self._system.processes() if part == victim and part not in SPARED]
+        if not running:
+            return False
+        # a master or one of its children: both must be survived
+        os.kill(random.choice(running).pid, signal.SIGKILL)
+        return True
+
+    def _flush(self) -> bool:
         try:
             with redis_client(self._system.redis_url(), timeout=30) as client:
                 client.flushall()
-            self.count["flush"] += 1
-        except redis.RedisError:
-            return  # it is dead at the moment
+        except (redis.RedisError, OSError):
+            return False  # it is dead at the moment
+        return True

@@ -4,6 +4,7 @@ The clocks are shrunk, in proportion: the proven deadline of an unknown submit s
 provider may still do with an accepted one.
 """
 
+import re
 import subprocess
 import sys
 import time
@@ -47,12 +48,14 @@ class System:
         self,
         folder: Path,
         *,
-        faults: Mapping[str, float] | None = None,
+        faults: Mapping[str, float | str] | None = None,
         seed: int = 1,
         variables: Mapping[str, str] | None = None,
+        provider_options: Mapping[str, str] | None = None,
     ) -> None:
         """`folder` is empty; `variables` are settings beside or instead of the shrunk clocks."""
         self.folder, self._faults, self._seed = folder, faults or {}, seed
+        self._provider_options = provider_options or {}
         self._variables = dict(variables or {})
         self.home = folder / "home"
         self.provider = f"http://127.0.0.1:{free_port()}"
@@ -63,7 +66,8 @@ class System:
         faults = [part for kind, rate in self._faults.items() for part in ("--fault", f"{kind}={rate}")]
         port = self.provider.rpartition(":")[2]
         emulator = [sys.executable, "-m", "fal_emulator", "--port", port, "--state-dir", str(self.folder / "fal")]
-        self._spawn("emulator", [*emulator, *EMULATOR, *faults, "--fault-seed", str(self._seed)], {})
+        options = [part for name, value in self._provider_options.items() for part in (f"--{name}", value)]
+        self._spawn("emulator", [*emulator, *EMULATOR, *options, *faults, "--fault-seed", str(self._seed)], {})
         receiver, intake = free_port(), free_port()
         self.receiver, self.intake = f"http://127.0.0.1:{receiver}", f"http://127.0.0.1:{intake}"
         self._variables = {
@@ -116,10 +120,15 @@ class System:
                 line = " ".join(process.cmdline())
             except psutil.Error:
                 continue
-            part = next((part for mark, part in MARKS.items() if mark in line), None)
-            if part:
+            if part := part_of(line):
                 found.append((part, process))
         return found
+
+    @property
+    def patience(self) -> float:
+        """The proven deadline of an unknown submit, in seconds, as this system is set."""
+        names = ("SUBMIT_START_TIMEOUT", "RUN_ALLOWANCE", "DELIVERY_ALLOWANCE")
+        return sum(float(self._variables[name]) for name in names)
 
     def ledger(self) -> list[dict[str, Any]]:
         """Every request that the provider accepted."""
@@ -133,7 +142,7 @@ class System:
                 after = page["next"]
         return rows
 
-    def inject(self, **faults: float) -> None:
+    def inject(self, **faults: float | str) -> None:
         """From now on the provider injects these faults, at these rates, and no others."""
         with requests.Session() as session:
             session.put(f"{self.provider}/_emulator/faults", json=faults, timeout=30).raise_for_status()
@@ -157,16 +166,21 @@ class System:
                 process.kill()
 
 
+def part_of(command: str) -> str | None:
+    """Which part a command line starts: a lane by the name of its worker, else by what stands in it."""
+    if lane := LANE.search(command):
+        return lane[1]
+    return next((part for mark, part in MARKS.items() if mark in command), None)
+
+
+LANE = re.compile(r" -n (\w+)@")
 MARKS = {
-    "-n submit@": "submit",
-    "-n download@": "download",
-    "-n poll@": "poll",
-    "-n settle@": "settle",
-    "-n notify@": "notify",
     "worker beat": "beat",
-    "granian": "receiver",
+    "webhook_receiver.app": "receiver",
+    "intake.app": "intake",
     "redis.sock": "redis",
     "postgres -D": "postgres",
+    "cli.warm": "supervisor",
     "fal_emulator": "emulator",
 }
-"""What a command line holds -> which part it is."""
+"""What a command line holds -> which part it is, where no lane is named."""

@@ -9,15 +9,15 @@ import pwd
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
+from typing import TypedDict
 
 from cli.home import Home
 from models.errors import UserError
 
 SERVER_USER = "pgserver"
-"""The name is given by the wheel that brings PostgreSQL."""
+"""As in earlier releases: an existing cluster belongs to it."""
 SYSTEM_PROGRAMS = "/usr/sbin:/usr/local/sbin:/sbin"
 """Where `useradd` is; often on no PATH."""
 
@@ -81,18 +81,17 @@ def own_folder(folder: Path, user: str | None) -> None:
     folder.chmod(0o700)
 
 
-@contextmanager
-def reachable(home: Path) -> Iterator[None]:
-    """Keep the rights of the home and of the folders above it while the wheel makes its cluster.
+class Identity(TypedDict, total=False):
+    """As whom a program is run, as `subprocess` takes it."""
 
-    Under root the wheel opens all of them to everybody, for reading too. The server user only has to pass through.
-    """
-    if os.geteuid() != 0:
-        yield
-        return
-    before = {folder: stat.S_IMODE(folder.stat().st_mode) for folder in (home, *home.parents)}
-    try:
-        yield
-    finally:
-        for folder, mode in before.items():
-            folder.chmod(mode if folder == home else mode | stat.S_IXGRP | stat.S_IXOTH)
+    user: int
+    group: int
+    extra_groups: tuple[int, ...]
+
+
+def identity(user: str | None) -> Identity:
+    """As `user`, and with no other rights; as we are, where it is None."""
+    if user is None:
+        return {}
+    account = pwd.getpwnam(user)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": ()}

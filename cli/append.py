@@ -13,7 +13,7 @@ from cli.local_files import Manifest
 from cli.output import json_option, plural, print_json, print_warnings, screen
 from cli.progress import find_batch, progress_of
 from cli.submit import MANIFEST, opened, uploaded
-from intake.spreadsheet import reader_for
+from intake.read_manifest import reader_for
 from intake.steering import append as append_edits
 from intake.steering import next_position
 from intake.writing import OnInvalid

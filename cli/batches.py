@@ -1,10 +1,9 @@
 """Commands that look at batches; none of them changes anything."""
 
 import click
-from rich.markup import escape
 
 from cli.connection import open_database
-from cli.output import json_option, print_json, print_pairs, screen
+from cli.output import escape, json_option, print_json, print_pairs, screen
 from cli.progress import (
     counts,
     errors_of,

@@ -12,13 +12,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import click
-from rich.markup import escape
 
 from cli.connection import open_database
 from cli.descendants import adopt_orphans
-from cli.embedded import free_port, is_free
+from cli.embedded import free_port, is_free, loopback
 from cli.home import Home
-from cli.output import aside, json_option, print_json, print_pairs, screen
+from cli.output import aside, escape, json_option, print_json, print_pairs, screen
 from cli.pictures import draw_samples
 from cli.progress import Row, as_text
 from cli.settings import DeskSettings, adopt, attach, forget
@@ -83,7 +82,7 @@ def demo_stack(home: Home) -> Iterator[None]:
     """
     if home.told():
         attach()
-        if urlsplit(load(WorkerSettings).fal_queue_url).hostname != "127.0.0.1":
+        if urlsplit(load(WorkerSettings).fal_queue_url).hostname not in ("127.0.0.1", "::1"):
             raise UserError(f"The stack in {home.folder} works with the real provider; the demo would cost money.")
         yield
         return
@@ -92,9 +91,9 @@ def demo_stack(home: Home) -> Iterator[None]:
     if not is_free(settings.bind_host, settings.receiver_port) and "receiver_port" not in settings.model_fields_set:
         adopt({"RECEIVER_PORT": str(free_port()), "INTAKE_PORT": str(free_port())})
         settings = load(DeskSettings)
-    port = EMULATOR_PORT if is_free("127.0.0.1", EMULATOR_PORT) else free_port()
+    port = EMULATOR_PORT if is_free(loopback(), EMULATOR_PORT) else free_port()
     with home.held() as lock, aside.status("starting") as line:
-        prepared = plan(settings, EmulatorOptions(port, CONCURRENCY, LATENCY))
+        prepared = plan(settings, EmulatorOptions(port, loopback(), CONCURRENCY, LATENCY))
         adopt_orphans()
         with running(prepared, lock, line.update):
             line.stop()

@@ -8,9 +8,24 @@ import sys
 import time
 
 from cli.leash import PR_SET_CHILD_SUBREAPER, process_control
+from models.errors import UserError
 
 GONE_WITHIN = 5.0
 """Seconds for killed processes to disappear."""
+
+
+def require_process_list() -> None:
+    """Find out now, and not while stopping, whether we can see what runs below us.
+
+    Raises:
+        UserError: we cannot.
+    """
+    try:
+        import psutil  # type: ignore[import-untyped]  # comes with the extra `local`; it has no types
+
+        psutil.Process().children()
+    except Exception:
+        raise UserError("The list of processes cannot be read; on Linux, /proc must be mounted.") from None
 
 
 def adopt_orphans() -> None:
@@ -30,7 +45,7 @@ def bury() -> None:
 def end_all() -> None:
     """Kill whatever still runs below us."""
     # comes with the extra `local`, like everything that could run below us
-    import psutil  # type: ignore[import-untyped]  # it has no types
+    import psutil
 
     myself = psutil.Process()
     deadline = time.monotonic() + GONE_WITHIN

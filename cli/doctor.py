@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 import click
-from rich.markup import escape
 from sqlalchemy import Engine
 
 from cli import checks, database_checks, lane_checks
 from cli.connection import connect
 from cli.findings import Finding, Result, fault
-from cli.output import json_option, plural, print_json, screen
+from cli.output import escape, json_option, plural, print_json, screen
 from cli.settings import attach
 from models.errors import SettingsError
 from models.settings import DatabaseSettings, Settings, load

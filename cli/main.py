@@ -4,13 +4,14 @@ Exit codes: 0 done, 1 some edits failed, 2 usage or bad input. An error that a p
 one sentence; a traceback is a bug of ours.
 """
 
-import os
 import sys
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
+from io import StringIO
 
 import click
 
+from cli.streams import PIPE_CLOSED, OutputClosed, close_output, prepare_streams, say, show_controls
 from models.errors import UserError
 
 USAGE = 2
@@ -69,6 +70,12 @@ class OnDemand(MutableMapping[str, click.Command]):
 class Desk(click.Group):
     """The group; its help lists the commands in the order in which a newcomer needs them."""
 
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # click would end with 1, which says that edits failed
+            raise OutputClosed from None
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(MODULES)
 
@@ -83,26 +90,36 @@ def darkroom() -> None:
 
 def main() -> None:
     """Run the command line; commands give their exit code back."""
+    prepare_streams()
+    sys.exit(close_output(_run()))
+
+
+def _run() -> int:
     try:
         code = darkroom.main(prog_name="darkroom", standalone_mode=False)
     except UserError as error:
-        _say(str(error))
+        say(str(error))
         code = USAGE
     except click.ClickException as error:
-        error.show()
+        shown = StringIO()
+        error.show(shown)
+        print(show_controls(shown.getvalue()), end="", file=sys.stderr)
         code = USAGE
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has had enough: say no more
-        code = 0
+    except OutputClosed:
+        code = PIPE_CLOSED
+    except OSError as error:  # the world's: a full disk, a folder that is none
+        what = f"{error.filename} cannot be read or written" if error.filename else "The output cannot be written"
+        say(f"{what}: {error.strerror or error}.")
+        code = USAGE
     except Exception as error:
         sentence = _database_sentence(error)
         if sentence is None:
             raise
-        _say(sentence)
+        say(sentence)
         code = USAGE
-    sys.exit(code or 0)
+    return code or 0
 
 
 def _database_sentence(error: Exception) -> str | None:
@@ -112,10 +129,6 @@ def _database_sentence(error: Exception) -> str | None:
     from models.database_errors import DATABASE_ERRORS, explain
 
     return explain(error) if isinstance(error, DATABASE_ERRORS) else None
-
-
-def _say(sentence: str) -> None:
-    click.echo(sentence if "\n" in sentence else f"darkroom: {sentence}", err=True)
 
 
 if __name__ == "__main__":

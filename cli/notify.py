@@ -3,11 +3,10 @@
 from urllib.parse import urlsplit
 
 import click
-from rich.markup import escape
 
 from cli.batches import BATCH
 from cli.connection import open_database
-from cli.output import json_option, print_json, screen
+from cli.output import escape, json_option, print_json, screen
 from cli.progress import find_batch, when
 from models.errors import NotFound
 from models.notifications import Redelivery, redeliver

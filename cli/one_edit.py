@@ -13,10 +13,9 @@ from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from rich.filesize import decimal
-from rich.markup import escape
 from sqlalchemy import Engine
 
-from cli.output import aside, print_json, screen
+from cli.output import aside, escape, print_json, screen
 from cli.progress import duration
 from cli.provider import sentence
 from cli.request import log_text

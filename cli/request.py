@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-from rich.markup import escape
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.connection import open_database
-from cli.output import aside, json_option, print_json, print_pairs, screen
+from cli.output import aside, encode_json, escape, json_option, print_json, print_pairs, screen
 from cli.provider import asking, open_provider
 from models.errors import NotFound, UserError
 from models.seedream import ENDPOINT
@@ -119,7 +118,7 @@ def result(request_id: str, endpoint: str, as_json: bool) -> int:
         document = json.loads(answer.body)
     except (ValueError, RecursionError):
         raise UserError(f"The provider answered {answer.status} with what is no JSON.") from None
-    print(json.dumps(document, ensure_ascii=False, indent=2 if screen.is_terminal and not as_json else None))
+    print(encode_json(document, indent=2 if screen.is_terminal and not as_json else None))
     if 200 <= answer.status < 300:
         return 0
     verdict = read_result(answer.status, answer.body, answer.headers.get("X-Fal-Error-Type"))

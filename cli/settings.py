@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 
@@ -126,7 +127,7 @@ def _emulated(settings: DeskSettings, emulator_url: str) -> dict[str, str]:
     names = ("FAL_QUEUE_URL", "FAL_REST_URL", "FAL_CDN_URL", "FAL_API_URL")
     variables = dict.fromkeys(names, emulator_url)
     variables["FAL_JWKS_URL"] = f"{emulator_url}/.well-known/jwks.json"
-    variables["FAL_MEDIA_HOSTS"] = "127.0.0.1"
+    variables["FAL_MEDIA_HOSTS"] = str(urlsplit(emulator_url).hostname)
     variables["PUBLIC_URL"] = settings.public_url or settings.local_receiver
     if settings.fal_key is None:
         variables["FAL_KEY"] = EMULATOR_KEY

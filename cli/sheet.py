@@ -7,6 +7,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from cli.progress import Row
+from cli.streams import one_line
 
 TILE = 240
 """Pixels of a picture's longer side."""
@@ -54,7 +55,7 @@ def draw_page(
 
 def _head(page: Image.Image, row: Row, number: int, pages: int) -> None:
     draw = ImageDraw.Draw(page)
-    title = str(row["name"] or row["batch_id"])
+    title = one_line(str(row["name"] or row["batch_id"]))
     facts = f"{row['stored']} of {row['edits']} edits stored"
     if row["failed"]:
         facts += f", {row['failed']} failed"
@@ -81,7 +82,7 @@ def _reason(page: Image.Image, reason: str, left: int, top: int) -> None:
     middle = left + TILE // 2
     draw.line([(middle - 13, top + 74), (middle + 13, top + 100)], fill=PAPER, width=4)
     draw.line([(middle + 13, top + 74), (middle - 13, top + 100)], fill=PAPER, width=4)
-    for line, text in enumerate(_lines(reason, font, TILE - 24)[:4]):
+    for line, text in enumerate(_lines(one_line(reason), font, TILE - 24)[:4]):
         draw.text((middle, top + 132 + 22 * line), text, font=font, fill=PAPER, anchor="mm")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from cli import broker, embedded, processes
-from cli.descendants import end_all
+from cli.descendants import end_all, require_process_list
 from cli.home import Home
 from cli.processes import Process, Stage
 from cli.settings import DeskSettings, adopt, environment, stack_variables
@@ -34,17 +34,18 @@ class EmulatorOptions:
     """How the stand-in is to be run; None leaves its own default."""
 
     port: int
+    host: str = "127.0.0.1"
     concurrency: int | None = None
     latency: float | None = None
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        given = {"--concurrency": self.concurrency, "--latency": self.latency}
+        given = {"--host": self.host, "--concurrency": self.concurrency, "--latency": self.latency}
         return tuple(part for name, value in given.items() if value is not None for part in (name, str(value)))
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ def plan(settings: DeskSettings, emulator: EmulatorOptions | None) -> Plan:
     """
     if find_spec("supervisor") is None or find_spec("psutil") is None:
         raise SettingsError(embedded.MISSING)
+    require_process_list()
     home = settings.home
     _require_ports(settings, emulator)
     variables = stack_variables(
@@ -102,7 +104,7 @@ def _require_ports(settings: DeskSettings, emulator: EmulatorOptions | None) -> 
             raise SettingsError(f"Port {port} of {host} is taken; set {name} to a free one.")
     if settings.receiver_port == settings.intake_port:
         raise SettingsError(f"RECEIVER_PORT and INTAKE_PORT are both {settings.intake_port}; set one to another.")
-    if emulator and (emulator.port in ports.values() or not embedded.is_free("127.0.0.1", emulator.port)):
+    if emulator and (emulator.port in ports.values() or not embedded.is_free(emulator.host, emulator.port)):
         raise SettingsError(f"Port {emulator.port} is taken; give the emulator another one with --emulator-port.")
 
 

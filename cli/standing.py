@@ -3,9 +3,7 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from rich.markup import escape
-
-from cli.output import plural
+from cli.output import escape, plural
 from cli.progress import Row, counts, duration, when
 from models.states import Criterion
 

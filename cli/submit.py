@@ -26,8 +26,9 @@ from cli.uploading import upload_progress
 from cli.watching import exit_code, looks, wait_for_batch, watch_batch
 from intake.batches import CreatedBatch, create
 from intake.manifest import read_jsonl
-from intake.spreadsheet import Reader, reader_for
+from intake.read_manifest import Reader, reader_for
 from intake.writing import OnInvalid
+from models.errors import UserError
 from models.settings import load
 from worker.settings import ProviderSettings
 from worker.uploads import upload_files
@@ -46,8 +47,9 @@ def submit(manifest: Path, on_invalid: OnInvalid, dry_run: bool, wait: bool, as_
     """Hand in a batch.
 
     MANIFEST is JSONL, one edit a line, or CSV with the same names in its
-    first row; - is JSONL on standard input. An entry of image_urls may be a
-    URL, a data URI or a path, which is relative to the manifest's folder.
+    first row, also packed with gzip; - is standard input. An entry of
+    image_urls may be a URL, a data URI or a path, which is relative to the
+    manifest's folder.
     """
     header = header_from(**about)
     engine = open_database()
@@ -68,13 +70,38 @@ def submit(manifest: Path, on_invalid: OnInvalid, dry_run: bool, wait: bool, as_
 @contextmanager
 def opened(manifest: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """The manifest as a stream that can be read twice, and the folder to which its paths are relative."""
-    if str(manifest) != "-":
+    if str(manifest) == "-":
+        with _copied(sys.stdin.buffer) as copy:
+            yield copy, Path()
+    elif manifest.is_file():
         with manifest.open("rb") as stream:
             yield stream, manifest.parent
-        return
-    with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(sys.stdin.buffer, copy)
-        yield copy, Path()
+    else:  # a pipe by name, as `<(…)` and /dev/stdin are; its folder is nobody's
+        with manifest.open("rb") as pipe, _copied(pipe) as copy:
+            yield copy, Path()
+
+
+@contextmanager
+def _copied(pipe: BinaryIO) -> Iterator[BinaryIO]:
+    """What comes through a pipe, as a file that can be read twice.
+
+    Raises:
+        UserError: there is no room for it.
+    """
+    try:
+        copy = tempfile.TemporaryFile()  # noqa: SIM115  # closed below, whoever fails
+    except OSError as error:
+        raise UserError(f"There is no folder for temporary files: {error.strerror}; set TMPDIR to one.") from None
+    with copy:
+        try:
+            shutil.copyfileobj(pipe, copy)
+            copy.seek(0)
+        except OSError as error:
+            raise UserError(
+                f"The manifest cannot be kept in {tempfile.gettempdir()}: {error.strerror}; "
+                "give it as a file, or set TMPDIR to a folder with room."
+            ) from None
+        yield copy
 
 
 def hand_in(
@@ -107,9 +134,9 @@ def uploaded(manifest: Manifest, engine: Engine, *, on_invalid: OnInvalid) -> di
     manifest.look_through(on_invalid=on_invalid)
     if not manifest.files:
         return {}
-    paths = sorted({file.path for file in manifest.files.values()})
+    files = sorted(set(manifest.files.values()))
     with upload_progress() as begin:
-        urls = upload_files(paths, load(ProviderSettings), engine, begin=begin)
+        urls = upload_files(files, load(ProviderSettings), engine, begin=begin)
     return {given: urls[file.path] for given, file in manifest.files.items()}
 
 

@@ -13,6 +13,7 @@ from types import FrameType
 import click
 
 from cli.descendants import adopt_orphans, bury
+from cli.embedded import loopback
 from cli.output import aside, json_option, print_json
 from cli.settings import DeskSettings
 from cli.stack import EmulatorOptions, Plan, plan, running
@@ -67,7 +68,7 @@ def up(
     Without DATABASE_URL and REDIS_URL it brings a PostgreSQL and a Redis of its own.
     """
     settings = load(DeskSettings)
-    emulator = EmulatorOptions(emulator_port, emulator_concurrency, emulator_latency) if emulated else None
+    emulator = EmulatorOptions(emulator_port, loopback(), emulator_concurrency, emulator_latency) if emulated else None
     settings.home.create()
     try:
         with stop_signals(), settings.home.held() as lock:

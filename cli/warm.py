@@ -25,7 +25,7 @@ from cli import leash
 SHARED = (
     *("celery.bin.celery", "celery.apps.beat", "celery.apps.worker", "celery.backends.redis"),
     *("celery.concurrency.thread", "celery.worker.consumer", "kombu.transport.redis", "redis.connection"),
-    *("worker.clock", "worker.tasks", "webhook_receiver.app", "intake.app", "granian.cli", "psycopg_pool"),
+    *("worker.clock", "worker.tasks", "webhook_receiver.app", "intake.app", "granian.cli"),
 )
 """Modules that several programs import. None of them opens anything, or starts a thread, when it is imported."""
 FORKED = ("celery", "granian")

@@ -8,11 +8,10 @@ from collections import deque
 from collections.abc import Iterator
 from math import inf
 
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sqlalchemy import Engine
 
-from cli.output import print_json, screen
+from cli.output import escape, print_json, screen
 from cli.progress import Row, all_stored, counts, done, duration, progress_of
 from cli.standing import BROKEN
 from models.database import patiently

@@ -14,15 +14,29 @@ from .emulator import Emulator, emulator_of
 from .faults import UnknownFault
 from .gate import json_object, refusal
 from .job import Job
+from .reads import RESULT, Read
 
 MOST_ROWS = 10_000
 ROWS = 1_000  # per page unless asked otherwise
 
 
-def ledger_row(job: Job) -> dict[str, Any]:
-    """One accepted request, as chaos tests compare it."""
+def ledger_rows(emulator: Emulator, jobs: list[Job]) -> list[dict[str, Any]]:
+    """Accepted requests, as an auditor compares them."""
+    inputs = emulator.reads.inputs([job.seq for job in jobs])
+    reads = emulator.reads.of([job.request_id for job in jobs])
+    return [_row(emulator, job, inputs.get(job.seq), reads) for job in jobs]
+
+
+def _row(emulator: Emulator, job: Job, input_sha256: str | None, reads: dict[tuple[str, str], Read]) -> dict[str, Any]:
     images = json.loads(job.images)
+    files = [emulator.files.own_path(image["url"], job.origin) or "" for image in images]
     return {
+        "input_sha256": input_sha256,
+        "store_io": bool(job.store_io) and emulator.options.store_io,
+        "reads": {
+            "result": asdict(reads.get((job.request_id, RESULT), Read())),
+            "files": [asdict(reads.get((job.request_id, path), Read())) for path in files],
+        },
         "seq": job.seq,
         "request_id": job.request_id,
         "gateway_request_id": job.gateway_request_id,
@@ -74,7 +88,7 @@ async def ledger(request: web.Request) -> web.Response:
     emulator = emulator_of(request)
     limit = max(1, _number(request, "limit", ROWS, MOST_ROWS))
     jobs = emulator.ledger.page(_number(request, "after", 0, 2**62), limit)
-    rows = [ledger_row(job) for job in jobs]
+    rows = ledger_rows(emulator, jobs)
     following = jobs[-1].seq if len(jobs) == limit else None
     return web.json_response({"totals": counts(emulator), "rows": rows, "next": following})
 

@@ -12,6 +12,7 @@ from .gate import origin, refusal
 LONG_CACHE = "public, max-age=5184000, immutable"  # as seen on the live CDN (fal-protocol 6)
 CHUNK = 64 * 1024
 DROPS = 20  # pieces of a slow download
+INTACT = ("cdn_slow", "cdn_wrong_type")  # faults that leave the bytes as they are
 UNSPOILT = "unspoilt"  # in the query: the file as it is, whatever the plan says
 PAGE = "<!doctype html><title>Just a moment</title><p>This is an HTML page, not a picture.</p>"
 
@@ -27,6 +28,8 @@ async def download(request: web.Request) -> web.StreamResponse:
     # an upload is never spoilt, and neither is what a redirect leads to
     spoilable = found.request_id is not None and UNSPOILT not in request.query
     fault = emulator.faults.draw("cdn", found.markers) if spoilable else None
+    if found.request_id and (fault is None or fault.kind != "cdn_redirect"):  # what it leads to is counted instead
+        emulator.reads.count(found.request_id, found.path, intact=fault is None or fault.kind in INTACT)
     if fault:
         return await _spoilt(request, emulator, found, fault)
     headers = {"Content-Type": found.content_type, "Cache-Control": LONG_CACHE}

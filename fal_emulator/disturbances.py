@@ -9,7 +9,7 @@ from aiohttp import web
 
 from .emulator import Emulator
 from .fault_plan import Injection
-from .gate import refusal
+from .gate import platform_refusal, refusal
 from .job import Job
 
 NGINX_502 = (
@@ -99,4 +99,22 @@ async def spoil_reading(fault: Injection | None) -> web.Response | None:
             return refusal(404, "Request not found")
         case "slow_status" | "slow_result":
             await asyncio.sleep(fault.value if fault else 0)
+    return None
+
+
+LISTING_REFUSALS = {
+    "listing_401": (401, "authorization_error", "Invalid API key"),
+    "listing_403": (403, "authorization_error", "Access denied"),
+    "listing_404": (404, "not_found", "Not found"),
+    "listing_500": (500, "server_error", "Internal server error"),
+}
+
+
+async def spoil_listing(fault: Injection | None) -> web.Response | None:
+    """Answer a page of by-endpoint wrongly, or only late (None)."""
+    if fault is None:
+        return None
+    if fault.kind in LISTING_REFUSALS:
+        return platform_refusal(*LISTING_REFUSALS[fault.kind])
+    await asyncio.sleep(fault.value)
     return None

@@ -22,6 +22,7 @@ from .keys import Keys
 from .ledger import Ledger
 from .letters import Letters
 from .options import DAY, Options
+from .reads import Reads
 from .runner import Runner
 from .seedream import Seedream
 from .store import Store
@@ -43,6 +44,7 @@ class Emulator:
         self.store = Store(options.state_dir)
         self.secret = self._secret()
         self.ledger = Ledger(self.store)
+        self.reads = Reads(self.store)
         self.keys = Keys(self.store, padded=options.padded_jwks)
         self.faults = FaultPlan(self.store, options.fault_seed, options.fault)
         self.files = Files(self.store, options, self.secret)

@@ -45,6 +45,12 @@ TABLE = {
         Fault("result_500", "result", "result answers a gateway's 500, without x-fal-request-id"),
         Fault("result_404", "result", "result answers 404 'Request not found'"),
         Fault("slow_result", "result", "result answers late (seconds)", 3.0),
+        # the list of requests, once per page; a marker fires where a page would show its request
+        Fault("listing_401", "listing", "by-endpoint answers 401"),
+        Fault("listing_403", "listing", "by-endpoint answers 403"),
+        Fault("listing_404", "listing", "by-endpoint answers 404"),
+        Fault("listing_500", "listing", "by-endpoint answers 500"),
+        Fault("slow_listing", "listing", "by-endpoint answers late (seconds)", 3.0),
         # how the model's run ends
         *(
             Fault(kind, "outcome", f"model error: {error.msg.partition('.')[0].lower()} (status)", error.status)
@@ -57,6 +63,7 @@ TABLE = {
         ),
         Fault("completed_with_error", "outcome", "503 runner_disconnected: COMPLETED with error and error_type"),
         Fault("internal_retry", "outcome", "first attempt fails inside; gateway_request_id changes"),
+        Fault("slow_run", "outcome", "the run takes longer (seconds)", 30.0),
         Fault("finish_despite_cancel", "outcome", "a cancelled run finishes and is charged all the same"),
         # what the result says about the pictures
         Fault("fewer_images", "shape", "one picture fewer than asked for, at least one"),
@@ -64,6 +71,7 @@ TABLE = {
         Fault("bare_images", "shape", "images carry only their url"),
         Fault("wrong_dimensions", "shape", "width and height are declared wrong"),
         Fault("wrong_size", "shape", "file_size is declared wrong"),
+        Fault("one_wrong_size", "shape", "file_size of the last picture is declared wrong"),
         # once per webhook
         Fault("drop_webhook", "delivery", "never deliver"),
         Fault("duplicate_webhook", "delivery", "deliver twice"),

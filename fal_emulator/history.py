@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from . import disturbances
 from .emulator import Emulator, emulator_of
 from .gate import BadQuery, platform_refusal
 from .job import Job
@@ -47,8 +48,13 @@ async def by_endpoint(request: web.Request) -> web.Response:
         listing.add(STATUS_FILTERS[status])
     if order == "duration":
         listing.order = BY_DURATION
+    listing.limit = min(listing.limit, emulator.options.listing_page)
+    jobs, more = listing.jobs(emulator.ledger)
+    markers = next((job.markers for job in jobs if job.markers), "")
+    if spoilt := await disturbances.spoil_listing(emulator.faults.draw("listing", markers)):
+        return spoilt
     payloads = "payloads" in several(request, "expand")
-    return listing.page(emulator.ledger, lambda job: _listed(emulator, job, payloads=payloads), "items")
+    return listing.reply(jobs, more, lambda job: _listed(emulator, job, payloads=payloads), "items")
 
 
 async def search(request: web.Request) -> web.Response:

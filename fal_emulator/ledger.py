@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from .job import COLUMNS, Job, Verdict
+from .reads import canonical_sha256
 from .store import Store
 
 LARGEST = 2**63  # beyond it SQLite has no integers
@@ -62,6 +63,7 @@ class Ledger:
         """Write a new request down; durable once `Store.committed()` has returned."""
         job.seq = int(self._store.write(_INSERT, _values(job)).lastrowid or 0)
         self._store.write("INSERT INTO payloads (seq, input) VALUES (?, ?)", (job.seq, body))
+        self._store.write("INSERT INTO input_hashes VALUES (?, ?)", (job.seq, canonical_sha256(body)))
         self.totals.accepted += 1
 
     def start(self, job: Job) -> None:

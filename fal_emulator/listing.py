@@ -69,13 +69,20 @@ class Listing:
 
     def page(self, ledger: Ledger, show: Callable[[Job], dict[str, Any]], name: str) -> web.Response:
         """Newest (or longest) first, with a cursor for what follows."""
+        return self.reply(*self.jobs(ledger), show, name)
+
+    def jobs(self, ledger: Ledger) -> tuple[list[Job], bool]:
+        """The requests of the page, and whether others follow."""
         column = self.order.sql
         if cursor := self.request.query.get("cursor"):
             self.add(f"({column}, seq) < (?, ?)", *_read_cursor(cursor))
         jobs = list(
             ledger.select(" AND ".join(self.where), tuple(self.values), f"{column} DESC, seq DESC", self.limit + 1)
         )
-        more, jobs = len(jobs) > self.limit, jobs[: self.limit]
+        return jobs[: self.limit], len(jobs) > self.limit
+
+    def reply(self, jobs: list[Job], more: bool, show: Callable[[Job], dict[str, Any]], name: str) -> web.Response:
+        """The page as the platform writes it."""
         following = _cursor(self.order.of(jobs[-1]), jobs[-1].seq) if more else None
         return web.json_response({name: [show(job) for job in jobs], "next_cursor": following, "has_more": more})
 

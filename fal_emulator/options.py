@@ -76,6 +76,7 @@ class Options:
     large_result_retention: float = knob(360.0, "the same for results of 10 KB or more")
     media_retention: float = knob(7 * DAY, "seconds a file stays readable, run through time_scale; 0 is for ever")
     listing_delay: float = knob(0.0, "seconds until a finished request shows up in by-endpoint")
+    listing_page: int = knob(100, "most requests on a page of by-endpoint, whatever limit asks for", live=True)
     listing_status: int = knob(
         200,
         "HTTP status of by-endpoint: 403 is a key that may not read it",
@@ -104,6 +105,8 @@ class Options:
             raise ValueError("jitter must lie between 0 and 1")
         if self.concurrency < 0 or self.latency < 0:
             raise ValueError("concurrency and latency cannot be negative")
+        if self.listing_page < 1:
+            raise ValueError("listing_page must be at least 1")
         if not 200 <= self.submit_status <= 299:
             raise ValueError("submit_status must be a 2xx code")
 

@@ -12,6 +12,7 @@ from .emulator import Emulator, emulator_of
 from .endpoints import parse, request_urls
 from .gate import complaint, refusal
 from .job import COMPLETED, IN_QUEUE, Job
+from .reads import RESULT
 from .runlog import lines
 from .verdicts import REQUEST_ERRORS
 
@@ -102,6 +103,7 @@ async def result(request: web.Request) -> web.Response:
     if job is None:
         return refusal(404, "Request not found")
     if spoilt := await disturbances.spoil_reading(emulator.faults.draw("result", job.markers)):
+        emulator.reads.count(job.request_id, RESULT, intact=False)
         return spoilt
     headers = {"x-fal-request-id": job.request_id}
     if job.state != COMPLETED:
@@ -110,6 +112,7 @@ async def result(request: web.Request) -> web.Response:
     if output is None:
         return refusal(404, emulator.options.expired_detail, **headers)
     headers |= outcome_headers(job)
+    emulator.reads.count(job.request_id, RESULT, intact=True)
     return web.Response(body=output, status=job.status or 500, content_type="application/json", headers=headers)
 
 

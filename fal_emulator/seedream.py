@@ -45,6 +45,8 @@ class Seedream:
             injected.append(kind)
         run.ignores_cancel = kind == "finish_despite_cancel"
         await run.infer()
+        if fault and kind == "slow_run":
+            await run.pause(fault.value)
         if fault and (spoilt := _spoilt(fault, run.job, arguments)):
             return spoilt
         if kind == "internal_retry":
@@ -70,7 +72,11 @@ class Seedream:
         )
         made = await self._draw(run, commission, arguments.image_urls)
         shelf = [self._host(run.job, one) for one in made]
-        images = [_as_named(picture, shape) for picture in shelf]
+        last = len(shelf) - 1
+        images = [
+            _as_named(picture, "wrong_size" if shape == "one_wrong_size" and place == last else shape)
+            for place, picture in enumerate(shelf)
+        ]
         return Verdict(200, {"images": images, "seed": seed}, units=len(shelf), pictures=tuple(shelf), seed=seed)
 
     async def _draw(self, run: Run, commission: Commission, urls: tuple[str, ...]) -> list[Made]:

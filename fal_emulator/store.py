@@ -65,6 +65,12 @@ CREATE INDEX IF NOT EXISTS undelivered ON requests (seq) WHERE webhook_state = '
 CREATE INDEX IF NOT EXISTS finished ON requests (endpoint_id, ended_at, seq) WHERE ended_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS ended ON requests (ended_at, seq) WHERE ended_at IS NOT NULL;
 CREATE TABLE IF NOT EXISTS payloads (seq INTEGER PRIMARY KEY, input BLOB, output BLOB);
+-- for auditors: what each request was accepted for, and how often its result and its files were served
+CREATE TABLE IF NOT EXISTS input_hashes (seq INTEGER PRIMARY KEY, sha256 TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS reads (
+    request_id TEXT NOT NULL, item TEXT NOT NULL, intact INTEGER NOT NULL, spoilt INTEGER NOT NULL, first_at REAL,
+    PRIMARY KEY (request_id, item)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (
     path TEXT PRIMARY KEY,
     request_id TEXT,

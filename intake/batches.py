@@ -4,6 +4,7 @@ Streams: whatever the manifest's size, a few thousand edits are held at a time. 
 manifest's part); how edits are written is `writing.py`'s.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,8 +21,12 @@ from intake.manifest import Entry
 from intake.writing import Content, OnInvalid, read_through, write_edits
 from models.database_errors import LOCK_NOT_AVAILABLE, sqlstate
 from models.errors import Conflict, ManifestError
-from models.seedream import ENDPOINT, INT32_MAX, Text, is_web_url, unstorable
+from models.image_inputs import is_web_url
+from models.seedream import ENDPOINT, INT32_MAX, Text, unstorable
 from models.tables import batches, spending
+
+METADATA_MAX = 64 * 1024
+"""Bytes of a batch's metadata, as JSON. Every list of batches and every notification carries it."""
 
 
 class IdempotencyConflict(Conflict):
@@ -37,7 +42,21 @@ def _web_url(url: str) -> str:
 def _storable_json(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
     if reason := unstorable(metadata):
         raise PydanticCustomError("unstorable", "{reason}", {"reason": reason})
+    if (size := len(json.dumps(metadata, ensure_ascii=False).encode())) > METADATA_MAX:
+        raise PydanticCustomError(
+            "too_large", "has {size} bytes, at most {most} are kept", {"size": size, "most": METADATA_MAX}
+        )
     return metadata
+
+
+MESSAGE_KEY = "celery-task:"
+"""How the key begins that a batch without one takes from the message that brought it; nobody's own key may."""
+
+
+def _own_key(key: str) -> str:
+    if key.startswith(MESSAGE_KEY):
+        raise PydanticCustomError("reserved", f"must not begin with {MESSAGE_KEY}, which stands for a message's id")
+    return key
 
 
 _Name = Annotated[Text, Field(min_length=1, max_length=255)]
@@ -60,7 +79,9 @@ class BatchHeader(BaseModel):
     deadline: AwareDatetime | None = Field(None, description="what is not submitted by then is not submitted")
     notify_url: Annotated[Text, Field(max_length=2048), AfterValidator(_web_url)] | None = None
     metadata: Annotated[dict[str, JsonValue], AfterValidator(_storable_json)] = Field(default_factory=dict)
-    idempotency_key: _Name | None = Field(None, description="one batch per client and key, however often it is asked")
+    idempotency_key: Annotated[_Name, AfterValidator(_own_key)] | None = Field(
+        None, description="one batch per client and key, however often it is asked"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from models.seedream import Fault
 
 STATE = """CASE WHEN b.cancelled_at IS NOT NULL THEN 'cancelled' WHEN b.finished_at IS NOT NULL THEN 'finished'
      WHEN b.paused_at IS NOT NULL THEN 'paused' ELSE 'running' END"""
+PAGE_BYTES = 1024 * 1024
+"""Of metadata in one page of a list, or that of one batch: some may have been handed in before it was bounded."""
 COLUMNS = f"""b.id AS batch_id, b.name, {STATE} AS state, b.priority, b.edit_count AS edits, b.metadata, b.created_at,
      b.paused_at, b.cancelled_at, b.finished_at, b.broken_criterion"""
 
@@ -66,25 +68,36 @@ def one_batch(connection: Connection, client: str, batch_id: UUID) -> BatchDetai
     )
 
 
-def _plain(row: Mapping[str, Any], model: type[BatchDetail] | type[Counts] | type[Limits]) -> dict[str, Any]:
+def _plain(row: Mapping[str, Any], model: type[Batch] | type[Counts] | type[Limits]) -> dict[str, Any]:
     return {name: row[name] for name in model.model_fields if name in row}
 
 
 def some_batches(connection: Connection, client: str, query: BatchQuery) -> BatchPage:
-    """One page of the client's batches, newest first."""
+    """One page of the client's batches, newest first: as many as were asked for, or fewer if they are large."""
     before, batch_id = _position(query.cursor)
     name, _, value = (query.metadata or "").partition("=")
     rows = connection.exec_driver_sql(
         f"""
-        SELECT {COLUMNS} FROM batches b
-        WHERE b.client = %(client)s
-          AND (%(state)s::text IS NULL OR {STATE} = %(state)s)
-          AND (%(name)s::text IS NULL OR b.name = %(name)s)
-          AND (%(after)s::timestamptz IS NULL OR b.created_at > %(after)s)
-          AND (%(until)s::timestamptz IS NULL OR b.created_at < %(until)s)
-          AND (%(field)s::text IS NULL OR b.metadata ->> %(field)s = %(value)s)
-          AND (%(before)s::timestamptz IS NULL OR (b.created_at, b.id) < (%(before)s, %(batch)s))
-        ORDER BY b.created_at DESC, b.id DESC LIMIT %(limit)s
+        SELECT * FROM (
+            SELECT found.*, count(*) OVER () AS candidates,
+                   coalesce(sum(bytes) OVER (ORDER BY created_at DESC, batch_id DESC
+                                             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+            FROM (
+                SELECT {COLUMNS},
+                       -- what is stored may be compressed a hundredfold
+                       CASE WHEN pg_column_size(b.metadata) < 2048 THEN pg_column_size(b.metadata)
+                       ELSE octet_length(b.metadata::text) END AS bytes
+                FROM batches b
+                WHERE b.client = %(client)s
+                  AND (%(state)s::text IS NULL OR {STATE} = %(state)s)
+                  AND (%(name)s::text IS NULL OR b.name = %(name)s)
+                  AND (%(after)s::timestamptz IS NULL OR b.created_at > %(after)s)
+                  AND (%(until)s::timestamptz IS NULL OR b.created_at < %(until)s)
+                  AND (%(field)s::text IS NULL OR b.metadata ->> %(field)s = %(value)s)
+                  AND (%(before)s::timestamptz IS NULL OR (b.created_at, b.id) < (%(before)s, %(batch)s))
+                ORDER BY b.created_at DESC, b.id DESC LIMIT %(limit)s
+            ) found
+        ) page WHERE bytes_before < %(bytes)s ORDER BY created_at DESC, batch_id DESC
         """,  # noqa: S608
         {
             "client": client,
@@ -97,10 +110,12 @@ def some_batches(connection: Connection, client: str, query: BatchQuery) -> Batc
             "before": before,
             "batch": batch_id,
             "limit": query.limit + 1,
+            "bytes": PAGE_BYTES,
         },
-    )
-    found = [Batch(**row, links=links(row["batch_id"])) for row in rows.mappings()]
-    shown, more = found[: query.limit], len(found) > query.limit
+    ).mappings()
+    found = rows.all()[: query.limit]
+    shown = [Batch(**_plain(dict(row), Batch), links=links(row["batch_id"])) for row in found]
+    more = bool(found) and found[0]["candidates"] > len(found)
     return BatchPage(batches=shown, next_cursor=_cursor(shown[-1]) if more else None)
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from pydantic import ValidationError
 
@@ -29,12 +29,13 @@ NESTED_MAX = 64
 _CUSTOM_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 NAMES = (*EditArguments.model_fields, "custom_id")
 """Every field a line may have."""
+_ODD_KINDS = {float, type(None)}
 _LOCAL_PATHS = {"local_paths": True}
 
 
 @dataclass(frozen=True, slots=True)
 class NewEdit:
-    """One line that may become an edit; `arguments` as the caller gave them, `seed` the caller's or drawn by us."""
+    """One line that may become an edit; `arguments` are the fields that it gave, `seed` the caller's or drawn by us."""
 
     line: int
     custom_id: str | None
@@ -74,7 +75,10 @@ Entry = NewEdit | FaultyLine
 
 
 class ManifestFaults(ManifestError):
-    """The manifest has faulty lines; carries them all, or the first of very many."""
+    """The manifest has faulty lines; carries them all, or the first of very many.
+
+    Raised while a manifest is read, it says that the rest cannot be read: then nothing of it may be taken.
+    """
 
     def __init__(self, faults: Sequence[LineFault], *, more: bool = False) -> None:
         self.faults = tuple(faults)
@@ -127,7 +131,7 @@ def validated(records: Iterable[Record | LineFault], *, local_paths: bool, first
 
 
 def _judged(record: Record, keys: "_Keys", context: dict[str, bool] | None) -> Entry:
-    line, fields = record.line, _carried(record.fields)
+    line, fields = record.line, _given(_carried(record.fields))
     given = fields.pop("custom_id", None)
     wrong = None if given is None else _wrong_id(given)
     custom_id = given if wrong is None else None
@@ -144,6 +148,7 @@ def _judged(record: Record, keys: "_Keys", context: dict[str, bool] | None) -> E
     if found:
         return FaultyLine(line, custom_id, fields, tuple(found))
     seed = secrets.randbits(31) if arguments.seed is None else arguments.seed
+    fields["image_urls"] = arguments.image_urls  # data URIs in the form in which they are sent
     return NewEdit(line, custom_id, fields, seed, most_images(arguments), tuple(warnings(arguments)))
 
 
@@ -151,6 +156,22 @@ def _carried(fields: dict[str, Any]) -> dict[str, Any]:
     """A line of results stands for the edit that it carries, so that what failed can be handed in again as it is."""
     edit = fields.get("edit")
     return dict(edit) if isinstance(edit, dict) else fields
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that say something: null is a field left out, and 2.0 is 2, as many programs write them."""
+    kinds = set(map(type, fields.values()))
+    if isinstance(size := fields.get("image_size"), dict):
+        kinds.update(map(type, size.values()))
+    if kinds.isdisjoint(_ODD_KINDS):
+        return fields
+    return {name: _whole(value) for name, value in fields.items() if value is not None}
+
+
+def _whole(value: object) -> object:
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    return {name: _whole(part) for name, part in value.items()} if isinstance(value, dict) else value
 
 
 def _wrong_id(custom_id: object) -> str | None:
@@ -190,6 +211,23 @@ class _Keys:
         return None
 
 
+def stop_reading(line: int, reason: str, field: str | None = None) -> NoReturn:
+    """Refuse the whole manifest: where its next edit begins, or what its columns are, cannot be told.
+
+    Raises:
+        ManifestFaults: always.
+    """
+    raise ManifestFaults([LineFault(line, None, field, f"{reason}; nothing after it was read")])
+
+
+def name_bad_byte(error: UnicodeDecodeError) -> str:
+    """Why bytes are no text, and what to do about it; never a guess at which other encoding they are in."""
+    return (
+        f"is not UTF-8 (byte {error.start + 1}): 0x{error.object[error.start]:02X} stands there; "
+        "save the file as UTF-8, in Excel as CSV UTF-8"
+    )
+
+
 def _json_lines(stream: BinaryIO) -> Iterator[Record | LineFault]:
     for line, raw in _lines(stream):
         if raw is None:
@@ -211,7 +249,7 @@ def read_object(raw: bytes) -> dict[str, Any]:
     try:
         return _object(raw.decode().strip(" \t\r\n"))
     except UnicodeDecodeError as error:
-        raise ManifestError(f"is not UTF-8 (byte {error.start + 1})") from None
+        raise ManifestError(name_bad_byte(error)) from None
     except json.JSONDecodeError as error:
         raise ManifestError(f"is not JSON (column {error.colno}: {error.msg})") from None
     except _Refused as error:

@@ -115,7 +115,10 @@ class ChangeRequest(_Asked):
 def _told(schema: dict[str, Any]) -> None:
     """What validators of our own ask for, as far as JSON Schema can say it."""
     schema["properties"]["prompt"]["pattern"] = r"\S"
-    schema["properties"]["image_urls"]["items"]["pattern"] = r"^(https?://[^\s/?#]|data:image/)\S*$"
+    schema["properties"]["image_urls"]["items"]["pattern"] = r"^(https?://[^\s/?#]\S*|data:image/.+)$"
+    for name, described in schema["properties"].items():
+        if name not in schema["required"]:  # null is a field left out
+            schema["properties"][name] = {"anyOf": [described, {"type": "null"}]}
     schema["examples"] = [{"custom_id": "hat", "prompt": "A red hat", "image_urls": ["https://example.com/cat.png"]}]
 
 

@@ -19,6 +19,7 @@ DarkroomError
 │   └── Gone                  the provider no longer has it
 └── DownloadError             one picture could not be stored
     ├── FetchAgain            fetch it again while that may help
+    ├── StorageUnavailable    the trouble is ours: pause the lane, use up no try
     └── Unusable              what came is no picture we may keep
 
 The docstring of a leaf is its default message.
@@ -122,6 +123,15 @@ class DownloadError(DarkroomError):
 
 class FetchAgain(DownloadError):
     """The picture may come whole another time."""
+
+    def __init__(self, type_: str, message: str, *, retry_after: float = 0.0) -> None:
+        """`retry_after`: seconds for which the file's host asks to be left alone."""
+        super().__init__(type_, message)
+        self.retry_after = retry_after
+
+
+class StorageUnavailable(DownloadError):
+    """No picture can be stored for now, whichever it is."""
 
 
 class Unusable(DownloadError):

@@ -6,7 +6,9 @@ come one probe is let through, and its success ends the pause. The provider's ac
 (`provider_status`, `models/provider.py`), because it stops everything and a person may end it.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
+from enum import Enum
 from typing import NamedTuple
 
 from sqlalchemy import Connection
@@ -48,10 +50,25 @@ def pause_lane(
     )
 
 
-def claim_probes(connection: Connection, lane: str, *, probe_after: float) -> list[str]:
-    """Subjects of a lane that may be probed now, with one item each.
+def due_probes(connection: Connection, lane: str) -> list[str]:
+    """Subjects of a lane that may be probed now, the one that waits longest first; claims none."""
+    rows = connection.exec_driver_sql(
+        "SELECT subject FROM lane_pauses WHERE lane = %s AND retry_at <= now() ORDER BY retry_at, subject", (lane,)
+    )
+    return list(rows.scalars())
 
-    Whoever claims a probe puts the next one off, doubling from `probe_after` seconds up to `LONGEST_PAUSE`; so a
+
+def claim_probes(
+    connection: Connection,
+    lane: str,
+    *,
+    probe_after: float,
+    subjects: Sequence[str] | None = None,
+    longest: float = LONGEST_PAUSE,
+) -> list[str]:
+    """Subjects of a lane (all, or of these) that may be probed now, with one item each.
+
+    Whoever claims a probe puts the next one off, doubling from `probe_after` seconds up to `longest`; so a
     prober that dies costs nothing but the wait.
     """
     rows = connection.exec_driver_sql(
@@ -59,11 +76,46 @@ def claim_probes(connection: Connection, lane: str, *, probe_after: float) -> li
         UPDATE lane_pauses
         SET probes = probes + 1,
             retry_at = now() + least(%(after)s::float8 * 2 ^ least(probes + 1, 30), %(longest)s) * interval '1 s'
-        WHERE lane = %(lane)s AND retry_at <= now() RETURNING subject
+        WHERE lane = %(lane)s AND retry_at <= now() AND (%(subjects)s::text[] IS NULL OR subject = ANY(%(subjects)s))
+        RETURNING subject
         """,
-        {"lane": lane, "after": float(probe_after), "longest": LONGEST_PAUSE},
+        {
+            "lane": lane,
+            "subjects": None if subjects is None else list(subjects),
+            "after": float(probe_after),
+            "longest": float(longest),
+        },
     )
     return [row.subject for row in rows]
+
+
+class MayClaim(Enum):
+    """What of one subject of a lane may be claimed now."""
+
+    ALL = "all"
+    ONE = "one"
+    """A probe: the pause stands, and its success ends it."""
+    NONE = "none"
+
+
+def may_claim(
+    connection: Connection, lane: str, subject: str, *, probe_after: float, longest: float = LONGEST_PAUSE
+) -> MayClaim:
+    """Whether a subject is paused; claims the probe where one is due (`claim_probes`)."""
+    row = connection.exec_driver_sql(
+        "SELECT retry_at <= now() AS due FROM lane_pauses WHERE lane = %s AND subject = %s", (lane, subject)
+    ).first()
+    if row is None:
+        return MayClaim.ALL
+    probes = claim_probes(connection, lane, probe_after=probe_after, longest=longest) if row.due else []
+    return MayClaim.ONE if subject in probes else MayClaim.NONE
+
+
+def probe_again(connection: Connection, lane: str, subject: str) -> None:
+    """Let the next probe go at once: the last one ended for a reason of its own and told nothing."""
+    connection.exec_driver_sql(
+        "UPDATE lane_pauses SET retry_at = now() WHERE lane = %s AND subject = %s", (lane, subject)
+    )
 
 
 def resume_lane(connection: Connection, lane: str, subject: str) -> bool:

@@ -6,7 +6,6 @@ or warned of here, in plain sentences. Knows no files, no network and no databas
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -28,9 +27,15 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from models.image_inputs import PLAIN_URL, is_local_path, read_image_url
+
 ENDPOINT = "fal-ai/bytedance/seedream/v4/edit"
 MIN_AREA = 921_600
 """Pixels; the provider scales a smaller size up to this, keeping its aspect ratio (fal-protocol 9.1)."""
+MAX_SIDE = 4096
+"""Pixels of either side of a result; more is refused (fal-protocol 9.1)."""
+WIDEST_SHAPE = 16
+"""How many times one side of a result may be the other. At the minimum area a narrower one would pass `MAX_SIDE`."""
 MOST_INPUTS = 10
 """Pictures an edit may start from; of more, the provider uses only the last (fal-protocol 9.1)."""
 MOST_PICTURES = 15
@@ -58,10 +63,6 @@ PRESETS: Mapping[PresetName, tuple[int, int]] = {
     "landscape_16_9": (1024, 576),
 }
 """Width and height of each name before scaling; with the `auto` names the model chooses."""
-
-_URL = re.compile(r"https?://[^\s/?#\x00-\x1f][^\s\x00-\x1f]*", re.IGNORECASE)
-_DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/]+={0,2}", re.IGNORECASE | re.ASCII)
-_SCHEME = re.compile(r"data:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def storable(text: str) -> str:
@@ -101,24 +102,19 @@ def _not_blank(text: str) -> str:
     return text
 
 
-def is_web_url(text: str) -> bool:
-    """Whether it is an http(s) address, as far as its form tells."""
-    return _URL.fullmatch(text) is not None
-
-
-def is_local_path(entry: str) -> bool:
-    """Whether an entry of `image_urls` names a file of this machine: it has no scheme of any kind."""
-    return _SCHEME.match(entry.lstrip()) is None
-
-
 def _input_picture(entry: str, info: ValidationInfo) -> str:
-    if is_web_url(entry) or _DATA_URI.fullmatch(entry):
+    if PLAIN_URL.fullmatch(entry):
         return entry
-    if info.context and info.context.get("local_paths"):
-        if is_local_path(entry):
-            return _not_blank(entry)
-        raise PydanticCustomError("picture", "is neither a URL (http, https), a data URI of an image, nor a path")
-    raise PydanticCustomError("picture", "is neither a URL (http, https) nor a data URI of an image")
+    local = bool(info.context and info.context.get("local_paths"))
+    if local and is_local_path(entry):
+        return _not_blank(entry)
+    try:
+        return read_image_url(entry)
+    except ValueError as error:
+        reason = str(error)
+    if local and reason.startswith("is neither"):
+        reason = "is neither a URL (http, https), a data URI of an image, nor a path"
+    raise PydanticCustomError("picture", reason)
 
 
 Text = Annotated[str, AfterValidator(storable)]
@@ -129,8 +125,16 @@ class ImageSize(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    width: int = Field(512, ge=1, le=INT32_MAX, description="pixels")
-    height: int = Field(512, ge=1, le=INT32_MAX, description="pixels")
+    width: int = Field(512, ge=1, le=MAX_SIDE, description="pixels")
+    height: int = Field(512, ge=1, le=MAX_SIDE, description="pixels")
+
+    @model_validator(mode="after")
+    def _not_too_narrow(self) -> Self:
+        width, height = self.width, self.height
+        if width > WIDEST_SHAPE * height or height > WIDEST_SHAPE * width:
+            reason = "{width}x{height} is too narrow: one side may be at most {widest} times the other"
+            raise PydanticCustomError("too_narrow", reason, {"width": width, "height": height, "widest": WIDEST_SHAPE})
+        return self
 
 
 def _form_of_size(value: object) -> str | None:
@@ -361,9 +365,9 @@ def _fault(details: ErrorDetails, names: tuple[str, ...]) -> Fault:
     if details["type"] == "extra_forbidden" and (near := get_close_matches(str(place[-1]), names, n=1)):
         reason += f"; did you mean {near[0]}?"
     if len(place) > 1:
-        inner = f"picture {place[1] + 1}" if isinstance(place[1], int) else _printable(place[1])
+        inner = f"picture {place[1] + 1}" if isinstance(place[1], int) else printable(place[1])
         reason = f"{inner} {reason}"
-    return Fault(_printable(place[0]), reason)
+    return Fault(printable(place[0]), reason)
 
 
 def _reason(details: ErrorDetails) -> str:
@@ -374,7 +378,7 @@ def _reason(details: ErrorDetails) -> str:
     return template.format(given=given, **details.get("ctx", {}))
 
 
-def _printable(name: int | str) -> str:
+def printable(name: int | str) -> str:
     """A name that came from outside, fit for a log line and a terminal."""
     text = str(name)
     text = text if text.isprintable() else ascii(text)[1:-1]

@@ -264,4 +264,7 @@ class PolicySettings(OutputSettings):
 
     max_attempts: int = Field(3, ge=1, le=100, description="paid attempts per edit on transient errors")
     retry_delay: Seconds = Field(10, description="first delay between attempts, doubling with jitter")
+    provider_retry_after: Seconds = Field(
+        60, description="until a paused account, or an endpoint whose model is down, is tried again, by itself"
+    )
     fal_user_id: str | None = Field(None, description="the account whose callbacks count; learned if not set")

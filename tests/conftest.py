@@ -5,6 +5,7 @@ once. Durability is off: these databases live for a second.
 """
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from itertools import count
@@ -42,6 +43,13 @@ def clean_environment() -> None:
     for name in list(os.environ):
         if name.startswith(OURS) or name.upper() in WAYS_OUT:
             del os.environ[name]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> None:
+    """Ctrl-C reaches what the tests start, even where they themselves were started with it ignored (`nohup … &`)."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,16 @@
 """The body of an HTTP answer as it arrives: bounded in size and time, whole or line by line."""
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 
 import requests
 import urllib3
 
+LARGE = 1024 * 1024
+"""Bytes from which on a body is large. A process reads few of these at one time; the others wait, in their time."""
+LARGE_AT_ONCE = threading.BoundedSemaphore(4)
 PIECE = 256 * 1024
 """Bytes read at one time, at most."""
 
@@ -25,14 +30,19 @@ def read_bounded(response: requests.Response, *, limit: int, seconds: float) -> 
     deadline = time.monotonic() + seconds
     parts: list[bytes] = []
     size = 0
-    for part in pieces(response):
-        size += len(part)
-        if size > limit:
-            raise BodyTooLong(f"the reply is longer than {limit} bytes")
-        if time.monotonic() > deadline:
-            raise ValueError(f"the reply took longer than {seconds:g} seconds")
-        parts.append(part)
-    return b"".join(parts)
+    with ExitStack() as held:
+        for part in pieces(response):
+            if size <= LARGE < size + len(part):
+                if not LARGE_AT_ONCE.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                    raise ValueError("too many other large replies are being read")
+                held.callback(LARGE_AT_ONCE.release)
+            size += len(part)
+            if size > limit:
+                raise BodyTooLong(f"the reply is longer than {limit} bytes")
+            if time.monotonic() > deadline:
+                raise ValueError(f"the reply took longer than {seconds:g} seconds")
+            parts.append(part)
+        return b"".join(parts)
 
 
 def pieces(response: requests.Response) -> Iterator[bytes]:
@@ -64,3 +74,26 @@ def lines(response: requests.Response, *, limit: int, seconds: float) -> Iterato
             raise ValueError(f"a line is longer than {limit} bytes")
         if time.monotonic() > deadline:
             raise ValueError(f"the reply took longer than {seconds:g} seconds")
+
+
+class TooSlow(Exception):
+    """A body drips in more slowly than anybody sends who means to send it."""
+
+
+def paced(parts: Iterable[bytes], *, least: int, window: float) -> Iterator[bytes]:
+    """The same parts, as long as at least `least` bytes come in every `window` seconds.
+
+    A socket's timeout starts anew with every byte, so it never notices a body that drips.
+
+    Raises:
+        TooSlow: they do not.
+    """
+    began, size = time.monotonic(), 0
+    for part in parts:
+        size += len(part)
+        now = time.monotonic()
+        if now - began >= window:
+            if size < least:
+                raise TooSlow(f"{size} bytes came in {now - began:.1f} seconds, {least} are the least.")
+            began, size = now, 0
+        yield part

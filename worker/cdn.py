@@ -13,7 +13,7 @@ from urllib.parse import quote
 import requests
 
 from models.errors import AccountPaused, TryLater
-from models.seedream import is_web_url
+from models.image_inputs import is_web_url
 from worker.connections import NotConnected, ThreadSessions, exchange
 
 TIMEOUT = 60.0

@@ -19,12 +19,10 @@ from models.settings import load
 from worker.connections import BODY_TIMEOUT, CONNECT_TIMEOUT
 from worker.queue_api import SUBMIT_TIMEOUT
 from worker.settings import BrokerSettings
-from worker.waves import RECORD_AGAIN_FOR
-from worker.wiring import TURN, stopping
+from worker.waves import RECORD_AGAIN_FOR, TURN
+from worker.wiring import stopping
 
-TICK = 1.0
-"""Seconds between two looks for due work."""
-LANES = ("submit", "poll", "download", "settle", "notify", "tick")
+LANES = ("submit", "poll", "download", "settle", "notify")
 """Each lane has a queue of its own, so that workers can specialise."""
 
 END_WITHIN = (
@@ -51,6 +49,7 @@ class End(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
     def close(self, worker: Any) -> None:
         """The first step of a stop."""
         if worker.exitcode:
+            stopping.set()  # a turn may be long, and nobody else says so
             timer = threading.Timer(END_WITHIN, os._exit, (worker.exitcode,))
             timer.daemon = True
             timer.start()
@@ -75,10 +74,6 @@ def _configuration() -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {"socket_timeout": 10, "socket_connect_timeout": 5, "health_check_interval": 10},
-        "beat_schedule": {
-            "tick": {"task": "darkroom.tick", "schedule": TICK, "options": {"expires": 2 * TICK, "queue": "tick"}}
-        },
-        "beat_max_loop_interval": TICK,
     }
 
 

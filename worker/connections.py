@@ -10,13 +10,14 @@ connection, so nothing was sent. The proxy's own password goes to the proxy alon
 """
 
 import ipaddress
+import os
 import re
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from typing import IO, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -61,6 +62,17 @@ class _Watched:
 
     peer_check: PeerCheck | None = None
     watch: Watch | None = None
+    head_timeout: float | None = None
+
+    def getresponse(self) -> Any:
+        """The head of the answer, whole within `head_timeout`: a socket's own timeout starts anew with every byte."""
+        if self.head_timeout is None:
+            return super().getresponse()  # type: ignore[misc]
+        with _cut_after(self.sock, self.head_timeout) as cut:  # type: ignore[attr-defined]
+            response = super().getresponse()  # type: ignore[misc]
+            if cut.is_set():  # in the middle of the head, and `http.client` takes what came for all of it
+                raise TimeoutError(f"no whole answer began within {self.head_timeout:g} seconds")
+            return response
 
     def connect(self) -> None:
         try:
@@ -82,8 +94,33 @@ class _Watched:
         return sock
 
 
-def _pool_classes(peer_check: PeerCheck | None, watch: Watch | None) -> dict[str, type[HTTPConnectionPool]]:
+@contextmanager
+def _cut_after(sock: socket.socket, seconds: float) -> Iterator[threading.Event]:
+    """End a connection, whoever reads it, unless the block ends in time; the event tells that it was ended."""
+    cut = threading.Event()
+
+    def end() -> None:
+        cut.set()
+        with suppress(OSError):  # it is closed already
+            same.shutdown(socket.SHUT_RDWR)
+
+    # the same connection beneath TLS, whose own `shutdown` another thread must not call
+    with socket.socket(fileno=os.dup(sock.fileno())) as same:
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield cut
+        finally:
+            timer.cancel()
+            timer.join()
+
+
+def _pool_classes(
+    peer_check: PeerCheck | None, watch: Watch | None, head_timeout: float | None
+) -> dict[str, type[HTTPConnectionPool]]:
     told = {
+        "head_timeout": head_timeout,
         "peer_check": staticmethod(peer_check) if peer_check else None,
         "watch": staticmethod(watch) if watch else None,
     }
@@ -96,9 +133,11 @@ def _pool_classes(peer_check: PeerCheck | None, watch: Watch | None) -> dict[str
 
 
 class _Adapter(HTTPAdapter):
-    def __init__(self, peer_check: PeerCheck | None, watch: Watch | None, network: Network) -> None:
-        self._pools = _pool_classes(peer_check, watch)
-        self._proxied_pools = _pool_classes(None, watch)
+    def __init__(
+        self, peer_check: PeerCheck | None, watch: Watch | None, head_timeout: float | None, network: Network
+    ) -> None:
+        self._pools = _pool_classes(peer_check, watch, head_timeout)
+        self._proxied_pools = _pool_classes(None, watch, head_timeout)
         self._peer_check, self._network = peer_check, network
         super().__init__(pool_connections=8, pool_maxsize=2, max_retries=0)
 
@@ -148,11 +187,15 @@ class ThreadSessions:
     """One `requests.Session` per thread, its kept connections never older than `IDLE_LIMIT`."""
 
     def __init__(
-        self, peer_check: PeerCheck | None = None, watch: Watch | None = None, network: Network | None = None
+        self,
+        peer_check: PeerCheck | None = None,
+        watch: Watch | None = None,
+        head_timeout: float | None = None,
+        network: Network | None = None,
     ) -> None:
-        """`network` is the way out, that of the environment unless it is given."""
-        self._peer_check, self._watch = peer_check, watch
-        self._network = read_network() if network is None else network
+        """`head_timeout`: seconds in which the head of an answer must have come. `network` is the way out, that of the
+        environment unless it is given."""
+        self._how = (peer_check, watch, head_timeout, read_network() if network is None else network)
         self._local = threading.local()
 
     def get(self) -> requests.Session:
@@ -161,7 +204,7 @@ class ThreadSessions:
         if session is None:
             session = self._local.session = _Session()
             session.trust_env = False
-            adapter = _Adapter(self._peer_check, self._watch, self._network)
+            adapter = _Adapter(*self._how)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
         elif time.monotonic() - self._local.used > IDLE_LIMIT:

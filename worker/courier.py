@@ -7,8 +7,6 @@ followed, one deadline for the whole call, the answer's body thrown away.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
-from time import time
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -17,6 +15,7 @@ import requests
 from worker.bodies import read_bounded
 from worker.connections import CONNECT_TIMEOUT, NotConnected, ThreadSessions, is_private
 from worker.fuse import Call, Fuse
+from worker.retry_after import read_retry_after
 from worker.signing import Signer
 
 TIMEOUT = 15.0
@@ -119,18 +118,8 @@ def _judged(response: requests.Response) -> Answer:
     status = response.status_code
     if 200 <= status < 300:
         return Answer(status)
-    wait = _retry_after(response.headers.get("Retry-After", "")) if status in THROTTLING else 0.0
+    wait = read_retry_after(response.headers.get("Retry-After", "")) if status in THROTTLING else 0.0
     return Answer(status, f"the receiver answered {status}", status == GONE, wait)
-
-
-def _retry_after(text: str) -> float:
-    """Seconds, from either form of the header; none from nonsense."""
-    if text.isascii() and text.isdigit():
-        return float(text[:12])
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time())
-    except (ValueError, OverflowError, TypeError):
-        return 0.0
 
 
 def _reason(error: Exception) -> str:

@@ -2,19 +2,26 @@
 
 A picture is never submitted again because its file is bad: the file is fetched again while that may help, then
 the picture is `failed` and what came is kept under `quarantine/` (architecture: rulings).
+
+Trouble of the store, or of this machine, fails no picture and uses up none of its tries: the lane pauses, with the
+reason in `lane_pauses`, and lets one picture through now and then until one is stored.
 """
 
 from collections.abc import Callable, Sequence
 from random import uniform
+from typing import NamedTuple
 
 import structlog
 from sqlalchemy import Connection, Engine
 
-from models.claims import DueImage, claim_images, renew_images
-from models.errors import DownloadError, FetchAgain
-from models.transitions import ImageFault, StoredImage, record_image_faults, record_stored
+from models.claims import DueImage, renew_images
+from models.errors import DownloadError, FetchAgain, StorageUnavailable
+from models.pauses import pause_lane, probe_again, resume_lane
+from models.transitions import ImageFault, StoredImage, put_images_back, record_image_faults, record_stored
 from worker.crash import reach
+from worker.download_claims import LANE, SUBJECT, ImageClaims, probe_delay
 from worker.fetch import Fetcher
+from worker.own_trouble import exhaustion
 from worker.pictures import check
 from worker.settings import WorkerSettings
 from worker.storage import QUARANTINE, Storage, extension
@@ -22,25 +29,39 @@ from worker.waves import flow
 
 log = structlog.get_logger()
 
-WAVE = 100
 FETCHES = 8
 """Times one file is fetched before its picture is failed: about ten minutes of trying."""
+FETCHES_OF_A_HOST = 300
+"""Times where its host could not be asked, or asked to wait, which says nothing about the file: about a day."""
+OF_THE_HOST = frozenset({"unreachable", "http_429", "http_503"})
 LONGEST_DELAY = 300.0
+
+
+class NotStored(NamedTuple):
+    """A picture that could not be stored for a trouble that is ours."""
+
+    image_id: int
+    attempt: int
+    error: StorageUnavailable
+
+
+Result = StoredImage | ImageFault | NotStored
 
 
 def run(engine: Engine, fetcher: Fetcher, storage: Storage, settings: WorkerSettings, go_on: Callable[[], bool]) -> int:
     """Store pictures until none is due; returns the number of tries."""
+    claims = ImageClaims(engine, fetcher.waits, settings)
 
-    def claim(free: int) -> Sequence[DueImage]:
+    def call(due: DueImage) -> Result:
+        try:
+            return store(fetcher, storage, due, settings)
+        finally:
+            claims.end(due)
+
+    def record(results: Sequence[Result]) -> None:
         with engine.begin() as connection:
-            return claim_images(connection, limit=min(free, WAVE), lease=settings.claim_lease)
-
-    def call(due: DueImage) -> StoredImage | ImageFault:
-        return store(fetcher, storage, due, settings)
-
-    def record(results: Sequence[StoredImage | ImageFault]) -> None:
-        with engine.begin() as connection:
-            record_results(connection, results)
+            record_results(connection, results, probes=claims.probes, retry_after=probe_delay(settings))
+        claims.probes -= {result.image_id for result in results}
 
     def renew(under_way: Sequence[DueImage]) -> None:
         with engine.begin() as connection:
@@ -48,7 +69,7 @@ def run(engine: Engine, fetcher: Fetcher, storage: Storage, settings: WorkerSett
 
     return flow(
         width=settings.download_threads,
-        claim=claim,
+        claim=claims.claim,
         call=call,
         record=record,
         go_on=go_on,
@@ -57,37 +78,78 @@ def run(engine: Engine, fetcher: Fetcher, storage: Storage, settings: WorkerSett
     )
 
 
-def store(fetcher: Fetcher, storage: Storage, due: DueImage, settings: WorkerSettings) -> StoredImage | ImageFault:
+def store(fetcher: Fetcher, storage: Storage, due: DueImage, settings: WorkerSettings) -> Result:
     """One picture from its URL into storage."""
     try:
-        with fetcher.fetch(due.url) as file:
-            try:
-                picture = check(file, file_size=due.file_size, width=due.width, height=due.height)
-            except DownloadError as error:
-                if _delay(due, error, settings) is None:
-                    storage.put(f"{QUARANTINE}/{due.name}", file)
-                raise
-            reach("in_download", settings)
-            key = due.name + extension(picture.content_type)
-            storage.put(key, file, picture.content_type)
+        return _store(fetcher, storage, due, settings)
+    except StorageUnavailable as error:
+        return NotStored(due.id, due.attempt, error)
     except DownloadError as error:
         log.warning("picture_not_stored", image=due.id, attempt=due.attempt, type=error.type)
+        if isinstance(error, FetchAgain) and error.retry_after:
+            fetcher.waits.leave_alone(due.host, error.retry_after)
         return ImageFault(due.id, error.type, error.message, _delay(due, error, settings))
+    except (OSError, MemoryError) as error:
+        if (trouble := exhaustion(error)) is None:
+            raise
+        return NotStored(due.id, due.attempt, trouble)
+
+
+def _store(fetcher: Fetcher, storage: Storage, due: DueImage, settings: WorkerSettings) -> StoredImage:
+    with fetcher.fetch(due.url) as file:
+        try:
+            picture = check(file, file_size=due.file_size, width=due.width, height=due.height)
+        except DownloadError as error:
+            if _delay(due, error, settings) is None:
+                storage.put(f"{QUARANTINE}/{due.name}", file)
+            raise
+        reach("in_download", settings)
+        key = due.name + extension(picture.content_type)
+        storage.put(key, file, picture.content_type)
     return StoredImage(due.id, key, picture.sha256, picture.bytes, picture.content_type, picture.width, picture.height)
 
 
 def _delay(due: DueImage, error: DownloadError, settings: WorkerSettings) -> float | None:
     """Seconds until the file is fetched again, doubling with jitter; None once that no longer helps."""
-    if not isinstance(error, FetchAgain) or due.attempt >= FETCHES:
+    tries = FETCHES_OF_A_HOST if error.type in OF_THE_HOST else FETCHES
+    if not isinstance(error, FetchAgain) or due.attempt >= tries:
         return None
-    return float(min(settings.retry_delay * 2 ** (due.attempt - 1), LONGEST_DELAY) * uniform(0.75, 1.25))
+    delay = min(settings.retry_delay * 2.0 ** min(due.attempt - 1, 30), LONGEST_DELAY) * uniform(0.75, 1.25)
+    return float(max(delay, error.retry_after))
 
 
-def record_results(connection: Connection, results: Sequence[StoredImage | ImageFault]) -> None:
-    """One transaction for a set of pictures."""
+def record_results(
+    connection: Connection, results: Sequence[Result], *, probes: set[int] | frozenset[int], retry_after: float
+) -> None:
+    """One transaction for a set of pictures; `probes` are the ids of those that probed a pause."""
     stored = [result for result in results if isinstance(result, StoredImage)]
     faults = [result for result in results if isinstance(result, ImageFault)]
     if stored:
         record_stored(connection, stored)
     if faults:
         record_image_faults(connection, faults)
+    _record_probes(connection, probes, stored, faults)
+    not_stored = [result for result in results if isinstance(result, NotStored)]
+    if not_stored:
+        _record_trouble(connection, not_stored, retry_after)
+
+
+def _record_probes(
+    connection: Connection,
+    probes: set[int] | frozenset[int],
+    stored: Sequence[StoredImage],
+    faults: Sequence[ImageFault],
+) -> None:
+    """Only a probe ends a pause: a small picture that was under way may fit where the others do not."""
+    if any(image.image_id in probes for image in stored):
+        if resume_lane(connection, LANE, SUBJECT):
+            log.warning("downloads_resumed")
+    elif any(fault.image_id in probes for fault in faults):
+        probe_again(connection, LANE, SUBJECT)
+
+
+def _record_trouble(connection: Connection, not_stored: Sequence[NotStored], retry_after: float) -> None:
+    error = not_stored[-1].error
+    put_images_back(connection, [(result.image_id, result.attempt) for result in not_stored], delay=retry_after)
+    pause_lane(connection, LANE, SUBJECT, reason=error.type, message=error.message, retry_after=retry_after)
+    log.error("downloads_paused", reason=error.type, message=error.message, pictures=len(not_stored))

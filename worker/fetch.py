@@ -10,22 +10,31 @@ import fnmatch
 import tempfile
 import time
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, Any
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 import requests
 
 from models.errors import FetchAgain, Unusable
-from worker.bodies import pieces
+from worker.bodies import TooSlow, paced, pieces
 from worker.connections import CONNECT_TIMEOUT, NotConnected, ThreadSessions, is_private
+from worker.hosts import HostWaits
+from worker.own_trouble import exhaustion, storage_trouble
+from worker.retry_after import read_retry_after
 
 READ_TIMEOUT = 20.0
-"""Seconds without a byte."""
+"""Seconds without a byte, and in which the head of an answer must have come."""
 WHOLE_TIMEOUT = 120.0
 """Seconds for one file."""
+LEAST_RATE = (128 * 1024, 10.0)
+"""Bytes that must come in so many seconds: a picture that comes more slowly would not come in time anyway."""
 MAX_REDIRECTS = 3
 IN_MEMORY = 4 * 1024 * 1024
 """Bytes of a file that stay in memory; the rest goes to disk."""
+ASKS_TO_WAIT = frozenset({429, 503})
+"""Statuses whose `Retry-After` counts."""
+LONGEST_WAIT = 900.0
+"""Seconds that a host may ask for."""
 
 
 class Fetcher:
@@ -34,7 +43,8 @@ class Fetcher:
     def __init__(self, media_hosts: Sequence[str], *, max_bytes: int) -> None:
         self._hosts = [host.lower() for host in media_hosts]
         self._max_bytes = max_bytes
-        self._sessions = ThreadSessions(self._check_peer)
+        self.waits = HostWaits()
+        self._sessions = ThreadSessions(self._check_peer, head_timeout=READ_TIMEOUT)
 
     def fetch(self, url: str) -> IO[bytes]:
         """The file behind a URL (or a data URI); the caller closes it.
@@ -42,13 +52,16 @@ class Fetcher:
         Raises:
             FetchAgain: it did not come, or not whole.
             Unusable: from there, or that large, it is never taken.
+            StorageUnavailable: this machine cannot hold it: its temporary folder is full, say.
         """
         try:
             return self._decode(url) if url.startswith("data:") else self._follow(url)
         except NotConnected as error:
-            raise FetchAgain("unreachable", str(error)[:500]) from error
-        except OSError as error:  # of `requests`, or of the disk that holds the temporary file
-            raise FetchAgain("fetch_error", f"{type(error).__name__}: {error}"[:500]) from error
+            raise exhaustion(error) or FetchAgain("unreachable", str(error)[:500]) from error
+        except TooSlow as error:
+            raise FetchAgain("too_slow", str(error)) from error
+        except (OSError, MemoryError) as error:
+            raise exhaustion(error) or FetchAgain("fetch_error", f"{type(error).__name__}: {error}"[:500]) from error
 
     def _follow(self, url: str) -> IO[bytes]:
         deadline = time.monotonic() + WHOLE_TIMEOUT
@@ -66,11 +79,15 @@ class Fetcher:
     def _receive(self, response: requests.Response, deadline: float) -> IO[bytes]:
         if response.status_code != 200:
             # 404 may be a CDN that is not ready yet, 401 and 403 one that changes its mind: fetched again a few times
-            raise FetchAgain(f"http_{response.status_code}", f"The file's host answered {response.status_code}.")
+            status = response.status_code
+            wait = read_retry_after(response.headers.get("Retry-After", "")) if status in ASKS_TO_WAIT else 0.0
+            raise FetchAgain(
+                f"http_{status}", f"The file's host answered {status}.", retry_after=min(wait, LONGEST_WAIT)
+            )
         declared = _length(response)
         if declared is not None and declared > self._max_bytes:
             raise Unusable("too_large", f"The file has {declared} bytes, {self._max_bytes} are allowed.")
-        file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the caller closes it
+        file = LocalFile(max_size=IN_MEMORY)
         try:
             self._copy(response, file, deadline)
             if declared is not None and file.tell() != declared:
@@ -81,7 +98,8 @@ class Fetcher:
         return file
 
     def _copy(self, response: requests.Response, file: IO[bytes], deadline: float) -> None:
-        for part in pieces(response):
+        least, window = LEAST_RATE
+        for part in paced(pieces(response), least=least, window=window):
             file.write(part)
             if file.tell() > self._max_bytes:
                 raise Unusable("too_large", f"The file is longer than the {self._max_bytes} bytes allowed.")
@@ -126,13 +144,30 @@ class Fetcher:
             raise Unusable("undecodable", "The data URI is not valid base64.") from error
         if len(content) > self._max_bytes:
             raise Unusable("too_large", f"The data URI holds {len(content)} bytes, {self._max_bytes} are allowed.")
-        file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the caller closes it
+        file = LocalFile(max_size=IN_MEMORY)
         try:
             file.write(content)
         except BaseException:
             file.close()
             raise
         return file
+
+
+class LocalFile(tempfile.SpooledTemporaryFile[bytes]):
+    """A temporary file whose trouble is told from that of the picture's host."""
+
+    def write(self, content: Any) -> int:
+        """As always.
+
+        Raises:
+            StorageUnavailable: the temporary folder takes no more.
+        """
+        try:
+            return super().write(content)
+        except OSError as error:
+            if trouble := storage_trouble(error, f"The temporary folder {tempfile.gettempdir()}"):
+                raise trouble from error
+            raise
 
 
 def _target(url: str, location: str) -> str:

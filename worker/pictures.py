@@ -8,14 +8,23 @@ import hashlib
 import warnings
 from typing import IO, NamedTuple
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from models.errors import FetchAgain, Unusable
+from worker.budgets import Budget
 
 FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 """What a picture may be, as Pillow names it, and its type."""
 MAX_PIXELS = 100_000_000
 """Four times the largest picture the model is known to make; a bomb is refused before it is decoded."""
+
+DECODED = Budget(50_000_000)
+"""Pixels decoded at one time, per process, a larger picture alone: about 200 MB at four bytes each. More threads than
+processors gain nothing here."""
+TEXT_MAX_BYTES = 64 * 2**20
+"""Of a PNG's text chunks once unpacked, one or all together; ComfyUI keeps its whole workflow in one, far over
+Pillow's own bound of one megabyte."""
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = TEXT_MAX_BYTES
 
 # Odd metadata is nothing to tell anybody; not `catch_warnings`, which threads would undo for each other.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -73,13 +82,16 @@ def _decode(file: IO[bytes]) -> tuple[str, tuple[int, int]]:
         picture = Image.open(_rewound(file), formats=list(FORMATS))
         if picture.width * picture.height > MAX_PIXELS:
             raise Unusable("too_large", f"The picture is {picture.width}x{picture.height} pixels.")
-        picture.verify()  # checksums, which decoding alone skips
-        picture = Image.open(_rewound(file), formats=list(FORMATS))
-        picture.load()
-    except Unusable:
+        with DECODED.hold(picture.width * picture.height):
+            picture.verify()  # checksums, which decoding alone skips
+            with Image.open(_rewound(file), formats=list(FORMATS)) as picture:
+                picture.load()
+                found = type_of(picture), picture.size
+            del picture
+    except (Unusable, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Unusable("too_large", str(error)) from error
     except Exception as error:  # Pillow's decoders raise what they like on hostile bytes
         raise FetchAgain("undecodable", f"The file cannot be decoded: {error}"[:500]) from error
-    return type_of(picture), picture.size
+    return found

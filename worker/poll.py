@@ -29,6 +29,8 @@ log = structlog.get_logger()
 WAVE = 100
 WIDTH = 32
 """Questions under way at one time, per process."""
+LONGEST_TURN = 60.0
+"""Seconds; after a turn come the submits that nobody heard of."""
 SLOWEST = 8
 """The interval between polls of one submission grows to this many times `POLL_EVERY`."""
 DENIALS = 3
@@ -74,7 +76,14 @@ def run(engine: Engine, queue: QueueAPI, listing: Listing, settings: WorkerSetti
             renew_polls(connection, [due.id for due in under_way], lease=settings.claim_lease)
 
     return flow(
-        width=WIDTH, claim=claim, call=call, record=record, go_on=go_on, renew=renew, lease=settings.claim_lease
+        width=WIDTH,
+        claim=claim,
+        call=call,
+        record=record,
+        go_on=go_on,
+        renew=renew,
+        lease=settings.claim_lease,
+        longest_turn=LONGEST_TURN,
     )
 
 

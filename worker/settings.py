@@ -62,6 +62,10 @@ class BrokerSettings(Settings):
     )
 
 
+class ClockSettings(DatabaseSettings, BrokerSettings):
+    """What the clock needs to know: where due work stands, and whom to tell."""
+
+
 class ProviderSettings(OutputSettings, NetworkSettings):
     """Where the provider is, who we are there, and how it should treat our requests."""
 
@@ -146,7 +150,6 @@ class WorkerSettings(
     claim_lease: Seconds = Field(
         45, description="how long a claim holds unless it is renewed; work of a worker that died waits so long"
     )
-    provider_retry_after: Seconds = Field(60, description="until a paused account is tried again, by itself")
 
     picture_max_bytes: int = Field(100 * 1024 * 1024, ge=1, description="bytes one returned picture may have")
     submit_threads: int = Field(64, ge=1, le=512, description="POSTs under way at one time, per submit process")

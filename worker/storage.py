@@ -2,12 +2,19 @@
 
 A put is atomic: a key shows the whole new object or what was there before, never a part (local files are
 written aside and renamed; object stores publish on completion). Writing the same key again replaces it.
+
+A put is durable: when it returns, the object outlives a power cut. Local files and every folder on the way to them are
+synced (`obstore` does not do that); object stores acknowledge only what they have made durable.
 """
 
+import errno
+import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -16,8 +23,18 @@ from uuid import uuid4
 import obstore
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from models.errors import FetchAgain, NotFound, SettingsError, UserError
+from models.errors import (
+    DownloadError,
+    FetchAgain,
+    NotFound,
+    SettingsError,
+    StorageUnavailable,
+    Unusable,
+    UserError,
+)
 from models.settings import store_options
+from worker.durable_files import make_folder, sync_folders, write_durably
+from worker.own_trouble import storage_trouble
 from worker.store_errors import explain
 
 QUARANTINE = "quarantine"
@@ -28,6 +45,11 @@ ABANDONED_AFTER = 3600.0
 """Seconds; far longer than writing one file may take."""
 EXTENSIONS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/gif": ".gif"}
 """Not the machine's own table of types, which knows more on one machine than on another."""
+RETRIES: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
+"""What an object store is asked again within one put; the default holds a thread for three minutes. After that the
+lane pauses."""
+ABOUT_ONE_OBJECT = re.compile(r"status code: 4(?!08|29)\d\d")
+"""In the words of `obstore`: the store answered, and did not like this request."""
 
 
 class Storage:
@@ -45,7 +67,9 @@ class Storage:
         try:
             options: Any = {} if self._folder else store_options()
             self._store: ObjectStore = (
-                LocalStore(self._folder, mkdir=True) if self._folder else from_url(url, client_options=options)
+                LocalStore(self._folder, mkdir=True)
+                if self._folder
+                else from_url(url, client_options=options, retry_config=RETRIES)
             )
             if self._folder:
                 _sweep(self._folder / INCOMING)
@@ -53,20 +77,23 @@ class Storage:
             raise SettingsError(f"STORAGE_URL cannot be opened: {explain(error)}") from None
 
     def put(self, key: str, file: IO[bytes], content_type: str | None = None) -> None:
-        """Publish a file under a key, streaming.
+        """Publish a file under a key, streaming; it is durable afterwards.
 
         Raises:
-            FetchAgain: the store did not take it this time (full disk, network, permissions).
+            StorageUnavailable: the store takes nothing for now (full disk, credentials, network).
+            FetchAgain: it did not take this object this time.
+            Unusable: no object can have this key.
         """
         file.seek(0)
+        if self._folder:
+            self._put_aside(self._folder, key, file)
+            return
+        # a directory has nowhere to keep a type; object stores serve it to whoever downloads
+        attributes = {"Content-Type": content_type} if content_type else None
         try:
-            if self._folder:
-                self._put_aside(key, file)
-            else:  # a directory has nowhere to keep a type; object stores serve it to whoever downloads
-                attributes = {"Content-Type": content_type} if content_type else None
-                obstore.put(self._store, key, file, attributes=attributes)
+            obstore.put(self._store, key, file, attributes=attributes)
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise FetchAgain("storage_error", explain(error)) from error
+            raise _judge_refusal(error) from error
 
     @contextmanager
     def get(self, key: str, *, max_bytes: int) -> Iterator[BinaryIO]:
@@ -95,25 +122,72 @@ class Storage:
         """Remove what stands under a key, if anything does.
 
         Raises:
-            FetchAgain: the store did not do it this time.
+            StorageUnavailable, FetchAgain, Unusable: as for `put`.
         """
         try:
             obstore.delete(self._store, key)
         except (FileNotFoundError, obstore.exceptions.NotFoundError):
             return
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise FetchAgain("storage_error", explain(error)) from error
+            raise _judge_refusal(error) from error
 
-    def _put_aside(self, key: str, file: IO[bytes]) -> None:
+    def _put_aside(self, folder: Path, key: str, file: IO[bytes]) -> None:
         """Write under `INCOMING`, then rename: what a killed writer leaves behind lies beside no picture."""
-        part = f"{INCOMING}/{uuid4()}"
+        target = folder / _relative(key)
+        part = folder / INCOMING / str(uuid4())
         try:
-            obstore.put(self._store, part, file)
-            obstore.rename(self._store, part, key)
-        except BaseException:
-            with suppress(OSError, obstore.exceptions.BaseError):
-                obstore.delete(self._store, part)
-            raise
+            try:  # this part is the same for every picture
+                make_folder(part.parent)
+                write_durably(part, file)
+            except OSError as error:
+                raise storage_trouble(error, self.url) or _storage_error(error) from error
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                part.replace(target)
+                sync_folders(target.parent, up_to=folder)
+            except OSError as error:
+                raise self._judge_folder(error, folder) from error
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+    def _judge_folder(self, error: OSError, folder: Path) -> DownloadError:
+        """What an error on the way to one key means: a folder of one batch may be in the way of this batch only."""
+        if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
+            return Unusable("storage_key_refused", f"{self.url} can hold no such name: {error.strerror}")
+        if error.errno in (errno.EACCES, errno.EPERM) and os.access(folder, os.W_OK | os.X_OK):
+            return _storage_error(error)
+        return storage_trouble(error, self.url) or _storage_error(error)
+
+
+def _relative(key: str) -> Path:
+    """The path of a key beneath the store.
+
+    Raises:
+        Unusable: it would lead elsewhere, or no file can have that name.
+    """
+    for name in key.split("/"):
+        if name in ("", ".", "..") or any(ord(character) < 32 or character == "\x7f" for character in name):
+            raise Unusable("storage_key_refused", f"{key!r} cannot be a key in storage."[:500])
+    return Path(key)
+
+
+def _judge_refusal(error: Exception) -> DownloadError:
+    """What an object store's refusal means: about all objects, or about this one."""
+    text = explain(error)
+    if isinstance(error, obstore.exceptions.InvalidPathError):
+        return Unusable("storage_key_refused", text)
+    if isinstance(error, (obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError)):
+        return StorageUnavailable("credentials_refused", text)
+    if isinstance(error, (obstore.exceptions.NotFoundError, FileNotFoundError)):
+        return StorageUnavailable("bucket_missing", text)
+    if isinstance(error, obstore.exceptions.GenericError) and not ABOUT_ONE_OBJECT.search(str(error)):
+        return StorageUnavailable("credentials_refused" if "credential" in text.lower() else "unreachable", text)
+    return (storage_trouble(error, "STORAGE_URL") if isinstance(error, OSError) else None) or _storage_error(error)
+
+
+def _storage_error(error: Exception) -> FetchAgain:
+    return FetchAgain("storage_error", explain(error))
 
 
 def _sweep(incoming: Path) -> None:

@@ -12,9 +12,9 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, Engine
 
-from models.claims import claim_edits, lanes_due
+from models.claims import claim_edits, fit_edits, lanes_due
 from models.errors import AccountPaused, ProviderError, Refused, UnknownOutcome, Unsent
-from models.provider import pause, price_per_image, resume
+from models.provider import count_unknown, pause, price_per_image, resume
 from models.seedream import as_sent
 from models.transitions import (
     Refusal,
@@ -24,6 +24,7 @@ from models.transitions import (
     start_submissions,
     take_back,
 )
+from worker.budgets import Tally
 from worker.crash import reach
 from worker.queue_api import QueueAPI
 from worker.settings import WorkerSettings
@@ -33,6 +34,9 @@ log = structlog.get_logger()
 
 WAVE = 100
 """Edits claimed at one time, at most: one statement, one commit."""
+BODY_BYTES = 32 * 2**20
+"""Bytes of arguments in hand at one time, per process, beside one edit: an edit may hold its pictures in itself.
+Each byte is there several times: as the database's answer, as values, as the body of the POST."""
 OUTAGE = 5
 """Submits in a row with unknown outcome after which submitting pauses: each of them waits for its proven deadline."""
 
@@ -50,8 +54,11 @@ def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, go_on: Callab
 
     While the window is full it lingers, because a freed place should be filled at once, not at the next tick.
     """
+    bodies = Tally(BODY_BYTES)
 
     def claim(free: int) -> Sequence[Submission]:
+        if bodies.free <= 0:
+            return []
         with engine.begin() as connection:
             price = price_per_image(connection, settings.price_per_image)
             ids = claim_edits(
@@ -61,24 +68,27 @@ def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, go_on: Callab
                 probe_after=settings.provider_retry_after,
                 price=price,
             )
+            ids = fit_edits(connection, ids, max_bytes=bodies.free) if ids else []
             submissions = start_submissions(connection, ids, patience=settings.patience, price=price) if ids else []
+        for submission in submissions:
+            bodies.add(submission.id, text_size(submission.arguments))
         if submissions:
             reach("after_claim", settings)
         return submissions
 
     def call(submission: Submission) -> Reply:
-        reply = post(queue, submission, webhook_url(settings, submission.id))
+        try:
+            reply = post(queue, submission, webhook_url(settings, submission.id))
+        finally:
+            submission.arguments.clear()  # sent, whatever became of it: nobody needs it while others are waited for
+            bodies.remove(submission.id)
         reach("after_post", settings)
         return reply
-
-    outage = Outage()
 
     def record(replies: Sequence[Reply]) -> None:
         reach("before_record", settings)
         with engine.begin() as connection:
             record_replies(connection, replies, settings)
-            if outage.seen_in(replies):
-                pause(connection, "outage", str(replies[-1].error), retry_after=settings.provider_retry_after)
         reach("after_record", settings)
 
     def work_is_left() -> bool:
@@ -88,20 +98,12 @@ def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, go_on: Callab
     return flow(width=settings.submit_threads, claim=claim, call=call, record=record, go_on=go_on, linger=work_is_left)
 
 
-class Outage:
-    """Notices that POSTs go out and nothing usable comes back."""
-
-    def __init__(self) -> None:
-        self._unknown_in_a_row: set[UUID] = set()
-
-    def seen_in(self, replies: Sequence[Reply]) -> bool:
-        """Whether so many in a row were unknown that the next would fare the same; the same replies count once."""
-        for reply in replies:
-            if isinstance(reply.error, UnknownOutcome):
-                self._unknown_in_a_row.add(reply.submission.id)
-            else:
-                self._unknown_in_a_row.clear()
-        return len(self._unknown_in_a_row) >= OUTAGE
+def text_size(value: object) -> int:
+    """Characters of all texts in JSON; near enough its bytes where these matter, in data URIs."""
+    if isinstance(value, str):
+        return len(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(text_size, parts))
 
 
 def webhook_url(settings: WorkerSettings, token: UUID) -> str | None:
@@ -124,19 +126,25 @@ def record_replies(connection: Connection, replies: Sequence[Reply], settings: W
     accepted = [(reply.submission.id, reply.request_id) for reply in replies if reply.request_id]
     if accepted:
         record_accepted(connection, accepted, poll_after=settings.poll_after, patience=settings.patience)
+    refused = [
+        Refusal(reply.submission.id, reply.error.type, reply.error.message)
+        for reply in replies
+        if isinstance(reply.error, Refused)
+    ]
+    record_refused(connection, refused)
+    if accepted or refused:  # both are an answer about the edit, which a refused account does not get
         resume(connection)
-    record_refused(
-        connection,
-        [
-            Refusal(reply.submission.id, reply.error.type, reply.error.message)
-            for reply in replies
-            if isinstance(reply.error, Refused)
-        ],
-    )
     for kind in (Unsent, AccountPaused):
         back = [reply for reply in replies if isinstance(reply.error, kind)]
         if back:
             _record_pause(connection, back, settings)
+    _watch_for_outage(connection, [reply for reply in replies if isinstance(reply.error, UnknownOutcome)], settings)
+
+
+def _watch_for_outage(connection: Connection, unknown: Sequence[Reply], settings: WorkerSettings) -> None:
+    """Pause where POSTs go out and nothing usable comes back, neither reply nor callback."""
+    if unknown and count_unknown(connection, [reply.submission.id for reply in unknown]) >= OUTAGE:
+        pause(connection, "outage", str(unknown[-1].error), retry_after=settings.provider_retry_after)
 
 
 def _record_pause(connection: Connection, replies: Sequence[Reply], settings: WorkerSettings) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 from sqlalchemy import Engine
 
 from models.errors import AccountPaused, ProviderError, UserError
 from worker.cdn import CDN
-from worker.pictures import FORMATS, type_of
+from worker.pictures import FORMATS, MAX_PIXELS, TEXT_MAX_BYTES, type_of
 from worker.settings import ProviderSettings
 
 INPUT_MAX_BYTES = 100 * 1024 * 1024
@@ -42,13 +42,13 @@ Told = Callable[[LocalFile, int], object]
 
 
 def upload_files(
-    paths: Sequence[Path],
+    paths: Sequence[Path | LocalFile],
     settings: ProviderSettings,
     engine: Engine,
     *,
     begin: Callable[[Collection[LocalFile]], Told] = lambda _: lambda *_: None,
 ) -> dict[Path, str]:
-    """The URL of each file at the provider.
+    """The URL of each file at the provider; a file that was inspected already is not inspected again.
 
     `begin` is called with the files that have to be uploaded, if any, and gives the one who hears how far they are.
 
@@ -56,7 +56,7 @@ def upload_files(
         UserError: a file is unreadable, too large or no picture, or the provider did not take it.
         SettingsError: there is no key.
     """
-    files = [inspect(path) for path in paths]
+    files = [path if isinstance(path, LocalFile) else inspect(path) for path in paths]
     known = _known(engine, settings, {file.sha256 for file in files})
     missing = {file.sha256: file for file in files if file.sha256 not in known}
     if not missing:
@@ -68,7 +68,7 @@ def upload_files(
 
 
 def inspect(path: Path) -> LocalFile:
-    """Judge one file.
+    """Judge one file, to its last pixel: what is cut short or damaged would cost a run, or spoil its result.
 
     Raises:
         UserError: it cannot be sent, and why.
@@ -80,12 +80,55 @@ def inspect(path: Path) -> LocalFile:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
-            with Image.open(file, formats=list(FORMATS)) as picture:
-                return LocalFile(path, digest, type_of(picture), size)
+            head = file.read(32)
+            file.seek(0)
+            return LocalFile(path, digest, _read_to_the_end(path, file, head), size)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def _read_to_the_end(path: Path, file: BinaryIO, head: bytes) -> str:
+    """The image's type, once all of it was read."""
+    try:
+        image = Image.open(file, formats=list(FORMATS))
+        if image.width * image.height > MAX_PIXELS:
+            raise UserError(f"{path} has {image.width}x{image.height} pixels; at most {MAX_PIXELS} can be sent.")
+        type_ = type_of(image)
+        if type_ == FORMATS["PNG"]:
+            image.verify()  # checksums of every part, and its end
+        else:
+            image.draft("RGB", (64, 64))  # a JPEG is read whole, but not drawn whole
+            image.load()
+    except UserError:
+        raise
     except UnidentifiedImageError:
-        raise UserError(f"{path} is no picture of a kind that can be sent ({', '.join(FORMATS)}).") from None
-    except (OSError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from None
+        raise UserError(
+            f"{path} is no picture of a kind that can be sent ({', '.join(FORMATS)}){_named(head)}."
+        ) from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{path} has too many pixels; at most {MAX_PIXELS} can be sent.") from None
+    except Exception as error:  # Pillow's decoders raise what they like on damaged bytes
+        if isinstance(error, ValueError) and "MAX_TEXT" in str(error):
+            raise UserError(f"{path} holds more than {TEXT_MAX_BYTES} bytes of text beside the picture.") from None
+        raise UserError(f"{path} is cut short or damaged: it cannot be read to its end.") from None
+    return type_
+
+
+def _named(head: bytes) -> str:
+    """What it is instead, as far as its first bytes tell."""
+    kinds = (
+        (4, b"ftyphei", "HEIC"),
+        (4, b"ftypmif1", "HEIC"),
+        (4, b"ftypavif", "AVIF"),
+        (0, b"II*\0", "TIFF"),
+        (0, b"MM\0*", "TIFF"),
+        (0, b"BM", "BMP"),
+        (0, b"8BPS", "PSD"),
+        (0, b"%PDF", "PDF"),
+        (0, b"<svg", "SVG"),
+    )
+    kind = next((kind for at, sign, kind in kinds if head.startswith(sign, at)), None)
+    return f": it is {kind}, save it as JPEG or PNG" if kind else ""
 
 
 def needed_for(settings: ProviderSettings) -> float:

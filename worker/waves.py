@@ -1,6 +1,7 @@
 """Keep a bounded number of calls under way, claim as places fall free, record answers in sets as they come.
 
-The one loop beneath the submit, poll and download lanes. No wave waits for its slowest call. The database may
+The one loop beneath the submit, poll, download and notify lanes. No wave waits for its slowest call, and no turn
+either: past its turn a lane goes on claiming while a call is under way that would have everybody wait. The database may
 go away while answers are in our hands (a restart takes seconds): recording is tried again for a while, because
 a lost reply to a paid POST would be an unknown outcome. For the same reason whatever breaks the loop is raised
 only after the calls under way have ended and their replies are recorded.
@@ -22,6 +23,12 @@ GATHER = 0.01
 """Seconds in which further answers join the set of the first one: one commit for all of them."""
 IDLE = (0.02, 0.25)
 """Seconds between claims while places are free but nothing is due: from the first to the second, doubling."""
+TURN = 5.0
+"""Seconds a lane's task claims before it makes room for others in its process; the tick starts the next at once."""
+SLOW = 1.0
+"""Seconds after which a call is slow: to wait for it would leave the other places empty."""
+LONGEST_TURN = 300.0
+"""Seconds a task claims at most, where there are always slow calls under way."""
 RENEWALS = 3
 """Times a lease is renewed before it would lapse."""
 RECORD_AGAIN_FOR = 60.0
@@ -41,23 +48,27 @@ def flow(
     linger: Callable[[], bool] = lambda: False,
     renew: Callable[[Sequence[Item]], None] = lambda items: None,
     lease: float = float("inf"),
+    longest_turn: float | None = None,
 ) -> int:
-    """Run until nothing is due (or `go_on` says stop), then let the calls under way end; returns calls made.
+    """Run until nothing is due, or the turn is over, or `go_on` says stop; then let the calls under way end.
+
+    Returns the number of calls made.
 
     Args:
         claim: takes the number of free places, returns at most so many items.
         call: runs in a thread; should turn every failure into a reply of its own.
         record: writes a set of replies; tried again while the database is away.
-        go_on: False once the lane should stop claiming.
+        go_on: False once the lane must stop claiming, because its process ends. The end of its turn is seen here.
         linger: whether to wait for more although nothing was claimed (the window is full, say).
         renew: keeps the claim on items whose calls are still under way.
         lease: seconds for which a claim holds.
+        longest_turn: seconds, unless `LONGEST_TURN`.
 
     Raises:
         Exception: the first thing that went wrong, once everything that was under way is recorded.
     """
     with ThreadPoolExecutor(width) as pool:
-        loop = _Loop(pool, width, claim, call, record, go_on, linger, renew, lease)
+        loop = _Loop(pool, width, claim, call, record, go_on, linger, renew, lease, longest_turn or LONGEST_TURN)
         try:
             return loop.run()
         except BaseException:
@@ -76,8 +87,12 @@ class _Loop(Generic[Item, Reply]):
     linger: Callable[[], bool]
     renew: Callable[[Sequence[Item]], None]
     lease: float
+    longest_turn: float
     flying: dict[Future[Reply], Item] = field(default_factory=dict)
+    begun: dict[Future[Reply], float] = field(default_factory=dict)
+    """When each of them was called; they stand in that order."""
     renewed: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)
 
     def run(self) -> int:
         made, pause = 0, IDLE[0]
@@ -85,7 +100,7 @@ class _Loop(Generic[Item, Reply]):
             started = self._start()
             made += started
             if not self.flying:
-                if not (self.go_on() and self.linger()):
+                if not (self._may_claim() and self.linger()):
                     return made
                 time.sleep(pause)
             else:
@@ -94,17 +109,32 @@ class _Loop(Generic[Item, Reply]):
 
     def _start(self) -> int:
         free = self.width - len(self.flying)
-        if not free or not self.go_on():
+        if not free or not self._may_claim():
             return 0
         try:
             items = self.claim(free)
         except Exception as error:
             if not self.flying or not is_away(error):
                 raise
-            log.warning("not_claimed_now", calls_under_way=len(self.flying), reason=_reason(error))
+            log.warning("not_claimed_now", calls_under_way=len(self.flying), reason=reason(error))
             return 0
-        self.flying.update((self.pool.submit(self.call, item), item) for item in items)
+        for item in items:
+            future = self.pool.submit(self.call, item)
+            self.flying[future], self.begun[future] = item, time.monotonic()
         return len(items)
+
+    def _may_claim(self) -> bool:
+        """Whether the turn goes on: to its end, and past it while a slow call would keep the other places empty.
+
+        So what is waited for at the end of a turn is at most `SLOW` old; where it gets older, claiming goes on.
+        """
+        if not self.go_on():
+            return False
+        now = time.monotonic()
+        if now - self.started < TURN:
+            return True
+        oldest = self.begun[next(iter(self.flying))] if self.flying else now
+        return now - oldest > SLOW and now - self.started < self.longest_turn
 
     def _land(self, *, timeout: float) -> None:
         done, _ = wait(self.flying, timeout=timeout, return_when=FIRST_COMPLETED)
@@ -112,7 +142,7 @@ class _Loop(Generic[Item, Reply]):
             time.sleep(GATHER)
             done = {future for future in self.flying if future.done()}
         for future in done:
-            del self.flying[future]
+            del self.flying[future], self.begun[future]
         _record_landed(self.record, done)
         if self.flying and time.monotonic() - self.renewed > self.lease / RENEWALS:
             self._renew()
@@ -125,7 +155,7 @@ class _Loop(Generic[Item, Reply]):
             if not is_away(error):
                 raise
             # a lease that lapses costs a second fetch or question, never a second charge
-            log.warning("not_renewed_now", calls_under_way=len(self.flying), reason=_reason(error))
+            log.warning("not_renewed_now", calls_under_way=len(self.flying), reason=reason(error))
 
     def rescue(self) -> None:
         """What is still in hand when the loop breaks; the error that broke it matters more than one in here."""
@@ -133,7 +163,7 @@ class _Loop(Generic[Item, Reply]):
         try:
             _record_landed(self.record, self.flying.keys())
         except Exception as error:
-            log.error("replies_lost", replies=len(self.flying), reason=_reason(error))
+            log.error("replies_lost", replies=len(self.flying), reason=reason(error))
 
 
 def _record_landed(record: Callable[[Sequence[Reply]], None], landed: Collection[Future[Reply]]) -> None:
@@ -158,7 +188,7 @@ def _record_singly(record: Callable[[Sequence[Reply]], None], replies: Sequence[
         try:
             _record_patiently(record, [reply])
         except Exception as error:
-            log.error("reply_not_recorded", reason=_reason(error))
+            log.error("reply_not_recorded", reason=reason(error))
             errors.append(error)
     return errors
 
@@ -172,11 +202,11 @@ def _record_patiently(record: Callable[[Sequence[Reply]], None], replies: Sequen
         except Exception as error:
             if not is_away(error) or time.monotonic() + delay > give_up:
                 raise
-            log.warning("not_recorded_yet", replies=len(replies), reason=_reason(error))
+            log.warning("not_recorded_yet", replies=len(replies), reason=reason(error))
             time.sleep(delay)
             delay = min(2 * delay, 2.0)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The first line of an error, without the statement and its parameters: these hold prompts."""
     return f"{type(original(error)).__name__}: {str(original(error)).strip().partition(chr(10))[0]}"[:300]

@@ -4,7 +4,6 @@ Nothing is opened when this file is imported: the local stack imports it once an
 """
 
 import threading
-import time
 from collections.abc import Callable
 from functools import wraps
 from typing import TypeVar
@@ -21,9 +20,6 @@ from worker.queue_api import SUBMIT_TIMEOUT, QueueAPI
 from worker.settings import WorkerSettings
 from worker.signing import Signer
 from worker.storage import Storage
-
-TURN = 5.0
-"""Seconds a lane's task claims before it makes room; the tick starts the next at once. Bounds how long a stop takes."""
 
 stopping = threading.Event()
 """Set when the worker is told to stop, so that no lane claims any more."""
@@ -99,6 +95,5 @@ def courier() -> Courier:
 
 
 def turn() -> Callable[[], bool]:
-    """Says for `TURN` seconds from now that a lane may go on claiming, unless the worker stops."""
-    until = time.monotonic() + TURN
-    return lambda: time.monotonic() < until and not stopping.is_set()
+    """Says that a lane may go on claiming, until the worker stops. How long a turn is, `waves.py` knows."""
+    return lambda: not stopping.is_set()

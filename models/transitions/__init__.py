@@ -6,6 +6,7 @@ are always locked edit first, then its submissions and images, in the order of e
 overlap wait for each other instead of deadlocking. What a verdict means is decided in `rulings.py`.
 """
 
+from models.transitions.excusing import excuse_failures
 from models.transitions.outcomes import (
     EditMove,
     SubmissionEnd,
@@ -14,15 +15,24 @@ from models.transitions.outcomes import (
     move_edits,
 )
 from models.transitions.sets import take_instead
-from models.transitions.settling import settle_batches
+from models.transitions.settling import finishable_batches, settle_batches
 from models.transitions.steering import (
+    CHUNK,
     SkippedEdit,
     cancel_batch,
+    cancel_chunk,
+    cancelled_with_open_edits,
     fail_skipped,
     record_cancel_asked,
     retry_failed,
 )
-from models.transitions.storing import ImageFault, StoredImage, record_image_faults, record_stored
+from models.transitions.storing import (
+    ImageFault,
+    StoredImage,
+    put_images_back,
+    record_image_faults,
+    record_stored,
+)
 from models.transitions.submitting import (
     Postponement,
     Refusal,
@@ -38,6 +48,7 @@ from models.transitions.submitting import (
 )
 
 __all__ = [
+    "CHUNK",
     "EditMove",
     "ImageFault",
     "Postponement",
@@ -48,12 +59,17 @@ __all__ = [
     "SubmissionEnd",
     "add_images",
     "cancel_batch",
+    "cancel_chunk",
+    "cancelled_with_open_edits",
     "close_submissions",
+    "excuse_failures",
     "fail_skipped",
+    "finishable_batches",
     "give_up_unknown",
     "lock_edits",
     "move_edits",
     "poll_again",
+    "put_images_back",
     "record_accepted",
     "record_cancel_asked",
     "record_image_faults",

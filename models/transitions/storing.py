@@ -55,6 +55,26 @@ class ImageFault(NamedTuple):
     delay: float | None
 
 
+def put_images_back(connection: Connection, claims: Sequence[tuple[int, int]], *, delay: float) -> None:
+    """Pictures stay waiting as they were before they were claimed: for `delay` seconds, with no try used up.
+
+    For trouble that is ours; it says nothing about a picture. A claim is an image's id and its `attempt`: one whose
+    lease lapsed is somebody else's by now.
+    """
+    connection.exec_driver_sql(
+        """
+        UPDATE images i SET due_at = now() + %(delay)s * interval '1 s', attempt = i.attempt - 1
+        FROM unnest(%(ids)s::bigint[], %(attempts)s::integer[]) AS m (id, attempt)
+        WHERE i.id = m.id AND i.attempt = m.attempt AND i.state = 'waiting'
+        """,
+        {
+            "delay": float(delay),
+            "ids": [image_id for image_id, _ in claims],
+            "attempts": [attempt for _, attempt in claims],
+        },
+    )
+
+
 def record_image_faults(connection: Connection, faults: Sequence[ImageFault]) -> None:
     """Pictures that stay waiting for another try, or waiting -> failed, and then their edits ready -> failed."""
     edit_ids = _lock_edits_of_images(connection, [fault.image_id for fault in faults])

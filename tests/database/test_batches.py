@@ -18,6 +18,7 @@ from intake.batches import BatchHeader, CreatedBatch, IdempotencyConflict, creat
 from intake.manifest import FaultyLine, LineFault, ManifestFaults, NewEdit, read_jsonl
 from models.errors import ManifestError
 from models.seedream import ENDPOINT, faults
+from tests.factories import make_batch
 
 URL = "https://example.com/cat.png"
 KEYED = BatchHeader(client="shop", idempotency_key="order-7")
@@ -65,7 +66,7 @@ def test_a_batch_and_its_edits_stand_as_given(engine: Engine) -> None:
     )
     awkward = 'tab\t newline\n backslash\\ \\N \\. quote" 🎩 \\u0000'
 
-    created = _create(engine, header, _line(custom_id="cat-1", seed=5), _line(prompt=awkward, image_size={"width": 9}))
+    created = _create(engine, header, _line(custom_id="cat-1", seed=5), _line(prompt=awkward, image_size={"width": 99}))
 
     [batch] = _rows(engine, "SELECT *, deadline::text AS deadline_text FROM batches")
     given = header.model_dump(exclude={"deadline"})
@@ -77,7 +78,7 @@ def test_a_batch_and_its_edits_stand_as_given(engine: Engine) -> None:
     assert (first["position"], first["custom_id"], first["seed"]) == (0, "cat-1", 5)
     assert (second["position"], second["custom_id"]) == (1, None)
     assert first["arguments"] == _line(seed=5)
-    assert second["arguments"] == _line(prompt=awkward, image_size={"width": 9})
+    assert second["arguments"] == _line(prompt=awkward, image_size={"width": 99})
     for edit in (first, second):
         assert (edit["batch_id"], edit["state"], edit["due"], edit["attempt"]) == (created.batch_id, "pending", True, 0)
 
@@ -333,3 +334,14 @@ def test_a_header_that_the_database_cannot_hold_is_told_plainly(fields: dict[str
     [fault] = faults(caught.value, names=BatchHeader.model_fields)
     assert fault.field == field
     assert "Input should" not in fault.reason
+
+
+def test_large_batch_is_known_to_the_planner_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claims from it are not planned as if it were not there; a small one is not worth the work."""
+    monkeypatch.setattr(writing, "ANALYZED_FROM", 300)
+    known = "SELECT reltuples FROM pg_class WHERE relname = 'edits'"
+    with engine.begin() as connection:
+        make_batch(connection, 100)
+        assert connection.exec_driver_sql(known).scalar_one() == -1
+        make_batch(connection, 300)
+        assert connection.exec_driver_sql(known).scalar_one() == 400

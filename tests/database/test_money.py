@@ -89,6 +89,7 @@ def parked_and_retried(connection: Connection) -> Submission:
     give_up(connection, first, resubmit=False)
     tell(connection, first, UNREADABLE)
     assert retry_failed(connection, batch_id) == 1
+    assert states(connection) == {"submitted": 1}
     return first
 
 
@@ -147,6 +148,18 @@ def test_end_of_the_second_leaves_the_edit_to_the_first(end, connection: Connect
     assert claim(connection) == []
     tell(connection, first, success())
     assert states(connection) == {"ready": 1}
+
+
+def test_edit_that_is_pending_beside_a_submission_in_flight(connection: Connection) -> None:
+    """As the release before left them: it is not claimed, nor written down, and stops no other edit."""
+    make_batch(connection, 2)
+    first, _ = claim(connection)
+    connection.exec_driver_sql("UPDATE edits SET state = 'pending', due_at = now()")
+    connection.exec_driver_sql(
+        "UPDATE submissions SET outcome = 'rejected', learned_by = 'reply', due_at = NULL WHERE id <> %s", (first.id,)
+    )
+    assert first.edit_id not in [submission.edit_id for submission in claim(connection)]
+    assert start_submissions(connection, [first.edit_id], patience=PATIENCE, price=PRICE) == []
 
 
 def test_database_refuses_a_second_post(engine: Engine) -> None:

@@ -18,8 +18,10 @@ from .standin import EDIT, Standin, wait_for
 from .test_webhooks import keys_of, signed_by
 
 SHORT = 0.2  # seconds
+LISTING = "/v1/models/requests/by-endpoint"
 TUNED = {
     **dict.fromkeys(("hang_after_accept", "slow_submit", "slow_status", "slow_result"), SHORT),
+    **dict.fromkeys(("slow_listing", "slow_run"), SHORT),
     **dict.fromkeys(("delay_webhook", "reorder_webhook", "cdn_slow"), SHORT),
     "huge_body": 200_000,
     "cdn_oversized": 5_000,
@@ -29,6 +31,7 @@ TOLD_OTHERWISE = {
     "internal_retry": "delivery",
     "finish_despite_cancel": "result",
     "webhook_before_reply": "heard_first",
+    "slow_run": "run",
 }
 
 
@@ -70,6 +73,10 @@ def tour(standin, receiver, kind, prompt):
     job = {"request_id": request_id}
     wait_for(lambda: standin.row(job)["state"] == "COMPLETED")
     wait_for(lambda: standin.get("/_emulator/state").json()["counts"]["webhooks_owed"] == 0)
+    row = standin.row(job)
+    facts["run"] = row["started_at"] is not None and row["ended_at"] - row["started_at"] >= SHORT
+    if kind.startswith(("listing", "slow_listing")):
+        facts["listing"] = answer(standin, "GET", f"{LISTING}?endpoint_id={EDIT}&limit=1")[0]
     facts["status"] = answer(standin, "GET", f"{base}/status")[0]
     seen, reply = answer(standin, "GET", base)
     images = standin.row(job)["urls"]

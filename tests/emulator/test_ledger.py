@@ -88,6 +88,52 @@ def test_a_row_tells_everything(standin, receiver):
     assert row["submitted_at"] <= row["started_at"] <= row["ended_at"] <= row["webhook"]["delivered_at"]
 
 
+def test_a_row_tells_what_was_asked_for_and_read(standin):
+    """The hash of the whole input, whatever its spacing; how often result and files were served whole, or spoilt."""
+    body = {"prompt": "x [[fault:result_404*1]] [[fault:cdn_truncated*1]]", "image_urls": ["u"], "num_images": 2}
+    job = standin.submit_raw(data=json.dumps(body, indent=2), headers={"Content-Type": "application/json"}).json()
+    wait_for(lambda: standin.row(job)["state"] == "COMPLETED")
+    row = standin.row(job)
+    compact = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    assert row["input_sha256"] == hashlib.sha256(compact.encode()).hexdigest()
+    assert row["reads"]["result"] == {"intact": 0, "spoilt": 0, "first_at": None}
+
+    assert [standin.get(job["response_url"]).status_code for _ in "12"] == [404, 200]
+    with pytest.raises(requests.RequestException):
+        standin.get(row["urls"][0])
+    standin.get(row["urls"][0])
+    reads = standin.row(job)["reads"]
+    assert (reads["result"]["intact"], reads["result"]["spoilt"]) == (1, 1)
+    assert [(one["intact"], one["spoilt"]) for one in reads["files"]] == [(1, 1), (0, 0)]
+    assert reads["files"][0]["first_at"] >= reads["result"]["first_at"] >= row["ended_at"]
+
+
+def test_a_page_may_be_short(make_standin):
+    """A page holds fewer than were asked for and names a cursor; nothing is missing at the end."""
+    standin = make_standin(listing_page=2)
+    jobs = [standin.submit(seed=n) for n in range(5)]
+    for job in jobs:
+        standin.finish(job)
+    found, cursor = [], None
+    while True:
+        params = {"endpoint_id": EDIT, "limit": 100, **({"cursor": cursor} if cursor else {})}
+        page = standin.get(LISTING, params=params).json()
+        assert len(page["items"]) <= 2
+        found += [item["request_id"] for item in page["items"]]
+        cursor = page["next_cursor"]
+        if not cursor:
+            break
+    assert found == [job["request_id"] for job in reversed(jobs)]
+
+
+def test_a_listing_may_refuse(standin):
+    """Once where a page would show the marked request, then as ever."""
+    standin.finish(standin.submit(prompt="[[fault:listing_401*1]]"))
+    answers = [standin.get(LISTING, params={"endpoint_id": EDIT}) for _ in "12"]
+    assert [answer.status_code for answer in answers] == [401, 200]
+    assert answers[0].json()["error"]["type"] == "authorization_error"
+
+
 def test_pages_of_the_ledger(standin):
     """Page by page in the order of acceptance, none twice, none missing."""
     ids = [standin.submit(seed=n)["request_id"] for n in range(7)]

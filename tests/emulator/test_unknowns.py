@@ -75,6 +75,12 @@ def listed_in_flight(standin, _receiver):
     return [item["status_code"] for item in standin.get(LISTING, params={"endpoint_id": EDIT}).json()["items"]]
 
 
+def page_of_three(standin, _receiver):
+    for job in [standin.submit(seed=n) for n in range(3)]:
+        standin.finish(job)
+    return len(standin.get(LISTING, params={"endpoint_id": EDIT, "limit": 100}).json()["items"])
+
+
 def expired(standin, store_io):
     """What the result says once its hour is over, which is a tenth of a second here."""
     job, short = standin.submit(headers={"X-Fal-Store-IO": store_io}), standin.submit(headers={"X-Fal-Store-IO": "0"})
@@ -108,6 +114,7 @@ UNKNOWNS = [
     ("charge_422", charge_of_a_refusal, {False: 0, True: 1}, {}),
     ("retry_after", header_of_429, {0: None, 7: "7"}, {}),
     ("list_in_flight", listed_in_flight, {False: [], True: [None]}, {"concurrency": 0}),
+    ("listing_page", page_of_three, {100: 3, 2: 2}, {}),
     ("expired_detail", detail_after_expiry, {"Request not found": "Request not found", "x": "x"}, HOUR_IS_SHORT),
     ("result_from_storage", result_after_expiry, {False: 404, True: 200}, HOUR_IS_SHORT),
 ]

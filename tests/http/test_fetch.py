@@ -1,15 +1,21 @@
 """One file: bounded in size and time, whole or not at all, whatever its server tries."""
 
 import base64
-import errno
 import gzip
+import os
+import resource
 import tempfile
 import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from models.errors import DownloadError, FetchAgain, Unusable
+from models.errors import DownloadError, FetchAgain, StorageUnavailable, Unusable
 from tests.http.fetching import LIMIT, PICTURE, fault, fetched, fetcher, pictures
 from tests.http.servers import Line, Script, closed_port, reply, serve
 from worker import fetch
@@ -24,27 +30,21 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "WHOLE_TIMEOUT", 0.5)
 
 
-class Temporary(tempfile.SpooledTemporaryFile):
-    """The fetcher's temporary files, all of them; the disk may be full."""
+class Temporary(fetch.LocalFile):
+    """The fetcher's temporary files, all of them."""
 
     opened: ClassVar[list["Temporary"]] = []
-    full: ClassVar[bool] = False
 
     def __init__(self, max_size: int) -> None:
         super().__init__(max_size)
         self.opened.append(self)
-
-    def write(self, content: bytes) -> int:
-        if self.full:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return super().write(content)
 
 
 @pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch) -> list[Temporary]:
     """Every temporary file that the fetcher opens."""
     monkeypatch.setattr(Temporary, "opened", [])
-    monkeypatch.setattr(fetch.tempfile, "SpooledTemporaryFile", Temporary)
+    monkeypatch.setattr(fetch, "LocalFile", Temporary)
     return Temporary.opened
 
 
@@ -68,14 +68,41 @@ def test_large_file_goes_to_disk(monkeypatch: pytest.MonkeyPatch, files: list[Te
     assert [file.closed for file in files] == [True]
 
 
-@pytest.mark.parametrize("url", ["{}", "data:image/png;base64,AAAA"])
-def test_full_disk(url: str, monkeypatch: pytest.MonkeyPatch, files: list[Temporary]) -> None:
-    """Where the temporary file cannot grow the picture is fetched again later."""
-    monkeypatch.setattr(Temporary, "full", True)
-    with pictures() as wire:
-        assert fault(url.format(wire.url), kind=FetchAgain) == "fetch_error"
+@pytest.mark.parametrize("url", ["{}", "data:image/png;base64," + base64.b64encode(PICTURE).decode()])
+def test_full_temporary_folder(
+    url: str, monkeypatch: pytest.MonkeyPatch, files: list[Temporary], small_disk: Path
+) -> None:
+    """Where the temporary file cannot grow the trouble is ours, and says where."""
+    (small_disk / "ballast").write_bytes(bytes(512 * 1024))
+    monkeypatch.setattr(fetch, "IN_MEMORY", 1000)
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    with pictures() as wire, pytest.raises(StorageUnavailable) as caught:
+        fetched(url.format(wire.url))
 
+    assert caught.value.type == "disk_full"
+    assert str(small_disk) in caught.value.message
     assert [file.closed for file in files] == [True]
+
+
+def test_no_handle_for_a_connection() -> None:
+    """A process out of handles cannot connect: that is no fault of the picture's host."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    handles = []
+    with pictures() as wire:
+        source = fetcher()
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, hard))
+            with suppress(OSError):
+                while True:
+                    handles.append(os.open("/dev/null", os.O_RDONLY))
+            with pytest.raises(StorageUnavailable) as caught:
+                source.fetch(wire.url)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for handle in handles:
+                os.close(handle)
+
+    assert caught.value.type == "too_many_open_files"
 
 
 @pytest.mark.parametrize("code", [201, 204, 206, 304, 400, 401, 403, 404, 410, 416, 429, 500, 502, 503])
@@ -83,6 +110,71 @@ def test_any_other_status(code: int) -> None:
     """Only a 200 is a file; anything else, 401 and 403 too, may change."""
     with serve(lambda line: line.reply(code, PICTURE if code not in (204, 304) else b"")) as wire:
         assert fault(wire.url, kind=FetchAgain) == f"http_{code}"
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_host_that_asks_to_wait(code: int) -> None:
+    """In seconds or until a date, bounded; nonsense counts for nothing, and so does the header of another status."""
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    for header, low, high in (("7", 7, 7), (soon, 95, 100), ("999999", 900, 900), ("-1", 0, 0), ("tomorrow", 0, 0)):
+        script = partial(Line.reply, status=code, retry_after=header)
+        with serve(script) as wire, pytest.raises(FetchAgain) as caught:
+            fetched(wire.url)
+        assert low <= caught.value.retry_after <= high
+    with serve(lambda line: line.reply(404, b"", retry_after="7")) as wire, pytest.raises(FetchAgain) as caught:
+        fetched(wire.url)
+    assert caught.value.retry_after == 0
+
+
+def test_body_that_drips_is_cut_off_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long before the time for a whole file is over, because so slow a file would not come in time anyway."""
+    monkeypatch.setattr(fetch, "WHOLE_TIMEOUT", 60.0)
+    monkeypatch.setattr(fetch, "LEAST_RATE", (10_000, 0.3))
+    for script in (drip, drip_in_chunks):
+        began = time.monotonic()
+        with serve(script) as wire:
+            assert fault(wire.url, kind=FetchAgain) == "too_slow"
+            assert time.monotonic() - began < 1.5
+
+
+def test_slow_body_that_is_fast_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that takes several windows, each with enough bytes, comes whole."""
+    monkeypatch.setattr(fetch, "WHOLE_TIMEOUT", 60.0)
+    monkeypatch.setattr(fetch, "LEAST_RATE", (200, 0.2))
+
+    def slowly(line: Line) -> None:
+        line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        for _ in range(10):
+            line.send(bytes(100))
+            line.silence(0.08)
+
+    with serve(slowly) as wire:
+        assert len(fetched(wire.url)) == 1000
+
+
+def test_head_that_drips_is_cut_off_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte of the head now and then, which no read timeout notices; on a kept connection too."""
+    monkeypatch.setattr(fetch, "READ_TIMEOUT", 0.4)
+    replies = iter([True])
+
+    def script(line: Line) -> bool | None:
+        if next(replies, None):
+            return line.reply(200, PICTURE)
+        for byte in b"HTTP/1.1 200 OK\r\n" + b"X-Filler: 1\r\n" * 100:
+            line.send(bytes([byte]))
+            line.silence(0.05)
+        return None
+
+    with serve(script) as wire:
+        source = fetcher()
+        source.fetch(wire.url).close()
+        began = time.monotonic()
+        with pytest.raises(FetchAgain) as caught:
+            source.fetch(wire.url)
+        assert time.monotonic() - began < 1.5
+
+    assert caught.value.type == "fetch_error"
+    assert wire.connections == 1
 
 
 def drip(line: Line) -> None:

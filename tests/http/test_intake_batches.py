@@ -233,3 +233,13 @@ def test_without_a_database_it_asks_for_patience(engine: Engine, door: FlaskClie
             assert int(response.headers["Retry-After"]) > 0
     hand_in(door)
     assert counts(engine) == (2, 2)
+
+
+def test_metadata_is_bounded(engine: Engine, door: FlaskClient) -> None:
+    """Every list and every notification carries it: 64 KiB are kept, a byte more is refused, in either form."""
+    fits = {"x": "é" * ((64 * 1024 - len('{"x": ""}')) // 2)}
+    assert hand_in(door, EDIT, metadata=fits)["edits"] == 1
+    response = door.post("/v1/batches", json={"edits": [EDIT], "metadata": {"x": fits["x"] + "éé"}})
+
+    assert "at most 65536 are kept" in json.dumps(problem(response, 422))
+    assert counts(engine) == (1, 1)

@@ -12,8 +12,8 @@ from tests.http.servers import closed_port
 
 SCHEMATHESIS = Path(sys.executable).with_name("st")
 UNTOLD = "positive_data_acceptance"
-"""The one check left out: JSON Schema cannot say all that the model asks for (fifteen pictures together, 1.0 is no
-whole number), nor what a line is."""
+"""The one check left out: JSON Schema cannot say all that the model asks for (fifteen pictures together), nor what
+a line is."""
 
 
 def test_api_keeps_to_its_document(database_url: str, tmp_path: Path) -> None:

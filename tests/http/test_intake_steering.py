@@ -255,3 +255,21 @@ def test_clients_do_not_see_each_other(engine: Engine, clients: tuple[FlaskClien
     assert hand_in(bob, idempotency_key="k")["batch_id"] != made["batch_id"]
     assert alice.get(path).status_code == 200
     assert rows(engine, "SELECT client FROM batches ORDER BY client") == [("alice",), ("bob",)]
+
+
+def test_list_of_batches_with_large_metadata(engine: Engine, alice: FlaskClient) -> None:
+    """What was kept before metadata was bounded makes pages short, however well it compresses; none is left out."""
+    made = {hand_in(alice, *edits(1), name=f"b{n}")["batch_id"] for n in range(7)}
+    with engine.begin() as connection:
+        connection.exec_driver_sql("""UPDATE batches SET metadata = jsonb_build_object('x', repeat('y', 700000))""")
+    seen, query, sizes = [], {"limit": 100}, []
+    while True:
+        page = alice.get("/v1/batches", query_string=query).json
+        sizes.append(len(page["batches"]))
+        seen += [batch["batch_id"] for batch in page["batches"]]
+        if page["next_cursor"] is None:
+            break
+        query["cursor"] = page["next_cursor"]
+
+    assert sizes == [2, 2, 2, 1]
+    assert sorted(seen) == sorted(made)

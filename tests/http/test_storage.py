@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from models.errors import FetchAgain, SettingsError
+from models.errors import FetchAgain, SettingsError, Unusable
 from worker.storage import ABANDONED_AFTER, INCOMING, Storage
 
 LARGE = 12_000_000
@@ -157,11 +157,12 @@ def test_odd_characters(key: str, storage: Storage, folder: Path) -> None:
 
 @pytest.mark.parametrize("key", ["../up", "a/../../up", "/../up", "a//b", "a/./b", "x" * 300, "a\nb", "", "a\0b"])
 def test_key_that_cannot_be_one(key: str, storage: Storage, folder: Path) -> None:
-    """A key that would leave the folder, or that it cannot hold, is an error of this picture and nothing else."""
-    with pytest.raises(FetchAgain) as caught:
+    """A key that would leave the folder, or that it cannot hold, is this picture's trouble alone, and stays so."""
+    with pytest.raises(Unusable) as caught:
         storage.put(key, io.BytesIO(b"x"))
 
-    assert caught.value.type == "storage_error"
+    assert caught.value.type == "storage_key_refused"
+    assert len(caught.value.message) <= 500
     assert [path for path in folder.parent.parent.rglob("*") if path.is_file()] == []
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from sqlalchemy import Engine
 
 from models.errors import SettingsError, UserError
@@ -16,6 +17,7 @@ from tests.http.lanes import Emulator
 from tests.http.queueing import KEY, NGINX
 from tests.http.servers import Line, Script, Wire, serve
 from worker import uploads
+from worker.pictures import check
 from worker.settings import ProviderSettings
 from worker.uploads import LocalFile, Told, needed_for, upload_files
 
@@ -128,6 +130,88 @@ def test_no_picture_is_refused(engine: Engine, tmp_path: Path, content: bytes, r
         upload_files([picture(tmp_path / "fine.png"), path], settings(wire.url), engine)
     assert str(path) in str(caught.value)
     assert wire.received == []
+
+
+def cut(path: Path, keep: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    return path
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.999])
+@pytest.mark.parametrize(("kind", "how"), [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {})])
+def test_a_picture_that_was_cut_is_refused(
+    engine: Engine, tmp_path: Path, kind: str, how: dict[str, Any], keep: float
+) -> None:
+    """A copy that broke off is named before it is uploaded; the head of the file alone would pass."""
+    path = tmp_path / "a.jpg"
+    Image.effect_noise((300, 200), 90).convert("RGB").save(path, kind, **how)
+    with serve(storage) as wire, pytest.raises(UserError, match="cut short or damaged") as caught:
+        upload_files([cut(path, keep)], settings(wire.url), engine)
+    assert str(path) in str(caught.value)
+    assert wire.received == []
+
+
+def with_text(path: Path, characters: int, *, zipped: bool) -> Path:
+    info = PngInfo()
+    info.add_itxt("workflow", '{"nodes": []}' * (characters // 13), zip=zipped)
+    Image.new("RGB", (8, 8)).save(path, pnginfo=info)
+    return path
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_large_text_beside_the_picture_is_no_fault(tmp_path: Path, zipped: bool) -> None:
+    """ComfyUI and others keep the whole workflow in a PNG; Pillow alone stops at a megabyte."""
+    path = with_text(tmp_path / "a.png", 5_000_000, zipped=zipped)
+    assert uploads.inspect(path).content_type == "image/png"
+    with path.open("rb") as file:
+        assert check(file, file_size=path.stat().st_size, width=8, height=8).content_type == "image/png"
+
+
+def test_text_without_bound_is_refused(tmp_path: Path) -> None:
+    """A few kilobytes may unpack to gigabytes."""
+    with pytest.raises(UserError, match="bytes of text beside the picture") as caught:
+        uploads.inspect(with_text(tmp_path / "a.png", 70_000_000, zipped=True))
+    assert str(tmp_path / "a.png") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"\0\0\0\x18ftypheic", "HEIC"),
+        (b"\0\0\0\x1cftypavif", "AVIF"),
+        (b"II*\0", "TIFF"),
+        (b"BM", "BMP"),
+        (b"8BPS", "PSD"),
+    ],
+)
+def test_another_kind_is_named(tmp_path: Path, head: bytes, kind: str) -> None:
+    """With what to do about it."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(head + bytes(100))
+    with pytest.raises(UserError, match=f"it is {kind}, save it as JPEG or PNG"):
+        uploads.inspect(path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "how"),
+    [
+        ("RGB", "JPEG", {"exif": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"}),
+        ("RGB", "MPO", {"save_all": True, "append_images": [Image.new("RGB", (8, 8))]}),
+        ("CMYK", "JPEG", {}),
+        ("L", "JPEG", {}),
+        ("RGBA", "WEBP", {}),
+        ("I;16", "PNG", {}),
+        ("P", "GIF", {}),
+    ],
+)
+def test_pictures_as_phones_and_printers_make_them(tmp_path: Path, mode: str, kind: str, how: dict[str, Any]) -> None:
+    """Rotation, several pictures in one file, other colours, bytes behind the end: sent as they are."""
+    path = tmp_path / "a"
+    Image.new(mode, (8, 8)).save(path, kind, **how)
+    if kind == "JPEG":
+        path.write_bytes(path.read_bytes() + b"trailer of a phone" * 100)
+    assert uploads.inspect(path).content_type == f"image/{'jpeg' if kind == 'MPO' else kind.lower()}"
 
 
 def test_too_large_and_unreadable_are_refused(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

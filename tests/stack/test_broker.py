@@ -159,6 +159,14 @@ def test_folders_above_the_home_are_not_opened_for_reading(home: Home) -> None:
     assert stat.S_IMODE(above.stat().st_mode) == (0o711 if os.geteuid() == 0 else 0o700)
 
 
+def test_second_start_leaves_the_servers_their_way(home: Home) -> None:
+    """`darkroom up` in a home where one runs already must not lock the running servers out."""
+    prepare(home)
+    before = [stat.S_IMODE(folder.stat().st_mode) for folder in (home.folder, home.sockets)]
+    home.create()
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in (home.folder, home.sockets)] == before
+
+
 def test_older_home_is_closed(home: Home) -> None:
     """What an earlier release left open to all is closed at the next start."""
     for folder in (home.logs, home.images):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook
 
+from cli.embedded import free_port
 from cli.home import Home
 from cli.main import main
 from cli.settings import EMULATOR_KEY, MASK, DeskSettings, attach, effective, stack_variables
@@ -30,6 +31,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return home
 
 
+def free_ports() -> dict[str, str]:
+    """So that a stack which runs on this machine is no fault of a test."""
+    return {"RECEIVER_PORT": str(free_port()), "INTAKE_PORT": str(free_port())}
+
+
 def variables(emulator_url: str | None) -> dict[str, str]:
     return stack_variables(load(DeskSettings), **PLACES, emulator_url=emulator_url)
 
@@ -42,7 +48,7 @@ def test_real_provider_needs_a_key() -> None:
 
 def test_strangers_need_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything starts: off loopback the intake API wants keys, and a key is shown to nobody."""
-    for name, value in {**PLACES, "BIND_HOST": "0.0.0.0", "FAL_KEY": "a:b"}.items():
+    for name, value in {**PLACES, **free_ports(), "BIND_HOST": "0.0.0.0", "FAL_KEY": "a:b"}.items():
         monkeypatch.setenv(name.upper(), value)
     with pytest.raises(SettingsError, match=r"DARKROOM_API_KEYS is not set.*0\.0\.0\.0"):
         plan(load(DeskSettings), None)
@@ -156,6 +162,8 @@ def test_errors_are_one_sentence(
 ) -> None:
     """What a person can mend is said on standard error, without a traceback, with exit code 2."""
     monkeypatch.setattr(sys, "argv", ["darkroom", *arguments])
+    for name, value in free_ports().items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as stop:
         main()
     said = capsys.readouterr()

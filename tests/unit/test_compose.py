@@ -23,9 +23,9 @@ from models.database import STATEMENT_TIMEOUT
 from models.settings import DatabaseSettings, Settings, load
 from tests.test_docs import SETTINGS
 from webhook_receiver.settings import ReceiverSettings
-from worker import celery, courier, fetch, platform, queue_api, waves, wiring
+from worker import celery, courier, fetch, platform, queue_api, waves
 from worker.connections import BODY_TIMEOUT, CONNECT_TIMEOUT
-from worker.settings import BrokerSettings, WorkerSettings
+from worker.settings import ClockSettings, WorkerSettings
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -38,7 +38,7 @@ READS: dict[str, type[Settings]] = {
     "migrate": DatabaseSettings,
     "receiver": ReceiverSettings,
     "intake": IntakeSettings,
-    "beat": BrokerSettings,
+    "beat": ClockSettings,
     **dict.fromkeys(processes.LANES, WorkerSettings),
 }
 """Service -> the settings class that its process loads."""
@@ -216,7 +216,7 @@ RECORDING = waves.RECORD_AGAIN_FOR + DATABASE_TIMEOUT + STATEMENT_TIMEOUT / 1000
 @pytest.mark.parametrize("lane", sorted(processes.LANES))
 def test_stops_are_longer_than_the_longest_step(lane: str) -> None:
     """A lane's turn, its longest call, the database away while the answer is recorded: then it may be killed."""
-    step = wiring.TURN + longest_call(lane) + RECORDING
+    step = waves.TURN + longest_call(lane) + RECORDING
     (process,) = (process for process in processes.workers() if process.name == lane)
     assert process.stop_within > step
     assert seconds(SERVICES[lane]["stop_grace_period"]) > process.stop_within
@@ -232,7 +232,7 @@ def test_other_stops_are_longer_than_the_supervisors(service: str) -> None:
 
 def test_a_broken_worker_is_given_its_longest_step_too() -> None:
     """A worker that Celery calls broken ends for certain, but not in the middle of a paid POST."""
-    assert wiring.TURN + longest_call("submit") + RECORDING <= celery.END_WITHIN
+    assert waves.TURN + longest_call("submit") + RECORDING <= celery.END_WITHIN
     (submit,) = (process for process in processes.workers() if process.name == "submit")
     assert submit.stop_within > celery.END_WITHIN
 
@@ -257,7 +257,8 @@ def example_lines() -> str:
 
 def test_example_has_every_setting() -> None:
     """`.env.example` shows exactly the settings that exist, with their defaults, and whatever compose asks for."""
-    assert EXAMPLE.endswith(example_lines())
+    settings = example_lines().split("\n\n")
+    assert EXAMPLE.split("\n\n")[-len(settings) :] == settings
     shown = set(re.findall(r"^#?([A-Z][A-Z_]+)=", EXAMPLE, re.MULTILINE))
     assert shown >= {name for name, *_ in VARIABLE.findall(TEXT)}
     assert "#POSTGRES_IMAGE=" + interpolated(SERVICES["postgres"]["image"], {}) + "\n" in EXAMPLE

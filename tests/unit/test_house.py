@@ -24,3 +24,10 @@ def test_only_the_transitions_write_a_state() -> None:
     found = writers_of_state()
     assert "models/transitions/outcomes.py" in found
     assert {path for path in found if not path.startswith("models/transitions/")} == set()
+
+
+def test_nothing_of_ours_reads_proc() -> None:
+    """macOS has no /proc: processes are asked for through psutil."""
+    code = [path for room in (*ROOMS, "fal_emulator", "front") for path in (ROOT / room).rglob("*.py")]
+    assert len(code) > 100
+    assert [path for path in code if re.search(r"[\"']/proc/", path.read_text())] == []

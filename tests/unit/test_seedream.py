@@ -5,19 +5,21 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from models.image_inputs import is_local_path
 from models.seedream import (
+    MAX_SIDE,
     MIN_AREA,
+    WIDEST_SHAPE,
     EditArguments,
     EditOutput,
     Fault,
     as_sent,
     expected_size,
     faults,
-    is_local_path,
     most_images,
     warnings,
 )
@@ -95,6 +97,12 @@ def test_only_what_the_caller_gave_is_sent() -> None:
         ({"sync_mode": 1}, ("sync_mode", "must be true or false, not a whole number")),
         ({"enhance_prompt_mode": "slow"}, ("enhance_prompt_mode", "must be 'standard' or 'fast'")),
         ({"image_size": {"width": 0}}, ("image_size", "width must be at least 1")),
+        ({"image_size": {"width": 5000, "height": 2000}}, ("image_size", "width must be at most 4096")),
+        ({"image_size": {"width": 2048, "height": 4097}}, ("image_size", "height must be at most 4096")),
+        (
+            {"image_size": {"width": 4096, "height": 10}},
+            ("image_size", "4096x10 is too narrow: one side may be at most 16 times the other"),
+        ),
         ({"image_size": {"widht": 1}}, ("image_size", "widht is not a known field; did you mean width?")),
         ({"image_url": URL}, ("image_url", "is not a known field; did you mean image_urls?")),
         ({"guidance_scale": 3}, ("guidance_scale", "is not a known field")),
@@ -210,10 +218,12 @@ def test_the_size_that_will_really_come(size: object, expected: tuple[int, int] 
 @given(st.integers(1, 4096), st.integers(1, 4096))
 def test_scaling_reaches_the_minimum_and_keeps_the_shape(width: int, height: int) -> None:
     """Never below the minimum area, never further above it than rounding up both sides explains."""
+    assume(max(width, height) <= WIDEST_SHAPE * min(width, height))
     real = expected_size(_edit(image_size={"width": width, "height": height}))
 
     assert real is not None
     assert real[0] * real[1] >= MIN_AREA
+    assert max(real) <= MAX_SIDE
     if width * height < MIN_AREA:
         assert (real[0] - 1) * (real[1] - 1) < MIN_AREA
         assert (real[0] - 1) * height < real[1] * width

@@ -1,6 +1,7 @@
 """The whole system, as a user would start it, with shrunk clocks; one per file, because a start takes seconds."""
 
 import json
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -25,16 +26,17 @@ PATIENCE = sum(float(CLOCKS[name]) for name in ("SUBMIT_START_TIMEOUT", "RUN_ALL
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory, clean_environment: None) -> Iterator[Start]:
-    """Start a system with these faults and settings; stopped at the end of the file."""
+def start(clean_environment: None) -> Iterator[Start]:
+    """Start a system with these faults and settings; stopped at the end of the file.
+
+    Not in pytest's own folder, which other runs lock again for the user that PostgreSQL runs as under root.
+    """
     systems: list[System] = []
+    folders: list[tempfile.TemporaryDirectory[str]] = []
 
     def begin(faults: Mapping[str, float] | None = None, **variables: str) -> System:
-        folder = tmp_path_factory.mktemp("system")
-        for parent in (folder, *folder.parents[:3]):
-            if parent.owner() == Path.home().owner() and parent != Path("/tmp"):
-                parent.chmod(0o755)  # PostgreSQL's own user must find its folder in it
-        system = System(folder, faults=faults, variables=variables)
+        folders.append(tempfile.TemporaryDirectory(prefix="darkroom-whole-"))
+        system = System(Path(folders[-1].name), faults=faults, variables=variables)
         systems.append(system)
         system.start()
         return system
@@ -42,6 +44,8 @@ def start(tmp_path_factory: pytest.TempPathFactory, clean_environment: None) -> 
     yield begin
     for system in systems:
         system.stop()
+    for folder in folders:
+        folder.cleanup()
 
 
 def hand_in(system: System, edits: int, prompt: str = "edit", notify_url: str | None = None) -> None:

@@ -1,0 +1,257 @@
+"""The rules of the audit, pure: books in, sentences about what is wrong out.
+
+A second charge for an edit has exactly one excuse: when it was posted, the provider had let nothing be known of the
+first one. By the provider's own ledger that means all of this: the proven deadline of the first had passed; none of
+its webhooks had been taken and its result had never been read; and it stood in no listing, because it was still running
+past every allowance, or because its payloads are not kept. What was not charged (a refusal, a failure) needs no excuse.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from benchmarks.books import Batch, Books, Edit, Image, Request, Submission, canonical_sha256
+
+PRICE = 0.03
+"""USD per picture, at the emulator."""
+STILL_UNDER_WAY = 5.0
+"""Seconds after a cancel within which a POST that had begun may still be accepted, on a busy machine."""
+LISTED_WITHIN = 1.0
+"""Seconds that a listing may take from a request's end to its answer's arrival."""
+WRONG_SIZE = frozenset({"wrong_size", "one_wrong_size", "wrong_dimensions"})
+INCIDENT = "downstream_service_unavailable"
+SIZE_MISMATCH = "size_mismatch"
+NOT_OURS = ("quarantine/", ".incoming/")
+"""Where storage may hold what no row names: refused files, and what a killed writer left half-way."""
+
+
+class Owned:
+    """Whose each request is.
+
+    Who has it: the submission whose row holds its id, else the one in its webhook URL. Who posted it: the other way
+    round. They differ where of two requests that are the same in every respect one was taken for the other.
+    """
+
+    def __init__(self, books: Books) -> None:
+        self.books = books
+        self.held = {s.request_id: s for s in books.submissions.values() if s.request_id}
+        self.posts = Counter(submission.edit_id for submission in books.submissions.values())
+        self.of_edit: dict[int, list[Request]] = defaultdict(list)
+        self._charged: dict[int, list[Request]] = defaultdict(list)
+        for request in sorted(books.requests.values(), key=lambda one: one.submitted_at):
+            if owner := self.owner(request):
+                self.of_edit[owner.edit_id].append(request)
+            poster = books.submissions.get(request.token) or owner
+            if poster and request.charges and not request.foreign:
+                self._charged[poster.edit_id].append(request)
+
+    def owner(self, request: Request) -> Submission | None:
+        return self.held.get(request.id) or self.books.submissions.get(request.token)
+
+    def edit(self, submission: Submission) -> Edit:
+        return self.books.edits[submission.edit_id]
+
+    def charged(self, edit_id: int) -> list[Request]:
+        """What we were charged for POSTs of this edit, the earliest first; not what another program was."""
+        return self._charged[edit_id]
+
+    def seen_twice(self, edit_id: int) -> bool:
+        """Whether its rows hold more than one charged request; nothing else can tell that it was charged twice."""
+        return sum(bool(one.charges) for one in self.of_edit[edit_id]) > 1
+
+    def successes(self, edit_id: int) -> list[Request]:
+        return [one for one in self.of_edit[edit_id] if one.status == 200 and one.files]
+
+
+def wrong_requests(owned: Owned) -> Iterator[str]:
+    """Requests that an edit holds, or was charged for, though they were made for another input."""
+    for request in owned.books.requests.values():
+        owner = owned.owner(request)
+        if owner and request.input_sha256 != canonical_sha256(owned.edit(owner).input):
+            whose = "another program's" if request.foreign else "another input's"
+            yield f"edit {owned.edit(owner).name} has {whose} request {request.id}"
+
+
+def unknown_requests(owned: Owned) -> Iterator[str]:
+    """Requests that nobody answers for, and rows that name no request."""
+    for request in owned.books.requests.values():
+        if not request.foreign and owned.owner(request) is None:
+            yield f"request {request.id} is no submission of ours"
+    for request_id, submission in owned.held.items():
+        if request_id not in owned.books.requests:
+            yield f"submission {submission.id} names a request that the provider does not know"
+
+
+def excuse(first: Request, second: Request, patience: float) -> str | None:
+    """Why `second` may have been posted though `first` was charged; None where it may not."""
+    at = second.submitted_at
+    if at < first.submitted_at + patience:
+        return None  # posted before the first could be proven dead
+    if first.told_at is not None and first.told_at < at:
+        return None
+    if first.ended_at is None or first.ended_at > at - LISTED_WITHIN:
+        return "the first ran past every allowance"
+    return None if first.listed else "never delivered, never read, in no listing"
+
+
+def double_charges(owned: Owned, patience: float, excused: Counter[str]) -> Iterator[str]:
+    """Edits that were charged twice without the one excuse; those with it are counted."""
+    for edit_id in owned.books.edits:
+        charged = owned.charged(edit_id)
+        for place, second in enumerate(charged[1:], 1):
+            reasons = [excuse(first, second, patience) for first in charged[:place]]
+            if None in reasons:
+                first = charged[reasons.index(None)]
+                yield f"edit {owned.books.edits[edit_id].name}: {_twice(first, second)}"
+            else:
+                excused[str(reasons[0])] += 1
+
+
+def _twice(first: Request, second: Request) -> str:
+    later = second.submitted_at - first.submitted_at
+    if first.told_at is not None and first.told_at < second.submitted_at:
+        known = f"the first was known for {second.submitted_at - first.told_at:.1f} s"
+    elif first.ended_at is not None and first.ended_at < second.submitted_at and first.listed:
+        known = f"the first was listed for {second.submitted_at - first.ended_at:.1f} s"
+    else:
+        known = "the first was not proven dead"
+    return f"{second.id} is charged {later:.1f} s after {first.id}; {known}"
+
+
+def untrue_rows(owned: Owned) -> Iterator[str]:
+    """Where the database tells of money otherwise than the ledger does."""
+    flagged: set[int] = set()
+    for submission in owned.books.submissions.values():
+        request = owned.books.requests.get(submission.request_id or "")
+        charges = request.charges if request else 0
+        if submission.outcome == "succeeded" and submission.images_returned != charges:
+            yield f"submission {submission.id}: {charges} charged, {submission.images_returned} noted"
+        knowable = request is not None and (request.told_at is not None or request.listed)
+        if charges and knowable and submission.outcome != "succeeded":
+            yield f"submission {submission.id} was charged and is {submission.outcome}"
+        if submission.outcome == "unknown":
+            flagged.add(submission.edit_id)  # it says that it may have been charged
+        if submission.doubled:
+            flagged.add(submission.edit_id)
+            if len(owned.charged(submission.edit_id)) < 2 and not owned.seen_twice(submission.edit_id):
+                yield f"submission {submission.id} is said to be doubled; its edit was charged once"
+    for edit_id in owned.books.edits:
+        if len(owned.charged(edit_id)) > 1 and owned.seen_twice(edit_id) and edit_id not in flagged:
+            yield f"edit {owned.books.edits[edit_id].name} was charged twice, and no row says so"
+
+
+def missing_pictures(owned: Owned) -> Iterator[str]:
+    """Stored edits of which the set in storage is not whole, under the names that callers rely on."""
+    sets: dict[int, list[Image]] = defaultdict(list)
+    for image in owned.books.images:
+        if image.key not in owned.books.objects:
+            yield f"{image.key} is stored, and not there"
+        if image.taken:
+            sets[owned.books.submissions[image.submission_id].edit_id].append(image)
+    for edit in owned.books.edits.values():
+        if edit.state != "stored":
+            continue
+        by_submission = Counter(image.submission_id for image in sets[edit.id])
+        whole = {s for s, count in by_submission.items() if _complete(owned, owned.books.submissions[s], count)}
+        named = {image.place for image in sets[edit.id] if image.submission_id in whole and _named(owned, edit, image)}
+        if len(whole) != 1 or named != set(range(len(named))) or not named:
+            yield f"{edit.name} is stored, and its pictures are {sorted(image.key for image in sets[edit.id])}"
+
+
+def _complete(owned: Owned, submission: Submission, count: int) -> bool:
+    request = owned.books.requests.get(submission.request_id or "")
+    return request is not None and count == len(request.files)
+
+
+def _named(owned: Owned, edit: Edit, image: Image) -> bool:
+    """Whether it lies where callers look for it: with a set's number behind only where a first set gave way to it."""
+    name = image.key.rpartition(".")[0].removeprefix(f"{edit.name}/{image.place}")
+    return not name or (name.startswith(".") and name[1:].isdigit() and len(owned.charged(edit.id)) > 1)
+
+
+def wrong_pictures(owned: Owned) -> Iterator[str]:
+    """Stored pictures whose bytes are not what the provider made, or were made for another input."""
+    for image in owned.books.images:
+        submission = owned.books.submissions[image.submission_id]
+        edit, request = owned.edit(submission), owned.books.requests.get(submission.request_id or "")
+        there = owned.books.objects.get(image.key)
+        if there is not None and there != image.sha256:
+            yield f"{image.key} is not what the database says"
+        if request is None or there not in (None, *(file.sha256 for file in request.files[image.place :][:1])):
+            yield f"{image.key} is not what the provider made for it"
+        elif request.input_sha256 != canonical_sha256(edit.input):
+            yield f"{image.key} was made for another input"
+
+
+def nameless_objects(owned: Owned) -> Iterator[str]:
+    """Objects in storage that no row names."""
+    named = {image.key for image in owned.books.images}
+    for key in owned.books.objects:
+        if key not in named and not key.startswith(NOT_OURS):
+            yield f"{key} is in storage, but in no row"
+
+
+def lost_edits(owned: Owned) -> Iterator[str]:
+    """Edits that never ended, and edits that were paid for and not delivered though the pictures could be had."""
+    for edit in owned.books.edits.values():
+        if not edit.final:
+            yield f"{edit.name} is {edit.state}"
+        elif edit.state == "cancelled" and owned.successes(edit.id):
+            yield f"{edit.name} is cancelled, and was paid for"
+        elif edit.state == "failed" and not all(
+            _could_not_be_had(one, edit.error_type) for one in owned.successes(edit.id)
+        ):
+            yield f"{edit.name} failed with {edit.error_type}, and was paid for"
+
+
+def _could_not_be_had(request: Request, error_type: str | None) -> bool:
+    """Whether the provider itself kept a paid picture back: declared it wrong, or never served a file whole."""
+    if error_type == SIZE_MISMATCH and request.faults & WRONG_SIZE:
+        return True
+    return any(file.spoilt and not file.intact for file in request.files)
+
+
+def unexplained_failures(owned: Owned) -> Iterator[str]:
+    """Failed edits for which the ledger holds no reason, and cancelled ones that nobody cancelled."""
+    for edit in owned.books.edits.values():
+        requests, batch = owned.of_edit[edit.id], owned.books.batches[edit.batch_id]
+        if edit.state == "cancelled" and batch.cancelled_at is None and batch.broken_criterion is None:
+            yield f"{edit.name} is cancelled, and nobody cancelled it"
+        if edit.state != "failed" or owned.successes(edit.id):
+            continue
+        if edit.error_type == INCIDENT:
+            yield f"{edit.name} failed in an incident of the whole model"
+        elif edit.error_type == "no_images":
+            if not any(one.status == 200 and not one.files for one in requests):
+                yield f"{edit.name} failed with no_images; the ledger knows of none"
+        elif edit.error_type == "submission_unknown":
+            if owned.posts[edit.id] <= len(requests):
+                yield f"{edit.name} failed with submission_unknown, and the provider had accepted every POST"
+        elif not any(one.error_type == edit.error_type for one in requests):
+            yield f"{edit.name} failed with {edit.error_type}; the ledger knows of none"
+
+
+def broken_limits(owned: Owned) -> Iterator[str]:
+    """Batches that cost more than they may, went on after their cancel, or broke a limit untruly."""
+    by_batch: dict[str, list[Edit]] = defaultdict(list)
+    for edit in owned.books.edits.values():
+        by_batch[edit.batch_id].append(edit)
+    for batch in owned.books.batches.values():
+        edits = by_batch[batch.id]
+        requests = [one for edit in edits for one in owned.of_edit[edit.id] if not one.foreign]
+        cost = PRICE * sum(one.charges for edit in edits for one in owned.charged(edit.id))
+        if batch.max_cost is not None and cost > batch.max_cost + 1e-9:
+            yield f"batch {batch.name} cost {cost:.2f} of at most {batch.max_cost:.2f}"
+        if batch.cancelled_at is not None:
+            late = [one for one in requests if one.submitted_at > batch.cancelled_at + STILL_UNDER_WAY]
+            if late:
+                yield f"batch {batch.name}: {len(late)} POSTs after its cancel"
+        yield from _tolerance(batch, sum(edit.state == "failed" for edit in edits))
+        if batch.finished_at is None:
+            yield f"batch {batch.name} is not finished"
+
+
+def _tolerance(batch: Batch, failed: int) -> Iterator[str]:
+    if batch.tolerated_failures is None or batch.cancelled_at is not None:
+        return
+    if (batch.broken_criterion == "tolerated_failures") != (failed > batch.tolerated_failures):
+        yield f"batch {batch.name}: {failed} failed, {batch.tolerated_failures} tolerated, {batch.broken_criterion}"

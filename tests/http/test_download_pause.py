@@ -1,0 +1,170 @@
+"""Trouble of the store, and of hosts: it fails no picture, holds up no other, and ends by itself."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sqlalchemy import Engine
+
+from models.claims import lanes_due
+from models.pauses import list_pauses
+from tests.http.lanes import Emulator, Hands, all_are, assert_stored_as_made, hands, make_edits, stand, wait_for
+from tests.http.receiving import rows
+from tests.http.servers import Line, serve
+from worker import fetch
+
+CANVAS = BytesIO()
+Image.new("RGB", (64, 64)).save(CANVAS, "PNG")
+PICTURE = CANVAS.getvalue()
+
+pytestmark = pytest.mark.usefixtures("balanced")
+
+
+def fill(disk: Path) -> Path:
+    """Not a byte is free any more."""
+    free = os.statvfs(disk)
+    (disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize))
+    return disk / "ballast"
+
+
+def reasons(engine: Engine) -> list[tuple[str, str, str]]:
+    with engine.connect() as connection:
+        return [(pause.lane, pause.subject, pause.reason) for pause in list_pauses(connection)]
+
+
+def change(engine: Engine, statement: str) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+
+
+def serve_from(engine: Engine, url: str, which: str) -> None:
+    """Some of the pictures stand at another host, and come first in line."""
+    declared = "file_size = NULL, width = NULL, height = NULL"
+    change(engine, f"UPDATE images SET url = '{url}/' || id, {declared}, expires_at = now() WHERE {which}")
+
+
+def due(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return lanes_due(connection).download
+
+
+def download(worker: Hands, done: Callable[[], object]) -> None:
+    worker.work_until(lambda: bool(done()), lanes=("download",))
+
+
+@contextmanager
+def ready(engine: Engine, emulator: Emulator, folder: Path, edits: int, **changes: object) -> Iterator[Hands]:
+    """Results that wait to be stored."""
+    make_edits(engine, [f"edit {n}" for n in range(edits)])
+    with hands(engine, emulator, folder, **changes) as worker:
+        worker.work_until(all_are(engine, ready=edits), lanes=("submit",))
+        yield worker
+
+
+def test_full_disk_fails_nothing(engine: Engine, emulator: Emulator, small_disk: Path) -> None:
+    """For as long as it is full pictures wait with all their tries; once there is room everything is stored."""
+    with ready(engine, emulator, small_disk, 6) as worker:
+        ballast = fill(small_disk)
+        download(worker, lambda: rows(engine, "SELECT 1 FROM lane_pauses WHERE probes > 3"))
+
+        assert reasons(engine) == [("download", "storage", "disk_full")]
+        assert stand(engine) == {"ready": 6}
+        assert rows(engine, "SELECT DISTINCT attempt, errors FROM images") == [(0, [])]
+        assert [path.name for path in small_disk.rglob("*") if path.is_file()] == ["ballast"]
+
+        ballast.unlink()
+        download(worker, all_are(engine, stored=6))
+
+    assert reasons(engine) == []
+    assert rows(engine, "SELECT DISTINCT attempt, errors FROM images") == [(1, [])]
+    assert [row["charges"] for row in emulator.rows] == [1] * 6
+    assert_stored_as_made(engine, emulator, small_disk)
+
+
+def test_nothing_is_fetched_in_vain(engine: Engine, emulator: Emulator, small_disk: Path) -> None:
+    """While the lane is paused nobody downloads what cannot be stored, and the tick starts no lane."""
+    with ready(engine, emulator, small_disk, 30, download_threads=4, provider_retry_after=3) as worker:
+        fill(small_disk)
+        with serve(lambda line: line.reply(200, PICTURE)) as wire:
+            serve_from(engine, wire.url, "true")
+            download(worker, lambda: reasons(engine))
+            begun = len(wire.received)
+            stop = time.monotonic() + 1.5
+            download(worker, lambda: time.monotonic() > stop)
+            assert not due(engine)
+            assert len(wire.received) == begun <= 4
+            download(worker, lambda: len(wire.received) > begun)
+            stop = time.monotonic() + 0.5
+            download(worker, lambda: time.monotonic() > stop)
+            assert len(wire.received) == begun + 1
+
+
+def test_probe_that_tells_nothing(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """A probe whose own file is bad neither ends the pause nor puts the next probe off: another picture goes."""
+    with ready(engine, emulator, tmp_path, 3, retry_delay=60) as worker:
+        change(engine, "UPDATE images SET url = url || '/no', expires_at = now() WHERE mod(id, 3) > 0")
+        change(
+            engine,
+            "INSERT INTO lane_pauses (lane, subject, reason, message, retry_at, probes)"
+            " VALUES ('download', 'storage', 'disk_full', 'full', now(), 20)",
+        )
+        download(worker, all_are(engine, ready=2, stored=1))
+
+    assert reasons(engine) == []
+    assert rows(engine, "SELECT state, attempt, jsonb_array_length(errors) FROM images ORDER BY 1") == [
+        ("stored", 1, 0),
+        ("waiting", 1, 1),
+        ("waiting", 1, 1),
+    ]
+
+
+def drip(line: Line) -> None:
+    line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")
+    while not line.closing.is_set():
+        line.send(b"x")
+        line.silence(0.05)
+
+
+def test_dripping_host_holds_nobody_up(
+    engine: Engine, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many pictures of a host that drips come first in line; those of another host are stored beside them."""
+    monkeypatch.setattr(fetch, "LEAST_RATE", (1000, 60.0))
+    with ready(engine, emulator, tmp_path, 24, download_threads=4) as worker, serve(drip) as wire:
+        serve_from(engine, wire.url, "mod(id, 2) = 0")
+        stop = threading.Event()
+        lane = threading.Thread(target=download, args=(worker, stop.is_set))
+        lane.start()
+        try:
+            wait_for(all_are(engine, ready=12, stored=12))
+            dripping = wire.connections
+        finally:
+            # what drips is cut when its server goes
+            stop.set()
+    lane.join()
+    assert dripping == 3
+
+
+def test_host_that_asks_to_wait_is_left_alone(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """`Retry-After` holds for every picture of the host, and none loses its tries by asking again too soon."""
+    moments: list[float] = []
+    lock = threading.Lock()
+
+    def busy(line: Line) -> bool:
+        with lock:
+            moments.append(time.monotonic())
+        return line.reply(429, b"", retry_after="1")
+
+    with ready(engine, emulator, tmp_path, 10, download_threads=2, retry_delay=0.01) as worker, serve(busy) as wire:
+        serve_from(engine, wire.url, "mod(id, 2) = 0")
+        download(worker, lambda: len(moments) >= 3)
+
+    assert stand(engine) == {"ready": 5, "stored": 5}
+    assert all(later - moments[0] >= 0.9 for later in moments[1:])
+    assert rows(engine, "SELECT max(attempt) FROM images WHERE state = 'waiting'")[0][0] <= 2

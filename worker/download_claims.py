@@ -1,0 +1,98 @@
+"""What the download lane may claim: while the store works, spread over hosts, and within a bound in bytes."""
+
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, Engine
+
+from models.claims import DueImage, claim_images
+from models.pauses import MayClaim, may_claim
+from worker.budgets import Tally
+from worker.hosts import HostPlaces, HostWaits
+from worker.settings import WorkerSettings
+
+LANE, SUBJECT = "download", "storage"
+"""What stands in `lane_pauses` while no picture can be stored."""
+FIRST_PROBE, LAST_PROBES = 10.0, 120.0
+"""Seconds until a paused store is tried again: the first time, and later on at most. A probe costs one download."""
+WAVE = 100
+URL_BYTES = 64 * 2**20
+"""Bytes of URLs in hand at one time, per lane at work: with `sync_mode` the picture stands in its URL."""
+OTHERS_AGAIN_AFTER = 1.0
+"""Seconds until pictures of other hosts are looked for again, after there were none: that looks at all that is due."""
+
+
+def probe_delay(settings: WorkerSettings) -> float:
+    """Seconds until a store that has just failed is probed; shrinks with the account's own clock."""
+    return min(FIRST_PROBE, settings.provider_retry_after)
+
+
+def may_download(connection: Connection, settings: WorkerSettings) -> MayClaim:
+    """Whether the store takes pictures, as far as is known."""
+    return may_claim(connection, LANE, SUBJECT, probe_after=probe_delay(settings), longest=LAST_PROBES)
+
+
+class ImageClaims:
+    """The claims of one run of the lane."""
+
+    def __init__(self, engine: Engine, waits: HostWaits, settings: WorkerSettings) -> None:
+        self._engine, self._waits, self._settings = engine, waits, settings
+        self._urls = Tally(URL_BYTES)
+        # a quarter of the places stays for other hosts, whatever one of them does
+        self._places = HostPlaces(max(1, settings.download_threads * 3 // 4))
+        self._no_others_until = 0.0
+        self.probes: set[int] = set()
+        """Ids of the pictures under way that probe a pause."""
+
+    def claim(self, free: int) -> Sequence[DueImage]:
+        """Pictures for so many free places."""
+        claimed: list[DueImage] = []
+        try:
+            with self._engine.begin() as connection:
+                with connection.begin_nested() as asked:
+                    may = may_download(connection, self._settings)
+                    if may is MayClaim.ONE and not self._take(connection, claimed, 1):
+                        asked.rollback()  # a probe without a picture is none, and costs no wait
+                if may is MayClaim.ALL:
+                    self._fill(connection, claimed, min(free, WAVE))
+        except BaseException:
+            for due in claimed:
+                self.end(due)
+            raise
+        if may is MayClaim.ONE:
+            self.probes |= {due.id for due in claimed}
+        return claimed
+
+    def _fill(self, connection: Connection, claimed: list[DueImage], free: int) -> None:
+        """So many of no host more than it may have: step by step, each no larger than what any one host may have."""
+        while len(claimed) < free and self._urls.free > 0:
+            limit = min(free - len(claimed), self._places.room(self._closed()))
+            if self._take(connection, claimed, limit) < limit:
+                return
+
+    def _closed(self) -> list[str]:
+        return sorted({*self._places.full(), *self._waits.waiting()})
+
+    def _take(self, connection: Connection, claimed: list[DueImage], limit: int) -> int:
+        closed = self._closed()
+        if closed and time.monotonic() < self._no_others_until:
+            return 0
+        found = claim_images(
+            connection,
+            limit=limit,
+            lease=self._settings.claim_lease,
+            not_from=closed,
+            max_bytes=max(1, self._urls.free),
+        )
+        for due in found:
+            self._places.begin(due.host)
+            self._urls.add(due.id, len(due.url))
+        claimed += found
+        if closed and not found:
+            self._no_others_until = time.monotonic() + OTHERS_AGAIN_AFTER
+        return len(found)
+
+    def end(self, due: DueImage) -> None:
+        """A picture is under way no more."""
+        self._places.end(due.host)
+        self._urls.remove(due.id)
