@@ -10,7 +10,7 @@ import redis
 
 from benchmarks.faults import Plan
 from benchmarks.system import System
-from worker.broker_url import client_url
+from worker.broker import redis_client
 
 
 class Killer:
@@ -40,7 +40,7 @@ class Killer:
 
     def _flush(self) -> None:
         try:
-            with redis.Redis.from_url(client_url(self._system.redis_url())) as client:
+            with redis_client(self._system.redis_url(), timeout=30) as client:
                 client.flushall()
             self.count["flush"] += 1
         except redis.RedisError:

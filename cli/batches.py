@@ -9,6 +9,7 @@ from cli.progress import (
     counts,
     errors_of,
     find_batch,
+    lane_pauses,
     last_notification,
     newest_batches,
     progress_of,
@@ -35,12 +36,12 @@ def status(batch: str, as_json: bool) -> None:
     row, errors = progress_of(engine, batch_id), errors_of(engine, batch_id)
     with engine.connect() as connection:
         pause, notification = provider_pause(connection), last_notification(connection, batch_id)
-        unanswered = unanswered_of(connection, batch_id)
+        unanswered, lanes = unanswered_of(connection, batch_id), lane_pauses(connection)
     if as_json:
-        told = {"errors": errors, "unanswered": unanswered, "provider": pause, "notification": notification}
-        print_json({**row, **told})
+        shown = {"errors": errors, "unanswered": unanswered, "provider": pause, "pauses": lanes}
+        print_json({**row, **shown, "notification": notification})
     else:
-        print_pairs([*status_pairs(row, errors, pause, notification), *unanswered_pairs(unanswered)])
+        print_pairs([*status_pairs(row, errors, pause, lanes, notification), *unanswered_pairs(unanswered)])
 
 
 @click.command()

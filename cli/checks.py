@@ -11,18 +11,19 @@ from uuid import uuid4
 
 import redis
 import requests
-from sqlalchemy import make_url
+from kombu.exceptions import OperationalError
 from urllib3.exceptions import HTTPError
 
 from cli.findings import Finding, fault, ok, warning
 from cli.output import plural
 from cli.readiness import QUESTION_TIMEOUT
 from cli.settings import PROCESSES
+from models.database_url import hide_password
 from models.errors import AccountPaused, DownloadError, Gone, ProviderError, SettingsError
 from models.seedream import ENDPOINT
 from models.settings import wrong_settings
 from webhook_receiver.keys import fetch_keys
-from worker.broker_url import client_url
+from worker.broker import celery_client
 from worker.connections import NotConnected, ThreadSessions, exchange
 from worker.queue_api import QueueAPI
 from worker.settings import WorkerSettings
@@ -63,17 +64,56 @@ def notify_secrets(settings: WorkerSettings, clients: Collection[str]) -> Findin
 
 
 def broker(url: str) -> Finding:
-    """Whether Redis answers."""
+    """Whether Redis answers Celery, and takes what Celery writes: as broker and as result backend."""
+    options = {"socket_timeout": QUESTION_TIMEOUT, "socket_connect_timeout": QUESTION_TIMEOUT, "max_retries": 1}
+    app = celery_client(
+        url,
+        broker_transport_options=options,
+        redis_socket_timeout=QUESTION_TIMEOUT,
+        redis_socket_connect_timeout=QUESTION_TIMEOUT,
+    )
+    key, shown = f"darkroom:doctor:{uuid4()}", hide_password(url)
     try:
-        with redis.Redis.from_url(
-            client_url(url), socket_timeout=QUESTION_TIMEOUT, socket_connect_timeout=QUESTION_TIMEOUT
-        ) as client:
-            client.ping()
-            memory = client.info("memory")["used_memory_human"]
-    except (redis.RedisError, ValueError) as error:
-        advice = "Start Redis, or mend REDIS_URL; nothing is lost, and work goes on by itself."
-        return fault("broker", f"Redis does not answer at {_shown(url)}: {error}.", advice)
-    return ok("broker", f"Redis answers, {memory} in use")
+        with app.connection_for_write() as connection:
+            for client in (connection.default_channel.client, app.backend.client):
+                client.set(key, "", ex=10)
+                client.delete(key)
+            role, memory = _described(connection.default_channel.client)
+    except (redis.RedisError, OperationalError, OSError, ValueError) as error:
+        sentence, advice = _broken_broker(error.__cause__ if isinstance(error, OperationalError) else error)
+        return fault("broker", f"Redis at {shown} {sentence}.", advice)
+    if role in ("slave", "replica"):
+        advice = "Let REDIS_URL name the primary; nothing is lost, and work goes on by itself."
+        return fault("broker", f"Redis at {shown} is a replica: what is written to it does not last.", advice)
+    return ok("broker", f"Redis answers{f', {memory} in use' if memory else ''}")
+
+
+def _described(client: "redis.Redis") -> tuple[str, str]:
+    """The server's role, and the memory in use; nothing where the user may not ask."""
+    try:
+        return str(client.info("replication")["role"]), str(client.info("memory")["used_memory_human"])
+    except (redis.ResponseError, KeyError):
+        return "", ""
+
+
+def _broken_broker(error: BaseException | None) -> tuple[str, str]:
+    """What is wrong, and what to do."""
+    said = str(error).partition("\n")[0].rstrip(".")
+    safe = "nothing is lost, and work goes on by itself."
+    if isinstance(error, redis.ReadOnlyError):
+        return "is a replica and takes no message", f"Let REDIS_URL name the primary; {safe}"
+    if isinstance(error, redis.OutOfMemoryError) or said.startswith("OOM"):
+        return (
+            f"is full and takes no message: {said}",
+            f"Give it more memory (maxmemory), or a server of its own; {safe}",
+        )
+    if isinstance(error, redis.AuthenticationError):
+        return f"refuses the user or password: {said}", f"Mend REDIS_URL; {safe}"
+    if isinstance(error, redis.ResponseError):
+        return f"refuses a message: {said}", f"See docs/deploy.md for the rights that a Redis user needs; {safe}"
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return f"has a certificate that is not trusted: {said}", f"Add ?ssl_ca_certs=FILE to REDIS_URL; {safe}"
+    return f"does not answer: {said}", f"Start Redis, or mend REDIS_URL; {safe}"
 
 
 def provider(settings: WorkerSettings) -> Finding:
@@ -169,10 +209,3 @@ def within(seconds: float, step: Callable[[], None]) -> None:
         raise TimeoutError(f"no answer in {seconds:.0f} s")
     if raised:
         raise raised[0]
-
-
-def _shown(url: str) -> str:
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except Exception:
-        return "REDIS_URL"

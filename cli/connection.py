@@ -25,7 +25,7 @@ def connect(url: str, *, application: str) -> Engine:
     """An engine of one connection, which is closed when the command ends.
 
     Raises:
-        SettingsError: it is no database URL.
+        SettingsError: the URL cannot be used.
     """
     engine = make_engine(url, application=application, pool_size=1)
     if context := click.get_current_context(silent=True):

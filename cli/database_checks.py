@@ -4,15 +4,16 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from cli import migrate
 from cli.findings import Finding, fault, ok, warning
 from cli.output import plural
-from cli.progress import duration, provider_pause, when
+from cli.progress import duration, lane_pauses, provider_pause, when
 from cli.standing import why_paused
 from models.database import check_schema
+from models.database_errors import DATABASE_ERRORS, reason
 from models.errors import DatabaseError
+from models.tables import metadata
 from webhook_receiver.signature import TOLERANCE
 
 CLOCK_WARNING = 5.0
@@ -26,11 +27,16 @@ def grounds(engine: Engine) -> Iterator[Finding]:
     try:
         with engine.connect() as connection:
             version = connection.exec_driver_sql("SHOW server_version").scalar_one()
-    except OperationalError as error:
+            read_only = connection.exec_driver_sql("SHOW transaction_read_only").scalar_one() == "on"
+    except DATABASE_ERRORS as error:
         advice = (
             "Start PostgreSQL, or mend DATABASE_URL; everything stands still until it answers, and nothing is lost."
         )
-        yield fault("database", f"PostgreSQL does not answer: {_first_line(error)}.", advice)
+        yield fault("database", f"PostgreSQL does not answer: {reason(error)}.", advice)
+        return
+    if read_only:
+        advice = "A standby, or a server that protects a full disk: mend it, or let DATABASE_URL name the primary."
+        yield fault("database", "PostgreSQL is read-only; everything stands still, and nothing is lost.", advice)
         return
     yield ok("database", f"PostgreSQL {str(version).split()[0]} answers")
     try:
@@ -38,16 +44,40 @@ def grounds(engine: Engine) -> Iterator[Finding]:
     except DatabaseError as error:
         yield fault("schema", str(error))
         return
+    lacking = missing_rights(engine)
+    if lacking:
+        sentence = f"The role may not {'; '.join(lacking)}."
+        yield fault("rights", sentence, "Grant these rights as docs/deploy.md says; edits stand still until then.")
+        return
     yield ok("schema", f"at {migrate.newest()}, the newest")
+
+
+def missing_rights(engine: Engine) -> list[str]:
+    """What the role may not do with our tables, as `INSERT, UPDATE on edits`."""
+    rights = ("SELECT", "INSERT", "UPDATE", "DELETE")
+    query = """
+        SELECT name, string_agg(lacking, ', ' ORDER BY place) FROM unnest(%s::text[]) AS name
+        CROSS JOIN unnest(%s::text[]) WITH ORDINALITY AS wanted (lacking, place)
+        WHERE NOT has_table_privilege(name, lacking) GROUP BY name ORDER BY name
+    """
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(query, (list(metadata.tables), list(rights)))
+        return [f"{lacking} on {name}" for name, lacking in found]
 
 
 def contents(engine: Engine) -> Iterator[Finding]:
     """What stands in it."""
-    for name, check in (("clock", clock), ("account", account), ("accounting", accounting), ("overdue", overdue)):
+    for name, check in (
+        ("clock", clock),
+        ("account", account),
+        ("pauses", pauses),
+        ("accounting", accounting),
+        ("overdue", overdue),
+    ):
         try:
             yield from check(engine)
-        except SQLAlchemyError as error:
-            yield warning(name, f"The database did not answer this question: {_first_line(error)}.", "Try again later.")
+        except DATABASE_ERRORS as error:
+            yield warning(name, f"The database did not answer this question: {reason(error)}.", "Try again later.")
 
 
 def clock(engine: Engine) -> Iterator[Finding]:
@@ -93,6 +123,19 @@ def notified_clients(engine: Engine) -> list[str]:
         return list(connection.exec_driver_sql(query).scalars())
 
 
+def pauses(engine: Engine) -> Iterator[Finding]:
+    """What of a lane stands still because the store, a disk or one model refuses."""
+    with engine.connect() as connection:
+        rows = lane_pauses(connection)
+    for row in rows:
+        since, again, why = when(row["paused_at"]), when(row["retry_at"]), why_paused(row).rstrip(".")
+        sentence = f"{row['lane']} ({row['subject']}) has stood still since {since}, {why}; next try {again}."
+        advice = "Mend what it says; nothing fails meanwhile, and it goes on by itself."
+        yield (fault if row["lane"] == "download" else warning)("pauses", sentence, advice)
+    if not rows:
+        yield ok("pauses", "no lane stands still")
+
+
 def accounting(engine: Engine) -> Iterator[Finding]:
     """Whether everything adds up."""
     with engine.connect() as connection:
@@ -118,7 +161,3 @@ def overdue(engine: Engine) -> Iterator[Finding]:
         yield warning("overdue", sentence, "After an outage this shrinks by itself; if it grows, see the lanes below.")
     if not rows:
         yield ok("overdue", "nothing waits longer than it may")
-
-
-def _first_line(error: SQLAlchemyError) -> str:
-    return str(getattr(error, "orig", None) or error).strip().splitlines()[0].rstrip(".")

@@ -97,6 +97,8 @@ class Home:
         Raises:
             UserError: the home cannot be used.
         """
+        if not str(self.folder).isprintable():
+            raise UserError("DARKROOM_HOME holds a line end, or what cannot be printed; choose another folder.")
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self.folder.mkdir(mode=0o700, exist_ok=True)

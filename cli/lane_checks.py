@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import redis
-from celery import Celery
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from cli.findings import Finding, fault, ok, warning
 from cli.output import plural
 from cli.progress import duration
 from cli.readiness import QUESTION_TIMEOUT
 from models.claims import claim_edits, claim_images, claim_polls, claim_unknown
+from models.database_errors import DATABASE_ERRORS, reason
 from models.provider import price_per_image
-from worker.broker_url import client_url
+from models.transitions import finishable_batches
+from worker.broker import celery_client, redis_client
 from worker.celery import LANES
 from worker.settings import WorkerSettings
 
@@ -48,7 +48,7 @@ Look = Callable[[Connection, WorkerSettings], First | None]
 def workers(redis_url: str) -> Finding:
     """Whether every queue has somebody who listens to it."""
     missing = {*LANES, "intake"}
-    app = Celery(broker=redis_url)
+    app = celery_client(redis_url)
     hosts: set[str] = set()
     try:
         with app.connection_for_write(transport_options={"socket_timeout": QUESTION_TIMEOUT}) as connection:
@@ -72,9 +72,8 @@ def lanes(engine: Engine, settings: WorkerSettings, redis_url: str | None) -> It
     try:
         first = {lane: _look(engine, look, settings) for lane, look in LOOKS.items()}
         stuck = _watched(engine, settings, {lane: one for lane, one in first.items() if one})
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        yield warning("lanes", f"The database did not answer this question: {reason}.", "Try again later.")
+    except DATABASE_ERRORS as error:
+        yield warning("lanes", f"The database did not answer this question: {reason(error)}.", "Try again later.")
         return
     lengths = _queue_lengths(redis_url)
     for lane, one in first.items():
@@ -133,16 +132,15 @@ def _notify(connection: Connection, _: WorkerSettings) -> First | None:
 
 
 def _settle(connection: Connection, _: WorkerSettings) -> First | None:
+    ripe = finishable_batches(connection)
+    if not ripe:
+        return None
     row = connection.exec_driver_sql(
         """
-        SELECT b.id::text, ended.at::text, extract(epoch FROM now() - ended.at)::float8
-        FROM batches b
-        CROSS JOIN LATERAL (SELECT max(finished_at) AS at FROM edits e WHERE e.batch_id = b.id) ended
-        WHERE b.finished_at IS NULL AND NOT EXISTS (
-            SELECT FROM edits e WHERE e.batch_id = b.id AND e.due_at IS NOT NULL
-            AND e.state IN ('pending', 'submitting', 'submitted', 'ready'))
-        ORDER BY b.created_at LIMIT 1
-        """
+        SELECT batch_id::text, max(finished_at)::text, extract(epoch FROM now() - max(finished_at))::float8
+        FROM edits WHERE batch_id = %s GROUP BY batch_id
+        """,
+        (ripe[0].batch_id,),
     ).first()
     return First(*row) if row else None
 
@@ -170,9 +168,7 @@ def _queue_lengths(redis_url: str | None) -> dict[str, int]:
     if redis_url is None:
         return {}
     try:
-        with redis.Redis.from_url(
-            client_url(redis_url), socket_timeout=QUESTION_TIMEOUT, socket_connect_timeout=QUESTION_TIMEOUT
-        ) as client:
+        with redis_client(redis_url, timeout=QUESTION_TIMEOUT) as client:
             return {lane: int(client.llen(lane)) for lane in LOOKS}
     except redis.RedisError:
         return {}

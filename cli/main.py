@@ -97,20 +97,21 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has had enough: say no more
         code = 0
     except Exception as error:
-        if (reason := _database_is_away(error)) is None:
+        sentence = _database_sentence(error)
+        if sentence is None:
             raise
-        _say(f"The database does not answer: {reason}.")
+        _say(sentence)
         code = USAGE
     sys.exit(code or 0)
 
 
-def _database_is_away(error: Exception) -> str | None:
-    """The database's own words, if it is SQLAlchemy that says so; whoever has not loaded it has not met its errors."""
-    if "sqlalchemy" not in sys.modules:
+def _database_sentence(error: Exception) -> str | None:
+    """What is wrong with the database, where that is it; whoever has not loaded a driver has not met its errors."""
+    if "psycopg" not in sys.modules and "sqlalchemy" not in sys.modules:
         return None
-    from sqlalchemy.exc import OperationalError
+    from models.database_errors import DATABASE_ERRORS, explain
 
-    return str(error.orig).strip().splitlines()[0] if isinstance(error, OperationalError) else None
+    return explain(error) if isinstance(error, DATABASE_ERRORS) else None
 
 
 def _say(sentence: str) -> None:

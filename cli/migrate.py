@@ -11,11 +11,10 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import create_engine
-from sqlalchemy.exc import OperationalError
 
 import migrations
-from models.database import CONNECT_TIMEOUT, parse_url
+from models.database import make_engine
+from models.database_errors import DATABASE_ERRORS, explain, reason, sqlstate
 from models.errors import DatabaseError
 
 
@@ -36,7 +35,7 @@ def newest() -> str:
 
 def current(url: str) -> str | None:
     """The revision at which the database stands; None where it holds no schema of ours."""
-    engine = create_engine(parse_url(url), connect_args={"connect_timeout": CONNECT_TIMEOUT})
+    engine = make_engine(url, application="darkroom migrate", pool_size=1)
     try:
         with engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
@@ -44,17 +43,24 @@ def current(url: str) -> str | None:
         engine.dispose()
 
 
+def _why(error: Exception) -> str:
+    sentence = explain(error) if sqlstate(error) else None
+    return sentence.rstrip(".") if sentence else reason(error)
+
+
 def upgrade(url: str) -> tuple[str | None, str]:
     """Bring the database to the newest revision; gives the one before and the one after.
 
     Raises:
-        DatabaseError: it cannot be reached, or was made by a newer release.
+        DatabaseError: it cannot be reached or may not be changed, or was made by a newer release.
     """
     try:
         before = current(url)
         command.upgrade(_config(url), "head")
-    except OperationalError as error:
-        raise DatabaseError(f"The database cannot be migrated: {str(error.orig).strip().splitlines()[0]}.") from None
+    except DATABASE_ERRORS as error:
+        if explain(error) is None:
+            raise  # a mistake in a migration
+        raise DatabaseError(f"The database cannot be migrated: {_why(error)}.") from None
     except CommandError as error:
         raise DatabaseError(f"The database cannot be migrated: {error}.") from None
     return before, newest()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-STOP_WITHIN = {"submit": 210, "poll": 430, "download": 250, "settle": 190, "notify": 130}
+STOP_WITHIN = {"submit": 210, "poll": 430, "download": 250, "settle": 190, "notify": 130, "intake_worker": 190}
 """Worker -> seconds in which it may end by itself: longer than its turn, its longest call to a peer as slow as it may
 be, and the recording of the answer while the database is away (tests/unit/test_compose.py reckons it). A stop takes
 so long only where all of that happens at one time."""
@@ -40,11 +40,13 @@ LANES: dict[str, tuple[tuple[str, ...], int]] = {
     "submit": (("submit",), 1),
     "download": (("download",), 2),
     "poll": (("poll",), 1),
-    "settle": (("tick", "settle", "intake"), 2),
+    "settle": (("settle",), 1),
     "notify": (("notify",), 1),
+    "intake_worker": (("intake",), 1),
 }
-"""Worker -> its queues and its number of processes. One submit process: claimers take turns anyway. The tick shares
-no worker with a lane that may be busy for seconds, as the notify lane is with a caller who does not answer."""
+"""Worker -> its queues and its number of processes. One submit process: claimers take turns anyway. No lane shares a
+worker with another: each may be busy for minutes, as the intake is with a large manifest, and the notify lane with a
+caller who does not answer. The tick needs none: the clock does it."""
 
 
 def receiver(host: str, port: int) -> Process:
@@ -67,10 +69,7 @@ def granian(target: str, host: str, port: int, *, requests: int) -> tuple[str, .
 
 
 def workers() -> tuple[Process, ...]:
-    """The Celery workers, one per group of lanes, and the clock that nudges them.
-
-    The clock keeps its schedule in memory: it has one entry a second, and a file could only go stale.
-    """
+    """The Celery workers, one per lane, and the clock that nudges them."""
     quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "info")
     lanes = tuple(
         Process(

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from models.errors import NotFound
+from models.pauses import list_pauses
 from models.states import EditState
 
 FINAL_LAST = (EditState.STORED, EditState.FAILED, EditState.CANCELLED)
@@ -63,6 +64,11 @@ def provider_pause(connection: Connection) -> Row | None:
     query = "SELECT paused_at, reason, message, retry_at, probes FROM provider_status WHERE paused_at IS NOT NULL"
     row = connection.exec_driver_sql(query).mappings().first()
     return dict(row) if row else None
+
+
+def lane_pauses(connection: Connection) -> list[Row]:
+    """What of which lane stands still for a trouble of ours or of one model, the oldest first."""
+    return [pause._asdict() for pause in list_pauses(connection)]
 
 
 def last_notification(connection: Connection, batch_id: str) -> Row | None:

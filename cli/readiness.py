@@ -11,10 +11,9 @@ from pathlib import Path
 import psycopg
 import redis
 import requests
-from celery import Celery
 from psycopg import sql
 
-from worker.broker_url import celery_url, client_url
+from worker.broker import celery_client, redis_client
 
 QUESTION_TIMEOUT = 2.0
 """Seconds one question may take."""
@@ -49,9 +48,7 @@ def ensure_database(url: str) -> bool:
 def redis_answers(url: str) -> bool:
     """Whether the broker answers."""
     try:
-        with redis.Redis.from_url(
-            client_url(url), socket_timeout=QUESTION_TIMEOUT, socket_connect_timeout=QUESTION_TIMEOUT
-        ) as broker:
+        with redis_client(url, timeout=QUESTION_TIMEOUT) as broker:
             return bool(broker.ping())
     except redis.RedisError:
         return False
@@ -71,7 +68,7 @@ class WorkersAnswer:
     """Whether all workers answer a ping through the broker; who answered once is not asked again."""
 
     def __init__(self, redis_url: str, names: tuple[str, ...]) -> None:
-        self._app = Celery(broker=celery_url(redis_url))
+        self._app = celery_client(redis_url)
         self._missing = set(names)
 
     def __call__(self) -> bool:

@@ -13,10 +13,11 @@ from pydantic import Field, SecretStr
 
 from cli.home import Home
 from intake.settings import IntakeSettings
+from models.database_url import hide_password
 from models.errors import SettingsError
-from models.settings import BaseURL, Settings, load
+from models.settings import BaseURL, DatabaseURL, Settings, StorageSettings, load
 from webhook_receiver.settings import ReceiverSettings
-from worker.settings import WorkerSettings
+from worker.settings import BrokerURL, WorkerSettings
 from worker.signing import new_secret
 
 PROCESSES: tuple[type[Settings], ...] = (WorkerSettings, ReceiverSettings, IntakeSettings)
@@ -30,8 +31,8 @@ class DeskSettings(Settings):
     """What decides how the local stack is made."""
 
     darkroom_home: Path = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
-    database_url: str | None = Field(None, description="unless set, an embedded PostgreSQL in `DARKROOM_HOME`")
-    redis_url: str | None = Field(None, description="unless set, an embedded Redis in `DARKROOM_HOME`")
+    database_url: DatabaseURL | None = Field(None, description="unless set, an embedded PostgreSQL in `DARKROOM_HOME`")
+    redis_url: BrokerURL | None = Field(None, description="unless set, an embedded Redis in `DARKROOM_HOME`")
     fal_key: SecretStr | None = Field(None, description="the provider's key; required for the real provider")
     public_url: BaseURL | None = Field(None, description="where the provider reaches the receiver")
     bind_host: str = Field("127.0.0.1", description="the address on which the Flask applications listen")
@@ -108,7 +109,7 @@ def stack_variables(
     variables = {name: os.environ[name] for name in _known() if os.environ.get(name)}
     variables |= {"DARKROOM_HOME": str(home.folder), "DATABASE_URL": database_url, "REDIS_URL": redis_url}
     variables |= {name: str(Path(variables[name]).resolve()) for name in variables if name.endswith("_FILE")}
-    variables.setdefault("STORAGE_URL", home.images.as_uri())
+    variables["STORAGE_URL"] = load(StorageSettings, darkroom_home=home.folder).storage_url
     variables |= {"BIND_HOST": settings.bind_host}
     variables |= {"RECEIVER_PORT": str(settings.receiver_port), "INTAKE_PORT": str(settings.intake_port)}
     if emulator_url:
@@ -143,8 +144,8 @@ def effective() -> dict[str, str]:
     for cls in PROCESSES:
         loaded = load(cls)
         shown |= {name.upper(): _as_text(value) for name, value in loaded}
-    for name in ("DATABASE_URL", "REDIS_URL"):
-        shown[name] = _without_password(shown[name])
+    for name in ("DATABASE_URL", "REDIS_URL", "HTTPS_PROXY", "HTTP_PROXY"):
+        shown[name] = hide_password(shown[name])
     return dict(sorted(shown.items()))
 
 
@@ -160,10 +161,3 @@ def _as_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.15g}"
     return str(value)
-
-
-def _without_password(url: str) -> str:
-    from sqlalchemy import make_url  # here: `darkroom up` starts its servers without it
-
-    parsed = make_url(url)
-    return url if parsed.password is None else parsed.render_as_string(hide_password=True)

@@ -41,7 +41,9 @@ def standing_in_short(row: Row) -> str:
     return "running"
 
 
-def status_pairs(row: Row, errors: list[Row], pause: Row | None, notification: Row | None) -> list[tuple[str, str]]:
+def status_pairs(
+    row: Row, errors: list[Row], pause: Row | None, lanes: list[Row], notification: Row | None
+) -> list[tuple[str, str]]:
     """What `darkroom status` shows."""
     images = [
         f"{row[f'images_{state}']} {state}" for state in ("stored", "waiting", "failed") if row[f"images_{state}"]
@@ -51,6 +53,7 @@ def status_pairs(row: Row, errors: list[Row], pause: Row | None, notification: R
     skipped = f"  ({plural(int(row['skipped']), 'faulty line')} skipped)" if row["skipped"] else ""
     pairs = [
         ("provider", paused_account(pause) if pause else ""),
+        *(("paused", paused_lane(lane)) for lane in lanes),
         ("batch", f"{row['batch_id']}{name}"),
         ("created", when(row["created_at"])),
         ("priority", str(row["priority"]) if row["priority"] else ""),
@@ -85,6 +88,13 @@ def paused_account(pause: Row) -> str:
     probes = f", {plural(int(pause['probes']), 'probe')} so far" if pause["probes"] else ""
     since, again = when(pause["paused_at"]), when(pause["retry_at"])
     return f"[bold yellow]paused[/] since {since}, {escape(why_paused(pause))}; next try {again}{probes}"
+
+
+def paused_lane(pause: Row) -> str:
+    """Which lane stands still over what, why, and when that may change."""
+    since, again = when(pause["paused_at"]), when(pause["retry_at"])
+    what = escape(f"{pause['lane']} ({pause['subject']})")
+    return f"[bold yellow]{what}[/] since {since}, {escape(why_paused(pause))}; next try {again}"
 
 
 def why_paused(pause: Row) -> str:

@@ -16,6 +16,7 @@ from cli.progress import Row, find_batch, progress_of, provider_pause, when
 from cli.standing import why_paused
 from intake import steering
 from models import provider
+from models.pauses import list_pauses, resume_lane
 
 LOWEST, HIGHEST = -(2**15), 2**15 - 1
 
@@ -96,12 +97,18 @@ def _resume_provider(*, as_json: bool) -> None:
     with engine.begin() as connection:
         was = provider_pause(connection)
         ended = provider.resume(connection)
+        paused = [pause for pause in list_pauses(connection) if pause.lane == "submit"]
+        endpoints = [pause for pause in paused if resume_lane(connection, "submit", pause.subject)]
     if as_json:
-        print_json({"resumed": ended, "was": was if ended else None})
-    elif ended and was:
+        names = [pause.subject for pause in endpoints]
+        print_json({"resumed": ended, "was": was if ended else None, "endpoints": names})
+        return
+    if ended and was:
         since, reason = when(was["paused_at"]), why_paused(was).rstrip(".")
         print(f"The provider's account is tried at once; it was paused {since} for {reason}.")
-    else:
+    for pause in endpoints:
+        print(f"The endpoint {pause.subject} is tried at once; it was paused {when(pause.paused_at)}: {pause.message}.")
+    if not ended and not endpoints:
         print("The provider's account was not paused.")
 
 

@@ -26,6 +26,7 @@ STAGE_MARGIN = 3
 """Seconds that the supervisor takes to go on from one stage to the next, at most."""
 FOR_EVER = 1_000_000
 """Starts without success before the supervisor gives up: never, its pauses grow with each."""
+SOCKET_VARIABLE, FOLDER_VARIABLE = "DARKROOM_RUN_SOCKET", "DARKROOM_RUN_IN"
 LOG_BYTES, LOG_KEPT = "10MB", "3"
 
 
@@ -43,8 +44,22 @@ def command_line(process: Process) -> str:
     return shlex.join((sys.executable, "-m", program, *arguments))
 
 
-def configuration(home: Home, processes: Iterable[Process], folder: Path) -> RawConfigParser:
-    """The supervisor's configuration; programs run in `folder`, the supervisor in the home."""
+def paths_as_variables(home: Home, processes: Iterable[Process], folder: Path) -> dict[str, str]:
+    """The paths of the configuration, as variables of the supervisor's environment.
+
+    In the file itself a ` #` or ` ;` within a path would begin a comment. The supervisor puts in `%(ENV_NAME)s` once
+    it has read the file, and reads nothing into it.
+    """
+    commands = {_command_variable(process): command_line(process) for process in processes}
+    return {SOCKET_VARIABLE: str(home.supervisor_socket), FOLDER_VARIABLE: str(folder), **commands}
+
+
+def _command_variable(process: Process) -> str:
+    return f"DARKROOM_RUN_{process.name.upper().replace('-', '_')}"
+
+
+def configuration(processes: Iterable[Process]) -> RawConfigParser:
+    """The supervisor's configuration, for an environment with `paths_as_variables`; it runs in the home."""
     parser = RawConfigParser()
     parser["supervisord"] = {
         "nodaemon": "true",
@@ -56,23 +71,23 @@ def configuration(home: Home, processes: Iterable[Process], folder: Path) -> Raw
         "pidfile": "supervisord.pid",
         **({"user": "root"} if os.geteuid() == 0 else {}),
     }
-    parser["unix_http_server"] = {"file": _escaped(str(home.supervisor_socket)), "chmod": "0700"}
+    parser["unix_http_server"] = {"file": f"%(ENV_{SOCKET_VARIABLE})s", "chmod": "0700"}
     parser["rpcinterface:supervisor"] = {
         "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
     }
     stages: dict[Stage, list[str]] = {}
     for process in processes:
         stages.setdefault(process.stage, []).append(process.name)
-        parser[f"program:{process.name}"] = _program(process, folder)
+        parser[f"program:{process.name}"] = _program(process)
     for stage, names in stages.items():
         parser[f"group:{stage.name.lower()}"] = {"programs": ",".join(names), "priority": str(int(stage))}
     return parser
 
 
-def _program(process: Process, folder: Path) -> dict[str, str]:
+def _program(process: Process) -> dict[str, str]:
     return {
-        "command": _escaped(command_line(process)),
-        "directory": _escaped(str(folder)),
+        "command": f"%(ENV_{_command_variable(process)})s",
+        "directory": f"%(ENV_{FOLDER_VARIABLE})s",
         "autostart": str(process.stage is Stage.SERVERS).lower(),
         "autorestart": "true",
         "startsecs": "1",
@@ -87,10 +102,6 @@ def _program(process: Process, folder: Path) -> dict[str, str]:
     }
 
 
-def _escaped(text: str) -> str:
-    return text.replace("%", "%%")
-
-
 def stops_within(processes: Sequence[Process]) -> float:
     """Seconds that stopping takes at the most: the slowest program of each stage, one stage after the other."""
     slowest = [max((part.stop_within for part in processes if part.stage is stage), default=0) for stage in Stage]
@@ -102,7 +113,7 @@ class Supervisor:
 
     def __init__(self, home: Home, processes: Sequence[Process], environment: Mapping[str, str], lock: int) -> None:
         with home.configuration.open("w") as file:
-            configuration(home, processes, Path.cwd()).write(file)
+            configuration(processes).write(file)
         self._socket = home.supervisor_socket
         self._stops_within = stops_within(processes)
         command = (sys.executable, leash.__file__, "--parent", str(os.getpid()), "TERM")
@@ -110,7 +121,7 @@ class Supervisor:
             self._process = subprocess.Popen(
                 (*command, "-m", "cli.warm", "-c", str(home.configuration)),
                 cwd=home.folder,
-                env=dict(environment),
+                env={**environment, **paths_as_variables(home, processes, Path.cwd())},
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,

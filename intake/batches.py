@@ -10,15 +10,15 @@ from decimal import Decimal
 from typing import Annotated, NamedTuple
 from uuid import UUID
 
-from psycopg.errors import LockNotAvailable
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StrictInt
 from pydantic_core import PydanticCustomError
 from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from intake.manifest import Entry
 from intake.writing import Content, OnInvalid, read_through, write_edits
+from models.database_errors import LOCK_NOT_AVAILABLE, sqlstate
 from models.errors import Conflict, ManifestError
 from models.seedream import ENDPOINT, INT32_MAX, Text, is_web_url, unstorable
 from models.tables import batches, spending
@@ -38,6 +38,16 @@ def _storable_json(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
     if reason := unstorable(metadata):
         raise PydanticCustomError("unstorable", "{reason}", {"reason": reason})
     return metadata
+
+
+MESSAGE_KEY = "celery-task:"
+"""How the key begins that a batch without one takes from the message that brought it; nobody's own key may."""
+
+
+def _own_key(key: str) -> str:
+    if key.startswith(MESSAGE_KEY):
+        raise PydanticCustomError("reserved", f"must not begin with {MESSAGE_KEY}, which stands for a message's id")
+    return key
 
 
 _Name = Annotated[Text, Field(min_length=1, max_length=255)]
@@ -60,7 +70,9 @@ class BatchHeader(BaseModel):
     deadline: AwareDatetime | None = Field(None, description="what is not submitted by then is not submitted")
     notify_url: Annotated[Text, Field(max_length=2048), AfterValidator(_web_url)] | None = None
     metadata: Annotated[dict[str, JsonValue], AfterValidator(_storable_json)] = Field(default_factory=dict)
-    idempotency_key: _Name | None = Field(None, description="one batch per client and key, however often it is asked")
+    idempotency_key: Annotated[_Name, AfterValidator(_own_key)] | None = Field(
+        None, description="one batch per client and key, however often it is asked"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +178,8 @@ def _claimed(connection: Connection, header: BatchHeader) -> UUID | None:
     )
     try:
         return connection.execute(statement).scalar()
-    except OperationalError as error:
-        if isinstance(error.orig, LockNotAvailable):
+    except DBAPIError as error:
+        if sqlstate(error) == LOCK_NOT_AVAILABLE:
             raise IdempotencyConflict("The batch of this idempotency key is being created; try again later.") from None
         raise
 

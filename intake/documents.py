@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 from pydantic import ConfigDict, JsonValue, ValidationError
 from sqlalchemy import Connection
 
-from intake.batches import BatchHeader, CreatedBatch, create
+from intake.batches import MESSAGE_KEY, BatchHeader, CreatedBatch, create
 from intake.manifest import Entry, ManifestFaults, read_objects
 from intake.spreadsheet import reader_for
 from intake.writing import OnInvalid
@@ -33,10 +33,13 @@ class BatchDocument(BatchHeader):
 
 
 def create_from_document(
-    connection: Connection, document: Mapping[str, Any], open_manifest: OpenManifest
+    connection: Connection, document: Mapping[str, Any], open_manifest: OpenManifest, *, message_id: str | None = None
 ) -> CreatedBatch:
     """Write the batch of `{"name": …, "edits": [{"prompt": …, "image_urls": […]}, …]}`, or of
     `{"name": …, "manifest": "batches/7.jsonl"}`.
+
+    `message_id` names the message that brought it: without an `idempotency_key` of its own the document is known by
+    that, so that a message that is delivered again answers the same batch.
 
     Raises:
         ManifestError: its shape, its header or some of its edits are wrong, each is named; nothing was written.
@@ -46,9 +49,16 @@ def create_from_document(
     parsed = _parsed(document)
     try:
         with _entries(parsed, open_manifest) as entries:
-            return create(connection, parsed.header(), entries, on_invalid=parsed.on_invalid)
+            return create(connection, _header(parsed, message_id), entries, on_invalid=parsed.on_invalid)
     except ManifestFaults as error:
         raise ManifestError(str(error)) from None  # of an error, the broker carries nothing but its text
+
+
+def _header(document: BatchDocument, message_id: str | None) -> BatchHeader:
+    header = document.header()
+    if header.idempotency_key is not None or message_id is None:
+        return header
+    return header.model_copy(update={"idempotency_key": f"{MESSAGE_KEY}{message_id}"})
 
 
 def _parsed(document: Mapping[str, Any]) -> BatchDocument:

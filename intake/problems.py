@@ -9,16 +9,14 @@ from http import HTTPStatus
 from typing import Literal, TypeVar
 from uuid import uuid4
 
-import psycopg
 import structlog
 from flask import Flask, Response
 from pydantic import BaseModel, Field, ValidationError
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from intake.batches import IdempotencyConflict
 from intake.manifest import ManifestFaults
+from models.database_errors import DATABASE_ERRORS, is_away, original, sqlstate
 from models.errors import Conflict, ManifestError, NotFound
 from models.seedream import Fault, faults
 
@@ -92,8 +90,8 @@ def install(app: Flask) -> None:
     app.register_error_handler(Conflict, _conflict("urn:darkroom:problem:conflict"))
     app.register_error_handler(NotFound, lambda error: answer(_problem(HTTPStatus.NOT_FOUND, detail=str(error))))
     app.register_error_handler(HTTPException, _http)
-    for away in (OperationalError, InterfaceError, PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError):
-        app.register_error_handler(away, _no_database)
+    for kind in DATABASE_ERRORS:
+        app.register_error_handler(kind, _database_error)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -127,10 +125,17 @@ def _http(error: HTTPException) -> Response:
     return answer(_problem(HTTPStatus(error.code), detail=error.description), kept)
 
 
-def _no_database(error: Exception) -> Response:
+def _database_error(error: Exception) -> Response:
     """Away, too busy, or it waited too long for someone else: the same request may succeed later."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    log.error("intake_without_database", reason=type(cause).__name__, detail=str(cause).splitlines()[:1])
+    if not is_away(error):
+        return _unexpected(error)
+    cause = original(error)
+    log.error(
+        "intake_without_database",
+        reason=type(cause).__name__,
+        sqlstate=sqlstate(error),
+        detail=str(cause).splitlines()[:1],
+    )
     problem = _problem(HTTPStatus.SERVICE_UNAVAILABLE, detail="The database cannot take it now; nothing was written.")
     return answer(problem, [("Retry-After", COME_AGAIN)])
 

@@ -98,6 +98,11 @@ class _Chunk:
         return len(self.rows) >= CHUNK_EDITS or self.characters >= CHUNK_CHARS
 
 
+ANALYZED_FROM = 50_000
+"""Edits written at once from which the planner is told of them at once: PostgreSQL's own upkeep comes a minute later,
+and until then a claim from millions of edits may be planned as if there were a handful."""
+
+
 def read_through(entries: Iterable[Entry], content: Content, *, on_invalid: OnInvalid) -> None:
     """Count everything in and write nothing.
 
@@ -131,6 +136,8 @@ def write_edits(
             chunk = _Chunk()
     if chunk.rows:
         _write(connection, batch_id, chunk)
+    if content.edits >= ANALYZED_FROM:
+        connection.exec_driver_sql("ANALYZE (SKIP_LOCKED) edits")
 
 
 def _admitted(entries: Iterable[Entry], on_invalid: OnInvalid) -> Iterator[Entry]:

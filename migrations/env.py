@@ -7,9 +7,8 @@ are not migrated: they are dropped before and, at the newest revision, created a
 
 from alembic import context
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
 
-from models.database import parse_url
+from models.database import make_engine
 from models.guards import create_guards, drop_guards
 from models.monitoring import create_views, drop_views
 from models.spending import create_triggers, drop_triggers
@@ -21,7 +20,7 @@ MIGRATION_LOCK = 7361
 
 def migrate() -> None:
     """Climb (or descend) in one transaction."""
-    engine = create_engine(parse_url(context.config.attributes["url"]))
+    engine = make_engine(context.config.attributes["url"], application="darkroom migrate", pool_size=1)
     with engine.begin() as connection:
         connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
         connection.exec_driver_sql("SET LOCAL statement_timeout = '10min'")

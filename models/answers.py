@@ -5,15 +5,18 @@ calls the provider.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row
 
+from models.incidents import watch_endpoints
+from models.provider import note_accepted
 from models.rulings import WATCHDOG, Answer, Ruling, Standing, rule
 from models.settings import PolicySettings
 from models.states import EditState, Effect, LearnedBy, Outcome
-from models.transitions import add_images, close_submissions, move_edits, reveal_request, take_instead
+from models.transitions import SubmissionEnd, add_images, close_submissions, move_edits, reveal_request, take_instead
 
 
 def record_answers(connection: Connection, answers: Sequence[Answer], policy: PolicySettings) -> list[Effect]:
@@ -22,6 +25,8 @@ def record_answers(connection: Connection, answers: Sequence[Answer], policy: Po
     Answers about the same edit are ruled one after the other, each on what the one before left behind.
     """
     effects: dict[int, Effect] = {}
+    ends: list[SubmissionEnd] = []
+    healed: list[datetime] = []
     waiting = list(enumerate(answers))
     while waiting:
         standings, owners = _look(connection, [answer for _, answer in waiting])
@@ -38,8 +43,14 @@ def record_answers(connection: Connection, answers: Sequence[Answer], policy: Po
             if standing is not None and ruling.effect is Effect.APPLIED:
                 edits_seen.add(standing.edit_id)
                 rulings.append((answer, ruling))
+                if standing.request_id is None and answer.request_id:
+                    healed.append(standing.posted_at)
         _write(connection, rulings, policy)
+        ends += [ruling.end for _, ruling in rulings if ruling.end]
         waiting = later
+    watch_endpoints(connection, ends, retry_after=policy.provider_retry_after)
+    if healed:
+        note_accepted(connection, max(healed))
     return [effects[number] for number in range(len(answers))]
 
 
@@ -91,7 +102,7 @@ def _look(connection: Connection, answers: Sequence[Answer]) -> tuple[dict[UUID,
 def _lock(connection: Connection, submission_ids: Sequence[UUID]) -> Sequence[Row[*tuple[Any, ...]]]:
     return connection.exec_driver_sql(
         """
-        SELECT s.id, s.request_id, s.outcome, s.learned_by, s.error_type, s.attempt AS submission_attempt,
+        SELECT s.id, s.request_id, s.posted_at, s.outcome, s.learned_by, s.error_type, s.attempt AS submission_attempt,
                e.id AS edit_id, e.state, e.attempt AS edit_attempt, e.attempts_before, b.max_attempts,
                e.cancel_requested_at IS NOT NULL AS cancel_wished,
                ARRAY(SELECT entry ->> 'type' FROM jsonb_array_elements(e.errors) AS entry) AS earlier_errors
@@ -125,6 +136,7 @@ def _standing(row: Row[*tuple[Any, ...]], others: Sequence[Row[*tuple[Any, ...]]
     return Standing(
         submission_id=row.id,
         request_id=row.request_id,
+        posted_at=row.posted_at,
         outcome=row.outcome and Outcome(row.outcome),
         learned_by=row.learned_by and LearnedBy(row.learned_by),
         error_type=row.error_type,

@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from models.criteria import IMAGES_MOST
+from models.pauses import claim_probes, due_probes
 
 WINDOW_LOCK = 7362
 """Key of the advisory lock under which claimers take turns, so that the in-flight window is exact."""
@@ -33,8 +34,12 @@ def lanes_due(connection: Connection) -> Lanes:
     """One cheap look for the tick; every part is answered by a partial index."""
     row = connection.exec_driver_sql(
         """
-        SELECT EXISTS (SELECT FROM batches b WHERE b.finished_at IS NULL AND b.paused_at IS NULL AND EXISTS (
-                   SELECT FROM edits e WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now()))
+        SELECT EXISTS (SELECT FROM batches b
+                       WHERE b.finished_at IS NULL AND b.paused_at IS NULL AND b.cancelled_at IS NULL
+                         AND NOT EXISTS (SELECT FROM lane_pauses p WHERE p.lane = 'submit'
+                                         AND p.subject = b.endpoint AND p.retry_at > now())
+                         AND EXISTS (SELECT FROM edits e
+                                     WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now()))
                AND NOT EXISTS (SELECT FROM provider_status WHERE retry_at > now()),
                EXISTS (SELECT FROM submissions WHERE due_at <= now()),
                EXISTS (SELECT FROM images WHERE due_at <= now()),
@@ -51,7 +56,8 @@ def claim_edits(connection: Connection, *, limit: int, window: int, probe_after:
     A batch's turn counts what it has in flight already, so that a batch of 10 does not wait behind one of
     100 000. A batch with a ceiling of cost gets what fits under it in the worst case, at `price` (USD a picture),
     beside what it has committed. While the provider's account is paused nothing is claimed; once `retry_at` has come
-    one edit probes it, and the next probe is put off, doubling from `probe_after` seconds up to 15 minutes.
+    one edit probes it, and the next probe is put off, doubling from `probe_after` seconds up to 15 minutes. So it is
+    with an endpoint whose model is down (`incidents.py`), while other endpoints go on.
     """
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (WINDOW_LOCK,))
     paused = connection.exec_driver_sql(
@@ -66,6 +72,49 @@ def claim_edits(connection: Connection, *, limit: int, window: int, probe_after:
         limit = 1
     elif connection.exec_driver_sql("SELECT FROM provider_status WHERE paused_at IS NOT NULL").all():
         return []
+    ids = _choose(connection, _RUNNING, limit=limit, window=window, price=price)
+    if len(ids) < limit:
+        ids += _choose_probes(
+            connection, limit=limit - len(ids), window=window - len(ids), price=price, after=probe_after
+        )
+    return ids
+
+
+class _Which(NamedTuple):
+    """SQL: which batches `b`, which of their edits `e`, in which order."""
+
+    batches: str
+    edits: str
+    order: str
+
+
+_RUNNING = _Which(
+    "NOT EXISTS (SELECT FROM lane_pauses p WHERE p.lane = 'submit' AND p.subject = b.endpoint)", "true", "e.position"
+)
+_UNTRIED = _Which("b.endpoint = %(endpoint)s", "e.attempt = 0", "e.position")
+_TRIED = _Which("b.endpoint = %(endpoint)s", "true", "e.attempt, e.position")
+
+
+def _choose_probes(connection: Connection, *, limit: int, window: int, price: Decimal, after: float) -> list[int]:
+    """One edit for each paused endpoint that may be probed: one that was never tried, else the one tried least.
+
+    So an edit that is bad itself does not keep its endpoint paused for the others. Those that were tried are few: what
+    was in flight when the model went down, and the probes since.
+    """
+    ids: list[int] = []
+    for endpoint in due_probes(connection, "submit")[:limit]:
+        for which in (_UNTRIED, _TRIED):
+            found = _choose(connection, which, limit=1, window=window - len(ids), price=price, endpoint=endpoint)
+            if found:
+                claim_probes(connection, "submit", probe_after=after, subjects=[endpoint])
+                ids += found
+                break
+    return ids
+
+
+def _choose(
+    connection: Connection, which: _Which, *, limit: int, window: int, price: Decimal, endpoint: str | None = None
+) -> list[int]:
     rows = connection.exec_driver_sql(
         f"""
         WITH flying AS MATERIALIZED (
@@ -84,18 +133,20 @@ def claim_edits(connection: Connection, *, limit: int, window: int, probe_after:
             FROM edits e
             WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now() AND e.cancel_requested_at IS NULL
               AND NOT EXISTS (SELECT FROM submissions s WHERE s.edit_id = e.id AND s.outcome IS NULL)
-            ORDER BY e.position
+              AND {which.edits}
+            ORDER BY {which.order}
             LIMIT CASE WHEN b.max_in_flight IS NULL THEN %(limit)s
                   ELSE least(%(limit)s, greatest(0, b.max_in_flight - coalesce(flying.edits, 0))) END
         ) candidate
         LEFT JOIN spending ON spending.batch_id = b.id
         WHERE b.finished_at IS NULL AND b.paused_at IS NULL AND b.cancelled_at IS NULL
+          AND {which.batches}
           AND (b.deadline IS NULL OR b.deadline > now())
           AND (b.max_cost IS NULL OR candidate.cost + coalesce(spending.committed, 0) <= b.max_cost)
         ORDER BY b.priority DESC, candidate.turn, b.created_at
         LIMIT (SELECT greatest(slots, 0) FROM free)
-        """,  # noqa: S608 - a constant of ours
-        {"limit": limit, "window": window, "price": price},
+        """,  # noqa: S608 - constants of ours
+        {"limit": limit, "window": window, "price": price, "endpoint": endpoint},
     )
     return [row.id for row in rows]
 

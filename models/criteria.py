@@ -3,13 +3,14 @@
 Reads only; the settle lane cancels the rest of what is found here (`transitions.cancel_batch`).
 """
 
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from models.states import Criterion
+from models.states import Criterion, EditState
 
 IMAGES_MOST = "coalesce((e.arguments ->> 'num_images')::int, 1) * coalesce((e.arguments ->> 'max_images')::int, 1)"
 """SQL: pictures that the edit `e` may return at most (fal-protocol 9.2)."""
@@ -26,6 +27,37 @@ BROKEN_BY_FAILURES = """
 """SQL: the criterion that the failures of the batch `b` break, or NULL. Skipped lines were never tried: no failures."""
 
 
+class BatchSize(NamedTuple):
+    """A batch, and how many edits it has."""
+
+    batch_id: UUID
+    edits: int
+
+
+def has_edits(states: Iterable[EditState], also: str = "true") -> str:
+    """SQL: whether the batch `b` has an open edit `e` in one of these states.
+
+    One row of the index `edits_open` for each state. An EXISTS over all of them is planned as one pass over every edit
+    there is, once a batch has millions.
+    """
+    looks = (
+        f"(SELECT true FROM edits e WHERE e.batch_id = b.id AND e.state = '{state}' AND e.due_at IS NOT NULL "  # noqa: S608
+        f"AND {also} ORDER BY e.position LIMIT 1) IS TRUE"
+        for state in states
+    )
+    return f"({' OR '.join(looks)})"
+
+
+TO_CANCEL = (EditState.PENDING, EditState.SUBMITTING, EditState.SUBMITTED)
+"""States of edits that a cancel concerns."""
+OPEN = (*TO_CANCEL, EditState.READY)
+"""States of edits that keep their batch from its end."""
+_LIMITED = f"""b.finished_at IS NULL AND b.cancelled_at IS NULL
+              AND coalesce(b.tolerated_failures, b.tolerated_failure_percent, b.max_cost,
+                           extract(epoch FROM b.deadline)) IS NOT NULL
+              AND {has_edits(TO_CANCEL)}"""
+
+
 class Broken(NamedTuple):
     """A batch and the limit that it breaks."""
 
@@ -33,8 +65,14 @@ class Broken(NamedTuple):
     criterion: Criterion
 
 
-def broken_batches(connection: Connection, *, price: Decimal) -> list[Broken]:
-    """Running batches of which something is left to be cancelled.
+def limited_batches(connection: Connection) -> list[BatchSize]:
+    """Running batches that have a limit of their own, and of which something is left to be cancelled."""
+    rows = connection.exec_driver_sql(f"SELECT b.id, b.edit_count FROM batches b WHERE {_LIMITED} ORDER BY b.id")  # noqa: S608
+    return [BatchSize(*row) for row in rows]
+
+
+def broken_batches(connection: Connection, batch_ids: Sequence[UUID] | None = None, *, price: Decimal) -> list[Broken]:
+    """Of running batches, all or these, those that break a limit of theirs.
 
     The ceiling is broken once nothing is in flight that may yet turn out cheaper than reserved, and the next edit
     would not fit at `price` (USD a picture).
@@ -55,13 +93,9 @@ def broken_batches(connection: Connection, *, price: Decimal) -> list[Broken]:
                     THEN 'max_cost'
                 END AS criterion
             FROM batches b CROSS JOIN LATERAL (SELECT {BROKEN_BY_FAILURES} AS criterion) failures
-            WHERE b.finished_at IS NULL AND b.cancelled_at IS NULL
-              AND coalesce(b.tolerated_failures, b.tolerated_failure_percent, b.max_cost,
-                           extract(epoch FROM b.deadline)) IS NOT NULL
-              AND EXISTS (SELECT FROM edits e WHERE e.batch_id = b.id AND e.due_at IS NOT NULL
-                          AND e.state IN ('pending', 'submitting', 'submitted'))
+            WHERE {_LIMITED} AND (%(ids)s::uuid[] IS NULL OR b.id = ANY(%(ids)s))
         ) found WHERE criterion IS NOT NULL ORDER BY id
         """,  # noqa: S608 - constants of this file
-        {"price": price},
+        {"price": price, "ids": None if batch_ids is None else list(batch_ids)},
     )
     return [Broken(row.id, Criterion(row.criterion)) for row in rows]

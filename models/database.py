@@ -1,16 +1,29 @@
-"""One engine per process from a URL, with bounded waits.
+"""One engine per process from a URL, with bounded waits; straight to the server, or through a pooler.
 
-Hot paths send plain SQL through the driver (`connection.exec_driver_sql`): sets in, sets out, no ORM.
+Hot paths send plain SQL through the driver (`connection.exec_driver_sql`): sets in, sets out, no ORM. Nothing depends
+on a session: no LISTEN, no temporary table, no advisory lock that outlives its transaction. So a pooler may hand every
+transaction to another server connection.
 """
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import URL, Engine, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
+import psycopg
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine import ExceptionContext
 
-from models.errors import DatabaseError, SettingsError
+from models.database_errors import (
+    DATABASE_ERRORS,
+    STALE_CONNECTION,
+    UNDEFINED_TABLE,
+    explain,
+    is_away,
+    reason,
+    sqlstate,
+)
+from models.database_url import DatabaseAddress, parse_database_url
+from models.errors import DatabaseError
 
 CONNECT_TIMEOUT = 5
 """Seconds to wait for a connection; the callers' own retries do the rest."""
@@ -29,14 +42,14 @@ def patiently(look: Callable[[], Found]) -> Found:
     """What `look` finds, again and again while the database is away, as when its server restarts.
 
     Raises:
-        OperationalError: it stays away for `SILENCE_MAX`.
+        sqlalchemy.exc.DBAPIError: it stays away for `SILENCE_MAX`, or does not do it for another reason.
     """
     deadline = time.monotonic() + SILENCE_MAX
     while True:
         try:
             return look()
-        except OperationalError:
-            if time.monotonic() > deadline:
+        except DATABASE_ERRORS as error:
+            if not is_away(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.5)
 
@@ -45,50 +58,129 @@ def parse_url(url: str) -> URL:
     """The URL with our driver named.
 
     Raises:
-        SettingsError: it is no database URL.
+        SettingsError: it cannot be used.
     """
-    try:
-        return make_url(url).set(drivername="postgresql+psycopg")
-    except ArgumentError:
-        raise SettingsError("DATABASE_URL is no database URL; expected postgresql://user:password@host/name.") from None
+    return parse_database_url(url).url
 
 
-def make_engine(url: str, *, application: str, pool_size: int = 5) -> Engine:
+class Connector:
+    """Makes connections to one address, and finds out whether a pooler stands between.
+
+    Our time limits go with the startup packet, which costs nothing. A pooler that shares server connections among
+    transactions refuses such options (PgBouncer: "unsupported startup parameter") or drops them in silence. Either
+    is noticed at the first connection; from then on the limits are set in each transaction, and no statement is
+    prepared, because the next transaction may meet another server connection.
+    """
+
+    def __init__(self, address: DatabaseAddress, application: str, limits: dict[str, str]) -> None:
+        self._session = {**limits, **address.session}
+        self._options = address.options(limits)
+        self._address, self.pooled = address, address.pooled
+        several = "," in address.parameters.get("host", "")
+        self._parameters: dict[str, Any] = {
+            "connect_timeout": str(CONNECT_TIMEOUT),
+            "application_name": application,
+            # after a failover the name that stands first may be that of the standby
+            **({"target_session_attrs": "read-write"} if several else {}),
+            **address.parameters,
+        }
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A new connection.
+
+        Raises:
+            psycopg.OperationalError: none can be had.
+        """
+        if not self.pooled:
+            try:
+                connection = psycopg.connect(**self._parameters, options=self._options)
+            except psycopg.OperationalError as error:
+                if self.pooled is False or "option" not in str(error):
+                    raise
+            else:
+                if self.pooled is None:
+                    self.pooled = not self._in_force(connection)
+                if not self.pooled:
+                    return connection
+                connection.close()
+        connection = psycopg.connect(**self._parameters, options=self._address.flags or None, prepare_threshold=None)
+        self.pooled = True
+        return connection
+
+    def _in_force(self, connection: psycopg.Connection[Any]) -> bool:
+        """Whether our startup options reached the server."""
+        name = next(iter(self._session))
+        found = connection.execute("SELECT source FROM pg_settings WHERE name = %s", (name,)).fetchone()
+        connection.rollback()
+        return found == ("client",)
+
+    def begin(self, connection: Connection) -> None:
+        """Behind a pooler: the session's settings, for this transaction."""
+        if self.pooled:
+            settings = [part for pair in self._session.items() for part in pair]
+            calls = ", ".join(["set_config(%s, %s, true)"] * len(self._session))
+            connection.exec_driver_sql(f"SELECT {calls}", tuple(settings))
+
+
+def make_engine(url: str, *, application: str, pool_size: int = 5, **limits: str) -> Engine:
     """An engine whose connections carry `application` as their name and give up in time.
 
-    `pool_pre_ping` costs one round trip per checkout and lets a process outlive a restart of the server.
+    `pool_pre_ping` costs one round trip per checkout and lets a process outlive a restart of the server. `limits` are
+    run-time settings of the server that take the place of our own.
+
+    Raises:
+        SettingsError: the URL cannot be used.
     """
-    options = f"-c statement_timeout={STATEMENT_TIMEOUT} -c lock_timeout={LOCK_TIMEOUT}"
-    return create_engine(
-        parse_url(url),
+    address = parse_database_url(url)
+    ours = {"statement_timeout": str(STATEMENT_TIMEOUT), "lock_timeout": str(LOCK_TIMEOUT)}
+    connector = Connector(address, application, {**ours, **limits})
+    engine = create_engine(
+        address.url,
+        creator=connector.connect,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT,
         pool_pre_ping=True,
         hide_parameters=True,  # an error's text goes into logs; the parameters hold prompts, tokens and URLs
-        connect_args={
-            "connect_timeout": CONNECT_TIMEOUT,
-            "application_name": application,
-            "options": options,
-        },
     )
+    event.listen(engine, "begin", connector.begin)
+    event.listen(engine, "handle_error", _forget_stale_connections)
+    return engine
+
+
+def _forget_stale_connections(context: ExceptionContext) -> None:
+    """After a failover kept connections lead to a server that only reads: new ones are made."""
+    if sqlstate(context.original_exception) in STALE_CONNECTION:
+        context.is_disconnect = True
 
 
 def check_schema(engine: Engine, revision: str) -> None:
     """Make sure that the database can be reached and stands at `revision`.
 
     Raises:
-        DatabaseError: it cannot be reached, holds no schema, or another one.
+        DatabaseError: it cannot be reached, holds no schema, or another one, or may not be read.
     """
     try:
         with engine.connect() as connection:
             found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-    except ProgrammingError:
-        raise DatabaseError("The database has no darkroom schema; run `darkroom migrate`.") from None
-    except OperationalError as error:
-        reason = str(error.orig).strip().splitlines()[0]
-        raise DatabaseError(f"The database cannot be reached: {reason}.") from None
+    except DATABASE_ERRORS as error:
+        if sqlstate(error) == UNDEFINED_TABLE:
+            raise DatabaseError(
+                f"The database has no darkroom schema{_where(engine)}; run `darkroom migrate`."
+            ) from None
+        if sqlstate(error) is None and is_away(error):
+            raise DatabaseError(f"The database cannot be reached: {reason(error)}.") from None
+        if sentence := explain(error):
+            raise DatabaseError(sentence) from None
+        raise
     if found != revision:
         raise DatabaseError(
             f"The database's schema is at {found}, this darkroom needs {revision}; run `darkroom migrate`."
         )
+
+
+def _where(engine: Engine) -> str:
+    """In which schemas was looked, where the URL chooses them."""
+    options = str(engine.url.query.get("options", ""))
+    path = next((word.partition("=")[2] for word in options.split() if word.startswith("search_path=")), "")
+    return f" in search_path {path}" if path else ""

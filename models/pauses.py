@@ -6,6 +6,7 @@ come one probe is let through, and its success ends the pause. The provider's ac
 (`provider_status`, `models/provider.py`), because it stops everything and a person may end it.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -48,8 +49,18 @@ def pause_lane(
     )
 
 
-def claim_probes(connection: Connection, lane: str, *, probe_after: float) -> list[str]:
-    """Subjects of a lane that may be probed now, with one item each.
+def due_probes(connection: Connection, lane: str) -> list[str]:
+    """Subjects of a lane that may be probed now, the one that waits longest first; claims none."""
+    rows = connection.exec_driver_sql(
+        "SELECT subject FROM lane_pauses WHERE lane = %s AND retry_at <= now() ORDER BY retry_at, subject", (lane,)
+    )
+    return list(rows.scalars())
+
+
+def claim_probes(
+    connection: Connection, lane: str, *, probe_after: float, subjects: Sequence[str] | None = None
+) -> list[str]:
+    """Subjects of a lane (all, or of these) that may be probed now, with one item each.
 
     Whoever claims a probe puts the next one off, doubling from `probe_after` seconds up to `LONGEST_PAUSE`; so a
     prober that dies costs nothing but the wait.
@@ -59,9 +70,15 @@ def claim_probes(connection: Connection, lane: str, *, probe_after: float) -> li
         UPDATE lane_pauses
         SET probes = probes + 1,
             retry_at = now() + least(%(after)s::float8 * 2 ^ least(probes + 1, 30), %(longest)s) * interval '1 s'
-        WHERE lane = %(lane)s AND retry_at <= now() RETURNING subject
+        WHERE lane = %(lane)s AND retry_at <= now() AND (%(subjects)s::text[] IS NULL OR subject = ANY(%(subjects)s))
+        RETURNING subject
         """,
-        {"lane": lane, "after": float(probe_after), "longest": LONGEST_PAUSE},
+        {
+            "lane": lane,
+            "subjects": None if subjects is None else list(subjects),
+            "after": float(probe_after),
+            "longest": LONGEST_PAUSE,
+        },
     )
     return [row.subject for row in rows]
 

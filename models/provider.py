@@ -4,7 +4,10 @@ One row of `provider_status`. A pause stops all submitting and fails no edit (ar
 account"); `claims.claim_edits` lets single probes through.
 """
 
+from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
+from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -31,11 +34,66 @@ def resume(connection: Connection) -> bool:
     """Submit again; True if there was a pause to end."""
     rows = connection.exec_driver_sql(
         """
-        UPDATE provider_status SET paused_at = NULL, reason = NULL, message = NULL, retry_at = NULL, probes = 0
-        WHERE paused_at IS NOT NULL RETURNING account
+        WITH before AS (
+            SELECT account, paused_at FROM provider_status WHERE paused_at IS NOT NULL OR unknown_submits > 0 FOR UPDATE
+        )
+        UPDATE provider_status p
+        SET paused_at = NULL, reason = NULL, message = NULL, retry_at = NULL, probes = 0,
+            unknown_submits = 0, unknown_since = NULL
+        FROM before WHERE p.account = before.account RETURNING before.paused_at IS NOT NULL
         """
     )
-    return bool(rows.all())
+    return any(rows.scalars())
+
+
+def count_unknown(connection: Connection, submission_ids: Sequence[UUID]) -> int:
+    """Count POSTs that brought no usable reply; answers how many there are in a row by now, over all workers.
+
+    One of which a callback has told meanwhile was accepted: that is a success, and ends the run.
+    """
+    posts = connection.exec_driver_sql(
+        "SELECT posted_at, request_id IS NOT NULL AS accepted FROM submissions WHERE id = ANY(%s)",
+        (list(submission_ids),),
+    ).all()
+    if accepted := [post.posted_at for post in posts if post.accepted]:
+        note_accepted(connection, max(accepted))
+    unknown = [post.posted_at for post in posts if not post.accepted]
+    if not unknown:
+        return 0
+    row = connection.exec_driver_sql(
+        """
+        INSERT INTO provider_status (account, unknown_submits, unknown_since)
+        VALUES (%(account)s, %(count)s, %(first)s)
+        ON CONFLICT (account) DO UPDATE
+        SET unknown_submits = provider_status.unknown_submits + excluded.unknown_submits,
+            unknown_since = least(provider_status.unknown_since, excluded.unknown_since)
+        RETURNING unknown_submits
+        """,
+        {"account": ACCOUNT, "count": len(unknown), "first": min(unknown)},
+    )
+    return int(row.scalar_one())
+
+
+def note_accepted(connection: Connection, posted_at: datetime) -> None:
+    """Take a sign that the provider accepted a POST whose reply we never had: submitting works, only replies are lost.
+
+    It ends the run of unknown submits, and a pause for `outage` or `unreachable`, if it is no older than these; a
+    refused key or a locked account is none of its business. While nothing is wrong this writes nothing: callbacks do
+    not wait for each other here.
+    """
+    connection.exec_driver_sql(
+        """
+        UPDATE provider_status
+        SET unknown_submits = 0, unknown_since = NULL,
+            paused_at = CASE WHEN reason NOT IN ('outage', 'unreachable') THEN paused_at END,
+            message = CASE WHEN reason NOT IN ('outage', 'unreachable') THEN message END,
+            retry_at = CASE WHEN reason NOT IN ('outage', 'unreachable') THEN retry_at END,
+            probes = CASE WHEN reason NOT IN ('outage', 'unreachable') THEN probes ELSE 0 END,
+            reason = CASE WHEN reason NOT IN ('outage', 'unreachable') THEN reason END
+        WHERE coalesce(unknown_since, CASE WHEN reason IN ('outage', 'unreachable') THEN paused_at END) <= %s
+        """,
+        (posted_at,),
+    )
 
 
 def is_paused(connection: Connection) -> bool:

@@ -4,6 +4,7 @@ Pure: a locked row and an answer in, a ruling out. `answers.py` locks and writes
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from random import uniform
 from typing import NamedTuple
 from uuid import UUID
@@ -38,6 +39,7 @@ class Standing:
 
     submission_id: UUID
     request_id: str | None
+    posted_at: datetime
     outcome: Outcome | None
     learned_by: LearnedBy | None
     error_type: str | None

@@ -6,15 +6,20 @@ a file that holds the value of any secret.
 """
 
 import os
+import ssl
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic.functional_validators import BeforeValidator
+from pydantic.functional_validators import AfterValidator, BeforeValidator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from models.database_url import read_database_url
 from models.errors import SettingsError
+from models.network import Network
+from models.storage_url import read_storage_url
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A duration in seconds; fractions are allowed, so that a test can shrink the clock."""
@@ -26,6 +31,15 @@ def _strip_slash(value: object) -> object:
 
 BaseURL = Annotated[str, BeforeValidator(_strip_slash), Field(pattern=r"^https?://[^/\s?#]+[^\s?#]*$")]
 """An http(s) address to which paths are appended; kept without its last slash."""
+
+
+def _database_url(url: str) -> str:
+    read_database_url(url)
+    return url.strip()
+
+
+DatabaseURL = Annotated[str, AfterValidator(_database_url)]
+"""An address that PostgreSQL's own client can read."""
 
 
 class _FileSecrets(PydanticBaseSettingsSource):
@@ -108,17 +122,75 @@ def _faults(error: ValidationError) -> list[str]:
     return faults
 
 
+def _proxy(url: str | None) -> str | None:
+    """With its scheme, which many leave out; None where it is empty."""
+    if url is None or not url.strip():
+        return None
+    url = url.strip() if "://" in url else f"http://{url.strip()}"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = None
+    if not usable or parts.path.strip("/") or parts.query or "#" in url:
+        raise ValueError("it must be like http://user:password@proxy:3128")
+    return url
+
+
+def _certificates(path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    try:
+        ssl.create_default_context(cafile=path.expanduser())
+    except ssl.SSLError:
+        raise ValueError(f"{path} holds no certificates in PEM form") from None
+    except OSError as error:
+        raise ValueError(f"it names {path}, which cannot be read: {error.strerror}") from None
+    return path.expanduser()
+
+
+Proxy = Annotated[str | None, AfterValidator(_proxy)]
+"""The address of an HTTP proxy."""
+Certificates = Annotated[Path | None, AfterValidator(_certificates)]
+"""A file of authorities whose certificates are believed."""
+
+
+class NetworkSettings(Settings):
+    """The way out of this machine: to the provider, its keys and pictures, to callers, and to the store."""
+
+    https_proxy: Proxy = Field(None, description="the proxy for https addresses, `http://user:password@proxy:3128`")
+    http_proxy: Proxy = Field(None, description="the proxy for http addresses")
+    no_proxy: str = Field(
+        "", description="comma list: names (with all beneath them), addresses and networks that need no proxy"
+    )
+    requests_ca_bundle: Certificates = Field(
+        None, description="a file (PEM) of the authorities that are trusted, in the place of the usual ones"
+    )
+    ssl_cert_file: Certificates = Field(None, description="the same, where `REQUESTS_CA_BUNDLE` is not set")
+
+    @property
+    def network(self) -> Network:
+        """All of it in one value."""
+        excepted = tuple(entry for entry in self.no_proxy.replace(",", " ").split() if entry)
+        authorities = self.requests_ca_bundle or self.ssl_cert_file
+        return Network(self.https_proxy, self.http_proxy, excepted, str(authorities) if authorities else None)
+
+
+def read_network() -> Network:
+    """The way out, from the environment.
+
+    Raises:
+        SettingsError: a setting of it is wrong.
+    """
+    return load(NetworkSettings).network
+
+
 class DatabaseSettings(Settings):
     """Where the truth is kept."""
 
-    database_url: str = Field(description="PostgreSQL, `postgresql://user:password@host/name`")
-
-    @field_validator("database_url")
-    @classmethod
-    def _postgresql_only(cls, url: str) -> str:
-        if not url.startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
-            raise ValueError("it must start with postgresql://")
-        return url
+    database_url: DatabaseURL = Field(
+        description="PostgreSQL, `postgresql://user:password@host/name`; see docs/deploy.md for TLS, poolers and others"
+    )
 
 
 def _images_folder(data: dict[str, Any]) -> str:
@@ -132,16 +204,38 @@ class StorageSettings(Settings):
     darkroom_home: Path = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
     storage_url: str = Field(
         default_factory=_images_folder,
-        description="where pictures go: `file://`, `s3://bucket/prefix`, `gs://`, `az://`; "
+        description="where pictures go: a folder, `file://`, `s3://bucket/prefix`, `gs://`, `az://`; "
         "unless set, the folder `images` in `DARKROOM_HOME`",
     )
 
     @field_validator("storage_url")
     @classmethod
     def _known_store(cls, url: str) -> str:
-        if not url.startswith(("file://", "s3://", "gs://", "az://")):
-            raise ValueError("it must start with file://, s3://, gs:// or az://")
-        return url.rstrip("/")
+        return read_storage_url(url)
+
+
+class EndpointSettings(Settings):
+    """Where an S3 is that is not Amazon's; the store's client reads this variable, and all its others, by itself."""
+
+    aws_endpoint_url: BaseURL | None = None
+
+
+def store_options() -> dict[str, Any]:
+    """How an object store's client goes out: its own proxy and authorities, and http where the endpoint says so.
+
+    Raises:
+        SettingsError: a setting of it is wrong.
+    """
+    network, endpoint = read_network(), load(EndpointSettings).aws_endpoint_url
+    options: dict[str, Any] = {}
+    if endpoint and endpoint.startswith("http://"):
+        options["allow_http"] = True
+    if network.ca_file:
+        options["root_certificate"] = Path(network.ca_file).read_bytes()
+    proxy = network.proxy_for(endpoint or "https://store")
+    if proxy:
+        options |= {"proxy_url": proxy, "proxy_excludes": ",".join(("localhost", "127.0.0.1", *network.no_proxy))}
+    return options
 
 
 class PriceSettings(Settings):
@@ -170,4 +264,7 @@ class PolicySettings(OutputSettings):
 
     max_attempts: int = Field(3, ge=1, le=100, description="paid attempts per edit on transient errors")
     retry_delay: Seconds = Field(10, description="first delay between attempts, doubling with jitter")
+    provider_retry_after: Seconds = Field(
+        60, description="until a paused account, or an endpoint whose model is down, is tried again, by itself"
+    )
     fal_user_id: str | None = Field(None, description="the account whose callbacks count; learned if not set")

@@ -123,7 +123,7 @@ EDIT_ARROWS: dict[tuple[EditState, EditState], str] = {
     (EditState.SUBMITTED, EditState.CANCELLED): "the provider ended it on our request",
     (EditState.READY, EditState.STORED): "the last picture is in storage",
     (EditState.READY, EditState.FAILED): "a picture can not be stored",
-    (EditState.FAILED, EditState.PENDING): "someone retries it",
+    (EditState.FAILED, EditState.PENDING): "someone retries it, or its failure is excused: the model was down",
     (EditState.FAILED, EditState.SUBMITTED): "someone retries it, and a submission of it turns out to be in flight",
     # Impolite arrows: a submission given up as dead shows itself after all. While it is in flight nothing is POSTed;
     # what was paid for is kept.

@@ -129,7 +129,11 @@ edits = Table(
     Column("custom_id", TEXT),
     Column("attempt", INTEGER, nullable=False, server_default=text("0"), comment="POSTs that may have been paid"),
     Column(
-        "attempts_before", INTEGER, nullable=False, server_default=text("0"), comment="of these, before the last retry"
+        "attempts_before",
+        INTEGER,
+        nullable=False,
+        server_default=text("0"),
+        comment="of these, before the last retry, or while the model was down",
     ),
     _time(
         "due_at",
@@ -152,7 +156,7 @@ edits = Table(
     # claims.py: pending edits of one batch in their order; edits in flight; what keeps a batch unfinished
     Index("edits_open", "state", "batch_id", "position", postgresql_where=text("due_at IS NOT NULL")),
     # transitions: what a retry takes, and how many failures a batch has
-    Index("edits_failed", "batch_id", postgresql_where=text("state = 'failed'")),
+    Index("edits_failed", "batch_id", "id", postgresql_where=text("state = 'failed'")),
     Index(
         "edits_custom_id",
         "batch_id",
@@ -200,6 +204,13 @@ submissions = Table(
         server_default=text("false"),
         comment="succeeded, but the pictures of another submission of its edit are the ones that are kept",
     ),
+    Column(
+        "excused",
+        BOOLEAN,
+        nullable=False,
+        server_default=text("false"),
+        comment="it failed because the model was down, and used up no attempt of its edit",
+    ),
     Column("seed", BIGINT, comment="the one that the provider says it used"),
     Column(
         "set_number",
@@ -222,12 +233,15 @@ submissions = Table(
     CheckConstraint("(outcome IS NULL OR outcome = 'unknown') = (learned_by IS NULL)", name="learned_by_whom"),
     CheckConstraint("(accepted_at IS NULL) = (request_id IS NULL)", name="accepted_at"),
     CheckConstraint("outcome IS DISTINCT FROM 'succeeded' OR images_returned > 0", name="images_returned"),
+    CheckConstraint("NOT excused OR outcome IS NOT DISTINCT FROM 'failed'", name="excused"),
     CheckConstraint("NOT doubled OR outcome IS NOT DISTINCT FROM 'succeeded'", name="doubled"),
     CheckConstraint("NOT may_be_charged OR outcome IS NOT DISTINCT FROM 'failed'", name="may_be_charged"),
     CheckConstraint("(denied_since IS NULL) = (denials = 0)", name="denied_since"),
     CheckConstraint("set_number > 0", name="set_number"),
     # transitions: the submissions of an edit
     Index("submissions_edit", "edit_id"),
+    # incidents.py: how the latest ended
+    Index("submissions_completed", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
     # claims.py, guards.py: whether a submission of the edit is in flight
     Index("submissions_open", "edit_id", postgresql_where=text("outcome IS NULL")),
     # transitions: one set of pictures after the other, never two with one number
@@ -373,6 +387,15 @@ provider_status = Table(
     Column("probes", INTEGER, nullable=False, server_default=text("0")),
     Column("price_per_image", NUMERIC, comment="USD, as the provider says"),
     _time("price_read_at"),
+    Column(
+        "unknown_submits",
+        INTEGER,
+        nullable=False,
+        server_default=text("0"),
+        comment="POSTs in a row without a usable reply, and without a sign that the provider accepted one of them",
+    ),
+    _time("unknown_since", comment="when the first of these was POSTed"),
+    CheckConstraint("(unknown_submits = 0) = (unknown_since IS NULL)", name="unknown_since"),
     CheckConstraint("(paused_at IS NULL) = (reason IS NULL)", name="reason"),
     CheckConstraint("(paused_at IS NULL) = (retry_at IS NULL)", name="retry_at"),
 )

@@ -19,6 +19,7 @@ from cli.migrate import upgrade
 from models.database import make_engine
 
 OURS = ("FAL_", "DARKROOM_", "DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "PGDATABASE", "PGHOST")
+WAYS_OUT = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 NUMBERS = count()
 SHARE_A_STACK = ("test_edit.py", "test_desk_stack.py", "test_provider_page.py")
 
@@ -39,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def clean_environment() -> None:
     """No test sees the settings of the person who runs it."""
     for name in list(os.environ):
-        if name.startswith(OURS):
+        if name.startswith(OURS) or name.upper() in WAYS_OUT:
             del os.environ[name]
 
 

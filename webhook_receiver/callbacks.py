@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from models.database_errors import original, reason, sqlstate
 from models.errors import KeysUnavailable, SignatureError
 from models.provider import user_id
 from models.states import Effect
@@ -118,5 +119,10 @@ def _no_keys(error: KeysUnavailable) -> ResponseReturnValue:
 
 @routes.app_errorhandler(SQLAlchemyError)
 def _no_database(error: SQLAlchemyError) -> ResponseReturnValue:
-    log.error("callback_not_recorded", reason=type(error).__name__, detail=str(error).splitlines()[0][:300])
+    log.error(
+        "callback_not_recorded",
+        reason=type(original(error)).__name__,
+        sqlstate=sqlstate(error),
+        detail=reason(error)[:300],
+    )
     return {"error": "The database cannot take it now."}, 503

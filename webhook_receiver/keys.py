@@ -16,6 +16,7 @@ import structlog
 from urllib3.exceptions import HTTPError
 
 from models.errors import KeysUnavailable
+from models.settings import read_network
 
 log = structlog.get_logger()
 
@@ -81,8 +82,12 @@ def fetch_keys(url: str) -> tuple[bytes, ...]:
         requests.RequestException, urllib3's HTTPError: no whole answer came.
         ValueError, RecursionError: the answer is no set of keys that can be used.
     """
+    network = read_network()
+    proxy = network.proxy_for(url)
     with _Session() as session:
-        session.trust_env = False
+        session.trust_env = False  # no password out of a netrc file
+        session.verify = network.verify
+        session.proxies = {"http": proxy, "https": proxy} if proxy else {}
         with session.get(url, timeout=FETCH_TIMEOUT, allow_redirects=False, stream=True) as response:
             if response.status_code != 200:
                 raise ValueError(f"answered {response.status_code}")

@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import Field
 
-from models.settings import BaseURL, DatabaseSettings, PolicySettings
+from models.settings import BaseURL, DatabaseSettings, NetworkSettings, PolicySettings
 
 
 def _key_set(data: dict[str, Any]) -> str:
     return f"{data['fal_rest_url']}/.well-known/jwks.json"
 
 
-class ReceiverSettings(DatabaseSettings, PolicySettings):
+class ReceiverSettings(DatabaseSettings, PolicySettings, NetworkSettings):
     """Everything the receiver needs to know."""
 
     fal_rest_url: BaseURL = Field("https://rest.fal.ai", description="the provider's storage tokens and signing keys")

@@ -11,6 +11,7 @@ from typing import Any
 from celery import Celery, bootsteps
 from celery.signals import setup_logging, worker_shutting_down
 
+from models.broker_url import parse_broker_url
 from models.database import CONNECT_TIMEOUT as DATABASE_TIMEOUT
 from models.database import STATEMENT_TIMEOUT
 from models.logs import configure_logs
@@ -21,9 +22,7 @@ from worker.settings import BrokerSettings
 from worker.waves import RECORD_AGAIN_FOR
 from worker.wiring import TURN, stopping
 
-TICK = 1.0
-"""Seconds between two looks for due work."""
-LANES = ("submit", "poll", "download", "settle", "notify", "tick")
+LANES = ("submit", "poll", "download", "settle", "notify")
 """Each lane has a queue of its own, so that workers can specialise."""
 
 END_WITHIN = (
@@ -61,10 +60,8 @@ app.steps["worker"].add(End)
 # called when the configuration is first needed, so that importing this file reads no environment
 @app.add_defaults  # type: ignore[untyped-decorator]  # celery has no types
 def _configuration() -> dict[str, Any]:
-    redis_url = load(BrokerSettings).redis_url
     return {
-        "broker_url": redis_url,
-        "result_backend": redis_url,
+        **parse_broker_url(load(BrokerSettings).redis_url).celery_settings(),
         "result_expires": 3600,
         "task_ignore_result": True,
         "accept_content": ["json"],
@@ -76,10 +73,6 @@ def _configuration() -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {"socket_timeout": 10, "socket_connect_timeout": 5, "health_check_interval": 10},
-        "beat_schedule": {
-            "tick": {"task": "darkroom.tick", "schedule": TICK, "options": {"expires": 2 * TICK, "queue": "tick"}}
-        },
-        "beat_max_loop_interval": TICK,
     }
 
 

@@ -1,14 +1,31 @@
 """The clock that nudges the lanes, and how many nudges may lie in a queue.
 
+It looks for due work itself, in the process of Celery beat: a tick that waited in a queue for a worker would stand
+behind whatever that worker does. A look is one read of a few partial indexes; the work is the lanes'.
+
 An expired message stays in its Redis list until a worker takes it, so expiry alone would let messages pile up
 while workers are away. Nobody sends one to a queue that holds a few already.
 """
 
 from typing import Any
 
+import structlog
 from celery import Celery
-from celery.beat import ScheduleEntry, Scheduler
+from celery.beat import Scheduler
+from sqlalchemy import Engine
 
+from models.claims import lanes_due
+from models.database import make_engine
+from models.settings import load
+from worker.settings import ClockSettings
+from worker.waves import reason
+
+log = structlog.get_logger()
+
+TICK = 1.0
+"""Seconds between two looks for due work."""
+MESSAGE_LIFE = 2 * TICK
+"""Seconds; a lane message that nobody took by then is void, so that nothing piles up while workers are away."""
 MESSAGES_MAX = 3
 """Messages that one lane's queue may hold; more would say nothing new."""
 
@@ -19,11 +36,27 @@ def has_room(app: Celery, queue: str) -> bool:
         return int(connection.default_channel.client.llen(queue)) < MESSAGES_MAX
 
 
-class Clock(Scheduler):  # type: ignore[misc]  # celery has no types
-    """Celery beat's own scheduler, which skips a beat while its queue is full."""
+def start_due_lanes(app: Celery, engine: Engine) -> None:
+    """Send one message to every lane that has due work."""
+    with engine.connect() as connection:
+        due = lanes_due(connection)
+    for lane, has_work in due._asdict().items():
+        if has_work and has_room(app, lane):
+            app.send_task(f"darkroom.{lane}", expires=MESSAGE_LIFE)
 
-    def apply_async(self, entry: ScheduleEntry, producer: Any = None, advance: bool = True, **options: Any) -> Any:
-        """Send one entry's message, if there is room for it."""
-        if has_room(self.app, entry.options["queue"]):
-            return super().apply_async(entry, producer, advance, **options)
-        return self.reserve(entry) if advance else entry
+
+class Clock(Scheduler):  # type: ignore[misc]  # celery has no types
+    """Celery beat's own scheduler, with the tick in the place of a schedule."""
+
+    def setup_schedule(self) -> None:
+        """There is none to be read; what is read instead is the database."""
+        url = load(ClockSettings).database_url
+        self.engine = make_engine(url, application="darkroom clock", pool_size=1)
+
+    def tick(self, *_: Any, **__: Any) -> float:
+        """Start the lanes that have due work; answers the seconds until the next tick."""
+        try:
+            start_due_lanes(self.app, self.engine)
+        except Exception as error:  # database or broker may be away for as long as they like
+            log.warning("tick_failed", reason=reason(error))
+        return TICK

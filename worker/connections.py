@@ -2,7 +2,11 @@
 
 `requests` alone cannot tell a refused connection from a cut one, nor which address a host name resolved to.
 Both are decided here, at the moment of connecting, before a byte of the request leaves. No automatic retry,
-no proxy or netrc from the environment, no redirect.
+no netrc, no redirect.
+
+Through a proxy the address of the other side is not known here; there the rules for names hold, a literal address is
+checked as it stands, and for the rest the proxy's word is what there is. A CONNECT that the proxy refuses is no
+connection, so nothing was sent. The proxy's own password goes to the proxy alone (urllib3 puts it into the CONNECT).
 """
 
 import ipaddress
@@ -13,7 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from typing import IO, Any, NamedTuple
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -21,6 +27,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from models.network import Network, literal
+from models.settings import read_network
 from worker.bodies import read_bounded
 
 CONNECT_TIMEOUT = 5.0
@@ -57,7 +65,7 @@ class _Watched:
     def connect(self) -> None:
         try:
             super().connect()  # type: ignore[misc]  # the mixin's other half is urllib3's connection
-        except (OSError, urllib3.exceptions.HTTPError, ssl.SSLError) as error:
+        except (OSError, urllib3.exceptions.HTTPError, ssl.SSLError, HTTPException) as error:
             raise NotConnected(_MESSAGE_HEAD.sub("", str(error))) from error
 
     def _new_conn(self) -> socket.socket:
@@ -88,9 +96,43 @@ def _pool_classes(peer_check: PeerCheck | None, watch: Watch | None) -> dict[str
 
 
 class _Adapter(HTTPAdapter):
-    def __init__(self, peer_check: PeerCheck | None, watch: Watch | None) -> None:
+    def __init__(self, peer_check: PeerCheck | None, watch: Watch | None, network: Network) -> None:
         self._pools = _pool_classes(peer_check, watch)
+        self._proxied_pools = _pool_classes(None, watch)
+        self._peer_check, self._network = peer_check, network
         super().__init__(pool_connections=8, pool_maxsize=2, max_retries=0)
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        """One request, through the proxy that it needs.
+
+        Raises:
+            NotConnected: nothing reached the other side.
+        """
+        url = request.url or ""
+        proxy = self._network.proxy_for(url)
+        if proxy:
+            self._check_literal(url)
+        options["proxies"] = {"http": proxy, "https": proxy} if proxy else {}
+        options["verify"] = self._network.verify
+        response = super().send(request, *args, **options)
+        if proxy and response.status_code == 407 and url.startswith("http:"):
+            response.close()  # none but the proxy says this, and it passes nothing on
+            raise NotConnected("the proxy asks for a user and password (407)")
+        return response
+
+    def _check_literal(self, url: str) -> None:
+        host = urlsplit(url).hostname or ""
+        address = literal(host)
+        if self._peer_check is not None and address is not None:
+            self._peer_check(host, str(address))
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> urllib3.ProxyManager:
+        """urllib3's own, with our connections."""
+        if proxy.startswith("https:"):
+            options["proxy_ssl_context"] = ssl.create_default_context(cafile=self._network.ca_file)
+        manager: urllib3.ProxyManager = super().proxy_manager_for(proxy, **options)
+        manager.pool_classes_by_scheme = self._proxied_pools
+        return manager
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, **options)
@@ -105,8 +147,12 @@ class _Session(requests.Session):
 class ThreadSessions:
     """One `requests.Session` per thread, its kept connections never older than `IDLE_LIMIT`."""
 
-    def __init__(self, peer_check: PeerCheck | None = None, watch: Watch | None = None) -> None:
+    def __init__(
+        self, peer_check: PeerCheck | None = None, watch: Watch | None = None, network: Network | None = None
+    ) -> None:
+        """`network` is the way out, that of the environment unless it is given."""
         self._peer_check, self._watch = peer_check, watch
+        self._network = read_network() if network is None else network
         self._local = threading.local()
 
     def get(self) -> requests.Session:
@@ -115,7 +161,7 @@ class ThreadSessions:
         if session is None:
             session = self._local.session = _Session()
             session.trust_env = False
-            adapter = _Adapter(self._peer_check, self._watch)
+            adapter = _Adapter(self._peer_check, self._watch, self._network)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
         elif time.monotonic() - self._local.used > IDLE_LIMIT:

@@ -10,7 +10,16 @@ from pathlib import Path
 
 from worker.settings import WorkerSettings
 
-POINTS = ("after_claim", "after_post", "before_record", "after_record", "in_download", "before_settle", "after_notify")
+POINTS = (
+    "after_claim",
+    "after_post",
+    "before_record",
+    "after_record",
+    "in_download",
+    "before_settle",
+    "after_notify",
+    "after_create",
+)
 
 
 def reach(point: str, settings: WorkerSettings) -> None:

@@ -57,7 +57,7 @@ def follow_edit(engine: Engine, edit_id: int, queue: QueueAPI | None = None) -> 
     A step comes with every news, and at least every `QUIET_MAX`, so that who waits can see that nothing moves.
 
     Raises:
-        OperationalError: the database is away for longer than it takes to restart it.
+        sqlalchemy.exc.DBAPIError: the database is away for longer than it takes to restart it.
     """
     tail: Tail | None = None
     before: Stand | None = None

@@ -21,7 +21,7 @@ from sqlalchemy.exc import IntegrityError
 
 from models.claims import DueUnknown, claim_unknown
 from models.errors import Gone, TryLater
-from models.provider import is_paused
+from models.provider import is_paused, note_accepted
 from models.rulings import WATCHDOG
 from models.seedream import as_sent, identify_input
 from models.transitions import Postponement, give_up_unknown, lock_edits, poll_again, reveal_request
@@ -149,6 +149,8 @@ def record(
     found, blocked = _pair(connection, lost, identities, free, settings)
     for submission_id, request_id in found.items():
         reveal_request(connection, submission_id, request_id, patience=WATCHDOG)
+    if found:
+        note_accepted(connection, max(due.posted_at for due in lost if due.id in found))
     paused = is_paused(connection)
     dead: list[UUID] = []
     postponed: list[Postponement] = []

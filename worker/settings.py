@@ -6,13 +6,15 @@ it opens no connection and creates no folder.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from models.broker_url import read_broker_url
 from models.errors import SettingsError
 from models.settings import (
     BaseURL,
     DatabaseSettings,
+    NetworkSettings,
     OutputSettings,
     PolicySettings,
     PriceSettings,
@@ -20,7 +22,6 @@ from models.settings import (
     Settings,
     StorageSettings,
 )
-from worker.broker_url import SCHEMES, celery_url
 from worker.preferences import Preferences, Priority
 from worker.signing import read_secrets
 
@@ -44,20 +45,28 @@ def _poll_every(data: dict[str, Any]) -> float:
     return POLL_EVERY if data["public_url"] else POLL_ALONE
 
 
+def _broker_url(url: str) -> str:
+    read_broker_url(url)
+    return url.strip()
+
+
+BrokerURL = Annotated[str, AfterValidator(_broker_url)]
+"""An address of Redis that every library of ours can be led to."""
+
+
 class BrokerSettings(Settings):
     """Where the nudges go."""
 
-    redis_url: str = Field(description="the broker, `redis://host:port/0`, or `redis+socket:///path` for a Unix socket")
-
-    @field_validator("redis_url")
-    @classmethod
-    def _redis_only(cls, url: str) -> str:
-        if not url.startswith(SCHEMES):
-            raise ValueError(f"it must start with {' or '.join(SCHEMES)}")
-        return celery_url(url)
+    redis_url: BrokerURL = Field(
+        description="the broker, `redis://host:port/0`; see docs/deploy.md for TLS, users and sockets"
+    )
 
 
-class ProviderSettings(OutputSettings):
+class ClockSettings(DatabaseSettings, BrokerSettings):
+    """What the clock needs to know: where due work stands, and whom to tell."""
+
+
+class ProviderSettings(OutputSettings, NetworkSettings):
     """Where the provider is, who we are there, and how it should treat our requests."""
 
     fal_key: SecretStr | None = Field(None, description="the provider's key; required for the real provider")
@@ -141,7 +150,6 @@ class WorkerSettings(
     claim_lease: Seconds = Field(
         45, description="how long a claim holds unless it is renewed; work of a worker that died waits so long"
     )
-    provider_retry_after: Seconds = Field(60, description="until a paused account is tried again, by itself")
 
     picture_max_bytes: int = Field(100 * 1024 * 1024, ge=1, description="bytes one returned picture may have")
     submit_threads: int = Field(64, ge=1, le=512, description="POSTs under way at one time, per submit process")

@@ -1,36 +1,125 @@
 """The settle lane: cancel the rest of batches that broke a limit of theirs, and finish those whose edits are all final.
 
-Each batch that broke a limit in a transaction of its own: it may be large, and the others must not wait for it.
+Small batches go together, a large one alone: what takes long or fails for one batch is logged and keeps no other from
+its end. What is larger than one statement may be goes in chunks, each a transaction, for one turn; the next turn goes
+on from what stands in the database.
 """
 
-import structlog
-from sqlalchemy import Engine
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+from uuid import UUID
 
-from models.criteria import broken_batches
+import structlog
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from models.criteria import BatchSize, Broken, broken_batches, limited_batches
 from models.provider import price_per_image
-from models.transitions import cancel_batch, settle_batches
+from models.states import Criterion
+from models.transitions import (
+    CHUNK,
+    cancel_batch,
+    cancel_chunk,
+    cancelled_with_open_edits,
+    finishable_batches,
+    settle_batches,
+)
 from worker.crash import reach
 from worker.settings import WorkerSettings
+from worker.waves import reason
 
 log = structlog.get_logger()
 
+TOGETHER = 100
+"""Small batches that are looked at in one transaction."""
 
-def run(engine: Engine, settings: WorkerSettings) -> int:
-    """Cancel and finish what can be; returns the number of batches finished."""
+Found = TypeVar("Found")
+
+
+def run(engine: Engine, settings: WorkerSettings, go_on: Callable[[], bool] = lambda: True) -> int:
+    """Cancel and finish what can be, large batches for as long as `go_on` says; returns the batches finished."""
     _hold_to_limits(engine, settings)
-    with engine.begin() as connection:
-        finished = settle_batches(connection, results_prefix=settings.intake_url or "")
-        if finished:
-            reach("before_settle", settings)
-    for batch_id in finished:
-        log.info("batch_finished", batch=str(batch_id))
-    return len(finished)
+    finished = _finish(engine, settings)
+    _cancel_the_rest(engine, go_on)
+    return finished
 
 
 def _hold_to_limits(engine: Engine, settings: WorkerSettings) -> None:
     with engine.begin() as connection:
-        broken = broken_batches(connection, price=price_per_image(connection, settings.price_per_image))
-    for batch_id, criterion in broken:
-        with engine.begin() as connection:
-            edits = cancel_batch(connection, batch_id, criterion=criterion)
-        log.warning("batch_broke_its_limit", batch=str(batch_id), criterion=criterion.value, cancelled=edits)
+        price = price_per_image(connection, settings.price_per_image)
+        limited = limited_batches(connection)
+
+    def find(connection: Connection, batch_ids: Sequence[UUID]) -> list[Broken]:
+        return broken_batches(connection, batch_ids, price=price)
+
+    for batch_id, criterion in _each(engine, limited, find):
+
+        def cancel(connection: Connection, batch_ids: Sequence[UUID], criterion: Criterion = criterion) -> list[int]:
+            return [cancel_batch(connection, batch_id, criterion=criterion) for batch_id in batch_ids]
+
+        for edits in _each(engine, [BatchSize(batch_id, CHUNK)], cancel):
+            log.warning("batch_broke_its_limit", batch=str(batch_id), criterion=criterion.value, cancelled=edits)
+
+
+def _finish(engine: Engine, settings: WorkerSettings) -> int:
+    def settle(connection: Connection, batch_ids: Sequence[UUID]) -> list[UUID]:
+        settled = settle_batches(connection, batch_ids, results_prefix=settings.intake_url or "")
+        if settled:
+            reach("before_settle", settings)
+        return settled
+
+    with engine.connect() as connection:
+        found = finishable_batches(connection)
+    finished = 0
+    for batch_id in _each(engine, found, settle):
+        finished += 1
+        log.info("batch_finished", batch=str(batch_id))
+    return finished
+
+
+def _cancel_the_rest(engine: Engine, go_on: Callable[[], bool]) -> None:
+    """A chunk of each cancelled batch in turn, until all is done or the turn is over."""
+    with engine.connect() as connection:
+        reached = dict.fromkeys(cancelled_with_open_edits(connection), -1)
+    while reached and go_on():
+        for batch_id, after in list(reached.items()):
+            if (position := _cancel_chunk(engine, batch_id, after)) is None:
+                del reached[batch_id]
+            else:
+                reached[batch_id] = position
+
+
+def _cancel_chunk(engine: Engine, batch_id: UUID, after: int) -> int | None:
+    def cancel(connection: Connection, batch_ids: Sequence[UUID]) -> list[int | None]:
+        return [cancel_chunk(connection, batch_id, after=after) for batch_id in batch_ids]
+
+    return next(_each(engine, [BatchSize(batch_id, CHUNK)], cancel), None)
+
+
+def _each(
+    engine: Engine, batches: Iterable[BatchSize], step: Callable[[Connection, Sequence[UUID]], Sequence[Found]]
+) -> Iterator[Found]:
+    """Do a step for each batch, small ones in sets; one that fails is logged, and the others go on."""
+    waiting = _sets(batches)
+    while waiting:
+        batch_ids = waiting.pop(0)
+        try:
+            with engine.begin() as connection:
+                found = step(connection, batch_ids)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise  # the database is away, for all of them
+            if len(batch_ids) > 1:
+                waiting = [[batch_id] for batch_id in batch_ids] + waiting
+                continue
+            log.error("batch_not_settled", batch=str(batch_ids[0]), reason=reason(error))
+            continue
+        yield from found
+
+
+def _sets(batches: Iterable[BatchSize]) -> list[list[UUID]]:
+    """The small ones in sets, then the large ones, each alone."""
+    batches = list(batches)
+    small = [batch_id for batch_id, edits in batches if edits <= CHUNK]
+    together = [small[first : first + TOGETHER] for first in range(0, len(small), TOGETHER)]
+    return together + [[batch_id] for batch_id, edits in batches if edits > CHUNK]

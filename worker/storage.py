@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
@@ -17,6 +17,8 @@ import obstore
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from models.errors import FetchAgain, NotFound, SettingsError, UserError
+from models.settings import store_options
+from worker.store_errors import explain
 
 QUARANTINE = "quarantine"
 """Prefix under which refused files are kept for people to look at."""
@@ -41,11 +43,14 @@ class Storage:
         parts = urlsplit(url)
         self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
         try:
-            self._store: ObjectStore = LocalStore(self._folder, mkdir=True) if self._folder else from_url(url)
+            options: Any = {} if self._folder else store_options()
+            self._store: ObjectStore = (
+                LocalStore(self._folder, mkdir=True) if self._folder else from_url(url, client_options=options)
+            )
             if self._folder:
                 _sweep(self._folder / INCOMING)
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise SettingsError(f"STORAGE_URL cannot be opened: {error}") from None
+            raise SettingsError(f"STORAGE_URL cannot be opened: {explain(error)}") from None
 
     def put(self, key: str, file: IO[bytes], content_type: str | None = None) -> None:
         """Publish a file under a key, streaming.
@@ -61,7 +66,7 @@ class Storage:
                 attributes = {"Content-Type": content_type} if content_type else None
                 obstore.put(self._store, key, file, attributes=attributes)
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise FetchAgain("storage_error", str(error)[:500]) from error
+            raise FetchAgain("storage_error", explain(error)) from error
 
     @contextmanager
     def get(self, key: str, *, max_bytes: int) -> Iterator[BinaryIO]:
@@ -82,7 +87,7 @@ class Storage:
             except (FileNotFoundError, obstore.exceptions.NotFoundError):
                 raise NotFound(f"There is no {key} in {self.url}.") from None
             except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-                raise UserError(f"{key} cannot be read: {str(error)[:500]}") from error
+                raise UserError(f"{key} cannot be read: {explain(error)}") from error
             file.seek(0)
             yield file
 
@@ -97,7 +102,7 @@ class Storage:
         except (FileNotFoundError, obstore.exceptions.NotFoundError):
             return
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise FetchAgain("storage_error", str(error)[:500]) from error
+            raise FetchAgain("storage_error", explain(error)) from error
 
     def _put_aside(self, key: str, file: IO[bytes]) -> None:
         """Write under `INCOMING`, then rename: what a killed writer leaves behind lies beside no picture."""

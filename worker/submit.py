@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from models.claims import claim_edits, lanes_due
 from models.errors import AccountPaused, ProviderError, Refused, UnknownOutcome, Unsent
-from models.provider import pause, price_per_image, resume
+from models.provider import count_unknown, pause, price_per_image, resume
 from models.seedream import as_sent
 from models.transitions import (
     Refusal,
@@ -71,14 +71,10 @@ def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, go_on: Callab
         reach("after_post", settings)
         return reply
 
-    outage = Outage()
-
     def record(replies: Sequence[Reply]) -> None:
         reach("before_record", settings)
         with engine.begin() as connection:
             record_replies(connection, replies, settings)
-            if outage.seen_in(replies):
-                pause(connection, "outage", str(replies[-1].error), retry_after=settings.provider_retry_after)
         reach("after_record", settings)
 
     def work_is_left() -> bool:
@@ -86,22 +82,6 @@ def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, go_on: Callab
             return lanes_due(connection).submit
 
     return flow(width=settings.submit_threads, claim=claim, call=call, record=record, go_on=go_on, linger=work_is_left)
-
-
-class Outage:
-    """Notices that POSTs go out and nothing usable comes back."""
-
-    def __init__(self) -> None:
-        self._unknown_in_a_row: set[UUID] = set()
-
-    def seen_in(self, replies: Sequence[Reply]) -> bool:
-        """Whether so many in a row were unknown that the next would fare the same; the same replies count once."""
-        for reply in replies:
-            if isinstance(reply.error, UnknownOutcome):
-                self._unknown_in_a_row.add(reply.submission.id)
-            else:
-                self._unknown_in_a_row.clear()
-        return len(self._unknown_in_a_row) >= OUTAGE
 
 
 def webhook_url(settings: WorkerSettings, token: UUID) -> str | None:
@@ -124,19 +104,25 @@ def record_replies(connection: Connection, replies: Sequence[Reply], settings: W
     accepted = [(reply.submission.id, reply.request_id) for reply in replies if reply.request_id]
     if accepted:
         record_accepted(connection, accepted, poll_after=settings.poll_after, patience=settings.patience)
+    refused = [
+        Refusal(reply.submission.id, reply.error.type, reply.error.message)
+        for reply in replies
+        if isinstance(reply.error, Refused)
+    ]
+    record_refused(connection, refused)
+    if accepted or refused:  # both are an answer about the edit, which a refused account does not get
         resume(connection)
-    record_refused(
-        connection,
-        [
-            Refusal(reply.submission.id, reply.error.type, reply.error.message)
-            for reply in replies
-            if isinstance(reply.error, Refused)
-        ],
-    )
     for kind in (Unsent, AccountPaused):
         back = [reply for reply in replies if isinstance(reply.error, kind)]
         if back:
             _record_pause(connection, back, settings)
+    _watch_for_outage(connection, [reply for reply in replies if isinstance(reply.error, UnknownOutcome)], settings)
+
+
+def _watch_for_outage(connection: Connection, unknown: Sequence[Reply], settings: WorkerSettings) -> None:
+    """Pause where POSTs go out and nothing usable comes back, neither reply nor callback."""
+    if unknown and count_unknown(connection, [reply.submission.id for reply in unknown]) >= OUTAGE:
+        pause(connection, "outage", str(unknown[-1].error), retry_after=settings.provider_retry_after)
 
 
 def _record_pause(connection: Connection, replies: Sequence[Reply], settings: WorkerSettings) -> None:

@@ -5,26 +5,13 @@ from functools import partial
 from typing import Any
 
 from intake.documents import create_from_document
-from models.claims import lanes_due
 from models.errors import UserError
 from worker import download, lost, notify, poll, prices, settle, submit, wiring
-from worker.celery import TICK, app
-from worker.clock import has_room
+from worker.celery import app
+from worker.crash import reach
 
 MANIFEST_MAX_BYTES = 2**30
 """Of a manifest in storage; some millions of edits."""
-MESSAGE_LIFE = 2 * TICK
-"""Seconds; a lane message that nobody took by then is void, so that nothing piles up while workers are away."""
-
-
-@app.task(name="darkroom.tick")  # type: ignore[untyped-decorator]  # celery has no types
-def tick() -> None:
-    """Start every lane that has due work."""
-    with wiring.engine().connect() as connection:
-        due = lanes_due(connection)
-    for lane, has_work in due._asdict().items():
-        if has_work and has_room(app, lane):
-            app.send_task(f"darkroom.{lane}", expires=MESSAGE_LIFE)
 
 
 @app.task(name="darkroom.submit")  # type: ignore[untyped-decorator]
@@ -50,7 +37,7 @@ def download_lane() -> None:
 def settle_lane() -> None:
     """Hold batches to their limits and finish those that can be finished; now and then, read the price."""
     prices.refresh(wiring.engine(), wiring.pricing(), wiring.settings())
-    settle.run(wiring.engine(), wiring.settings())
+    settle.run(wiring.engine(), wiring.settings(), wiring.turn())
 
 
 @app.task(name="darkroom.notify")  # type: ignore[untyped-decorator]
@@ -60,10 +47,18 @@ def notify_lane() -> None:
 
 
 @app.task(  # type: ignore[untyped-decorator]
-    name="darkroom.create_batch", acks_late=True, reject_on_worker_lost=True, ignore_result=False, throws=(UserError,)
+    name="darkroom.create_batch",
+    bind=True,
+    acks_late=True,
+    reject_on_worker_lost=True,
+    ignore_result=False,
+    throws=(UserError,),
 )
-def create_batch(document: dict[str, Any]) -> dict[str, Any]:
-    """Another service's batch; delivered again until it is written, so an `idempotency_key` is advisable.
+def create_batch(self: Any, document: dict[str, Any]) -> dict[str, Any]:
+    """Another service's batch.
+
+    The broker delivers the message again until it is acknowledged: when the worker dies after its commit, or after the
+    visibility timeout. Without an `idempotency_key` the task's id is the key, so that each answers the same batch.
 
     Takes `{"name": …, "idempotency_key": …, "edits": [{"prompt": …, "image_urls": […]}, …]}`, or `manifest` in the
     place of `edits`: the key or URL of a JSONL or CSV file in the store. Answers `{"batch_id": …, "edits": N,
@@ -71,5 +66,6 @@ def create_batch(document: dict[str, Any]) -> dict[str, Any]:
     """
     manifest = partial(wiring.storage().get, max_bytes=MANIFEST_MAX_BYTES)
     with wiring.engine().begin() as connection:
-        created = create_from_document(connection, document, manifest)
+        created = create_from_document(connection, document, manifest, message_id=self.request.id)
+    reach("after_create", wiring.settings())
     return {**asdict(created), "batch_id": str(created.batch_id)}

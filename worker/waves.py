@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import structlog
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
+
+from models.database_errors import is_away, original
 
 log = structlog.get_logger()
 
@@ -25,9 +26,6 @@ RENEWALS = 3
 """Times a lease is renewed before it would lapse."""
 RECORD_AGAIN_FOR = 60.0
 """Seconds for which answers are kept in hand while the database does not take them."""
-
-AWAY = (OperationalError, InterfaceError, TimeoutError)
-"""What is raised while the database does not answer."""
 
 Item = TypeVar("Item")
 Reply = TypeVar("Reply")
@@ -100,10 +98,10 @@ class _Loop(Generic[Item, Reply]):
             return 0
         try:
             items = self.claim(free)
-        except AWAY as error:
-            if not self.flying:
+        except Exception as error:
+            if not self.flying or not is_away(error):
                 raise
-            log.warning("not_claimed_now", calls_under_way=len(self.flying), reason=_reason(error))
+            log.warning("not_claimed_now", calls_under_way=len(self.flying), reason=reason(error))
             return 0
         self.flying.update((self.pool.submit(self.call, item), item) for item in items)
         return len(items)
@@ -123,9 +121,11 @@ class _Loop(Generic[Item, Reply]):
         self.renewed = time.monotonic()
         try:
             self.renew(list(self.flying.values()))
-        except AWAY as error:
+        except Exception as error:
+            if not is_away(error):
+                raise
             # a lease that lapses costs a second fetch or question, never a second charge
-            log.warning("not_renewed_now", calls_under_way=len(self.flying), reason=_reason(error))
+            log.warning("not_renewed_now", calls_under_way=len(self.flying), reason=reason(error))
 
     def rescue(self) -> None:
         """What is still in hand when the loop breaks; the error that broke it matters more than one in here."""
@@ -133,7 +133,7 @@ class _Loop(Generic[Item, Reply]):
         try:
             _record_landed(self.record, self.flying.keys())
         except Exception as error:
-            log.error("replies_lost", replies=len(self.flying), reason=_reason(error))
+            log.error("replies_lost", replies=len(self.flying), reason=reason(error))
 
 
 def _record_landed(record: Callable[[Sequence[Reply]], None], landed: Collection[Future[Reply]]) -> None:
@@ -143,9 +143,9 @@ def _record_landed(record: Callable[[Sequence[Reply]], None], landed: Collection
     if replies:
         try:
             _record_patiently(record, replies)
-        except AWAY:
-            raise
         except Exception as error:
+            if is_away(error):
+                raise
             errors += _record_singly(record, replies) if len(replies) > 1 else [error]
     if errors:
         raise errors[0]
@@ -158,7 +158,7 @@ def _record_singly(record: Callable[[Sequence[Reply]], None], replies: Sequence[
         try:
             _record_patiently(record, [reply])
         except Exception as error:
-            log.error("reply_not_recorded", reason=_reason(error))
+            log.error("reply_not_recorded", reason=reason(error))
             errors.append(error)
     return errors
 
@@ -169,15 +169,14 @@ def _record_patiently(record: Callable[[Sequence[Reply]], None], replies: Sequen
     while True:
         try:
             return record(replies)
-        except AWAY as error:
-            if time.monotonic() + delay > give_up:
+        except Exception as error:
+            if not is_away(error) or time.monotonic() + delay > give_up:
                 raise
-            log.warning("not_recorded_yet", replies=len(replies), reason=_reason(error))
+            log.warning("not_recorded_yet", replies=len(replies), reason=reason(error))
             time.sleep(delay)
             delay = min(2 * delay, 2.0)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The first line of an error, without the statement and its parameters: these hold prompts."""
-    original = error.orig if isinstance(error, DBAPIError) else error
-    return f"{type(original).__name__}: {str(original).strip().partition(chr(10))[0]}"[:300]
+    return f"{type(original(error)).__name__}: {str(original(error)).strip().partition(chr(10))[0]}"[:300]

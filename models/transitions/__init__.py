@@ -6,6 +6,7 @@ are always locked edit first, then its submissions and images, in the order of e
 overlap wait for each other instead of deadlocking. What a verdict means is decided in `rulings.py`.
 """
 
+from models.transitions.excusing import excuse_failures
 from models.transitions.outcomes import (
     EditMove,
     SubmissionEnd,
@@ -14,10 +15,13 @@ from models.transitions.outcomes import (
     move_edits,
 )
 from models.transitions.sets import take_instead
-from models.transitions.settling import settle_batches
+from models.transitions.settling import finishable_batches, settle_batches
 from models.transitions.steering import (
+    CHUNK,
     SkippedEdit,
     cancel_batch,
+    cancel_chunk,
+    cancelled_with_open_edits,
     fail_skipped,
     record_cancel_asked,
     retry_failed,
@@ -38,6 +42,7 @@ from models.transitions.submitting import (
 )
 
 __all__ = [
+    "CHUNK",
     "EditMove",
     "ImageFault",
     "Postponement",
@@ -48,8 +53,12 @@ __all__ = [
     "SubmissionEnd",
     "add_images",
     "cancel_batch",
+    "cancel_chunk",
+    "cancelled_with_open_edits",
     "close_submissions",
+    "excuse_failures",
     "fail_skipped",
+    "finishable_batches",
     "give_up_unknown",
     "lock_edits",
     "move_edits",

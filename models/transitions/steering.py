@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from models.criteria import TO_CANCEL, has_edits
 from models.states import Criterion
 
 INVALID_INPUT = "invalid_input"
@@ -43,14 +44,25 @@ def fail_skipped(connection: Connection, batch_id: UUID, skipped: Sequence[Skipp
     )
 
 
+CHUNK = 5_000
+"""Edits that one statement moves at most; a batch of more is cancelled and retried in chunks."""
+
+
 def cancel_batch(connection: Connection, batch_id: UUID, *, criterion: Criterion | None = None) -> int:
     """Cancel what is not paid for yet: pending edits at once, edits in flight by a wish; answers how many these are.
 
     What is in flight is asked about at once, and the poll lane hands the wish to the provider; it ends `cancelled` if
     the provider says so and `stored` if the picture was made anyway. A batch that is cancelled or finished already
-    stays as it is.
+    stays as it is. Of a batch larger than `CHUNK` only the row of the batch is written, which is enough that nothing
+    of it is submitted any more; the settle lane cancels its edits (`cancel_chunk`), and the answer is the most that
+    they may be.
     """
-    concerned = _cancel_open(connection, batch_id)
+    query = "SELECT edit_count FROM batches WHERE id = %s AND cancelled_at IS NULL AND finished_at IS NULL"
+    batch = connection.exec_driver_sql(query, (batch_id,)).first()
+    if batch is None:
+        return 0
+    small = batch.edit_count <= CHUNK
+    concerned = _cancel_open(connection, batch_id) if small else _estimate_open(connection, batch_id, batch.edit_count)
     rows = connection.exec_driver_sql(
         """
         UPDATE batches SET cancelled_at = now(), broken_criterion = %s
@@ -59,16 +71,74 @@ def cancel_batch(connection: Connection, batch_id: UUID, *, criterion: Criterion
         (criterion, batch_id),
     ).all()
     # edits that were being appended meanwhile held the batch's row until now, and are seen only by a new statement
-    return concerned + (_cancel_open(connection, batch_id) if rows else 0)
+    return concerned + (_cancel_open(connection, batch_id) if rows and small else 0)
 
 
-def _cancel_open(connection: Connection, batch_id: UUID) -> int:
+def _estimate_open(connection: Connection, batch_id: UUID, edits: int) -> int:
+    """How many edits of a large batch are open, at most: everything from the first pending one on, and what is in
+    flight. To count millions would take longer than whoever asks should wait."""
+    return int(
+        connection.exec_driver_sql(
+            """
+            SELECT %(edits)s - coalesce((SELECT position FROM edits
+                                         WHERE batch_id = %(batch)s AND state = 'pending' AND due_at IS NOT NULL
+                                         ORDER BY position LIMIT 1), %(edits)s)
+                   + (SELECT count(*) FROM edits WHERE batch_id = %(batch)s AND due_at IS NOT NULL
+                      AND state IN ('submitting', 'submitted'))
+            """,
+            {"edits": edits, "batch": batch_id},
+        ).scalar_one()
+    )
+
+
+def cancelled_with_open_edits(connection: Connection) -> list[UUID]:
+    """Cancelled batches of which edits are still to be cancelled: large ones, or where an edit came back meanwhile."""
+    rows = connection.exec_driver_sql(
+        f"""
+        SELECT b.id FROM batches b
+        WHERE b.cancelled_at IS NOT NULL AND b.finished_at IS NULL
+          AND {has_edits(TO_CANCEL, "e.cancel_requested_at IS NULL")}
+        ORDER BY b.cancelled_at, b.id
+        """  # noqa: S608 - constants of ours
+    )
+    return list(rows.scalars())
+
+
+def cancel_chunk(connection: Connection, batch_id: UUID, *, after: int) -> int | None:
+    """Cancel the next pending edits of a cancelled batch, and wish for all of it that is in flight.
+
+    `after` is the position up to which it was done before, -1 at first. Answers the position that is reached, None once
+    nothing pending is left. A transaction of its own: whoever dies leaves nothing half done, and the next begins anew.
+    What somebody else holds is left to the next turn.
+    """
+    _cancel_open(connection, batch_id, states=("submitting", "submitted"))
+    rows = connection.exec_driver_sql(
+        """
+        WITH next AS (
+            SELECT id, position FROM edits
+            WHERE batch_id = %(batch)s AND state = 'pending' AND due_at IS NOT NULL AND position > %(after)s
+            ORDER BY position LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+        ), cancelled AS (
+            UPDATE edits e
+            SET cancel_requested_at = now(), state = 'cancelled', due_at = NULL, finished_at = now()
+            FROM next WHERE e.id = next.id AND e.state = 'pending'
+        )
+        SELECT max(position) FROM next
+        """,
+        {"batch": batch_id, "after": after, "limit": CHUNK},
+    )
+    reached = rows.scalar_one()
+    return None if reached is None else int(reached)
+
+
+def _cancel_open(
+    connection: Connection, batch_id: UUID, states: Sequence[str] = ("pending", "submitting", "submitted")
+) -> int:
     rows = connection.exec_driver_sql(
         """
         WITH open AS (
             SELECT id, state FROM edits
-            WHERE batch_id = %s AND due_at IS NOT NULL AND cancel_requested_at IS NULL
-              AND state IN ('pending', 'submitting', 'submitted')
+            WHERE batch_id = %s AND due_at IS NOT NULL AND cancel_requested_at IS NULL AND state = ANY(%s)
             ORDER BY id FOR UPDATE
         ), wished AS (
             UPDATE edits e
@@ -83,7 +153,7 @@ def _cancel_open(connection: Connection, batch_id: UUID) -> int:
         )
         SELECT count(*) FROM wished
         """,
-        (batch_id,),
+        (batch_id, list(states)),
     )
     return int(rows.scalar_one())
 
@@ -101,37 +171,54 @@ def retry_failed(connection: Connection, batch_id: UUID, error_types: Sequence[s
     failed -> submitted where a submission of it turned out to be in flight, because what it brings is paid for already;
     every other failed -> pending, with its attempts counted anew. Answers how many edits these are.
 
-    `error_types` takes only edits whose latest error is one of these. A faulty line stays failed.
+    `error_types` takes only edits whose latest error is one of these. A faulty line stays failed. In chunks by key, all
+    in the caller's transaction; each edit once.
     """
-    rows = connection.exec_driver_sql(
+    retried = 0
+    reached: int | None = 0
+    while reached is not None:
+        some, reached = _retry_chunk(connection, batch_id, list(error_types), reached)
+        retried += some
+    if retried:
+        connection.exec_driver_sql(
+            "UPDATE batches SET finished_at = NULL, broken_criterion = NULL WHERE id = %s", (batch_id,)
+        )
+    return retried
+
+
+def _retry_chunk(connection: Connection, batch_id: UUID, error_types: list[str], after: int) -> tuple[int, int | None]:
+    """The next failed edits after a key: how many were retried, and the last key that was looked at."""
+    row = connection.exec_driver_sql(
         """
-        WITH chosen AS (
+        WITH next AS MATERIALIZED (
+            SELECT id, errors -> -1 ->> 'type' AS type FROM edits
+            WHERE batch_id = %(batch)s AND state = 'failed' AND id > %(after)s ORDER BY id LIMIT %(limit)s
+        ), chosen AS (
             SELECT id FROM edits
-            WHERE batch_id = %(batch)s AND state = 'failed'
-              AND coalesce(errors -> -1 ->> 'type', '') <> %(invalid)s
-              AND (cardinality(%(types)s::text[]) = 0 OR errors -> -1 ->> 'type' = ANY(%(types)s::text[]))
+            WHERE id IN (SELECT id FROM next
+                         WHERE coalesce(type, '') <> %(invalid)s
+                           AND (cardinality(%(types)s::text[]) = 0 OR type = ANY(%(types)s::text[])))
+              AND state = 'failed'
             ORDER BY id FOR UPDATE
         ), fetched AS (
             UPDATE images i SET state = 'waiting', due_at = now(), attempt = 0
             FROM submissions s
             WHERE s.id = i.submission_id AND i.state = 'failed' AND s.edit_id IN (SELECT id FROM chosen)
             RETURNING s.edit_id
+        ), retried AS (
+            UPDATE edits e
+            SET state = m.state,
+                due_at = now() + CASE m.state WHEN 'pending' THEN interval '0' ELSE interval '1 hour' END,
+                finished_at = NULL, cancel_requested_at = NULL, attempts_before = e.attempt
+            FROM (SELECT id, CASE
+                    WHEN id IN (SELECT edit_id FROM fetched) THEN 'ready'
+                    WHEN EXISTS (SELECT FROM submissions s WHERE s.edit_id = chosen.id AND s.outcome IS NULL)
+                        THEN 'submitted'
+                    ELSE 'pending' END AS state FROM chosen) m
+            WHERE e.id = m.id AND e.state = 'failed' RETURNING e.id
         )
-        UPDATE edits e
-        SET state = m.state,
-            due_at = now() + CASE m.state WHEN 'pending' THEN interval '0' ELSE interval '1 hour' END,
-            finished_at = NULL, cancel_requested_at = NULL, attempts_before = e.attempt
-        FROM (SELECT id, CASE
-                WHEN id IN (SELECT edit_id FROM fetched) THEN 'ready'
-                WHEN EXISTS (SELECT FROM submissions s WHERE s.edit_id = chosen.id AND s.outcome IS NULL)
-                    THEN 'submitted'
-                ELSE 'pending' END AS state FROM chosen) m
-        WHERE e.id = m.id AND e.state = 'failed' RETURNING e.id
+        SELECT (SELECT count(*) FROM retried) AS retried, (SELECT max(id) FROM next) AS reached
         """,
-        {"batch": batch_id, "invalid": INVALID_INPUT, "types": list(error_types)},
-    ).all()
-    if rows:
-        connection.exec_driver_sql(
-            "UPDATE batches SET finished_at = NULL, broken_criterion = NULL WHERE id = %s", (batch_id,)
-        )
-    return len(rows)
+        {"batch": batch_id, "after": after, "limit": CHUNK, "invalid": INVALID_INPUT, "types": error_types},
+    ).one()
+    return int(row.retried), row.reached

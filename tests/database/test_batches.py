@@ -18,6 +18,7 @@ from intake.batches import BatchHeader, CreatedBatch, IdempotencyConflict, creat
 from intake.manifest import FaultyLine, LineFault, ManifestFaults, NewEdit, read_jsonl
 from models.errors import ManifestError
 from models.seedream import ENDPOINT, faults
+from tests.factories import make_batch
 
 URL = "https://example.com/cat.png"
 KEYED = BatchHeader(client="shop", idempotency_key="order-7")
@@ -333,3 +334,14 @@ def test_a_header_that_the_database_cannot_hold_is_told_plainly(fields: dict[str
     [fault] = faults(caught.value, names=BatchHeader.model_fields)
     assert fault.field == field
     assert "Input should" not in fault.reason
+
+
+def test_large_batch_is_known_to_the_planner_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claims from it are not planned as if it were not there; a small one is not worth the work."""
+    monkeypatch.setattr(writing, "ANALYZED_FROM", 300)
+    known = "SELECT reltuples FROM pg_class WHERE relname = 'edits'"
+    with engine.begin() as connection:
+        make_batch(connection, 100)
+        assert connection.exec_driver_sql(known).scalar_one() == -1
+        make_batch(connection, 300)
+        assert connection.exec_driver_sql(known).scalar_one() == 400

@@ -17,12 +17,12 @@ from uuid import UUID
 
 import requests
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 from werkzeug.serving import make_server
 
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
 from models.database import make_engine
+from models.database_errors import is_away
 from tests.factories import states
 from tests.http.receiving import rows, running_app
 from webhook_receiver.settings import ReceiverSettings
@@ -91,10 +91,13 @@ def emulating(folder: Path) -> Iterator[Emulator]:
 
 
 @contextmanager
-def receiving(database_url: str, emulator: Emulator) -> Iterator[str]:
+def receiving(database_url: str, emulator: Emulator, *, retry_after: float) -> Iterator[str]:
     """The receiver on a port of its own; yields its public URL."""
     settings = ReceiverSettings(
-        database_url=database_url, fal_jwks_url=f"{emulator.url}/.well-known/jwks.json", fal_user_id=ACCOUNT
+        database_url=database_url,
+        fal_jwks_url=f"{emulator.url}/.well-known/jwks.json",
+        fal_user_id=ACCOUNT,
+        provider_retry_after=retry_after,
     )
     with running_app(settings) as app:
         server = make_server("127.0.0.1", 0, app, threaded=True)
@@ -143,10 +146,9 @@ class Hands:
             while not stop.is_set():
                 try:
                     run(engine, lambda: not stop.is_set())
-                except OperationalError:
-                    pass  # the database is away; the tick would start the lane again
                 except Exception as error:
-                    errors.append(error)
+                    if not is_away(error):  # else the tick would start the lane again
+                        errors.append(error)
                 stop.wait(0.02)
             engine.dispose()
 
@@ -167,7 +169,8 @@ def hands(engine: Engine, emulator: Emulator, folder: Path, *, deaf: bool = Fals
     """Workers whose clocks are shrunk; `deaf`: without a public URL, so that no callback can come."""
     url = engine.url.render_as_string(hide_password=False)
     with ExitStack() as stack:
-        public = None if deaf else stack.enter_context(receiving(url, emulator))
+        retry_after = changes.get("provider_retry_after", 0.2)
+        public = None if deaf else stack.enter_context(receiving(url, emulator, retry_after=retry_after))
         given = {
             "database_url": url,
             "redis_url": "redis://127.0.0.1:1/0",

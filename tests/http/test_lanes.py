@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from models.answers import record_answers
 from models.claims import claim_edits
-from models.errors import UnknownOutcome
-from tests.factories import PRICE, claim, make_batch
+from models.provider import count_unknown, pause, resume
+from tests.factories import POLICY, PRICE, accept, answer, claim, make_batch, success
 from tests.http.conftest import Away
 from tests.http.lanes import (
     LONG,
@@ -25,7 +26,7 @@ from tests.http.lanes import (
 from tests.http.receiving import rows
 from tests.http.servers import closed_port
 from worker import settle
-from worker.submit import OUTAGE, Outage, Reply
+from worker.submit import OUTAGE
 
 pytestmark = pytest.mark.usefixtures("balanced")
 
@@ -139,24 +140,82 @@ def test_outage_pauses(engine: Engine, emulator: Emulator, tmp_path: Path) -> No
     emulator.faults(nginx_502_before=1)
     make_edits(engine, [f"edit {n}" for n in range(20)])
     with hands(engine, emulator, tmp_path, deaf=True, max_in_flight=1000, submit_threads=2) as worker:
-        worker.work_until(lambda: rows(engine, "SELECT 1 FROM provider_status"), lanes=("submit",))
+        worker.work_until(lambda: rows(engine, "SELECT 1 FROM provider_status WHERE reason <> ''"), lanes=("submit",))
 
     assert rows(engine, "SELECT reason FROM provider_status") == [("outage",)]
     assert OUTAGE <= stand(engine)["submitting"] < OUTAGE + 4
 
 
-def test_one_unknown_reply_is_no_outage(engine: Engine) -> None:
-    """However often the database makes us record the same reply again."""
+def test_unknown_replies_are_counted_over_all_workers(engine: Engine) -> None:
+    """Two workers that see a few each see an outage together; an accepted reply to either begins the count anew."""
     with engine.begin() as connection:
-        make_batch(connection, OUTAGE)
+        make_batch(connection, OUTAGE + 1)
         submissions = claim(connection)
-    outage = Outage()
-    unknown = [Reply(submission, None, UnknownOutcome()) for submission in submissions]
+    unknown = [submission.id for submission in submissions]
+    counts = []
+    for some in (unknown[:2], unknown[2:4], unknown[4:5]):
+        with engine.begin() as connection:
+            counts.append(count_unknown(connection, some))
+    assert counts == [2, 4, OUTAGE]
+    with engine.begin() as connection:
+        accept(connection, submissions[5:])
+        resume(connection)
+    with engine.begin() as connection:
+        assert count_unknown(connection, unknown[:1]) == 1
 
-    assert not any(outage.seen_in(unknown[:1]) for _ in range(2 * OUTAGE))
-    assert not outage.seen_in(unknown[1:-1])
-    assert outage.seen_in(unknown[-1:])
-    assert not outage.seen_in([Reply(submissions[0], "r", None)])
+
+def test_lost_replies_do_not_crawl(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """Every submit is accepted, every reply is lost, callbacks come: each proves that submitting works.
+
+    The clock of a paused account would let one edit go in a minute.
+    """
+    emulator.mark(concurrency=40)
+    emulator.faults(reset_after_accept=1)
+    make_edits(engine, [f"edit {n}" for n in range(60)])
+
+    def look() -> int:
+        return stand(engine).get("submitting", 0)
+
+    with (
+        hands(engine, emulator, tmp_path, max_in_flight=12, provider_retry_after=60) as worker,
+        sampling(look) as window,
+    ):
+        worker.work_until(all_are(engine, stored=60), lanes=("submit", "submit", "poll", "download"))
+
+    assert max(window) <= 12
+    assert [row["charges"] for row in emulator.rows] == [1] * 60
+    assert rows(engine, "SELECT paused_at, unknown_submits FROM provider_status WHERE paused_at IS NOT NULL") == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "ends"), [("outage", True), ("unreachable", True), ("locked", False), ("invalid_key", False)]
+)
+def test_callback_that_proves_a_submit_ends_some_pauses(reason: str, ends: bool, engine: Engine) -> None:
+    """A lost reply's callback says that submitting works; it does not say that a refused account is taken again."""
+    with engine.begin() as connection:
+        pause(connection, reason, "no", retry_after=600)
+        make_batch(connection, 2)
+        connection.exec_driver_sql("UPDATE provider_status SET retry_at = now()")
+    with engine.begin() as connection:
+        [probe] = claim(connection)
+        count_unknown(connection, [probe.id])
+    with engine.begin() as connection:
+        record_answers(connection, [answer(probe, success())], POLICY)
+    assert rows(engine, "SELECT paused_at IS NULL, unknown_submits FROM provider_status") == [(ends, 0)]
+
+
+def test_callback_of_before_says_nothing_about_now(engine: Engine) -> None:
+    """What the provider accepted before the run of lost submits began does not end the pause for it."""
+    with engine.begin() as connection:
+        make_batch(connection, 6)
+        [early] = claim(connection, limit=1)
+    with engine.begin() as connection:
+        late = claim(connection)
+        assert count_unknown(connection, [submission.id for submission in late]) == OUTAGE
+        pause(connection, "outage", "no", retry_after=600)
+    with engine.begin() as connection:
+        record_answers(connection, [answer(early, success())], POLICY)
+    assert rows(engine, "SELECT reason, unknown_submits FROM provider_status") == [("outage", OUTAGE)]
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from cli.embedded import postgres
 from cli.home import Home
 from cli.processes import Process
 from cli.supervision import command_line
+from models.broker_url import parse_broker_url
 from tests.stack.running import broker_process, eventually
-from worker.broker_url import celery_url, client_url
 
 NOBODY = 65534
 
@@ -65,14 +65,14 @@ def another_user() -> Iterator[None]:
 
 def answers(url: str) -> bool:
     try:
-        with redis.Redis.from_url(client_url(url)) as client:
+        with redis.Redis.from_url(parse_broker_url(url).url) as client:
             return bool(client.ping())
     except redis.ConnectionError:
         return False
 
 
 def socket_of(url: str) -> str:
-    return client_url(url).removeprefix("unix://").partition("?")[0]
+    return parse_broker_url(url).url.removeprefix("unix://").partition("?")[0]
 
 
 def test_listens_on_no_port(running: tuple[str, subprocess.Popen[bytes]]) -> None:
@@ -114,7 +114,7 @@ def test_folder_is_closed(running: tuple[str, subprocess.Popen[bytes]]) -> None:
 def test_no_way_to_files_or_code(running: tuple[str, subprocess.Popen[bytes]], command: str) -> None:
     """Denied even to its own user: whoever can push a message cannot write a file."""
     with (
-        redis.Redis.from_url(client_url(running[0])) as client,
+        redis.Redis.from_url(parse_broker_url(running[0]).url) as client,
         pytest.raises((redis.exceptions.NoPermissionError, redis.ResponseError), match=r"no perm|not allowed"),
     ):
         client.execute_command(*command.split())
@@ -174,21 +174,6 @@ def test_celery_works_on_it(running: tuple[str, subprocess.Popen[bytes]]) -> Non
         assert app.control.broadcast("ping", reply=True, timeout=0.2) == []
         app.backend.set("key", "value")
         assert app.backend.get("key") == b"value"
-
-
-@pytest.mark.parametrize(
-    ("celery", "client"),
-    [
-        ("redis+socket:///a%20b/redis.sock?virtual_host=2", "unix:///a%20b/redis.sock?db=2"),
-        ("redis+socket:///redis.sock", "unix:///redis.sock"),
-        ("rediss://:p%40ss@host:6379/0?ssl_cert_reqs=none", "rediss://:p%40ss@host:6379/0?ssl_cert_reqs=none"),
-    ],
-)
-def test_two_spellings(celery: str, client: str) -> None:
-    """Celery and the client name the same socket differently; an address with a host is the same for both."""
-    assert client_url(celery) == client
-    assert celery_url(client) == celery
-    assert (client_url(client), celery_url(celery)) == (client, celery)
 
 
 @pytest.mark.parametrize(("said", "taken"), [("v=7.2.5", True), ("v=6.0.16", False), ("what?", False)])

@@ -1,8 +1,10 @@
 """What the supervisor is told: every program restarts, and strange paths survive the way through its format."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import yaml
@@ -11,7 +13,7 @@ from supervisor.options import ServerOptions
 from cli import embedded, processes
 from cli.home import LAST_BREATH, SOCKET_PATH_LIMIT, Home
 from cli.processes import Process, Stage
-from cli.supervision import FOR_EVER, command_line, configuration, stops_within
+from cli.supervision import FOR_EVER, command_line, configuration, paths_as_variables, stops_within
 
 COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())
 
@@ -27,9 +29,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 def parsed(home: Home, *parts: Process) -> ServerOptions:
     """The configuration as the supervisor itself reads it."""
     with home.configuration.open("w") as file:
-        configuration(home, parts, home.folder).write(file)
-    options = ServerOptions()
-    options.realize(["-c", str(home.configuration)])
+        configuration(parts).write(file)
+    with patch.dict(os.environ, paths_as_variables(home, parts, home.folder)):
+        options = ServerOptions()
+        options.realize(["-c", str(home.configuration)])
     return options
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from cli import lane_checks
 from cli.readiness import redis_answers, until
 from models.claims import claim_polls
+from models.pauses import pause_lane
 from models.provider import pause
 from tests.factories import accept, claim, fall_due, make_batch, make_submitted
 from tests.http.lanes import KEY, Emulator, emulating
@@ -118,6 +119,16 @@ def test_database_gone(sound: Desk) -> None:
     assert found["database"]["result"] == "fault"
     assert "schema" not in found
     assert found["storage"]["result"] == found["provider"]["result"] == "ok"
+
+
+def test_model_down(sound: Desk, engine: Engine) -> None:
+    """What is paused, since when and why, and that nobody need do anything."""
+    with engine.begin() as connection:
+        pause_lane(connection, "submit", "a/model", reason="model_down", message="5 in a row failed", retry_after=600)
+    found = findings(sound("doctor", "--json"))["paused"]
+    assert found["result"] == "warning"
+    assert "a/model" in found["message"]
+    assert "5 in a row failed; next try" in found["message"]
 
 
 def test_schema_old(sound: Desk, engine: Engine) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from models.answers import record_answers
+from models.pauses import list_pauses, pause_lane
 from models.provider import pause
 from models.transitions import settle_batches
 from models.verdict import Retry
@@ -70,11 +71,22 @@ def test_pause_and_resume(desk: Desk, engine: Engine) -> None:
         assert len(claim(connection)) == 2
 
 
+def test_resume_provider_tries_paused_endpoints_too(desk: Desk, engine: Engine) -> None:
+    """A model that was down is tried at once, and the line says since when it was left alone and why."""
+    with engine.begin() as connection:
+        pause_lane(connection, "submit", "a/model", reason="model_down", message="all failed", retry_after=600)
+        pause_lane(connection, "download", "storage", reason="full", message="disk full", retry_after=600)
+    assert "The endpoint a/model is tried at once" in desk("resume", "--provider").out
+    assert "was not paused" in desk("resume", "--provider").out
+    with engine.connect() as connection:
+        assert [pause.lane for pause in list_pauses(connection)] == ["download"]
+
+
 def test_resume_provider(desk: Desk, engine: Engine) -> None:
     """It says for what the account was paused, and that it was not, which is no error."""
     said = desk("resume", "--provider")
     assert (said.code, said.out) == (0, "The provider's account was not paused.\n")
-    assert desk("resume", "--provider", "--json").json == {"resumed": False, "was": None}
+    assert desk("resume", "--provider", "--json").json == {"resumed": False, "was": None, "endpoints": []}
     with engine.begin() as connection:
         pause(connection, "locked", "locked: 403 User is locked.", retry_after=600)
     assert "User is locked" in desk("status", "last").err + desk("batches").out

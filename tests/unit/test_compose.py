@@ -25,7 +25,7 @@ from tests.test_docs import SETTINGS
 from webhook_receiver.settings import ReceiverSettings
 from worker import celery, courier, fetch, platform, queue_api, waves, wiring
 from worker.connections import BODY_TIMEOUT, CONNECT_TIMEOUT
-from worker.settings import BrokerSettings, WorkerSettings
+from worker.settings import ClockSettings, WorkerSettings
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -38,7 +38,7 @@ READS: dict[str, type[Settings]] = {
     "migrate": DatabaseSettings,
     "receiver": ReceiverSettings,
     "intake": IntakeSettings,
-    "beat": BrokerSettings,
+    "beat": ClockSettings,
     **dict.fromkeys(processes.LANES, WorkerSettings),
 }
 """Service -> the settings class that its process loads."""
@@ -65,7 +65,8 @@ def interpolated(value: str, variables: Mapping[str, str]) -> str:
 def told(service: str, variables: Mapping[str, str]) -> dict[str, str]:
     """The environment of a container."""
     given = SERVICES[service].get("environment", {})
-    return {name: interpolated(value, variables) for name, value in given.items()}
+    # a name without a value is passed on as it is
+    return {name: interpolated(value or f"${{{name}:-}}", variables) for name, value in given.items()}
 
 
 def is_secret(cls: type[Settings], name: str) -> bool:
@@ -103,7 +104,8 @@ def test_a_setting_arrives_as_it_was_given(service: str) -> None:
     given = {name: f"/given/for/{name}" for name in names} | {"POSTGRES_PASSWORD": "p$ss}word"}
     environment = told(service, given)
     for name in names:
-        expected = f"/run/secrets/{name.removesuffix('_FILE').lower()}" if name.endswith("_FILE") else given[name]
+        secret = name.endswith("_FILE") and name.lower() not in READS[service].model_fields
+        expected = f"/run/secrets/{name.removesuffix('_FILE').lower()}" if secret else given[name]
         assert environment[name] == expected
     for name in set(IN_THE_CONTAINER) & set(environment):
         assert environment[name] == IN_THE_CONTAINER[name]

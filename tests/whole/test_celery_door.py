@@ -12,16 +12,24 @@ import pytest
 from celery import Celery
 
 from benchmarks.system import System
-from tests.whole.conftest import PICTURE, Start, finish
+from tests.whole.conftest import PICTURE, Start, count, finish, wait_for
 
 README = Path(__file__).parents[2] / "README.md"
 LINE = {"prompt": "A red hat", "image_urls": [PICTURE]}
 
 
 @pytest.fixture(scope="module")
-def system(start: Start) -> System:
+def crash(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """While this file is away, the next worker that has written a batch dies before it says so."""
+    flag = tmp_path_factory.mktemp("crash") / "after_create"
+    flag.touch()
+    return flag
+
+
+@pytest.fixture(scope="module")
+def system(start: Start, crash: Path) -> System:
     """One system for the file."""
-    return start()
+    return start(DARKROOM_CRASH_AT=f"after_create:{crash}")
 
 
 def ask(system: System, document: object) -> Any:
@@ -70,3 +78,27 @@ def test_faulty_lines_may_be_skipped(system: System) -> None:
     """The answer counts them."""
     answer = ask(system, {"edits": [LINE, {}], "on_invalid": "skip"})
     assert (answer["edits"], answer["skipped"]) == (2, 1)
+
+
+def test_message_that_is_delivered_again_buys_nothing(system: System, crash: Path) -> None:
+    """Its worker is killed between commit and acknowledgement: the message comes again and answers the batch that is
+    there. The same document in a message of its own is an order of its own."""
+    document = {"edits": [LINE]}
+    crash.unlink()
+    with Celery(broker=system.redis_url(), backend=system.redis_url()) as broker:
+        broker.send_task("darkroom.create_batch", [document], queue="intake", task_id="order-8")
+        wait_for(crash.exists, "the worker was not killed")
+        again = broker.send_task("darkroom.create_batch", [document], queue="intake", task_id="order-8")
+        answer = again.get(timeout=60)
+        other = broker.send_task("darkroom.create_batch", [document], queue="intake").get(timeout=60)
+
+    assert count(system, "SELECT count(*) FROM batches WHERE idempotency_key = 'celery-task:order-8'") == 1
+    assert count(system, f"SELECT count(*) FROM batches WHERE id = '{answer['batch_id']}'") == 1
+    assert other["batch_id"] != answer["batch_id"]
+    finish(system)
+
+
+def test_key_of_ones_own_cannot_pass_for_a_message(system: System) -> None:
+    """Nobody takes the place of another caller's message."""
+    with pytest.raises(Exception, match="must not begin with celery-task:"):
+        ask(system, {"edits": [LINE], "idempotency_key": "celery-task:order-8"})

@@ -1,0 +1,53 @@
+"""`STORAGE_URL`, read once: a folder in any usual form becomes a `file://` URL, what is ambiguous is refused."""
+
+import re
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+SCHEMES = ("file://", "s3://", "gs://", "az://")
+
+
+def read_storage_url(url: str) -> str:
+    """The URL in the one form that everybody works with.
+
+    Raises:
+        ValueError: why it cannot be used, with the right form where that can be guessed.
+    """
+    url = url.strip()
+    if any(not character.isprintable() for character in url):
+        raise ValueError("it holds a control character")
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", url):
+        return _folder(url)
+    if not url.startswith(SCHEMES):
+        raise ValueError("it must start with file://, s3://, gs:// or az://, or be the path of a folder")
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("it is no URL") from None
+    if parts.query or parts.fragment or "?" in url or "#" in url:
+        raise ValueError("it holds ? or #; in the name of a folder write %3F or %23")
+    if parts.scheme == "file":
+        return _local(url, parts.netloc, parts.path)
+    if not parts.netloc or "@" in parts.netloc or ":" in parts.netloc:
+        raise ValueError(f"it must name a bucket, as {parts.scheme}://bucket/prefix; see docs/deploy.md for its keys")
+    return url.rstrip("/")
+
+
+def _local(url: str, host: str, path: str) -> str:
+    if host in ("", "localhost"):
+        if "\0" in unquote(path):
+            raise ValueError("it holds a control character")
+        return f"file://{path}".rstrip("/") if path.strip("/") else _folder("")
+    given = url.removeprefix("file://")
+    if host in (".", "..", "~") or host.startswith("~"):
+        raise ValueError(f"{url} would be a folder of the machine {host}; write {given}, without file://")
+    raise ValueError(f"{url} would be a folder of the machine {host}; write file:///{given}, or {given} for a path")
+
+
+def _folder(path: str) -> str:
+    if not path or not path.strip("/"):
+        raise ValueError("it names no folder")
+    try:
+        return f"file://{quote(str(Path(path).expanduser().absolute()))}"
+    except RuntimeError:
+        raise ValueError(f"{path} begins with the home of somebody who is not known here") from None
