@@ -190,6 +190,28 @@ def test_hanging_calls_do_not_cut_throughput(monkeypatch: pytest.MonkeyPatch) ->
     assert rate(200, 4.0) > 0.5 * rate(10**7, 2.0)
 
 
+def test_turn_does_not_end_in_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one call hangs far past the end of the turn the other places are filled again and again."""
+    monkeypatch.setattr(waves, "TURN", 0.1)
+    monkeypatch.setattr(waves, "SLOW", 0.05)
+    lane, over = Lane(10**6, seconds=0.005), threading.Event()
+    late: list[int] = []
+
+    def call(number: int) -> int:
+        if number == 0:
+            over.wait(10)
+        elif time.monotonic() > began + 0.5:
+            late.append(number)
+            if len(late) == 50:
+                over.set()
+        return lane.call(number)
+
+    began = time.monotonic()
+    lane.run(4, call=call)
+
+    assert len(late) >= 50
+
+
 def test_turn_ends_where_nothing_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """However much is due, the task makes room after its turn."""
     monkeypatch.setattr(waves, "TURN", 0.2)
