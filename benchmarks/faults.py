@@ -111,6 +111,7 @@ VICTIMS: dict[str, int] = {
     "settle": 4,
     "notify": 3,
     "intake": 3,
+    "intake_worker": 3,
     "beat": 2,
     "receiver": 5,
     "redis": 1,

@@ -6,6 +6,7 @@ a user of their own, who may pass through the home and read nothing but their ow
 
 import os
 import pwd
+import shlex
 import shutil
 import stat
 import subprocess
@@ -44,12 +45,23 @@ def server_user(home: Home) -> str | None:
 
 
 def let_through(path: Path) -> None:
-    """Let every user pass through the folders above `path`, which shows them nothing."""
+    """Let every user pass through our folders above `path`, which shows them nothing.
+
+    Raises:
+        UserError: a folder of someone else, or one that cannot be changed, is closed.
+    """
     for folder in path.parents:
-        mode = stat.S_IMODE(folder.stat().st_mode)
-        if not mode & stat.S_IXOTH and folder.stat().st_uid == os.geteuid():
-            with suppress(OSError):  # where it cannot be changed, the server itself says what it cannot reach
-                folder.chmod(mode | stat.S_IXGRP | stat.S_IXOTH)
+        found = folder.stat()
+        if found.st_mode & stat.S_IXOTH:
+            continue
+        if found.st_uid == os.geteuid():
+            with suppress(OSError):
+                folder.chmod(stat.S_IMODE(found.st_mode) | stat.S_IXGRP | stat.S_IXOTH)
+                continue
+        raise UserError(
+            f"As root, the embedded servers run as the user {SERVER_USER}, who cannot pass through {folder}; "
+            f"start darkroom as the owner of that folder, or allow it with: chmod o+x {shlex.quote(str(folder))}"
+        )
 
 
 def _make_user() -> pwd.struct_passwd:

@@ -48,6 +48,8 @@ def broker_process() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         home = Home(Path(folder))
         home.create()
         own_folder(home.broker_socket.parent, None)
+        for folder_above in (home.folder, home.sockets):
+            folder_above.chmod(0o755)  # so that nothing but the broker's own folder keeps strangers out
         program = broker.command(broker.find_server(), home)
         with subprocess.Popen(program, stdout=subprocess.DEVNULL) as process:
             try:

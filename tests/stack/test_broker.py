@@ -23,6 +23,7 @@ from cli.home import Home
 from cli.processes import Process
 from cli.supervision import command_line
 from models.broker_url import parse_broker_url
+from models.errors import UserError
 from tests.stack.running import broker_process, eventually
 
 NOBODY = 65534
@@ -157,6 +158,19 @@ def test_folders_above_the_home_are_not_opened_for_reading(home: Home) -> None:
     above.chmod(0o700)
     postgres(home)
     assert stat.S_IMODE(above.stat().st_mode) == (0o711 if os.geteuid() == 0 else 0o700)
+
+
+def test_folder_of_someone_else_is_not_opened(home: Home) -> None:
+    """Root may open what is root's; another user's closed folder stays closed, and the sentence says what to do."""
+    if os.geteuid() != 0:
+        pytest.skip("only root's servers have another user")
+    above = home.folder.parent
+    above.chmod(0o700)
+    os.chown(above, NOBODY, NOBODY)
+    with pytest.raises(UserError, match=r"cannot pass through .*chmod o\+x"):
+        postgres(home)
+    assert stat.S_IMODE(above.stat().st_mode) == 0o700
+    os.chown(above, 0, 0)
 
 
 def test_second_start_leaves_the_servers_their_way(home: Home) -> None:

@@ -125,7 +125,7 @@ def test_model_down(sound: Desk, engine: Engine) -> None:
     """What is paused, since when and why, and that nobody need do anything."""
     with engine.begin() as connection:
         pause_lane(connection, "submit", "a/model", reason="model_down", message="5 in a row failed", retry_after=600)
-    found = findings(sound("doctor", "--json"))["paused"]
+    found = findings(sound("doctor", "--json"))["pauses"]
     assert found["result"] == "warning"
     assert "a/model" in found["message"]
     assert "5 in a row failed; next try" in found["message"]

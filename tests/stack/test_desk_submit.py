@@ -178,3 +178,43 @@ def test_spreadsheet(desk: Desk, engine: Engine, folder: Path) -> None:
     assert desk("submit", path).code == 0
     assert desk("append", "last", path, "--json").json["added"] == 1
     assert count(engine, "edits") == 2
+
+
+def test_a_row_in_another_encoding_is_skipped_alone(desk: Desk, engine: Engine, folder: Path) -> None:
+    """A table from Excel with one such row: the other eighteen are handed in, and the one is named."""
+    rows = [b"x;https://example.com/a.png"] * 19
+    path = folder / "m.csv"
+    path.write_bytes(b"\r\n".join([b"prompt;image_urls", "é;https://example.com/a.png".encode("cp1252"), *rows]))
+    told = desk("submit", path, "--on-invalid", "skip", "--json").json
+    assert (told["edits"], told["skipped"]) == (20, 1)
+    assert count(engine, "edits") == 20
+    said = desk("submit", path)
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "line 2: is not UTF-8" in said.err
+    assert "save the file as UTF-8" in said.err
+
+
+@pytest.mark.parametrize("size", [(5000, 5000), (12000, 12000), (100000, 10), (4096, 100)])
+def test_a_size_that_the_provider_refuses_is_refused_before(
+    desk: Desk, engine: Engine, folder: Path, size: tuple[int, int]
+) -> None:
+    """By the dry run too, with the limit."""
+    width, height = size
+    for call in (("--dry-run",), ()):
+        said = desk("submit", manifest(folder, {"image_size": {"width": width, "height": height}}), *call)
+        assert said.code == 2
+        assert ("at most 4096" in said.err) or ("at most 16 times" in said.err)
+    said = desk("edit", "--prompt", "x", "--image", "https://example.com/a.png", "--size", f"{width}x{height}")
+    assert said.code == 2
+    assert "--size: " in said.err
+    assert count(engine, "batches") == 0
+
+
+def test_a_workbook_is_named(desk: Desk, engine: Engine, folder: Path) -> None:
+    """One sentence that says what to do instead."""
+    path = folder / "m.xlsx"
+    path.write_bytes(b"PK\x03\x04" + bytes(30) + b"[Content_Types].xml" + bytes(300))
+    said = desk("submit", path, "--on-invalid", "skip")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "an Excel workbook (.xlsx); in its program save the sheet as CSV UTF-8" in said.err
+    assert count(engine, "batches") == 0

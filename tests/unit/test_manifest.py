@@ -291,3 +291,30 @@ def test_a_line_of_results_stands_for_its_edit() -> None:
     assert (good.custom_id, good.arguments) == ("hat", PLAIN)
     assert isinstance(bad, FaultyLine)
     assert {fault.field for fault in bad.faults} == {"prompt", "image_urls"}
+
+
+def test_null_is_a_field_left_out_and_2_0_is_2() -> None:
+    """As many programs write them, at every door; a required field that is null is missing."""
+    given = {
+        **PLAIN,
+        "custom_id": None,
+        "num_images": 2.0,
+        "seed": None,
+        "image_size": {"width": 1280.0, "height": 720},
+    }
+    for [edit] in (_read(_line(**given)), list(read_objects([given]))):
+        assert isinstance(edit, NewEdit), edit
+        assert edit.arguments == {**PLAIN, "num_images": 2, "image_size": {"width": 1280, "height": 720}}
+        assert isinstance(edit.arguments["num_images"], int)
+    assert _told(_line(prompt=None), _line(num_images=2.5), _line(image_size={"width": None})) == [
+        "line 1: prompt: is missing",
+        "line 2: num_images: must be a whole number, not a number with a fraction",
+        "line 3: image_size: width must be a whole number, not null",
+    ]
+
+
+@pytest.mark.parametrize("joint", [",", ";", "|", ", "])
+def test_a_string_that_joins_several_urls_is_refused(joint: str) -> None:
+    """It would be submitted as one, and paid for or failed at the provider."""
+    [told] = _told(_line(image_urls=[f"{URL}{joint}{URL}"]))
+    assert "picture 1 joins several URLs" in told or "picture 1 holds a blank" in told

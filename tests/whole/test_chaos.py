@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.chaos import run
 from benchmarks.faults import PHASES, VICTIMS, make_plan
 
-EDITS, KILLS = 180, 12
+EDITS, KILLS = 180, 14
 
 
 def test_short_chaos() -> None:

@@ -1,0 +1,133 @@
+"""Where pictures go, as people write it, and what an object store's client says in their words."""
+
+import os
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from models.errors import DownloadError, SettingsError
+from models.settings import StorageSettings, load
+from tests.http.servers import serve
+from tests.http.test_network import secure
+from tests.wires import AUTHORITY, proxying
+from worker.storage import Storage
+
+KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "eu-west-1"}
+
+
+def storage_url(patch: pytest.MonkeyPatch, given: str) -> str:
+    patch.setenv("STORAGE_URL", given)
+    return load(StorageSettings).storage_url
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        ("./images", "images"),
+        ("images", "images"),
+        ("a #b%20c?", "a #b%20c?"),
+        ("~/pix", "home/pix"),
+        ("file://localhost{}/x", "x"),
+        ("file://{}/x/", "x"),
+        ("{}/x y", "x y"),
+    ],
+)
+def test_a_folder_in_any_usual_form(given: str, folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    url = storage_url(monkeypatch, given.format(tmp_path))
+    Storage(url).put("k", BytesIO(b"x"))
+    assert (tmp_path / folder / "k").read_bytes() == b"x"
+    assert storage_url(monkeypatch, url) == url
+
+
+@pytest.mark.parametrize(
+    ("given", "form"),
+    [
+        ("file://./images", "write ./images"),
+        ("file://~/pix", "write ~/pix"),
+        ("file://../pix", "write ../pix"),
+        ("file://images/x", "file:///images/x"),
+        ("file:/images", "file://"),
+        ("S3://bucket", "s3://"),
+        ("s3:bucket", "s3://"),
+        ("s3://", "bucket"),
+        ("s3://key:secret@bucket/x", "bucket"),
+        ("s3://bucket?region=x", "[?]"),
+        ("https://bucket.s3.amazonaws.com", "s3://"),
+        ("/", "no folder"),
+        ("file:///", "no folder"),
+        ("~nobody-of-that-name/x", "not known here"),
+    ],
+)
+def test_what_would_be_another_place_is_refused(given: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=form):
+        storage_url(monkeypatch, given)
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
+            monkeypatch.delenv(name)
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("credentials")
+def test_an_endpoint_over_http_and_over_an_own_authority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more need be said than AWS_ENDPOINT_URL; nobody but the proxy knows store.example."""
+    with serve(lambda line: line.reply(200, etag='"x"')) as wire:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
+        Storage("s3://bucket/p").put("k", BytesIO(b"x"))
+        assert wire.received[0].target.startswith("/bucket/p/k")
+    with secure(lambda line: line.reply(200, etag='"x"')) as there, proxying(store__example=there.port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "https://store.example")
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(AUTHORITY))
+        Storage("s3://bucket/p").put("k", BytesIO(b"x"))
+        assert set(proxy.targets) == {"CONNECT store.example:443"}
+        assert there.received[0].headers["host"].startswith("store.example")
+
+
+def refusal(url: str) -> str:
+    with pytest.raises((DownloadError, SettingsError)) as refused:
+        Storage(url).put("k", BytesIO(b"x"))
+    said = str(refused.value)
+    assert "Debug source" not in said
+    assert "\n" not in said
+    return said
+
+
+@pytest.mark.usefixtures("credentials")
+def test_errors_say_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "AZURE_STORAGE_ACCOUNT_NAME" in refusal("az://c/p")
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", "/no/such.json")
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in refusal("gs://b/p")
+    for code, status, named in (
+        ("SignatureDoesNotMatch", 403, "AWS_SECRET_ACCESS_KEY"),
+        ("AccessDenied", 403, "rights"),
+        ("NoSuchBucket", 404, "no such bucket"),
+        ("PermanentRedirect", 400, "AWS_REGION"),
+    ):
+        body = f"<Error><Code>{code}</Code></Error>".encode()
+        with serve(lambda line, status=status, body=body: line.reply(status, body)) as wire:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
+            assert named in refusal("s3://bucket/p")
+
+
+@pytest.mark.usefixtures("credentials")
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:9000", "minio", "ftp://h"])
+def test_an_endpoint_that_is_no_address(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    assert "AWS_ENDPOINT_URL is wrong" in refusal("s3://bucket/p")
+
+
+@pytest.mark.usefixtures("credentials")
+def test_an_untrusted_certificate_of_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_RETRIES", "0")
+    with secure(lambda line: line.reply(200)) as there:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{there.port}")
+        said = refusal("s3://bucket/p")
+    assert "SSL_CERT_FILE" in said
