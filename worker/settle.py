@@ -33,6 +33,9 @@ log = structlog.get_logger()
 TOGETHER = 100
 """Small batches that are looked at in one transaction."""
 
+LEAST_ROUNDS = 10
+"""Chunks of each cancelled batch that one turn does, at least."""
+
 Found = TypeVar("Found")
 
 
@@ -81,7 +84,10 @@ def _cancel_the_rest(engine: Engine, go_on: Callable[[], bool]) -> None:
     """A chunk of each cancelled batch in turn, until all is done or the turn is over."""
     with engine.connect() as connection:
         reached = dict.fromkeys(cancelled_with_open_edits(connection), -1)
-    while reached and go_on():
+    rounds = 0
+    # whatever the questions before took of the turn, a large cancel makes way
+    while reached and (rounds < LEAST_ROUNDS or go_on()):
+        rounds += 1
         for batch_id, after in list(reached.items()):
             if (position := _cancel_chunk(engine, batch_id, after)) is None:
                 del reached[batch_id]
