@@ -36,6 +36,10 @@ TOGETHER = 100
 LEAST_ROUNDS = 10
 """Chunks of each cancelled batch that one turn does, at least."""
 
+_REACHED: dict[UUID, int] = {}
+"""Up to which position the turn before has cancelled a batch: to read past millions of cancelled edits again would cost
+each turn more than the one before. Whoever starts anew begins anew, and so does what was left behind."""
+
 Found = TypeVar("Found")
 
 
@@ -83,7 +87,7 @@ def _finish(engine: Engine, settings: WorkerSettings) -> int:
 def _cancel_the_rest(engine: Engine, go_on: Callable[[], bool]) -> None:
     """A chunk of each cancelled batch in turn, until all is done or the turn is over."""
     with engine.connect() as connection:
-        reached = dict.fromkeys(cancelled_with_open_edits(connection), -1)
+        reached = {batch_id: _REACHED.get(batch_id, -1) for batch_id in cancelled_with_open_edits(connection)}
     rounds = 0
     # whatever the questions before took of the turn, a large cancel makes way
     while reached and (rounds < LEAST_ROUNDS or go_on()):
@@ -93,6 +97,8 @@ def _cancel_the_rest(engine: Engine, go_on: Callable[[], bool]) -> None:
                 del reached[batch_id]
             else:
                 reached[batch_id] = position
+    _REACHED.clear()
+    _REACHED.update(reached)
 
 
 def _cancel_chunk(engine: Engine, batch_id: UUID, after: int) -> int | None:
