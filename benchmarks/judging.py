@@ -223,6 +223,9 @@ def unexplained_failures(owned: Owned) -> Iterator[str]:
         elif edit.error_type == "no_images":
             if not any(one.status == 200 and not one.files for one in requests):
                 yield f"{edit.name} failed with no_images; the ledger knows of none"
+        elif edit.error_type == "invalid_input":
+            if owned.posts[edit.id]:
+                yield f"{edit.name} failed with invalid_input, and was POSTed"
         elif edit.error_type == "submission_unknown":
             if owned.posts[edit.id] <= len(requests):
                 yield f"{edit.name} failed with submission_unknown, and the provider had accepted every POST"

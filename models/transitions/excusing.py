@@ -9,6 +9,8 @@ from sqlalchemy import Connection
 def excuse_failures(connection: Connection, submission_ids: Sequence[UUID], *, most: int) -> int:
     """failed -> pending where such a failure was the last that the edit had; its attempt does not count any more.
 
+    While an earlier submission of the edit is in flight after all, the edit is submitted; nothing is POSTed beside it.
+
     Each failure is excused once, and at most `most` of one edit, so that an edit that is bad itself ends. An edit that
     somebody else holds is left as it is, since waiting for it here could be a circle; it has lost an attempt. What
     belongs to a batch that is finished or cancelled stays failed: its caller was told. Answers how many were excused.
@@ -32,13 +34,15 @@ def excuse_failures(connection: Connection, submission_ids: Sequence[UUID], *, m
         )
         UPDATE edits e
         SET attempts_before = least(e.attempt, e.attempts_before + counted.failures),
-            state = CASE WHEN m.again THEN 'pending' ELSE e.state END,
-            due_at = CASE WHEN m.again THEN now() ELSE e.due_at END,
+            state = CASE WHEN NOT m.again THEN e.state WHEN m.others_open THEN 'submitted' ELSE 'pending' END,
+            due_at = CASE WHEN NOT m.again THEN e.due_at WHEN m.others_open THEN now() + interval '1 hour'
+                     ELSE now() END,
             finished_at = CASE WHEN m.again THEN NULL ELSE e.finished_at END
         FROM counted JOIN edits o ON o.id = counted.edit_id JOIN batches b ON b.id = o.batch_id
         CROSS JOIN LATERAL (
             SELECT o.state = 'failed' AND o.attempt = counted.attempt AND o.cancel_requested_at IS NULL
-                   AND b.finished_at IS NULL AND b.cancelled_at IS NULL AS again
+                   AND b.finished_at IS NULL AND b.cancelled_at IS NULL AS again,
+                   EXISTS (SELECT FROM submissions s WHERE s.edit_id = o.id AND s.outcome IS NULL) AS others_open
         ) m
         WHERE e.id = counted.edit_id
         RETURNING counted.failures, CASE WHEN m.again THEN e.batch_id END AS batch_id

@@ -10,7 +10,7 @@ from models.answers import record_answers
 from models.claims import lanes_due
 from models.incidents import EDITS, EXCUSED_MOST, FAILURES, INCIDENT_TYPES
 from models.pauses import list_pauses
-from models.transitions import Submission, settle_batches
+from models.transitions import Submission, excuse_failures, give_up_unknown, settle_batches
 from models.verdict import ERRORS, Retry, Verdict
 from tests.factories import POLICY, accept, answer, claim, failure, fall_due, make_batch, states, success
 from tests.http.lanes import Emulator, all_are, assert_stored_as_made, hands, make_edits
@@ -93,6 +93,22 @@ def test_incident_pauses_one_endpoint_and_gives_attempts_back(engine: Engine) ->
     with engine.connect() as connection:
         assert not lanes_due(connection).submit
     assert rows(engine, "SELECT count(*) FROM submissions WHERE excused") == [(FAILURES,)]
+
+
+def test_an_excused_edit_waits_for_its_first_submission(engine: Engine) -> None:
+    """An earlier submission turns out to be in flight: the edit that comes back is not POSTed again beside it."""
+    with engine.begin() as connection:
+        make_batch(connection, 1)
+        [first] = claim(connection)
+        give_up_unknown(connection, [first.id], resubmit=True, max_attempts=2)
+        fall_due(connection)
+        [second] = claim(connection)
+    end(engine, [second])
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE edits SET state = 'failed', due_at = NULL, finished_at = now()")
+        accept(connection, [first])  # the first reply was only slow
+        assert excuse_failures(connection, [second.id], most=6) == 1
+        assert states(connection) == {"submitted": 1}
 
 
 def test_probes_are_single_and_take_turns(engine: Engine) -> None:

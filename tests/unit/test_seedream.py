@@ -25,6 +25,7 @@ from models.seedream import (
 )
 
 URL = "https://v3b.fal.media/files/b/koala/in.png"
+JARGON = re.compile(r"Input should|valid|type=|pydantic|validat")
 PLAIN = {"prompt": "Put a hat on the cat", "image_urls": [URL]}
 PAGE_EXAMPLE = {
     "prompt": "Dress the model in the clothes and hat.",
@@ -265,13 +266,14 @@ _json = st.recursive(
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys((*EditArguments.model_fields, "x\n", "\ud800"), _json)))
 def test_whatever_is_given_is_accepted_or_told_plainly(document: dict[str, Any]) -> None:
     """No input raises anything else, no reason speaks the validator's jargon, every one can be printed."""
+    assume(not JARGON.search(repr(document)))  # a reason may quote what was given
     try:
         arguments = EditArguments.model_validate(document)
     except ValidationError as error:
         told = faults(error)
         assert told
         for fault in told:
-            assert not re.search(r"Input should|valid|type=|pydantic|validat", fault.reason)
+            assert not JARGON.search(fault.reason)
             assert f"{fault.field}: {fault.reason}".isprintable()
     else:
         json.dumps(as_sent(arguments, 1), ensure_ascii=False).encode()

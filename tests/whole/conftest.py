@@ -4,7 +4,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -58,12 +58,12 @@ def hand_in(system: System, edits: int, prompt: str = "edit", notify_url: str | 
         create(connection, BatchHeader(notify_url=notify_url), read_jsonl(BytesIO("\n".join(lines).encode())))
 
 
-def finish(system: System, timeout: float = 90.0) -> Audit:
-    """Wait for the end of every batch and compare the books; nothing may be lost, doubled or wrong."""
+def finish(system: System, timeout: float = 90.0, states: Set[str] = frozenset({"stored"})) -> Audit:
+    """Wait for the end of every batch, in these states, and compare the books; nothing may be lost, doubled or wrong."""
     settled = wait_until_finished(system.engine, timeout)
     found = audit(system, kills=Counter(), seconds=0, settled=settled)
     assert found.clean, str(found.as_dict())
-    assert set(found.edits) == {"stored"}, str(found.as_dict())
+    assert set(found.edits) == states, str(found.as_dict())
     return found
 
 
