@@ -59,7 +59,7 @@ def hand_in(system: System, edits: int, prompt: str = "edit", notify_url: str | 
 
 
 def finish(system: System, timeout: float = 90.0, states: Set[str] = frozenset({"stored"})) -> Audit:
-    """Wait for the end of every batch, in these states, and compare the books; nothing may be lost, doubled or wrong."""
+    """Wait for the end of every batch, in these states, and compare the books: nothing lost, doubled or wrong."""
     settled = wait_until_finished(system.engine, timeout)
     found = audit(system, kills=Counter(), seconds=0, settled=settled)
     assert found.clean, str(found.as_dict())
