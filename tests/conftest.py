@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import psycopg
 import pytest
 from sqlalchemy import Engine, make_url
+from xdist.scheduler import LoadFileScheduling
 
 from cli.migrate import upgrade
 from models.database import make_engine
@@ -29,12 +31,17 @@ hypothesis.settings.register_profile("darkroom", deadline=None, suppress_health_
 hypothesis.settings.load_profile("darkroom")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class Scheduling(LoadFileScheduling):
     """With several processes, the tests of one file stay together, and so do the files that share a stack."""
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("stack" if Path(file).name in SHARE_A_STACK else file))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return "stack" if Path(file).name in SHARE_A_STACK else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """How tests are handed to the processes of `pytest -n`."""
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ def api(database_url: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the page uses curl")
 def test_every_command_works(api: str, engine: Engine, tmp_path: Path) -> None:
     """All of them, in their order, in one shell; what they leave behind is what the page says."""
     found = subprocess.run(
