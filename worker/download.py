@@ -101,10 +101,10 @@ def _store(fetcher: Fetcher, storage: Storage, due: DueImage, settings: WorkerSe
             picture = check(file, file_size=due.file_size, width=due.width, height=due.height)
         except DownloadError as error:
             if _delay(due, error, settings) is None:
-                storage.put(f"{QUARANTINE}/{due.name}", file)
+                storage.put(f"{QUARANTINE}/{storage.key_of(due.name)}", file)
             raise
         reach("in_download", settings)
-        key = due.name + extension(picture.content_type)
+        key = storage.key_of(due.name) + extension(picture.content_type)
         storage.put(key, file, picture.content_type)
     return StoredImage(due.id, key, picture.sha256, picture.bytes, picture.content_type, picture.width, picture.height)
 

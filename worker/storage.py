@@ -10,6 +10,7 @@ synced (`obstore` does not do that); object stores acknowledge only what they ha
 import errno
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,7 +34,8 @@ from models.errors import (
     UserError,
 )
 from models.settings import store_options
-from worker.durable_files import make_folder, sync_folders, write_durably
+from worker.durable_files import PIECE, make_folder, sync_folders, write_durably
+from worker.local_paths import folds_case, open_beneath, unfolded
 from worker.own_trouble import storage_trouble
 from worker.store_errors import explain
 
@@ -62,6 +64,7 @@ class Storage:
             SettingsError: the URL names no store that can be opened.
         """
         self.url = url
+        self._folds_case: bool | None = None
         parts = urlsplit(url)
         self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
         try:
@@ -95,6 +98,17 @@ class Storage:
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
             raise _judge_refusal(error) from error
 
+    def key_of(self, name: str) -> str:
+        """The name as this store keeps it apart from others: unchanged, unless the store takes `Hat` and `hat` for one.
+
+        Asked once, at the first image; a store that cannot be asked refuses the image itself.
+        """
+        if self._folder and self._folds_case is None:
+            with suppress(OSError):
+                make_folder(self._folder / INCOMING)
+                self._folds_case = folds_case(self._folder / INCOMING)
+        return unfolded(name) if self._folds_case else name
+
     @contextmanager
     def get(self, key: str, *, max_bytes: int) -> Iterator[BinaryIO]:
         """The object under a key, as a file that is gone afterwards; `key` may also be its whole URL.
@@ -103,20 +117,28 @@ class Storage:
             NotFound: there is none in this store.
             UserError: it has more than `max_bytes`, or cannot be read.
         """
-        name = key.removeprefix(f"{self.url}/")
         with tempfile.TemporaryFile() as file:
-            try:
-                found = obstore.get(self._store, name)
-                if found.meta["size"] > max_bytes:
-                    raise UserError(f"{key} has {found.meta['size']} bytes; at most {max_bytes} are read.")
-                for part in found.stream():
-                    file.write(part)
-            except (FileNotFoundError, obstore.exceptions.NotFoundError):
-                raise NotFound(f"There is no {key} in {self.url}.") from None
-            except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-                raise UserError(f"{key} cannot be read: {explain(error)}") from error
+            self._copy(key, file, max_bytes)
             file.seek(0)
             yield file
+
+    def _copy(self, key: str, file: IO[bytes], max_bytes: int) -> None:
+        name = key.removeprefix(f"{self.url}/")
+        try:
+            if self._folder:
+                # no link is followed: whoever may write in the store could read with it whatever we may read
+                with open_beneath(self._folder, _relative(name)) as content:
+                    _bound(key, os.fstat(content.fileno()).st_size, max_bytes)
+                    shutil.copyfileobj(content, file, PIECE)
+                return
+            found = obstore.get(self._store, name)
+            _bound(key, found.meta["size"], max_bytes)
+            for part in found.stream():
+                file.write(part)
+        except (FileNotFoundError, Unusable, obstore.exceptions.NotFoundError):
+            raise NotFound(f"There is no {key} in {self.url}.") from None
+        except (OSError, ValueError, obstore.exceptions.BaseError) as error:
+            raise UserError(f"{key} cannot be read: {_link_told(error) or explain(error)}") from error
 
     def delete(self, key: str) -> None:
         """Remove what stands under a key, if anything does.
@@ -158,6 +180,17 @@ class Storage:
         if error.errno in (errno.EACCES, errno.EPERM) and os.access(folder, os.W_OK | os.X_OK):
             return _storage_error(error)
         return storage_trouble(error, self.url) or _storage_error(error)
+
+
+def _bound(key: str, size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise UserError(f"{key} has {size} bytes; at most {max_bytes} are read.")
+
+
+def _link_told(error: Exception) -> str | None:
+    if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENOTDIR):
+        return "it is behind a link, and no link is followed out of the store"
+    return None
 
 
 def _relative(key: str) -> Path:
