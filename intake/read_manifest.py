@@ -51,5 +51,7 @@ def _is_table(name: str, start: bytes) -> bool:
 
 
 def _is_document(start: bytes) -> bool:
-    """Whether it is a list, or its first object goes on after the first line."""
-    return start.startswith(b"[") or (start.startswith(b"{") and start.partition(b"\n")[0].strip() == b"{")
+    """Whether it is a list, or its first object goes on after the first line: with a field's name, and not with another
+    object, before which a faulty line stands."""
+    first, _, rest = start.partition(b"\n")
+    return start.startswith(b"[") or (first.strip() == b"{" and not rest.lstrip().startswith(b"{"))

@@ -40,6 +40,11 @@ class UserError(DarkroomError):
 class SettingsError(UserError):
     """A setting is missing or wrong."""
 
+    def __init__(self, message: str | None = None) -> None:
+        # it may quote what was given, which may hold anything; it is one line all the same
+        shown = "".join(character if character.isprintable() else "\ufffd" for character in message or "")
+        super().__init__(shown or None)
+
 
 class ManifestError(UserError):
     """The manifest has faulty lines."""

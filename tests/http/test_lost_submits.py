@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
+from models.provider import pause
 from models.seedream import as_sent
 from tests.http.lanes import (
     KEY,
@@ -256,9 +257,7 @@ def test_refusals_of_a_paused_account_do_not_count(engine: Engine, emulator: Emu
     with looking_up(engine, emulator, tmp_path) as (worker, look):
         worker.work_until(all_are(engine, submitting=1), lanes=("submit",))
         with engine.begin() as connection:
-            connection.exec_driver_sql(
-                "INSERT INTO provider_status (paused_at, reason, retry_at) VALUES (now(), 'locked', now() + '1 hour')"
-            )
+            pause(connection, "locked", "exhausted balance", retry_after=3600)
         wait_for(lambda: look())
     assert rows(engine, "SELECT denials, note IS NOT NULL FROM submissions") == [(0, True)]
 

@@ -1,9 +1,12 @@
 """What must never be read in a log: the tokens of submissions, which are what lets a callback in; keys; prompts."""
 
 import logging
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -16,6 +19,25 @@ SECRET_PROMPT = "a hat for the unreleased catalogue"
 FAULTS = ("reset_after_accept", "nginx_502_after", "drop_webhook", "null_payload", "reset_before_accept")
 
 
+@pytest.fixture
+def fresh_loggers(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Each module's logger keeps the stream that it wrote to first, in a test before this one perhaps; and what it
+    writes to here is closed afterwards."""
+    forget_loggers()
+    yield
+    structlog.reset_defaults()
+    forget_loggers()
+    logging.basicConfig(handlers=[logging.NullHandler()], force=True)
+
+
+def forget_loggers() -> None:
+    for module in list(sys.modules.values()):
+        logger = getattr(module, "log", None)
+        if isinstance(logger, structlog._config.BoundLoggerLazyProxy):
+            logger.__dict__.pop("bind", None)
+
+
+@pytest.mark.usefixtures("fresh_loggers")
 def test_no_token_in_a_log(
     engine: Engine, emulator: Emulator, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
