@@ -19,7 +19,6 @@ LISTED_WITHIN = 1.0
 """Seconds that a listing may take from a request's end to its answer's arrival."""
 WRONG_SIZE = frozenset({"wrong_size", "one_wrong_size", "wrong_dimensions"})
 INCIDENT = "downstream_service_unavailable"
-SIZE_MISMATCH = "size_mismatch"
 NOT_OURS = ("quarantine/", ".incoming/")
 """Where storage may hold what no row names: refused files, and what a killed writer left half-way."""
 
@@ -197,15 +196,16 @@ def lost_edits(owned: Owned) -> Iterator[str]:
             yield f"{edit.name} is {edit.state}"
         elif edit.state == "cancelled" and owned.successes(edit.id):
             yield f"{edit.name} is cancelled, and was paid for"
-        elif edit.state == "failed" and not all(
-            _could_not_be_had(one, edit.error_type) for one in owned.successes(edit.id)
-        ):
+        elif edit.state == "failed" and not all(_could_not_be_had(one) for one in owned.successes(edit.id)):
             yield f"{edit.name} failed with {edit.error_type}, and was paid for"
 
 
-def _could_not_be_had(request: Request, error_type: str | None) -> bool:
-    """Whether the provider itself kept a paid picture back: declared it wrong, or never served a file whole."""
-    if error_type == SIZE_MISMATCH and request.faults & WRONG_SIZE:
+def _could_not_be_had(request: Request) -> bool:
+    """Whether the provider itself kept a paid picture back: declared it wrong, or never served a file whole.
+
+    What the last of many tries met is told as the reason, and need not be the same each time.
+    """
+    if request.faults & WRONG_SIZE:
         return True
     return any(file.spoilt and not file.intact for file in request.files)
 
