@@ -67,7 +67,7 @@ def main() -> int:
         chaos = Chaos(Path(folder), make_plan(arguments.seed), arguments.edits, arguments.kills, arguments.hammer, _say)
         found = chaos.run()
         if arguments.keep and not found.clean:
-            shutil.copytree(folder, arguments.keep, ignore=shutil.ignore_patterns("pg*", "*.sock", "files"))
+            shutil.copytree(folder, arguments.keep, ignore=shutil.ignore_patterns(".s.PGSQL*", "*.sock", "files"))
     if arguments.json:
         print(json.dumps({"seed": arguments.seed, **found.as_dict()}))
     else:

@@ -10,7 +10,7 @@ keeps hiding the inputs, `PERSISTS` times as long as a submit may take, the dead
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -31,8 +31,6 @@ from worker.settings import WorkerSettings
 log = structlog.get_logger()
 
 WAVE = 100
-LEASE = 150.0
-"""Seconds; longer than one turn of reading may take."""
 TURN = 10.0
 """Seconds for which the listing is read at one time; then it is the others' turn, and reading goes on from there."""
 CLOCKS_DIFFER_BY = timedelta(minutes=15)
@@ -60,9 +58,12 @@ class Search(NamedTuple):
 
 
 def run(engine: Engine, listing: Listing, settings: WorkerSettings) -> int:
-    """Settle one set of them, as far as that is possible now; returns its size."""
+    """Settle one set of them, as far as that is possible now; returns its size.
+
+    Where a page takes longer than the claim holds, two may read the same; whoever records second finds it settled.
+    """
     with engine.begin() as connection:
-        lost = claim_unknown(connection, limit=WAVE, lease=LEASE)
+        lost = claim_unknown(connection, limit=WAVE, lease=settings.claim_lease + TURN)
     stop = time.monotonic() + TURN
     for number, mine in enumerate(_of_one_time(lost, settings)):
         if number and time.monotonic() > stop:  # not looked up at all; the tick starts the next turn at once
@@ -146,7 +147,9 @@ def record(
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (LOOKUP_LOCK,))
     lost = _still_unknown(connection, lost)
     free = _free(connection, search.listed)
-    found, blocked = _pair(connection, lost, identities, free, settings)
+    hidden = {due.id for due in lost if _hidden(due, free, identities[due.id], settings)}
+    complete = {due.id for due in lost if _is_complete(due, search, due.id in hidden)}
+    found, blocked = _pair(connection, lost, identities, free, complete, settings)
     for submission_id, request_id in found.items():
         reveal_request(connection, submission_id, request_id, patience=WATCHDOG)
     if found:
@@ -161,9 +164,7 @@ def record(
             delay = (blocked[due.id] - datetime.now(UTC)).total_seconds()
             note = "a submit of the same input is not past its own deadline; either may own the request that was found"
             postponed.append(Postponement(due.id, max(delay, 0.0), note))
-        elif (
-            put_off := judge(due, search, _hidden(due, free, identities[due.id], settings), paused, settings)
-        ) is None:
+        elif (put_off := judge(due, search, due.id in hidden, paused, settings)) is None:
             dead.append(due.id)
         else:
             postponed.append(put_off)
@@ -176,10 +177,9 @@ def judge(due: DueUnknown, search: Search, hidden: bool, paused: bool, settings:
     """When a submission that was not found is looked up again, and why; None: it is proven dead."""
     pause = min(FIRST_PAUSE * 2 ** (due.lookups - 1), LONGEST_PAUSE) * settings.patience
     fresh = due.searched_to is None
-    read_to_its_end = search.down_to is None or search.down_to <= _from(due)
-    if read_to_its_end and not hidden and (fresh or not due.denials):
+    if _is_complete(due, search, hidden):
         return None
-    if not (search.refused or read_to_its_end):
+    if not (search.refused or _is_read_to_its_end(due, search)):
         # what was read stays read, and what was hidden in it stays noted
         denied = True if hidden else False if fresh and search.trouble is None else None
         reached = min(search.down_to or _from(due), due.searched_to or _until(due, settings))
@@ -191,6 +191,15 @@ def judge(due: DueUnknown, search: Search, hidden: bool, paused: bool, settings:
         return None
     note = search.trouble or "the listing shows requests of that time without their inputs"
     return Postponement(due.id, pause, note, denied=True)
+
+
+def _is_read_to_its_end(due: DueUnknown, search: Search) -> bool:
+    return search.down_to is None or search.down_to <= _from(due)
+
+
+def _is_complete(due: DueUnknown, search: Search, hidden: bool) -> bool:
+    """Whether the whole of its time was read, in this turn or with those before, and every input of it was shown."""
+    return _is_read_to_its_end(due, search) and not hidden and (due.searched_to is None or not due.denials)
 
 
 def _still_unknown(connection: Connection, lost: Sequence[DueUnknown]) -> list[DueUnknown]:
@@ -234,13 +243,16 @@ def _pair(
     lost: Sequence[DueUnknown],
     identities: dict[UUID, str],
     free: Sequence[Listed],
+    complete: Set[UUID],
     settings: WorkerSettings,
 ) -> tuple[dict[UUID, str], dict[UUID, datetime]]:
     """Requests by submission, and until when those must wait that a submission in flight may own as well.
 
     Requests of the same input bring the same: any submission may have any of them, each once; one that succeeded is
     taken first. Somebody else's cancelled request brings nothing. Another program's request of the very same input is
-    taken as well: it has what this edit asked for, and that program keeps its own.
+    taken as well: it has what this edit asked for, and that program keeps its own. But one that failed is taken only by
+    those whose listing is read `complete`: else their own may stand further down, paid for, while its failure has
+    the edit paid for again.
     """
     matches: dict[str, list[Listed]] = {}
     for item in sorted(free, key=lambda item: item.status != 200):
@@ -252,7 +264,11 @@ def _pair(
     blocked: dict[UUID, datetime] = {}
     for due in wanted:
         identity = identities[due.id]
-        candidates = [item for item in matches[identity] if _in_time(due, item, settings)]
+        candidates = [
+            item
+            for item in matches[identity]
+            if _in_time(due, item, settings) and (item.status == 200 or due.id in complete)
+        ]
         owners = [
             twin.due_at for twin in live.get(identity, ()) if any(_may_own(twin.posted_at, item) for item in candidates)
         ]

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from sqlalchemy import Engine
 
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
+from models.claims import claim_unknown
 from models.provider import pause
-from models.seedream import as_sent
+from models.seedream import as_sent, identify_input
+from tests.factories import claim
 from tests.http.lanes import (
     KEY,
     LONG,
@@ -31,7 +34,8 @@ from tests.http.lanes import (
 from tests.http.queueing import ENDPOINT
 from tests.http.receiving import rows
 from worker import lost
-from worker.listing import Listing
+from worker.listing import Listed, Listing
+from worker.lost import Search
 
 pytestmark = pytest.mark.usefixtures("balanced")
 
@@ -274,3 +278,29 @@ def test_requests_without_their_inputs_prove_nothing(engine: Engine, emulator: E
     ((outcome, request_id, note),) = unheard(engine)
     assert (outcome, request_id) == (None, None)
     assert "without their inputs" in note
+
+
+def test_a_failure_is_nobodys_while_the_listing_is_read(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """Another program's failed request of the same input stands before ours, which was paid for: to take the failure
+    would have the edit paid for again."""
+    make_inputs(engine, different(1))
+    with engine.begin() as connection:
+        [submission] = claim(connection)
+        connection.exec_driver_sql("UPDATE submissions SET due_at = now()")
+    identity = identify_input(as_sent(submission.arguments, submission.seed))
+
+    def listed(request_id: str, status: int) -> Listed:
+        now = datetime.now(UTC)
+        return Listed(request_id, identity, True, status, now, now)
+
+    with hands(engine, emulator, tmp_path, deaf=True) as worker, engine.begin() as connection:
+        due = claim_unknown(connection, limit=9, lease=60)
+        for search, request in (
+            (Search([listed("theirs", 500)], datetime.now(UTC)), None),
+            (Search([listed("theirs", 500)], None, "no answer"), None),
+            (Search([listed("theirs", 500), listed("ours", 200)], None), "ours"),
+        ):
+            if search.trouble:
+                search = search._replace(down_to=datetime.now(UTC))
+            lost.record(connection, due, {submission.id: identity}, search, worker.settings)
+            assert connection.exec_driver_sql("SELECT request_id FROM submissions").scalar_one() == request
