@@ -75,20 +75,22 @@ def test_replay_of_what_was_applied(stack: Stack) -> None:
 
 def test_pause_append_resume_cancel(stack: Stack, manifest: Path, tmp_path: Path) -> None:
     """A batch that is paused does not finish, takes more edits, goes on, and can be ended."""
-    assert stack.run("submit", str(manifest), "--on-invalid", "skip", "--max-in-flight", "1").returncode == 0
+    many = manifest.with_name("many.jsonl")  # so many that a slow machine pauses it before its end
+    many.write_text("".join(f'{{"prompt": "edit {n}", "image_urls": ["a.png"]}}\n' for n in range(80)))
+    assert stack.run("submit", str(many), "--max-in-flight", "1").returncode == 0
     assert stack.run("pause", "last").returncode == 0
     more = tmp_path / "more.jsonl"
     more.write_text(json.dumps({"prompt": "one more", "image_urls": ["a.png"]}))
     assert json.loads(stack.run("append", "last", str(more), "--json").stdout)["added"] == 1
     waiting = status(stack)
-    assert (waiting["edits"], waiting["pending"] > 0, waiting["finished_at"]) == (13, True, None)
+    assert (waiting["edits"], waiting["pending"] > 0, waiting["finished_at"]) == (81, True, None)
     assert stack.run("resume", "last").returncode == 0
     assert eventually(lambda: status(stack)["pending"] < waiting["pending"])
     assert stack.run("cancel", "last").returncode == 0
     assert eventually(lambda: status(stack)["finished_at"])
     row = status(stack)
     assert row["cancelled"] > 0
-    assert row["stored"] + row["cancelled"] + row["failed"] == 13
+    assert row["stored"] + row["cancelled"] + row["failed"] == 81
 
 
 def test_worker_that_takes_nothing(stack: Stack, manifest: Path) -> None:
