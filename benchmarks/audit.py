@@ -163,7 +163,7 @@ def judge(books: Books, *, patience: float) -> Audit:
         injected={},
         callbacks=books.callbacks,
         messages=0,
-        lost=_some(judging.lost_edits(owned)),
+        lost=_some(judging.lost_edits(owned, patience)),
         wrong_pictures=_some([*judging.wrong_requests(owned), *judging.wrong_pictures(owned)]),
         missing_pictures=_some(judging.missing_pictures(owned)),
         unexplained=_some(

@@ -205,23 +205,26 @@ def nameless_objects(owned: Owned) -> Iterator[str]:
             yield f"{key} is in storage, but in no row"
 
 
-def lost_edits(owned: Owned) -> Iterator[str]:
+def lost_edits(owned: Owned, patience: float) -> Iterator[str]:
     """Edits that never ended, and edits that were paid for and not delivered though the pictures could be had."""
     for edit in owned.books.edits.values():
         if not edit.final:
             yield f"{edit.name} is {edit.state}"
         elif edit.state == "cancelled" and owned.successes(edit.id):
             yield f"{edit.name} is cancelled, and was paid for"
-        elif edit.state == "failed" and not all(_could_not_be_had(one) for one in owned.successes(edit.id)):
+        elif edit.state == "failed" and not all(_could_not_be_had(one, patience) for one in owned.successes(edit.id)):
             yield f"{edit.name} failed with {edit.error_type}, and was paid for"
 
 
-def _could_not_be_had(request: Request) -> bool:
-    """Whether the provider itself kept a paid picture back: declared it wrong, or never served a file whole.
+def _could_not_be_had(request: Request, patience: float) -> bool:
+    """Whether the provider itself kept a paid picture back: declared it wrong, never served a file whole, or ran past
+    every allowance and then told nobody.
 
     What the last of many tries met is told as the reason, and need not be the same each time.
     """
     if request.faults & WRONG_SIZE:
+        return True
+    if request.told_at is None and (request.ended_at is None or request.ended_at > request.submitted_at + patience):
         return True
     return any(file.spoilt and not file.intact for file in request.files)
 

@@ -249,13 +249,13 @@ def _pair(
     """Requests by submission, and until when those must wait that a submission in flight may own as well.
 
     Requests of the same input bring the same: any submission may have any of them, each once; one that succeeded is
-    taken first. Somebody else's cancelled request brings nothing. Another program's request of the very same input is
-    taken as well: it has what this edit asked for, and that program keeps its own. But one that failed is taken only by
-    those whose listing is read `complete`: else their own may stand further down, paid for, while its failure has
-    the edit paid for again.
+    taken first, and of those the one sent nearest to its POST, which is most likely its own. Somebody else's cancelled
+    request brings nothing. Another program's request of the very same input is taken as well: it has what this edit
+    asked for, and that program keeps its own. But one that failed is taken only by those whose listing is read
+    `complete`: else their own may stand further down, paid for, while its failure has the edit paid for again.
     """
     matches: dict[str, list[Listed]] = {}
-    for item in sorted(free, key=lambda item: item.status != 200):
+    for item in free:
         if item.certain and item.identity and item.status != CANCELLED:
             matches.setdefault(item.identity, []).append(item)
     wanted = [due for due in lost if identities[due.id] in matches]
@@ -275,9 +275,15 @@ def _pair(
         if candidates and owners:
             blocked[due.id] = max(owners)
         elif candidates:
-            found[due.id] = candidates[0].request_id
-            matches[identity].remove(candidates[0])
+            nearest = min(candidates, key=lambda item: (item.status != 200, _distance(due, item)))
+            found[due.id] = nearest.request_id
+            matches[identity].remove(nearest)
     return found, blocked
+
+
+def _distance(due: DueUnknown, item: Listed) -> timedelta:
+    sent_at = item.sent_at or item.ended_at
+    return timedelta.max if sent_at is None else abs(sent_at - due.posted_at)
 
 
 def _may_own(posted_at: datetime, item: Listed) -> bool:

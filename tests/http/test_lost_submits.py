@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -304,3 +304,19 @@ def test_a_failure_is_nobodys_while_the_listing_is_read(engine: Engine, emulator
                 search = search._replace(down_to=datetime.now(UTC))
             lost.record(connection, due, {submission.id: identity}, search, worker.settings)
             assert connection.exec_driver_sql("SELECT request_id FROM submissions").scalar_one() == request
+
+
+def test_of_two_successes_the_own_is_taken(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """Another program asked for the very same a little later; its pictures may be spoilt, while ours are paid for."""
+    make_inputs(engine, different(1))
+    with engine.begin() as connection:
+        [submission] = claim(connection)
+        connection.exec_driver_sql("UPDATE submissions SET due_at = now()")
+    identity = identify_input(as_sent(submission.arguments, submission.seed))
+    now = datetime.now(UTC)
+    theirs = Listed("theirs", identity, True, 200, now + timedelta(seconds=9), now + timedelta(seconds=10))
+    ours = Listed("ours", identity, True, 200, now, now + timedelta(seconds=1))
+    with hands(engine, emulator, tmp_path, deaf=True) as worker, engine.begin() as connection:
+        due = claim_unknown(connection, limit=9, lease=60)
+        lost.record(connection, due, {submission.id: identity}, Search([theirs, ours], None), worker.settings)
+        assert connection.exec_driver_sql("SELECT request_id FROM submissions").scalar_one() == "ours"

@@ -220,6 +220,17 @@ def test_paid_for_and_not_delivered() -> None:
         assert seen(found) == ({"lost": 1} if lost else {}), error_type
 
 
+@pytest.mark.parametrize(("ended_at", "lost"), [(120.0, True), (130.0, False)])
+def test_what_nobody_told_may_be_unknown_only_past_every_allowance(ended_at: float, *, lost: bool) -> None:
+    """The edit failed by its second request; its first one made a picture of which nothing was ever heard."""
+    first = request("a", ended_at=ended_at, told_at=None)
+    second = request("b", submitted_at=140.0, ended_at=141.0, told_at=141.5, faults=frozenset({"wrong_size"}))
+    unheard = submission("a", request_id=None, outcome="unknown", images_returned=None)
+    left = books([first, second], [unheard, submission("b")], [], {})
+    left = left._replace(edits={1: edit(1, state="failed", error_type="size_mismatch")})
+    assert bool(judge(left, patience=PATIENCE).lost) is lost
+
+
 def test_edits_that_do_not_end() -> None:
     """Neither final, nor finished."""
     stuck = books(
