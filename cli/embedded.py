@@ -12,6 +12,8 @@ import shutil
 import socket
 import subprocess
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -46,21 +48,15 @@ def database_url(home: Home, *, emulated: bool) -> str:
 
 
 def postgres(home: Home) -> Process:
-    """Make the cluster unless it exists, and say how its server is run.
+    """Say how the server of this home is run; its cluster is made by `make_cluster`.
 
     Raises:
-        UserError: it cannot be made here.
+        SettingsError: there is no server to run.
+        UserError: it cannot be run here.
     """
-    log = home.logs / "postgres.log"
-    try:
-        programs, user = _cluster(home, log)
-    except subprocess.SubprocessError:
-        raise UserError(
-            f"The embedded PostgreSQL cannot be made in {home.postgres}{_reason(log)}; see {log}."
-        ) from None
-    except OSError as error:
-        raise UserError(f"The embedded PostgreSQL cannot be made in {home.postgres}: {error}.") from None
-    _forget_dead_server(home.postgres / "postmaster.pid")
+    with _sentences(home):
+        programs, user = _programs(home)
+        own_folder(home.postgres_sockets, user)
     settings = {
         "max_connections": str(MAX_CONNECTIONS),
         "shared_buffers": SHARED_BUFFERS,
@@ -73,8 +69,45 @@ def postgres(home: Home) -> Process:
     return Process("postgres", (program, *place, *options), Stage.SERVERS, "INT", CHECKPOINT_WITHIN, user)
 
 
-def _cluster(home: Home, log: Path) -> tuple[Path, str | None]:
-    """Make the cluster unless it exists; gives the folder of the programs, and the user to run them as under root."""
+def make_cluster(home: Home) -> None:
+    """Make what the server serves, unless it is there; it takes about a second.
+
+    Raises:
+        UserError: it cannot be made here.
+    """
+    _forget_dead_server(home.postgres / "postmaster.pid")
+    if home.postgres.exists():
+        return
+    with _sentences(home), _log(home).open("a") as file:
+        programs, user = _programs(home)
+        draft = home.postgres.with_suffix(".new")  # a killed start leaves a draft, never half a cluster
+        shutil.rmtree(draft, ignore_errors=True)
+        own_folder(draft, user)
+        command = (programs / "initdb", *CLUSTER, "-D", draft)
+        subprocess.run(command, stdout=file, stderr=file, check=True, **identity(user))
+        draft.rename(home.postgres)
+
+
+@contextmanager
+def _sentences(home: Home) -> Iterator[None]:
+    """Whatever the world does to a cluster is told in one sentence."""
+    log = _log(home)
+    try:
+        yield
+    except subprocess.SubprocessError:
+        raise UserError(
+            f"The embedded PostgreSQL cannot be made in {home.postgres}{_reason(log)}; see {log}."
+        ) from None
+    except OSError as error:
+        raise UserError(f"The embedded PostgreSQL cannot be made in {home.postgres}: {error}.") from None
+
+
+def _log(home: Home) -> Path:
+    return home.logs / "postgres.log"
+
+
+def _programs(home: Home) -> tuple[Path, str | None]:
+    """The folder of the programs, and the user to run them as under root."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it speaks of a login session's folder, which is not used here
@@ -85,16 +118,6 @@ def _cluster(home: Home, log: Path) -> tuple[Path, str | None]:
     user = server_user(home)
     if user:
         let_through(programs / "postgres")
-    if not home.postgres.exists():
-        draft = home.postgres.with_suffix(".new")  # a killed start leaves a draft, never half a cluster
-        shutil.rmtree(draft, ignore_errors=True)
-        own_folder(draft, user)
-        with log.open("a") as file:
-            subprocess.run(
-                (programs / "initdb", *CLUSTER, "-D", draft), stdout=file, stderr=file, check=True, **identity(user)
-            )
-        draft.rename(home.postgres)
-    own_folder(home.postgres_sockets, user)
     return programs, user
 
 

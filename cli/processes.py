@@ -3,6 +3,7 @@
 Data only. Commands stand here as a person would type them; `supervision.py` finds the programs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -19,11 +20,12 @@ class Stage(IntEnum):
     SERVERS = 1
     FRONT = 2
     WORKERS = 3
+    STARTING = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One program. `user` is whom it runs as where we are root.
+    """One program. `user` is whom it runs as where we are root; `once`: it does its work and ends.
 
     `stop_signal` asks it to end; after `stop_within` seconds it is killed.
     """
@@ -34,6 +36,7 @@ class Process:
     stop_signal: str = "TERM"
     stop_within: int = 5
     user: str | None = None
+    once: bool = False
 
 
 LANES: dict[str, tuple[tuple[str, ...], int]] = {
@@ -87,4 +90,27 @@ def workers() -> tuple[Process, ...]:
 def emulator(port: int, folder: Path, options: tuple[str, ...]) -> Process:
     """The stand-in for the provider."""
     command = ("fal_emulator", "--port", str(port), "--state-dir", str(folder), *options)
-    return Process("emulator", command, Stage.FRONT)
+    return Process("emulator", command, Stage.SERVERS)
+
+
+def schema(*, embedded: bool) -> Process:
+    """What waits for the servers and brings the database to its schema."""
+    command = ("cli.starting", "schema", *(("--make-database",) if embedded else ()))
+    return Process("schema", command, Stage.STARTING, once=True)
+
+
+def answers(urls: Mapping[str, str]) -> Process:
+    """What waits until these parts, each at its URL, and all workers answer."""
+    parts = tuple(f"{name}={url}" for name, url in urls.items())
+    return Process("answers", ("cli.starting", "answers", *parts), Stage.STARTING, once=True)
+
+
+ASKING = ("cli.settings", "cli.readiness", "sqlalchemy.dialects.postgresql.psycopg", "models.database", "models.tables")
+"""Modules that the first of the forks needs, which brings the database to its schema; imported before the others."""
+SHARED = (
+    *ASKING,
+    *("celery.bin.celery", "celery.apps.beat", "celery.apps.worker", "celery.backends.redis"),
+    *("celery.concurrency.thread", "celery.worker.consumer", "kombu.transport.redis", "redis.connection"),
+    *("worker.clock", "worker.tasks", "webhook_receiver.app", "intake.app", "granian.cli"),
+)
+"""Modules that several programs import. None of them opens anything, or starts a thread, when it is imported."""

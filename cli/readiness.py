@@ -6,7 +6,6 @@ running because its process exists.
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import psycopg
 import redis
@@ -19,7 +18,7 @@ QUESTION_TIMEOUT = 2.0
 """Seconds one question may take."""
 
 
-def until(answers: Callable[[], bool], *, timeout: float, pause: float = 0.05) -> bool:
+def until(answers: Callable[[], bool], *, timeout: float, pause: float = 0.02) -> bool:
     """Ask until the answer is yes; False when the time is over."""
     deadline = time.monotonic() + timeout
     while not answers():
@@ -65,25 +64,21 @@ def http_answers(url: str) -> bool:
 
 
 class WorkersAnswer:
-    """Whether all workers answer a ping through the broker; who answered once is not asked again."""
+    """Whether all workers answer a ping through the broker; each has to answer once.
+
+    A ping that is sent before a worker listens is lost on it, so the first are waited for briefly.
+    """
 
     def __init__(self, redis_url: str, names: tuple[str, ...]) -> None:
         self._app = celery_client(redis_url)
-        self._missing = set(names)
+        self._missing, self._all = set(names), len(names)
+        self._patience = 0.1
 
     def __call__(self) -> bool:
         with self._app.connection_for_write(transport_options={"socket_timeout": QUESTION_TIMEOUT}) as connection:
             answers = self._app.control.broadcast(
-                "ping", reply=True, timeout=0.5, limit=len(self._missing), connection=connection
+                "ping", reply=True, timeout=self._patience, limit=self._all, connection=connection
             )
         self._missing -= {host.split("@")[0] for answer in answers or [] for host in answer}
+        self._patience = min(1.5 * self._patience, QUESTION_TIMEOUT)
         return not self._missing
-
-
-def last_line(log: Path) -> str:
-    """The last thing that a program said, for the sentence that reports its silence."""
-    try:
-        lines = log.read_text(errors="replace").split("\n")
-    except OSError:
-        return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")

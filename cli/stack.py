@@ -1,8 +1,8 @@
 """The local stack: what runs, in which order it starts, and how all of it ends.
 
 Servers first, then the schema, then what needs it; everything is waited for before the stack is called ready.
-Whoever leaves the `with` block leaves no process behind. Restarting what dies is the supervisor's work. What asks the
-parts whether they answer is imported while the first of them start: it takes as long as they do.
+Whoever leaves the `with` block leaves no process behind. Restarting what dies is the supervisor's work, and so is
+importing, once for all its forks: it does that while the cluster is made and the servers start.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,18 +13,15 @@ from importlib.util import find_spec
 from cli import broker, embedded, processes
 from cli.descendants import end_all, require_process_list
 from cli.home import Home
-from cli.processes import Process, Stage
+from cli.processes import ASKING, SHARED, Process, Stage
 from cli.settings import DeskSettings, adopt, environment, stack_variables
 from cli.supervision import Supervisor
 from intake.keys import Keys
 from intake.settings import IntakeSettings
-from models.errors import SettingsError, UserError
+from models.errors import SettingsError
 from models.settings import load
 from webhook_receiver.settings import ReceiverSettings
 from worker.settings import WorkerSettings
-
-ANSWER_WITHIN = 60.0
-"""Seconds for one part to answer, on a busy machine."""
 
 Say = Callable[[str], None]
 
@@ -55,6 +52,8 @@ class Plan:
     home: Home
     variables: dict[str, str]
     processes: tuple[Process, ...]
+    schema: Process
+    answers: Process
     receiver_url: str
     intake_url: str
     emulator_url: str | None
@@ -93,8 +92,18 @@ def plan(settings: DeskSettings, emulator: EmulatorOptions | None) -> Plan:
         parts.append(processes.emulator(emulator.port, home.emulator, emulator.arguments))
     parts += [processes.receiver(settings.bind_host, settings.receiver_port)]
     parts += [processes.intake(settings.bind_host, settings.intake_port), *processes.workers()]
-    emulator_url = emulator.url if emulator else None
-    return Plan(home, variables, tuple(parts), settings.local_receiver, settings.local_intake, emulator_url)
+    urls = {"receiver": f"{settings.local_receiver}/healthz", "intake": f"{settings.local_intake}/healthz"}
+    emulated = {"emulator": f"{emulator.url}/.well-known/jwks.json"} if emulator else {}
+    return Plan(
+        home,
+        variables,
+        tuple(parts),
+        processes.schema(embedded=settings.database_url is None),
+        processes.answers(emulated | urls),
+        settings.local_receiver,
+        settings.local_intake,
+        emulator.url if emulator else None,
+    )
 
 
 def _require_ports(settings: DeskSettings, emulator: EmulatorOptions | None) -> None:
@@ -115,56 +124,21 @@ def running(plan: Plan, lock: int, say: Say) -> Iterator[Supervisor]:
     Raises:
         UserError: a part does not answer in time.
     """
-    supervisor = Supervisor(plan.home, plan.processes, environment(), lock)
+    supervisor = Supervisor(plan.home, (*plan.processes, plan.schema, plan.answers), environment(), lock)
     try:
         supervisor.wait()
-        start_servers(plan, say)
-        say("bringing the database to its schema")
-        from cli import migrate
-
-        migrate.upgrade(plan.variables["DATABASE_URL"])
-        start_rest(plan, supervisor, say)
+        if plan.has("postgres"):
+            say("starting PostgreSQL")
+            embedded.make_cluster(plan.home)
+        supervisor.start(Stage.SERVERS)
+        supervisor.wait_until_warm(ASKING[-1])
+        supervisor.finish(plan.schema, say)
+        supervisor.wait_until_warm(SHARED[-1])
+        supervisor.start(Stage.FRONT)
+        supervisor.start(Stage.WORKERS)
+        supervisor.finish(plan.answers, say)
         plan.home.tell(plan.variables)
         yield supervisor
     finally:
         supervisor.stop()
         end_all()
-
-
-def start_servers(plan: Plan, say: Say) -> None:
-    """Wait for database and broker, which the supervisor starts at once."""
-    from cli.readiness import ensure_database, redis_answers
-
-    if plan.has("postgres"):
-        say("starting PostgreSQL")
-        url = plan.variables["DATABASE_URL"]
-        _wait_for("postgres", lambda: ensure_database(url), plan)
-    say("starting Redis")
-    _wait_for("redis", lambda: redis_answers(plan.variables["REDIS_URL"]), plan)
-
-
-def start_rest(plan: Plan, supervisor: Supervisor, say: Say) -> None:
-    """Start what needs the schema, and wait for it."""
-    from cli.readiness import WorkersAnswer, http_answers
-
-    supervisor.start(Stage.FRONT)
-    supervisor.start(Stage.WORKERS)
-    if plan.emulator_url:
-        say("starting the emulator")
-        _wait_for("emulator", lambda: http_answers(f"{plan.emulator_url}/.well-known/jwks.json"), plan)
-    say("starting the receiver")
-    _wait_for("receiver", lambda: http_answers(f"{plan.receiver_url}/healthz"), plan)
-    say("starting the intake API")
-    _wait_for("intake", lambda: http_answers(f"{plan.intake_url}/healthz"), plan)
-    say("starting the workers")
-    _wait_for("workers", WorkersAnswer(plan.variables["REDIS_URL"], tuple(processes.LANES)), plan)
-
-
-def _wait_for(name: str, answers: Callable[[], bool], plan: Plan) -> None:
-    from cli.readiness import last_line, until
-
-    if until(answers, timeout=ANSWER_WITHIN):
-        return
-    said = last_line(plan.home.logs / f"{name}.log")
-    where = f"its last words in {plan.home.logs}: {said}" if said else f"see {plan.home.logs}"
-    raise UserError(f"No answer from {name} in {ANSWER_WITHIN:.0f} s; {where}")

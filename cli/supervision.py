@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from configparser import RawConfigParser
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from cli import leash
 from cli.home import Home
 from cli.processes import Process, Stage
+from cli.starting import TROUBLE, last_line
 from models.errors import UserError
 
 STAGE_MARGIN = 3
@@ -27,6 +28,8 @@ STAGE_MARGIN = 3
 FOR_EVER = 1_000_000
 """Starts without success before the supervisor gives up: never, its pauses grow with each."""
 SOCKET_VARIABLE, FOLDER_VARIABLE = "DARKROOM_RUN_SOCKET", "DARKROOM_RUN_IN"
+LOOK_EVERY = 0.04
+"""Seconds between two questions to the supervisor while something is waited for."""
 LOG_BYTES, LOG_KEPT = "10MB", "3"
 
 
@@ -75,6 +78,7 @@ def configuration(processes: Iterable[Process]) -> RawConfigParser:
     parser["rpcinterface:supervisor"] = {
         "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
     }
+    parser["rpcinterface:warmth"] = {"supervisor.rpcinterface_factory": "cli.warm:make_warmth"}
     stages: dict[Stage, list[str]] = {}
     for process in processes:
         stages.setdefault(process.stage, []).append(process.name)
@@ -88,9 +92,9 @@ def _program(process: Process) -> dict[str, str]:
     return {
         "command": f"%(ENV_{_command_variable(process)})s",
         "directory": f"%(ENV_{FOLDER_VARIABLE})s",
-        "autostart": str(process.stage is Stage.SERVERS).lower(),
-        "autorestart": "true",
-        "startsecs": "1",
+        "autostart": "false",
+        "autorestart": str(not process.once).lower(),
+        "startsecs": "0" if process.once else "1",
         "startretries": str(FOR_EVER),
         "stopsignal": process.stop_signal,
         "stopwaitsecs": str(process.stop_within),
@@ -114,7 +118,8 @@ class Supervisor:
     def __init__(self, home: Home, processes: Sequence[Process], environment: Mapping[str, str], lock: int) -> None:
         with home.configuration.open("w") as file:
             configuration(processes).write(file)
-        self._socket = home.supervisor_socket
+        self._home = home
+        self._stages = {process.stage for process in processes}
         self._stops_within = stops_within(processes)
         command = (sys.executable, leash.__file__, "--parent", str(os.getpid()), "TERM")
         with (home.logs / "supervisord.err").open("w") as errors:
@@ -134,34 +139,63 @@ class Supervisor:
         return self._process.poll() is not None
 
     def start(self, stage: Stage) -> None:
-        """Start the programs of a stage.
+        """Start the programs of a stage, if it has any.
 
         Raises:
             UserError: the supervisor does not answer.
         """
-        try:
-            self._ask().startProcessGroup(stage.name.lower(), False)
-        except (OSError, xmlrpc.client.Error) as error:
-            raise UserError(f"The supervisor does not answer: {error}.") from None
+        if stage in self._stages:
+            self._ask("supervisor.startProcessGroup", stage.name.lower(), False)
+
+    def finish(self, process: Process, say: Callable[[str], None]) -> None:
+        """Run a program that ends by itself, and say what it says.
+
+        Raises:
+            UserError: it could not do its work, or the supervisor does not answer.
+        """
+        name = f"{process.stage.name.lower()}:{process.name}"
+        self._ask("supervisor.startProcess", name, False)
+        while (found := self._ask("supervisor.getProcessInfo", name))["statename"] in ("STARTING", "RUNNING"):
+            say(last_line(self._home, process.name))
+            time.sleep(LOOK_EVERY)
+        if found["exitstatus"] == 0 and found["statename"] == "EXITED":
+            return
+        said = last_line(self._home, process.name)
+        if found["exitstatus"] == TROUBLE:
+            raise UserError(said)
+        raise UserError(f"The stack does not start: {said}; see {self._home.logs}.")
+
+    def wait_until_warm(self, module: str) -> None:
+        """Wait until a fork has this module at hand.
+
+        Raises:
+            UserError: the supervisor does not answer.
+        """
+        while not self._ask("warmth.has", module):
+            time.sleep(LOOK_EVERY)
 
     def wait(self, timeout: float = 10.0) -> None:
         """Wait until the supervisor answers."""
         deadline = time.monotonic() + timeout
         while True:
             try:
-                self._ask().getState()
-            except (OSError, xmlrpc.client.Error):
+                self._ask("supervisor.getState")
+            except UserError:
                 if self.dead or time.monotonic() > deadline:
                     raise UserError("The supervisor does not start; see logs/supervisord.err in the home.") from None
-                time.sleep(0.02)
+                time.sleep(LOOK_EVERY)
             else:
                 return
 
-    def _ask(self) -> Any:
+    def _ask(self, method: str, *arguments: Any) -> Any:
         from supervisor.xmlrpc import SupervisorTransport  # an extra, only here
 
-        transport = SupervisorTransport(None, None, f"unix://{self._socket}")
-        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+        transport = SupervisorTransport(None, None, f"unix://{self._home.supervisor_socket}")
+        server = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+        try:
+            return getattr(server, method)(*arguments)
+        except (OSError, xmlrpc.client.Error) as error:
+            raise UserError(f"The supervisor does not answer: {error}.") from None
 
     def stop(self) -> None:
         """Stop everything, in bounded time."""

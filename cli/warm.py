@@ -21,30 +21,44 @@ from supervisor.options import ServerOptions
 from supervisor.supervisord import Supervisor
 
 from cli import leash
+from cli.processes import SHARED
 
-SHARED = (
-    *("celery.bin.celery", "celery.apps.beat", "celery.apps.worker", "celery.backends.redis"),
-    *("celery.concurrency.thread", "celery.worker.consumer", "kombu.transport.redis", "redis.connection"),
-    *("worker.clock", "worker.tasks", "webhook_receiver.app", "intake.app", "granian.cli"),
-)
-"""Modules that several programs import. None of them opens anything, or starts a thread, when it is imported."""
-FORKED = ("celery", "granian")
+FORKED = ("celery", "granian", "cli.starting")
 """The programs that profit; whatever else is Python (the stand-in) has little in common with them."""
 SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2)
 """What supervisord listens to; its programs start with the system's own answers."""
 
 
 class Warm(Supervisor):  # type: ignore[misc]  # supervisor has no types
-    """A supervisor that imports what is shared once the servers have been started, while these come up."""
+    """A supervisor that imports what is shared while the servers start: one module in each turn of its loop."""
 
-    _is_warm = False
+    def __init__(self, options: ServerOptions) -> None:
+        super().__init__(options)
+        self.cold = list(SHARED) if sys.platform == "linux" else []
+        poll = options.poller.poll
+        options.poller.poll = lambda timeout: poll(0 if self.cold else timeout)
 
     def tick(self, now: float | None = None) -> None:
         """The end of each turn of supervisord's loop."""
         super().tick(now)
-        if not self._is_warm:
-            self._is_warm = True
-            warm()
+        if self.cold:
+            warm(self.cold.pop(0), last=not self.cold)
+
+
+class Warmth:
+    """What the supervisor answers beside supervisord's own methods."""
+
+    def __init__(self, supervisord: Warm) -> None:
+        self._supervisord = supervisord
+
+    def has(self, module: str) -> bool:
+        """Whether a fork would have this module of `SHARED` at hand, or has to do without for good."""
+        return module not in self._supervisord.cold
+
+
+def make_warmth(supervisord: Warm) -> Warmth:
+    """Called by supervisord, as its configuration says."""
+    return Warmth(supervisord)
 
 
 class WarmOptions(ServerOptions):  # type: ignore[misc]
@@ -69,13 +83,15 @@ def forked_program(argv: Sequence[str]) -> Callable[[], None] | None:
     return lambda: leash.run(arguments)
 
 
-def warm() -> None:
+def warm(name: str, *, last: bool) -> None:
     """Import what is shared, and leave it to the forks as it is."""
-    for name in SHARED:
-        with suppress(ImportError):  # then the program that needs it says so, in its own log
-            import_module(name)
-    gc.collect()
-    gc.freeze()  # a collection in a fork would copy every page that it looks at
+    gc.disable()  # next to nothing of what an import makes is garbage
+    with suppress(ImportError):  # then the program that needs it says so, in its own log
+        import_module(name)
+    if last:
+        gc.collect()
+        gc.freeze()  # a collection in a fork would copy every page that it looks at
+        gc.enable()
 
 
 def become(program: Callable[[], None], env: dict[str, str]) -> NoReturn:
@@ -86,6 +102,7 @@ def become(program: Callable[[], None], env: dict[str, str]) -> NoReturn:
     os.environ.clear()  # noqa: TID251 - as execve would
     os.environ.update(env)  # noqa: TID251
     sys.excepthook = sys.__excepthook__
+    gc.enable()
     code = 0
     try:
         program()
