@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 some edits failed, 2 usage or bad input. An error that a p
 one sentence; a traceback is a bug of ours.
 """
 
+import gc
 import sys
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
@@ -17,6 +18,8 @@ from models.errors import UserError
 USAGE = 2
 INTERRUPTED = 130
 """What a shell makes of Ctrl-C."""
+MANY_OBJECTS = 50_000
+"""New objects before Python looks for garbage: next to none of what imports make is, and a person waits for them."""
 
 
 MODULES = {
@@ -90,6 +93,7 @@ def darkroom() -> None:
 
 def main() -> None:
     """Run the command line; commands give their exit code back."""
+    gc.set_threshold(MANY_OBJECTS)
     prepare_streams()
     sys.exit(close_output(_run()))
 

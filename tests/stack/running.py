@@ -1,5 +1,6 @@
 """A real `darkroom` command line for the tests: one command, or a whole stack with the processes below it."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,34 @@ from cli import broker
 from cli.accounts import own_folder
 from cli.embedded import free_port
 from cli.home import Home
+from tests.stack.zygote import SHAPES_PYTHON, Zygote
 
 READY_WITHIN = 90.0
 """Seconds; a start takes six on a quiet machine with two cores."""
 PYTHON = (sys.executable, "-m", "cli.main")
 
 
+@cache
+def zygote() -> Zygote:
+    """The parent of the commands of this run of tests; it ends with it."""
+    zygote = Zygote()
+    atexit.register(zygote.end)
+    return zygote
+
+
 def darkroom(*arguments: str, timeout: float = 60.0, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
-    return subprocess.run(
-        (*PYTHON, *arguments), env=os.environ | variables, capture_output=True, text=True, timeout=timeout, check=False
-    )
+    if "up" in arguments or any(name.startswith(SHAPES_PYTHON) for name in variables):
+        return subprocess.run(
+            (*PYTHON, *arguments),
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    code, out, err = zygote().run(arguments, dict(os.environ) | variables, timeout)
+    return subprocess.CompletedProcess(arguments, code, out, err)
 
 
 def eventually(holds: Callable[[], Any], within: float = 30.0) -> bool:

@@ -18,7 +18,7 @@ from celery import Celery
 
 from cli import broker
 from cli.broker import broker as prepare
-from cli.embedded import postgres
+from cli.embedded import make_cluster, postgres
 from cli.home import Home
 from cli.processes import Process
 from cli.supervision import command_line
@@ -124,6 +124,8 @@ def test_no_way_to_files_or_code(running: tuple[str, subprocess.Popen[bytes]], c
 @pytest.mark.parametrize("make", [postgres, prepare])
 def test_runs_without_root(make: Callable[[Home], Process], home: Home) -> None:
     """Under root a server is run as a user of its own, who can reach what it needs."""
+    if make is postgres:
+        make_cluster(home)
     process = make(home)
     assert process.user == ("pgserver" if os.geteuid() == 0 else None)
     with subprocess.Popen(
@@ -140,6 +142,7 @@ def test_runs_without_root(make: Callable[[Home], Process], home: Home) -> None:
 
 def test_home_is_not_readable_by_others(home: Home) -> None:
     """Logs, images and the stand-in's files are for this user alone; the servers' own user only passes through."""
+    make_cluster(home)
     postgres(home)
     prepare(home)
     (home.images / "a.png").write_bytes(b"x")

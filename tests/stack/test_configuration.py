@@ -68,8 +68,12 @@ def test_servers_stop_last(home: Home) -> None:
     server = Process("postgres", ("/bin/postgres",), Stage.SERVERS, stop_signal="INT")
     options = parsed(home, server, *processes.workers(), processes.receiver("127.0.0.1", 8000))
     assert [group.name for group in sorted(options.process_group_configs)] == ["servers", "front", "workers"]
-    started = [program for group in options.process_group_configs for program in group.process_configs]
-    assert [program.name for program in started if program.autostart] == ["postgres"]
+
+
+def test_a_program_that_ends_is_not_restarted(home: Home) -> None:
+    """What brings the database to its schema runs once, when it is asked to; however it ends."""
+    (program,) = parsed(home, processes.schema(embedded=True)).process_group_configs[0].process_configs
+    assert (program.autostart, program.autorestart, program.startsecs) == (False, False, 0)
 
 
 def test_odd_paths_survive(home: Home) -> None:

@@ -35,6 +35,7 @@ def test_the_supervisor_runs_what_it_is_told_where_it_is_told(
         supervisor = Supervisor(home, (program,), os.environ, lock)
         try:
             supervisor.wait()
+            supervisor.start(Stage.SERVERS)
             assert until((folder / "said").exists, timeout=20)
             assert (folder / "said").read_text() == str(folder)
             told = {"STORAGE_URL": home.images.as_uri(), "DARKROOM_HOME": str(home.folder)}
@@ -61,9 +62,11 @@ def test_the_embedded_servers_and_the_pictures(name: str, tmp_path: Path, monkey
     home.create()
     with home.held() as lock:
         processes = (embedded.postgres(home), broker.broker(home))
+        embedded.make_cluster(home)
         supervisor = Supervisor(home, processes, os.environ, lock)
         try:
             supervisor.wait()
+            supervisor.start(Stage.SERVERS)
             url = embedded.database_url(home, emulated=True)
             assert until(lambda: ensure_database(url), timeout=60)
             assert until(lambda: redis_answers(broker.broker_url(home)), timeout=20)
