@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from cli.main import darkroom
 from tests.stack.desk import Desk
 from tests.stack.running import PYTHON
+from tests.stack.running import darkroom as run_command
 
 URL = "https://example.com/a.png"
 NAMES = [
@@ -106,6 +107,8 @@ def test_contact_sheet_of_any_name(desk: Desk, tmp_path: Path) -> None:
 
 def process(desk: Desk, *arguments: object, prefix: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     """A command as a process of its own, in a shell where `prefix` is given."""
+    if not prefix:
+        return run_command(*map(str, arguments), **variables)
     words = [*PYTHON, *map(str, arguments)]
     command = ["bash", "-c", f'{prefix} "$@"' if "{}" not in prefix else prefix.replace("{}", '"$@"'), "bash", *words]
     return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False)
