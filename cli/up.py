@@ -94,7 +94,7 @@ def run(prepared: Plan, lock: int, as_json: bool) -> None:
 
 
 def run_again(prepared: Plan, lock: int, as_json: bool) -> None:
-    """As `run`, for as often as it takes: what has once been up is not given up because the machine is slow just now."""
+    """As `run`, for as often as it takes: what has been up is not given up because the machine is slow."""
     while True:
         try:
             return run(prepared, lock, as_json)
