@@ -256,9 +256,16 @@ def poll_again(connection: Connection, postponed: Sequence[Postponement]) -> Non
 
 
 def give_up_unknown(
-    connection: Connection, submission_ids: Sequence[UUID], *, resubmit: bool, max_attempts: int
+    connection: Connection,
+    submission_ids: Sequence[UUID],
+    *,
+    resubmit: bool,
+    max_attempts: int,
+    note: str | None = None,
 ) -> None:
     """submitting -> pending (or failed, where parked; or cancelled, where wished): the POST is proven dead.
+
+    `note` says by what.
 
     Past the proven deadline an accepted request would have started and ended, or ended unstarted, and its
     callback would have come. Should its result show after all, the submission turns `succeeded`. While an earlier
@@ -270,7 +277,7 @@ def give_up_unknown(
         WITH closed AS (
             UPDATE submissions s
             SET outcome = 'unknown', due_at = NULL, completed_at = now(), error_type = 'submission_unknown',
-                denials = 0, denied_since = NULL, searched_to = NULL
+                denials = 0, denied_since = NULL, searched_to = NULL, note = %(note)s
             WHERE s.id = ANY(%(ids)s) AND s.outcome IS NULL AND s.request_id IS NULL
             RETURNING s.edit_id, s.attempt, {_OTHER_OPEN} AS others_open
         )
@@ -292,6 +299,7 @@ def give_up_unknown(
         """,  # noqa: S608 - a constant of this file
         {
             "ids": list(submission_ids),
+            "note": note,
             "resubmit": resubmit,
             "max_attempts": max_attempts,
             "overdue": OPEN_OVERDUE_AFTER,

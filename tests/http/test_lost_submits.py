@@ -199,6 +199,27 @@ def test_long_listing(
     assert_every_image_is_of_its_input(engine, emulator)
 
 
+def test_a_listing_of_which_one_page_in_ten_is_refused(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """Two long readings at different places: none comes to its end in one turn, and both go on where they were. The
+    refusals are about the pages, so they are no denial: whoever reads anew each time, or gives up, pays twice."""
+    emulator.mark(concurrency=100)
+    emulator.faults(reset_after_accept=1, listing_401=0.05, listing_500=0.05)
+    make_inputs(engine, different(6))
+    with looking_up(engine, emulator, tmp_path) as (worker, look):
+        post_all(worker, emulator, 6)
+        add_others(emulator, seconds=time.time() - min(mine["ended_at"] for mine in emulator.rows) - 0.01)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE submissions SET due_at = now() + mod(edit_id, 6) * interval '1 s'")
+        began = time.monotonic()
+        while rows(engine, "SELECT 1 FROM submissions WHERE request_id IS NULL"):
+            look()
+            time.sleep(0.02)
+            assert time.monotonic() < began + 90
+    assert rows(engine, "SELECT count(*), max(denials) FROM submissions") == [(6, 0)]
+    emulator.faults(listing_401=0)
+    assert_every_image_is_of_its_input(engine, emulator)
+
+
 def test_nothing_in_a_long_listing_is_proof(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """It never arrived; the listing is read to its end, and only then it is submitted again."""
     emulator.mark(concurrency=100)
@@ -209,6 +230,7 @@ def test_nothing_in_a_long_listing_is_proof(engine: Engine, emulator: Emulator, 
         add_others(emulator, seconds=1)
         work(worker, look, all_are(engine, stored=1))
     assert rows(engine, "SELECT outcome FROM submissions ORDER BY attempt") == [("unknown",), ("succeeded",)]
+    assert unheard(engine)[0][2] == lost.IN_NO_LISTING
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 503])
@@ -251,6 +273,8 @@ def test_listing_that_keeps_saying_no(
             look()
             time.sleep(0.02)
     assert stand(engine) == ({"pending": 1} if ends else {"submitting": 1})
+    ((_, _, note),) = unheard(engine)
+    assert note == lost.UNREADABLE if ends else "503" in note
 
 
 def test_refusals_of_a_paused_account_do_not_count(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
