@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3
+# compiled once, not again in each of hundreds of processes
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 # two marks, because the demo needs no tools for development
 USABLE := .venv/.usable
@@ -19,7 +21,7 @@ demo: $(USABLE) ## see it work: 24 edits through the whole system, on real parts
 # what waits longest starts first, so that no process is left over with it
 LONGEST_FIRST := tests/whole tests/stack tests/emulator tests/http tests/database tests/unit tests
 test: $(READY) check ## everything: style, types, arrows, and all tests
-	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(LONGEST_FIRST)
+	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(LONGEST_FIRST)
 
 test-fast: $(READY) ## the tests that need no services
 	@$(BIN)/pytest tests/unit

@@ -4,6 +4,7 @@ The server is the embedded one, started once per run; its databases are cloned f
 once. Durability is off: these databases live for a second.
 """
 
+import gc
 import os
 import signal
 import tempfile
@@ -37,6 +38,15 @@ class Scheduling(LoadFileScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = str(super()._split_scope(nodeid))
         return "stack" if Path(file).name in SHARE_A_STACK else file
+
+
+gc.disable()  # until all tests are collected: next to nothing of what that makes is garbage
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays: looking for garbage need not look there again."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
