@@ -191,9 +191,9 @@ class Supervisor:
         from supervisor.xmlrpc import SupervisorTransport  # an extra, only here
 
         transport = SupervisorTransport(None, None, f"unix://{self._home.supervisor_socket}")
-        server = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
         try:
-            return getattr(server, method)(*arguments)
+            with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as server:
+                return getattr(server, method)(*arguments)
         except (OSError, xmlrpc.client.Error) as error:
             raise UserError(f"The supervisor does not answer: {error}.") from None
 
