@@ -25,7 +25,7 @@ from models.provider import is_paused, note_accepted
 from models.rulings import WATCHDOG
 from models.seedream import as_sent, identify_input
 from models.transitions import Postponement, give_up_unknown, lock_edits, poll_again, reveal_request
-from worker.listing import Listed, Listing
+from worker.listing import SAME_MOMENT, Listed, Listing
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
@@ -55,6 +55,8 @@ class Search(NamedTuple):
     """Those that may matter: of the wanted inputs, or with an input that is not shown."""
     down_to: datetime | None
     """Everything later is read; None: everything is."""
+    newest: datetime | None = None
+    """When the latest listed request had ended as reading began; None: it has not begun."""
     trouble: str | None = None
     """Why it could not be read on."""
     refused: bool = False
@@ -72,7 +74,10 @@ def run(engine: Engine, listing: Listing, settings: WorkerSettings) -> int:
     for number, mine in enumerate(_of_one_time(lost, settings)):
         if number and time.monotonic() > stop:  # not looked up at all; the tick starts the next turn at once
             with engine.begin() as connection:
-                poll_again(connection, [Postponement(due.id, 0.0, searched_to=due.searched_to) for due in mine])
+                poll_again(
+                    connection,
+                    [Postponement(due.id, 0.0, None, None, due.searched_to, due.searched_from) for due in mine],
+                )
             continue
         with engine.connect() as connection:
             identities = {due.id: _identify(connection, due.id) for due in mine}
@@ -126,23 +131,36 @@ def _until(due: DueUnknown, settings: WorkerSettings) -> datetime:
 def read(
     listing: Listing, lost: Sequence[DueUnknown], wanted: set[str], settings: WorkerSettings, stop: float
 ) -> Search:
-    """Read the listing down from where these submissions have not read it yet, until `stop` (`time.monotonic`)."""
+    """Read the listing down from where these submissions have not read it yet, until `stop` (`time.monotonic`).
+
+    At its end what has ended since reading began is read too: a request may run past its allowance.
+    """
     start = min(_from(due) for due in lost)
-    end = down_to = max(due.searched_to or _until(due, settings) for due in lost)
+    latest = max(_until(due, settings) for due in lost)
+    end = down_to = max(due.searched_to or latest for due in lost)
+    newest = min((due.searched_from for due in lost if due.searched_from), default=None)
     found: list[Listed] = []
     try:
         for page in listing.pages(lost[0].endpoint, start, end):
-            found += [item for item in page.items if item.identity is None or item.identity in wanted]
-            down_to = page.down_to
+            newest = newest or max((item.ended_at for item in page.items if item.ended_at), default=start)
+            found += _wanted(page.items, wanted)
             if page.last:
-                return Search(found, None)
+                for ended_since in listing.pages(lost[0].endpoint, newest - SAME_MOMENT, latest):
+                    found += _wanted(ended_since.items, wanted)
+                return Search(found, None, newest)
+            down_to = page.down_to
             if time.monotonic() > stop:
-                return Search(found, down_to)
+                return Search(found, down_to, newest)
     except Gone as error:
-        return Search(found, down_to, str(error), refused=down_to == end)  # some pages came: no key that may not read
+        # where some pages came, it is no key that may not read
+        return Search(found, down_to, newest, str(error), refused=down_to == end)
     except TryLater as error:
-        return Search(found, down_to, str(error))
+        return Search(found, down_to, newest, str(error))
     raise AssertionError("a listing ends with its last page")
+
+
+def _wanted(items: Iterable[Listed], wanted: set[str]) -> list[Listed]:
+    return [item for item in items if item.identity is None or item.identity in wanted]
 
 
 def record(
@@ -207,12 +225,13 @@ def _go_on_later(due: DueUnknown, search: Search, hidden: bool, pause: float, se
     before = due.searched_to or _until(due, settings)
     reached = min(search.down_to or _from(due), before)
     if reached == before:
-        return Postponement(due.id, pause, search.trouble, True if hidden else None, due.searched_to)
+        denied = True if hidden else None
+        return Postponement(due.id, pause, search.trouble, denied, due.searched_to, due.searched_from)
     denied = True if hidden else False if due.searched_to is None else None
     if search.trouble:
-        return Postponement(due.id, FIRST_PAUSE * settings.patience, search.trouble, denied, reached)
+        return Postponement(due.id, FIRST_PAUSE * settings.patience, search.trouble, denied, reached, search.newest)
     note = f"the listing is being read; what ended after {reached:%Y-%m-%d %H:%M:%S %Z} is done"
-    return Postponement(due.id, 0.0, note, denied, reached)
+    return Postponement(due.id, 0.0, note, denied, reached, search.newest)
 
 
 def _is_read_to_its_end(due: DueUnknown, search: Search) -> bool:
@@ -236,7 +255,8 @@ def _still_unknown(connection: Connection, lost: Sequence[DueUnknown]) -> list[D
 
 
 def _free(connection: Connection, listed: Sequence[Listed]) -> list[Listed]:
-    """Without those that a submission of ours holds, whatever became of it."""
+    """Each once, without those that a submission of ours holds, whatever became of it."""
+    listed = list({item.request_id: item for item in listed}.values())
     held = set(
         connection.exec_driver_sql(
             "SELECT request_id FROM submissions WHERE request_id = ANY(%s)", ([item.request_id for item in listed],)

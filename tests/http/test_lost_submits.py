@@ -220,6 +220,30 @@ def test_a_listing_of_which_one_page_in_ten_is_refused(engine: Engine, emulator:
     assert_every_image_is_of_its_input(engine, emulator)
 
 
+def test_what_ends_while_the_listing_is_read(
+    engine: Engine, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request runs past every allowance and ends when the upper part of a long listing has been read already."""
+    monkeypatch.setattr(lost, "TURN", 0.0)  # a page in a turn
+    emulator.mark(concurrency=100)
+    emulator.faults(reset_after_accept=1, slow_run="1@9")
+    make_inputs(engine, different(1))
+    with looking_up(engine, emulator, tmp_path) as (worker, look):
+        worker.work_until(lambda: len(emulator.rows) == 1, lanes=("submit",))
+        add_others(emulator, seconds=1)
+        wait_for(lambda: rows(engine, "SELECT 1 FROM submissions WHERE due_at <= now()"))
+        while not rows(engine, "SELECT 1 FROM submissions WHERE searched_to IS NOT NULL"):
+            look()
+        assert emulator.in_flight == 1
+        wait_for(lambda: emulator.in_flight == 0)
+        turns = 0
+        while rows(engine, "SELECT 1 FROM submissions WHERE request_id IS NULL"):
+            assert stand(engine) == {"submitting": 1}
+            turns += look()
+            assert turns < 200
+    assert rows(engine, "SELECT count(*) FROM submissions") == [(1,)]
+
+
 def test_nothing_in_a_long_listing_is_proof(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """It never arrived; the listing is read to its end, and only then it is submitted again."""
     emulator.mark(concurrency=100)
@@ -321,7 +345,7 @@ def test_a_failure_is_nobodys_while_the_listing_is_read(engine: Engine, emulator
         due = claim_unknown(connection, limit=9, lease=60)
         for search, request in (
             (Search([listed("theirs", 500)], datetime.now(UTC)), None),
-            (Search([listed("theirs", 500)], None, "no answer"), None),
+            (Search([listed("theirs", 500)], None, trouble="no answer"), None),
             (Search([listed("theirs", 500), listed("ours", 200)], None), "ours"),
         ):
             if search.trouble:
