@@ -26,6 +26,7 @@ OURS = ("FAL_", "DARKROOM_", "DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC
 WAYS_OUT = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 NUMBERS = count()
 SHARE_A_STACK = ("test_edit.py", "test_desk_stack.py", "test_provider_page.py")
+TAKES_MINUTES = "tests/whole/"
 
 # a busy machine is no fault of the code
 hypothesis.settings.register_profile("darkroom", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -38,6 +39,14 @@ class Scheduling(LoadFileScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = str(super()._split_scope(nodeid))
         return "stack" if Path(file).name in SHARE_A_STACK else file
+
+    def _assign_work_unit(self, node: Any) -> None:
+        """A process always holds its next file in reserve: behind a test of minutes the last and shortest, else the
+        whole run would end with a long one that waited there."""
+        held = (name for tests in self.assigned_work.get(node, {}).values() for name, done in tests.items() if not done)
+        if any(name.startswith(TAKES_MINUTES) for name in held):
+            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+        super()._assign_work_unit(node)
 
 
 gc.disable()  # until all tests are collected: next to nothing of what that makes is garbage
