@@ -138,6 +138,11 @@ def test_one_lane_by_hand(stack: Stack, tmp_path: Path) -> None:
         assert said.returncode == 0, said.stdout + said.stderr
         return said.stdout
 
+    def batches() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in stack.run("batches", "--json").stdout.splitlines()]
+
+    # the turn by hand is for this edit alone
+    assert eventually(lambda: all(batch["finished_at"] for batch in batches()))
     try:
         assert "1 pending" in run("bash", "-euc", take_out)
         assert run(sys.executable, str(tmp_path / "one_turn.py")) == "1 submitted\n"
