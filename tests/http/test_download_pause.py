@@ -87,6 +87,24 @@ def test_full_disk_fails_nothing(engine: Engine, emulator: Emulator, small_disk:
     assert_stored_as_made(engine, emulator, small_disk)
 
 
+def test_store_that_cannot_be_opened(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """The lane pauses, with the reason in SQL, for as long as it cannot; tries grow rare, and it ends by itself."""
+    in_the_way = tmp_path / "mount"
+    in_the_way.write_text("no folder")
+    with ready(engine, emulator, in_the_way / "images", 3) as worker:
+        download(worker, lambda: rows(engine, "SELECT 1 FROM lane_pauses WHERE probes > 2"))
+        assert not due(engine)
+        assert reasons(engine) == [("download", "storage", "cannot_be_opened")]
+        assert "STORAGE_URL cannot be opened" in rows(engine, "SELECT message FROM lane_pauses")[0][0]
+        assert stand(engine) == {"ready": 3}
+        assert rows(engine, "SELECT DISTINCT attempt, errors FROM images") == [(0, [])]
+        in_the_way.unlink()
+        download(worker, all_are(engine, stored=3))
+
+    assert reasons(engine) == []
+    assert_stored_as_made(engine, emulator, in_the_way / "images")
+
+
 def test_nothing_is_fetched_in_vain(engine: Engine, emulator: Emulator, small_disk: Path) -> None:
     """While the lane is paused nobody downloads what cannot be stored, and the tick starts no lane."""
     with ready(engine, emulator, small_disk, 30, download_threads=4, provider_retry_after=3) as worker:
