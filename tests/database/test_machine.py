@@ -239,6 +239,37 @@ class Machine(RuleBasedStateMachine):
             self.submit([fate] * 3, "one")
             self.lose_patience(True)
 
+    @rule(given_up=st.booleans(), verdict=st.sampled_from(["transient", "permanent", "cancelled"]))
+    def show_itself(self, given_up: bool, verdict: str) -> None:
+        """Accepted, reply lost, and then named by a callback that tells no end: before it is given up, or after, and
+        then the next POST ends first."""
+        posted = len(self.provider.requests)
+        self.submit(["reply lost"] * 3, "unfetched")
+        first = self.provider.requests[posted:]
+        if given_up:
+            self.lose_patience(True)
+            posted = len(self.provider.requests)
+            self.submit(["accepted"] * 3, verdict)
+        for request in first:
+            self.answer_of(request)
+        if given_up:
+            for request in self.provider.requests[posted:]:
+                before = self.snapshot()
+                self.answer_of(request)
+                self.nothing_in_flight_was_ended(before)
+        else:
+            self.lose_patience(True)
+
+    @rule()
+    def retry_what_is_paid_for(self) -> None:
+        """Everything that is due succeeds, a file of it cannot be stored, and somebody retries what failed for it."""
+        for _ in range(2):
+            self.submit(["accepted"] * 3, "one")
+            for request in self.provider.requests[-3:]:
+                self.answer_of(request)
+            self.download(True, 3)
+            self.retry_failed()
+
     @rule(late=st.booleans())
     def keep_the_spare_set(self, late: bool) -> None:
         """Two requests of an edit succeed, and the set that was taken first cannot be stored: the other one is kept,
