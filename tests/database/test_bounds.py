@@ -15,6 +15,9 @@ from models.claims import claim_edits, claim_images, fit_edits, lanes_due
 from models.pauses import MayClaim, may_claim, pause_lane, probe_again
 from models.transitions import put_images_back
 from tests.factories import POLICY, PRICE, answer, claim, fall_due, make_batch, make_submitted, success
+from worker import download_claims
+from worker.hosts import HostWaits
+from worker.settings import WorkerSettings
 
 KILO = 1000
 
@@ -64,6 +67,22 @@ def test_pictures_within_bytes(engine: Engine) -> None:
         assert [due.url for due in claim_images(connection, limit=10, lease=60, max_bytes=1)] == uris[:1]
         assert {due.url for due in claim_images(connection, limit=10, lease=60, max_bytes=100 * KILO)} == {*uris[1:3]}
         assert {due.url for due in claim_images(connection, limit=10, lease=60)} == {*uris[3:]}
+
+
+def test_data_uris_of_the_lane_are_few_at_one_time(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many places are free: what is under way and what is claimed beside it stay within the bound together."""
+    monkeypatch.setattr(download_claims, "URL_BYTES", 150 * KILO)
+    settings = WorkerSettings(database_url=database_url, redis_url="redis://127.0.0.1:1/0")
+    with engine.begin() as connection:
+        waiting(connection, *[f"data:image/png;base64,{n}" + "A" * 90 * KILO for n in range(5)])
+    claims = download_claims.ImageClaims(engine, HostWaits(), settings)
+    first = claims.claim(10)
+    assert len(first) == 2
+    assert claims.claim(10) == []
+    claims.end(first[0])
+    assert len(claims.claim(10)) == 1
 
 
 def test_pictures_not_from_some_hosts(engine: Engine) -> None:

@@ -186,3 +186,16 @@ def test_host_that_asks_to_wait_is_left_alone(engine: Engine, emulator: Emulator
     assert stand(engine) == {"ready": 5, "stored": 5}
     assert all(later - moments[0] >= 0.9 for later in moments[1:])
     assert rows(engine, "SELECT max(attempt) FROM images WHERE state = 'waiting'")[0][0] <= 2
+
+
+def test_host_that_asks_to_wait_is_left_alone_by_every_worker(
+    engine: Engine, emulator: Emulator, tmp_path: Path
+) -> None:
+    """What one process was told stands in the picture's row, too: no other process asks for it before."""
+    with (
+        ready(engine, emulator, tmp_path, 1, retry_delay=0.01) as worker,
+        serve(lambda line: line.reply(503, b"", retry_after="600")) as wire,
+    ):
+        serve_from(engine, wire.url, "true")
+        download(worker, lambda: rows(engine, "SELECT 1 FROM images WHERE jsonb_array_length(errors) > 0"))
+    assert rows(engine, "SELECT due_at > now() + interval '590 s' FROM images") == [(True,)]

@@ -159,13 +159,19 @@ def test_large_inputs_make_small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing_module, "SEVERAL_MAX_BYTES", 2_000)
     items = [item(number, NOW - timedelta(seconds=number), pad="x" * 800) for number in range(10)]
 
+    whole: list[int] = []
+
     def script(line: Line) -> bool:
         query = dict(part.split("=") for part in line.request.target.partition("?")[2].split("&"))
         start = int(query.get("cursor", 0))
         end = start + int(query["limit"])
         more = end < len(items)
         page = {"items": items[start:end], "next_cursor": str(end) if more else None, "has_more": more}
-        return line.reply(200, json.dumps(page).encode())
+        body = json.dumps(page).encode()
+        whole.append(len(body) if len(body) <= 2_000 else 0)
+        return line.reply(200, body)
 
     with serve(script) as wire:
         assert read(wire.url) == [f"r{number}" for number in range(10)]
+    assert whole[0] == 0
+    assert sum(map(bool, whole)) >= 5
