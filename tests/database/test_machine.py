@@ -362,6 +362,19 @@ class Machine(RuleBasedStateMachine):
             assert rows == []
 
     @invariant()
+    def no_paid_set_is_left_aside(self) -> None:
+        """No edit is failed that has a whole set of pictures, paid for, which nobody has tried to store."""
+        if hasattr(self, "connection"):
+            rows = self.connection.exec_driver_sql(
+                """
+                SELECT e.id FROM edits e JOIN submissions s ON s.edit_id = e.id
+                WHERE e.state = 'failed' AND s.outcome = 'succeeded'
+                  AND NOT EXISTS (SELECT FROM images i WHERE i.submission_id = s.id AND i.attempt > 0)
+                """
+            ).all()
+            assert rows == []
+
+    @invariant()
     def accounts_balance(self) -> None:
         """Every identity of the view holds."""
         if hasattr(self, "connection"):
@@ -458,8 +471,8 @@ def test_machine(engine: Engine) -> None:
     """Every order of steps keeps every promise."""
     Machine.engine = engine
     Machine.TestCase.settings = settings(
-        max_examples=80,
-        stateful_step_count=40,
+        max_examples=60,
+        stateful_step_count=30,
         deadline=None,
         derandomize=True,  # chaos is for surprises; a change is judged by the same examples every time
         phases=(Phase.generate,),  # shrinking replays hundreds of transactions
