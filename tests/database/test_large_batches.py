@@ -109,6 +109,25 @@ def test_cancel_of_a_large_batch(engine: Engine, settings: WorkerSettings) -> No
         assert unbalanced(connection) == []
 
 
+def test_each_turn_goes_on_where_the_last_one_stopped(
+    engine: Engine, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each would read past all that is cancelled already, and a cancel of millions would never end."""
+    begun: list[int] = []
+
+    def cancel_chunk(connection: Connection, batch_id: UUID, *, after: int) -> int | None:
+        begun.append(after)
+        return models.transitions.steering.cancel_chunk(connection, batch_id, after=after)
+
+    monkeypatch.setattr(settle, "cancel_chunk", cancel_chunk)
+    with engine.begin() as connection:
+        steering.cancel(connection, make_batch(connection, 3 * CHUNK))
+    for _ in range(3):
+        settle.run(engine, settings, turns(0))
+    assert begun == [-1, CHUNK - 1, 2 * CHUNK - 1]
+    assert standing(engine) == {"cancelled": 3 * CHUNK}
+
+
 def test_edit_that_comes_back_to_a_cancelled_batch_is_cancelled(engine: Engine, settings: WorkerSettings) -> None:
     """It failed transiently after the cancel and before its chunk: pending again, never submitted, then cancelled."""
     with engine.begin() as connection:
