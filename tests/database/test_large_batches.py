@@ -128,6 +128,17 @@ def test_each_turn_goes_on_where_the_last_one_stopped(
     assert standing(engine) == {"cancelled": 3 * CHUNK}
 
 
+def test_large_cancels_go_on_side_by_side(engine: Engine, settings: WorkerSettings) -> None:
+    """A turn that is over after one round has done a chunk of each: none waits for the end of another."""
+    with engine.begin() as connection:
+        for batch_id in [make_batch(connection, 3 * CHUNK) for _ in range(3)]:
+            steering.cancel(connection, batch_id)
+    settle.run(engine, settings, turns(0))
+    with engine.connect() as connection:
+        cancelled = connection.exec_driver_sql("SELECT cancelled FROM batch_progress").scalars().all()
+    assert list(cancelled) == [CHUNK] * 3
+
+
 def test_edit_that_comes_back_to_a_cancelled_batch_is_cancelled(engine: Engine, settings: WorkerSettings) -> None:
     """It failed transiently after the cancel and before its chunk: pending again, never submitted, then cancelled."""
     with engine.begin() as connection:
