@@ -258,7 +258,6 @@ def taken_back_then_posted_again(connection: Connection) -> tuple[Submission, Su
     return first, second
 
 
-@pytest.mark.parametrize("verdict", [failure(), failure("content_policy_violation", Retry.NEVER)])
 @pytest.mark.parametrize("verdict", [success(2), failure("content_policy_violation", Retry.NEVER)])
 def test_result_that_was_held_to_be_gone_comes_after_all(verdict: Verdict, engine: Engine) -> None:
     """Whoever still tells what became of the request is believed: what is paid for is stored, and nothing is POSTed."""
@@ -275,6 +274,7 @@ def test_result_that_was_held_to_be_gone_comes_after_all(verdict: Verdict, engin
         assert unbalanced(connection) == []
 
 
+@pytest.mark.parametrize("verdict", [failure(), failure("content_policy_violation", Retry.NEVER)])
 def test_late_failure_of_a_refused_post_leaves_the_edit_to_the_newer_one(
     verdict: Verdict, connection: Connection
 ) -> None:

@@ -310,8 +310,8 @@ def test_refusals_must_be_several_and_persist(before: int, over: float, dead: bo
     """Two refusals are few, however far apart; fifty are few within an hour."""
     settings = WorkerSettings(database_url=database_url, redis_url="redis://127.0.0.1:1/0")
     posted_at = datetime.now(UTC) - timedelta(days=2)
-    due = DueUnknown(UUID(int=1), ENDPOINT, posted_at, before + 1, before, over * settings.patience, None)
-    refused = Search([], posted_at, "not for this key (403)", refused=True)
+    due = DueUnknown(UUID(int=1), ENDPOINT, posted_at, before + 1, before, over * settings.patience, None, None)
+    refused = Search([], posted_at, None, "not for this key (403)", refused=True)
     judged = lost.judge(due, refused, hidden=False, paused=False, settings=settings)
     assert (judged is None) == dead
     assert dead or (judged is not None and judged.denied and judged.delay > 0)
