@@ -213,6 +213,20 @@ def test_held_edit_stops_no_chunk(engine: Engine, settings: WorkerSettings) -> N
     assert finished(engine) == set(batches)
 
 
+def test_held_edit_is_cancelled_by_a_later_turn(engine: Engine, settings: WorkerSettings) -> None:
+    """Turns that go on where the last one stopped come back, at the end, for what was held behind them."""
+    with engine.begin() as connection:
+        batch_id = make_batch(connection, 3 * CHUNK)
+        steering.cancel(connection, batch_id)
+    with engine.connect() as other, other.begin():
+        other.exec_driver_sql("SELECT FROM edits WHERE batch_id = %s AND position = 1 FOR UPDATE", (batch_id,))
+        settle.run(engine, settings, turns(0))
+    for _ in range(5):
+        settle.run(engine, settings, turns(0))
+    assert standing(engine) == {"cancelled": 3 * CHUNK}
+    assert finished(engine) == {batch_id}
+
+
 def test_large_cancel_that_fails_keeps_no_other_from_going_on(engine: Engine, settings: WorkerSettings) -> None:
     """A chunk of one breaks, for whatever reason; the chunks of the other go on to its end."""
     with engine.begin() as connection:
