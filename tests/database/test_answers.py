@@ -425,6 +425,21 @@ def test_two_open_submissions_of_one_edit_that_fail_at_once_end_it(engine: Engin
         assert states(connection) == {"failed": 1}
 
 
+def test_two_open_submissions_of_one_edit_that_fail_in_one_set_end_it(engine: Engine) -> None:
+    """The same where both answers are recorded in one wave: each judged by itself would leave the edit to the other."""
+    with engine.begin() as connection:
+        make_batch(connection, max_attempts=2)
+        (first,) = claim(connection)
+        fall_due(connection)
+        give_up_unknown(connection, [first.id], resubmit=True, max_attempts=2)
+        (second,) = claim(connection)
+        accept(connection, [second])
+        reveal_request(connection, first.id, request_id(first), patience=60)
+        verdict = failure("value_error", Retry.NEVER)
+        record_answers(connection, [answer(submission, verdict) for submission in (first, second)], POLICY)
+        assert states(connection) == {"failed": 1}
+
+
 def test_of_many_who_bring_the_same_result_one_applies_it(engine: Engine) -> None:
     """Eight threads deliver one result at once: one applies it, seven are told that it is known."""
     with engine.begin() as connection:
