@@ -156,6 +156,8 @@ def _check(parameters: dict[str, str]) -> None:
     for name, choices in CHOICES.items():
         if parameters.get(name, choices[0]) not in choices:
             raise ValueError(f"{name} is one of {', '.join(choices)}")
+    if parameters.get("sslrootcert") == "system" and parameters.get("sslmode", "verify-full") != "verify-full":
+        raise ValueError("sslrootcert=system needs sslmode=verify-full")
     for name in NUMBERS:
         if not re.fullmatch(r"-?\d{1,9}", parameters.get(name, "0")):
             raise ValueError(f"{name} must be a number of seconds")
