@@ -42,6 +42,14 @@ class OwnServer:
         query = "&".join(f"{name}={value}" for name, value in parameters.items())
         return f"postgresql://postgres@{host}:{self.port}/postgres" + (f"?{query}" if query else "")
 
+    def restart(self, *, standby: bool = False) -> None:
+        """Stop it and start it again."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(30)
+        if standby:
+            (self.folder / "standby.signal").touch()
+        self.process = start_server(self.programs, self.folder, self.user)
+
 
 def wheel_programs() -> Path:
     """Those of the embedded server."""
