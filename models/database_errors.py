@@ -91,11 +91,14 @@ def advise(error: BaseException) -> str:
     return next((f"; {advice}" for words, advice in _ADVICE.items() if re.search(words, said)), "")
 
 
+_TROUBLES = {None: "does not answer", "25006": "is read-only", "53100": "has no room left on its disk"}
+
+
 def explain(error: BaseException) -> str | None:
     """One sentence for a person; None where the error is a mistake of ours."""
     state = sqlstate(error)
     if is_away(error):
-        return f"The database {'is read-only' if state == '25006' else 'does not answer'}: {reason(error)}."
+        return f"The database {_TROUBLES.get(state, 'cannot do it now')}: {reason(error)}."
     match state:
         case "42501":
             return f"The database role lacks a right: {reason(error)}{_missing(error)}; see docs/deploy.md, Rights."

@@ -24,8 +24,7 @@ from models.errors import DatabaseError
 from tests.conftest import NUMBERS, database_named
 from tests.http.asking import counts, edits, intake_app, lines, problem
 from tests.own_postgres import OwnServer, own_postgres, wheel_programs
-from tests.stack.desk import Desk
-from tests.stack.running import eventually
+from tests.stack.running import darkroom, eventually
 
 
 def trouble(action: Callable[[], object], state: str | None) -> str:
@@ -202,30 +201,32 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(("umount", "-l", str(folder)), check=True)
 
 
-def test_a_full_disk(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_full_disk(postgres_url: str, tmp_path: Path) -> None:
     """The tables lie on a disk of their own, which somebody fills: commands and the API say so, and nothing is half
     written; once there is room again everything goes on."""
     manifest = tmp_path / "many.jsonl"
     manifest.write_bytes(lines(*edits(3000, prompt="p" * 1000)))
-    with tempfile.TemporaryDirectory(prefix="darkroom-disk-") as place, small_disk(Path(place), "64m") as disk:
-        with database_on(postgres_url, disk) as url:
-            desk = Desk(monkeypatch, capsys, tmp_path, DATABASE_URL=url, REDIS_URL="redis://127.0.0.1:1/0")
-            fill(disk / "full")
-            said = desk("submit", manifest)
-            assert (said.code, said.err.count("\n"), "No space left" in said.err) == (2, 1, True), said.err
-            with intake_app(url) as app:
-                client = app.test_client()
-                response = client.post("/v1/batches", json={"edits": edits(2000, prompt="p" * 1000)})
-                assert "nothing was written" in problem(response, 503)["detail"]
-                with engine_with(url) as engine:
-                    big = "CREATE TABLE big AS SELECT repeat('x', 1000) FROM generate_series(1, 9999)"
-                    trouble(run(engine, big), "53100")
-                    assert counts(engine) == (0, 0)
-                (disk / "full").unlink()
-                assert client.post("/v1/batches", json={"edits": edits(20)}).status_code == 201
-            assert desk("submit", manifest).code == 0
+    with (
+        tempfile.TemporaryDirectory(prefix="darkroom-disk-") as place,
+        small_disk(Path(place), "64m") as disk,
+        database_on(postgres_url, disk) as url,
+    ):
+        submit, settings = ("submit", str(manifest)), {"DATABASE_URL": url, "REDIS_URL": "redis://127.0.0.1:1/0"}
+        fill(disk / "full")
+        said = darkroom(*submit, **settings)
+        assert (said.returncode, said.stderr.count("\n")) == (2, 1), said.stderr
+        assert "has no room left on its disk" in said.stderr
+        with intake_app(url) as app:
+            client = app.test_client()
+            response = client.post("/v1/batches", json={"edits": edits(2000, prompt="p" * 1000)})
+            assert "nothing was written" in problem(response, 503)["detail"]
+            with engine_with(url) as engine:
+                big = "CREATE TABLE big AS SELECT repeat('x', 1000) FROM generate_series(1, 9999)"
+                trouble(run(engine, big), "53100")
+                assert counts(engine) == (0, 0)
+            (disk / "full").unlink()
+            assert client.post("/v1/batches", json={"edits": edits(20)}).status_code == 201
+        assert darkroom(*submit, **settings).returncode == 0
 
 
 def fill(file: Path) -> None:
