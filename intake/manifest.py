@@ -268,7 +268,7 @@ def read_object(raw: bytes) -> dict[str, Any]:
 
 
 def _why_not_json(raw: bytes, error: json.JSONDecodeError) -> str:
-    if b"\0" in raw:
+    if raw[:4].count(0) == 2:
         return "is not UTF-8: zero bytes stand in it, as in UTF-16"
     if b"\r" in raw.strip() and error.msg == "Extra data":
         return "is not JSON: its lines end in a carriage return, each must end in a line feed"
