@@ -167,10 +167,9 @@ def _carried(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields that say something: null is a field left out, and 2.0 is 2, as many programs write them."""
-    kinds = set(map(type, fields.values()))
-    if isinstance(size := fields.get("image_size"), dict):
-        kinds.update(map(type, size.values()))
-    if kinds.isdisjoint(_ODD_KINDS):
+    size = fields.get("image_size")
+    plain = _ODD_KINDS.isdisjoint(map(type, fields.values()))
+    if plain and (type(size) is not dict or _ODD_KINDS.isdisjoint(map(type, size.values()))):
         return fields
     return {name: _whole(value) for name, value in fields.items() if value is not None}
 
