@@ -27,6 +27,9 @@ from models.seedream import printable
 SEPARATORS = ",;\t|"
 """What may stand between two cells."""
 
+POWERSHELL = "#TYPE "
+"""How the line begins that Export-Csv of Windows PowerShell writes before the table."""
+
 csv.field_size_limit(LINE_MAX_BYTES)  # a cell may hold a picture as a data URI; the module's own bound is far lower
 
 _WHOLE_NUMBER = re.compile(r"(-?\d{1,18})(?:\.0*)?")
@@ -48,7 +51,7 @@ def find_separator(head: str) -> str | None:
 
 
 def _known(head: str, separator: str) -> set[str]:
-    names = (name.strip().strip('"').strip() for name in head.removeprefix("\ufeff").split(separator))
+    names = (name.strip().strip('"').strip().lower() for name in head.removeprefix("\ufeff").split(separator))
     return {name for name in names if name in NAMES}
 
 
@@ -118,7 +121,7 @@ def _read_head(lines: _Lines, text: Iterator[str]) -> tuple[list[str], str]:
             bare = head.rstrip("\r\n")
             if separator is None and len(bare) == 5 and bare[:4].lower() == "sep=" and bare[4] in SEPARATORS:
                 separator = bare[4]
-            elif head.strip(f"{SEPARATORS} \r\n"):
+            elif head.strip(f"{SEPARATORS} \r\n") and not head.startswith(POWERSHELL):
                 break
         else:
             return [], ","
@@ -145,7 +148,10 @@ def _explain(error: csv.Error) -> str:
 
 def _name(cell: str) -> str:
     name = cell.strip()
-    return "image_urls" if _FURTHER_IMAGES.fullmatch(name) else name
+    known = name.lower()  # spreadsheets put a capital at the beginning of a cell
+    if _FURTHER_IMAGES.fullmatch(known):
+        return "image_urls"
+    return known if known in NAMES else name
 
 
 def _head_faults(line: int, names: Sequence[str]) -> Iterator[LineFault]:

@@ -153,6 +153,9 @@ def test_the_workers_are_asked_over_tls(plain: int, monkeypatch: pytest.MonkeyPa
     [
         ("http://h", "redis://"),
         ("h:6379", "redis://"),
+        ("'redis://h/0'", "quotes"),
+        ("valkey://h:6379/0", "redis://"),
+        ("h.redis.example:6380,password=hunter3,ssl=True", "rediss://"),
         ("redis://h:port/0", "port"),
         ("redis://h:0/0", "port"),
         ("redis://h:99999/0", "port"),
