@@ -65,9 +65,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="darkroom-chaos-", ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o755)
         chaos = Chaos(Path(folder), make_plan(arguments.seed), arguments.edits, arguments.kills, arguments.hammer, _say)
-        found = chaos.run()
-        if arguments.keep and not found.clean:
-            shutil.copytree(folder, arguments.keep, ignore=shutil.ignore_patterns(".s.PGSQL*", "*.sock", "files"))
+        clean = False
+        try:
+            found = chaos.run()
+            clean = found.clean
+        finally:
+            if arguments.keep and not clean:
+                shutil.copytree(folder, arguments.keep, ignore=shutil.ignore_patterns(".s.PGSQL*", "*.sock", "files"))
     if arguments.json:
         print(json.dumps({"seed": arguments.seed, **found.as_dict()}))
     else:

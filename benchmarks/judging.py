@@ -17,6 +17,8 @@ STILL_UNDER_WAY = 5.0
 """Seconds after a cancel within which a POST that had begun may still be accepted, on a busy machine."""
 LISTED_WITHIN = 1.0
 """Seconds that a listing may take from a request's end to its answer's arrival."""
+POSTED_WITHIN = 5.0
+"""Seconds from a listing that was read to its end to the POST that rests on it, on a busy machine."""
 WRONG_SIZE = frozenset({"wrong_size", "one_wrong_size", "wrong_dimensions"})
 INCIDENT = "downstream_service_unavailable"
 NOT_OURS = ("quarantine/", ".incoming/")
@@ -87,7 +89,8 @@ def excuse(first: Request, second: Request, patience: float) -> str | None:
         return None  # posted before the first could be proven dead
     if first.told_at is not None and first.told_at < at:
         return None
-    if first.ended_at is None or first.ended_at > at - LISTED_WITHIN:
+    overran = first.ended_at is None or first.ended_at > first.submitted_at + patience
+    if first.ended_at is None or first.ended_at > at - (POSTED_WITHIN if overran else LISTED_WITHIN):
         return "the first ran past every allowance"
     return None if first.listed else "never delivered, never read, in no listing"
 

@@ -18,10 +18,13 @@ from cli.output import aside, json_option, print_json
 from cli.settings import DeskSettings
 from cli.stack import EmulatorOptions, Plan, plan, running
 from cli.supervision import Supervisor
+from models.errors import UserError
 from models.settings import load
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at the supervisor."""
+AGAIN_AFTER = 5.0
+"""Seconds between a start that failed and the next, once everything has been up."""
 EMULATOR_PORT = 8002
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -74,9 +77,10 @@ def up(
         with stop_signals(), settings.home.held() as lock:
             prepared = plan(settings, emulator)
             adopt_orphans()
+            run(prepared, lock, as_json)
             while True:
-                run(prepared, lock, as_json)
-                print("darkroom: the supervisor died; everything starts again", file=sys.stderr)
+                print("darkroom: the supervisor died; everything starts again", file=sys.stderr, flush=True)
+                run_again(prepared, lock, as_json)
     except Stop:
         return
 
@@ -87,6 +91,16 @@ def run(prepared: Plan, lock: int, as_json: bool) -> None:
         line.stop()
         announce(prepared, as_json)
         stay(supervisor)
+
+
+def run_again(prepared: Plan, lock: int, as_json: bool) -> None:
+    """As `run`, for as often as it takes: what has been up is not given up because the machine is slow."""
+    while True:
+        try:
+            return run(prepared, lock, as_json)
+        except UserError as error:
+            print(f"darkroom: {error}. Everything starts again in {AGAIN_AFTER:.0f} s.", file=sys.stderr, flush=True)
+            time.sleep(AGAIN_AFTER)
 
 
 def stay(supervisor: Supervisor) -> None:

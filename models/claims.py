@@ -231,6 +231,8 @@ class DueUnknown(NamedTuple):
     """Seconds since the first of them."""
     searched_to: datetime | None
     """The listing is read down to here, from the end of the time in which its request must have ended."""
+    searched_from: datetime | None
+    """When the latest request had ended that was listed when that began; later ones are not read yet."""
 
 
 def claim_unknown(connection: Connection, *, limit: int, lease: float) -> list[DueUnknown]:
@@ -245,7 +247,8 @@ def claim_unknown(connection: Connection, *, limit: int, lease: float) -> list[D
         FROM due, edits e JOIN batches b ON b.id = e.batch_id
         WHERE s.id = due.id AND e.id = s.edit_id
         RETURNING s.id, b.endpoint, s.posted_at, s.polls,
-                  s.denials, coalesce(extract(epoch FROM now() - s.denied_since), 0)::float8, s.searched_to
+                  s.denials, coalesce(extract(epoch FROM now() - s.denied_since), 0)::float8, s.searched_to,
+                  s.searched_from
         """,
         {"limit": limit, "lease": lease},
     )

@@ -226,6 +226,7 @@ submissions = Table(
     ),
     _time("denied_since", comment="the first of these"),
     _time("searched_to", comment="the provider's listing is read from the end of its time down to here"),
+    _time("searched_from", comment="the latest end in that listing when reading it began"),
     Column("note", TEXT, comment="why its outcome is still unknown, or its result still unread"),
     _one_of("outcome", Outcome),
     _one_of("learned_by", LearnedBy),

@@ -25,7 +25,7 @@ from models.provider import is_paused, note_accepted
 from models.rulings import WATCHDOG
 from models.seedream import as_sent, identify_input
 from models.transitions import Postponement, give_up_unknown, lock_edits, poll_again, reveal_request
-from worker.listing import Listed, Listing
+from worker.listing import SAME_MOMENT, Listed, Listing
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
@@ -39,9 +39,13 @@ DENIALS, PERSISTS = 3, 2.5
 """How many lookups in a row must prove nothing, over how many times the proven deadline (by default an hour)."""
 FIRST_PAUSE, LONGEST_PAUSE = 1 / 25, 1 / 2
 """Of the proven deadline: the pause before the next lookup, doubling (by default from a minute to 12)."""
+NEVER = datetime.max.replace(tzinfo=UTC)
 LOOKUP_LOCK = 7364
 """Key of the advisory lock under which listed requests are given to submissions."""
 CANCELLED = 499
+IN_NO_LISTING = "not in the provider's listing, which was read to its end"
+UNREADABLE = "the provider's listing could not be read for long; the deadline alone has decided"
+"""By what a POST was proven dead, as `submissions.note` tells."""
 
 
 class Search(NamedTuple):
@@ -51,10 +55,12 @@ class Search(NamedTuple):
     """Those that may matter: of the wanted inputs, or with an input that is not shown."""
     down_to: datetime | None
     """Everything later is read; None: everything is."""
+    newest: datetime | None = None
+    """When the latest listed request had ended as reading began; None: it has not begun."""
     trouble: str | None = None
     """Why it could not be read on."""
     refused: bool = False
-    """The key may not read it."""
+    """The key may not read it: not a page came."""
 
 
 def run(engine: Engine, listing: Listing, settings: WorkerSettings) -> int:
@@ -68,7 +74,10 @@ def run(engine: Engine, listing: Listing, settings: WorkerSettings) -> int:
     for number, mine in enumerate(_of_one_time(lost, settings)):
         if number and time.monotonic() > stop:  # not looked up at all; the tick starts the next turn at once
             with engine.begin() as connection:
-                poll_again(connection, [Postponement(due.id, 0.0, searched_to=due.searched_to) for due in mine])
+                poll_again(
+                    connection,
+                    [Postponement(due.id, 0.0, None, None, due.searched_to, due.searched_from) for due in mine],
+                )
             continue
         with engine.connect() as connection:
             identities = {due.id: _identify(connection, due.id) for due in mine}
@@ -83,11 +92,18 @@ def run(engine: Engine, listing: Listing, settings: WorkerSettings) -> int:
 
 
 def _of_one_time(lost: Sequence[DueUnknown], settings: WorkerSettings) -> list[list[DueUnknown]]:
-    """Sets of one endpoint whose times overlap, so that nothing is read that concerns none of them."""
+    """Sets of one endpoint that go on from one place and whose times overlap: what has least left to read first.
+
+    Read together with newcomers, who begin at the latest end, those that are half through would begin there again.
+    """
     sets: list[list[DueUnknown]] = []
-    for due in sorted(lost, key=lambda due: (due.endpoint, due.posted_at)):
+    for due in sorted(lost, key=lambda due: (due.endpoint, due.searched_to or NEVER, due.posted_at)):
         before = sets[-1][-1] if sets else None
-        if before and before.endpoint == due.endpoint and _from(due) <= _until(before, settings):
+        if (
+            before
+            and (before.endpoint, before.searched_to) == (due.endpoint, due.searched_to)
+            and _from(due) <= _until(before, settings)
+        ):
             sets[-1].append(due)
         else:
             sets.append([due])
@@ -115,23 +131,36 @@ def _until(due: DueUnknown, settings: WorkerSettings) -> datetime:
 def read(
     listing: Listing, lost: Sequence[DueUnknown], wanted: set[str], settings: WorkerSettings, stop: float
 ) -> Search:
-    """Read the listing down from where these submissions have not read it yet, until `stop` (`time.monotonic`)."""
+    """Read the listing down from where these submissions have not read it yet, until `stop` (`time.monotonic`).
+
+    At its end what has ended since reading began is read too: a request may run past its allowance.
+    """
     start = min(_from(due) for due in lost)
-    end = down_to = max(due.searched_to or _until(due, settings) for due in lost)
+    latest = max(_until(due, settings) for due in lost)
+    end = down_to = max(due.searched_to or latest for due in lost)
+    newest = min((due.searched_from for due in lost if due.searched_from), default=None)
     found: list[Listed] = []
     try:
         for page in listing.pages(lost[0].endpoint, start, end):
-            found += [item for item in page.items if item.identity is None or item.identity in wanted]
-            down_to = page.down_to
+            newest = newest or max((item.ended_at for item in page.items if item.ended_at), default=start)
+            found += _wanted(page.items, wanted)
             if page.last:
-                return Search(found, None)
+                for ended_since in listing.pages(lost[0].endpoint, newest - SAME_MOMENT, latest):
+                    found += _wanted(ended_since.items, wanted)
+                return Search(found, None, newest)
+            down_to = page.down_to
             if time.monotonic() > stop:
-                return Search(found, down_to)
+                return Search(found, down_to, newest)
     except Gone as error:
-        return Search(found, down_to, str(error), refused=True)
+        # where some pages came, it is no key that may not read
+        return Search(found, down_to, newest, str(error), refused=down_to == end)
     except TryLater as error:
-        return Search(found, down_to, str(error))
+        return Search(found, down_to, newest, str(error))
     raise AssertionError("a listing ends with its last page")
+
+
+def _wanted(items: Iterable[Listed], wanted: set[str]) -> list[Listed]:
+    return [item for item in items if item.identity is None or item.identity in wanted]
 
 
 def record(
@@ -155,7 +184,7 @@ def record(
     if found:
         note_accepted(connection, max(due.posted_at for due in lost if due.id in found))
     paused = is_paused(connection)
-    dead: list[UUID] = []
+    dead: dict[str, list[UUID]] = {IN_NO_LISTING: [], UNREADABLE: []}
     postponed: list[Postponement] = []
     for due in lost:
         if due.id in found:
@@ -165,32 +194,44 @@ def record(
             note = "a submit of the same input is not past its own deadline; either may own the request that was found"
             postponed.append(Postponement(due.id, max(delay, 0.0), note))
         elif (put_off := judge(due, search, due.id in hidden, paused, settings)) is None:
-            dead.append(due.id)
+            dead[IN_NO_LISTING if due.id in complete else UNREADABLE].append(due.id)
         else:
             postponed.append(put_off)
-    give_up_unknown(connection, dead, resubmit=settings.on_unknown == "resubmit", max_attempts=settings.max_attempts)
+    resubmit = settings.on_unknown == "resubmit"
+    for note, ids in dead.items():
+        give_up_unknown(connection, ids, resubmit=resubmit, max_attempts=settings.max_attempts, note=note)
     poll_again(connection, postponed)
-    log.warning("submits_unheard_of", count=len(lost), found=len(found), dead=len(dead), put_off=len(postponed))
+    counts = {"not_listed": len(dead[IN_NO_LISTING]), "listing_unreadable": len(dead[UNREADABLE])}
+    log.warning("submits_unheard_of", count=len(lost), found=len(found), put_off=len(postponed), **counts)
 
 
 def judge(due: DueUnknown, search: Search, hidden: bool, paused: bool, settings: WorkerSettings) -> Postponement | None:
     """When a submission that was not found is looked up again, and why; None: it is proven dead."""
     pause = min(FIRST_PAUSE * 2 ** (due.lookups - 1), LONGEST_PAUSE) * settings.patience
-    fresh = due.searched_to is None
     if _is_complete(due, search, hidden):
         return None
     if not (search.refused or _is_read_to_its_end(due, search)):
-        # what was read stays read, and what was hidden in it stays noted
-        denied = True if hidden else False if fresh and search.trouble is None else None
-        reached = min(search.down_to or _from(due), due.searched_to or _until(due, settings))
-        note = search.trouble or f"the listing is being read; what ended after {reached:%Y-%m-%d %H:%M:%S %Z} is done"
-        return Postponement(due.id, pause if search.trouble else 0.0, note, denied, reached)
+        return _go_on_later(due, search, hidden, pause, settings)
     if paused:  # refusals of a paused account are about the account
         return Postponement(due.id, pause, search.trouble or "the account is paused", None)
     if due.denials + 1 >= DENIALS and due.denied_for >= PERSISTS * settings.patience:
         return None
     note = search.trouble or "the listing shows requests of that time without their inputs"
     return Postponement(due.id, pause, note, denied=True)
+
+
+def _go_on_later(due: DueUnknown, search: Search, hidden: bool, pause: float, settings: WorkerSettings) -> Postponement:
+    """What was read stays read, and what was hidden in it stays noted."""
+    before = due.searched_to or _until(due, settings)
+    reached = min(search.down_to or _from(due), before)
+    if reached == before:
+        denied = True if hidden else None
+        return Postponement(due.id, pause, search.trouble, denied, due.searched_to, due.searched_from)
+    denied = True if hidden else False if due.searched_to is None else None
+    if search.trouble:
+        return Postponement(due.id, FIRST_PAUSE * settings.patience, search.trouble, denied, reached, search.newest)
+    note = f"the listing is being read; what ended after {reached:%Y-%m-%d %H:%M:%S %Z} is done"
+    return Postponement(due.id, 0.0, note, denied, reached, search.newest)
 
 
 def _is_read_to_its_end(due: DueUnknown, search: Search) -> bool:
@@ -214,7 +255,8 @@ def _still_unknown(connection: Connection, lost: Sequence[DueUnknown]) -> list[D
 
 
 def _free(connection: Connection, listed: Sequence[Listed]) -> list[Listed]:
-    """Without those that a submission of ours holds, whatever became of it."""
+    """Each once, without those that a submission of ours holds, whatever became of it."""
+    listed = list({item.request_id: item for item in listed}.values())
     held = set(
         connection.exec_driver_sql(
             "SELECT request_id FROM submissions WHERE request_id = ANY(%s)", ([item.request_id for item in listed],)

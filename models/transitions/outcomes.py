@@ -106,7 +106,7 @@ def close_submissions(connection: Connection, ends: Sequence[SubmissionEnd]) -> 
             may_be_charged = m.may_be_charged,
             set_number = m.set_number, doubled = m.outcome = 'succeeded' AND m.set_number IS NULL,
             seed = m.seed, inference_time = m.inference_time,
-            denials = 0, denied_since = NULL, searched_to = NULL, note = NULL,
+            denials = 0, denied_since = NULL, searched_to = NULL, searched_from = NULL, note = NULL,
             request_id = coalesce(s.request_id, m.request_id),
             accepted_at = CASE WHEN coalesce(s.request_id, m.request_id) IS NOT NULL
                           THEN coalesce(s.accepted_at, now()) END,

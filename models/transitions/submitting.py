@@ -86,7 +86,7 @@ def record_accepted(
             UPDATE submissions s
             SET request_id = reply.request_id, accepted_at = now(),
                 outcome = NULL, error_type = NULL, completed_at = NULL,
-                denials = 0, denied_since = NULL, searched_to = NULL, note = NULL,
+                denials = 0, denied_since = NULL, searched_to = NULL, searched_from = NULL, note = NULL,
                 due_at = CASE WHEN o.cancel_requested_at IS NULL THEN now() + %(poll_after)s * interval '1 s'
                          ELSE now() END,
                 result_lost_after = now() + interval '1 s' * CASE WHEN o.arguments ->> 'sync_mode' = 'true'
@@ -200,7 +200,7 @@ def reveal_request(connection: Connection, submission_id: UUID, request_id: str,
                 result_lost_after = coalesce(result_lost_after, now() + %(kept)s * interval '1 s'),
                 due_at = now(), outcome = NULL, learned_by = NULL, error_type = NULL, completed_at = NULL,
                 cost = NULL, billable_units = NULL, may_be_charged = false,
-                denials = 0, denied_since = NULL, searched_to = NULL, note = NULL
+                denials = 0, denied_since = NULL, searched_to = NULL, searched_from = NULL, note = NULL
             WHERE id = %(id)s
               AND (outcome IS NULL OR outcome IN ('unknown', 'rejected') OR error_type = 'result_expired')
             RETURNING s.edit_id, s.attempt, {_OTHER_OPEN} AS others_open
@@ -226,6 +226,8 @@ class Postponement(NamedTuple):
     """True: the answer was a no that is not believed yet; False: it was none; None: there was no answer."""
     searched_to: datetime | None = None
     """How far down the listing was read, as long as it is not read to its end."""
+    searched_from: datetime | None = None
+    """When the latest request listed at the beginning of that had ended."""
 
 
 def poll_again(connection: Connection, postponed: Sequence[Postponement]) -> None:
@@ -239,10 +241,10 @@ def poll_again(connection: Connection, postponed: Sequence[Postponement]) -> Non
             denials = CASE WHEN m.denied THEN s.denials + 1 WHEN NOT m.denied THEN 0 ELSE s.denials END,
             denied_since = CASE WHEN m.denied THEN coalesce(s.denied_since, now())
                            WHEN m.denied IS NULL THEN s.denied_since END,
-            searched_to = m.searched_to
+            searched_to = m.searched_to, searched_from = m.searched_from
         FROM unnest(%(ids)s::uuid[], %(delays)s::float8[], %(notes)s::text[], %(denied)s::boolean[],
-                    %(searched)s::timestamptz[])
-             AS m (id, delay, note, denied, searched_to)
+                    %(searched)s::timestamptz[], %(began)s::timestamptz[])
+             AS m (id, delay, note, denied, searched_to, searched_from)
         WHERE s.id = m.id AND s.due_at IS NOT NULL
         """,
         {
@@ -251,14 +253,22 @@ def poll_again(connection: Connection, postponed: Sequence[Postponement]) -> Non
             "notes": [entry.note for entry in postponed],
             "denied": [entry.denied for entry in postponed],
             "searched": [entry.searched_to for entry in postponed],
+            "began": [entry.searched_from for entry in postponed],
         },
     )
 
 
 def give_up_unknown(
-    connection: Connection, submission_ids: Sequence[UUID], *, resubmit: bool, max_attempts: int
+    connection: Connection,
+    submission_ids: Sequence[UUID],
+    *,
+    resubmit: bool,
+    max_attempts: int,
+    note: str | None = None,
 ) -> None:
     """submitting -> pending (or failed, where parked; or cancelled, where wished): the POST is proven dead.
+
+    `note` says by what.
 
     Past the proven deadline an accepted request would have started and ended, or ended unstarted, and its
     callback would have come. Should its result show after all, the submission turns `succeeded`. While an earlier
@@ -270,7 +280,7 @@ def give_up_unknown(
         WITH closed AS (
             UPDATE submissions s
             SET outcome = 'unknown', due_at = NULL, completed_at = now(), error_type = 'submission_unknown',
-                denials = 0, denied_since = NULL, searched_to = NULL
+                denials = 0, denied_since = NULL, searched_to = NULL, searched_from = NULL, note = %(note)s
             WHERE s.id = ANY(%(ids)s) AND s.outcome IS NULL AND s.request_id IS NULL
             RETURNING s.edit_id, s.attempt, {_OTHER_OPEN} AS others_open
         )
@@ -292,6 +302,7 @@ def give_up_unknown(
         """,  # noqa: S608 - a constant of this file
         {
             "ids": list(submission_ids),
+            "note": note,
             "resubmit": resubmit,
             "max_attempts": max_attempts,
             "overdue": OPEN_OVERDUE_AFTER,

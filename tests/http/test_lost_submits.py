@@ -199,6 +199,51 @@ def test_long_listing(
     assert_every_image_is_of_its_input(engine, emulator)
 
 
+def test_a_listing_of_which_one_page_in_ten_is_refused(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """Two long readings at different places: none comes to its end in one turn, and both go on where they were. The
+    refusals are about the pages, so they are no denial: whoever reads anew each time, or gives up, pays twice."""
+    emulator.mark(concurrency=100)
+    emulator.faults(reset_after_accept=1, listing_401=0.05, listing_500=0.05)
+    make_inputs(engine, different(6))
+    with looking_up(engine, emulator, tmp_path) as (worker, look):
+        post_all(worker, emulator, 6)
+        add_others(emulator, seconds=time.time() - min(mine["ended_at"] for mine in emulator.rows) - 0.01)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE submissions SET due_at = now() + mod(edit_id, 6) * interval '1 s'")
+        began = time.monotonic()
+        while rows(engine, "SELECT 1 FROM submissions WHERE request_id IS NULL"):
+            look()
+            time.sleep(0.02)
+            assert time.monotonic() < began + 90
+    assert rows(engine, "SELECT count(*), max(denials) FROM submissions") == [(6, 0)]
+    emulator.faults(listing_401=0)
+    assert_every_image_is_of_its_input(engine, emulator)
+
+
+def test_what_ends_while_the_listing_is_read(
+    engine: Engine, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request runs past every allowance and ends when the upper part of a long listing has been read already."""
+    monkeypatch.setattr(lost, "TURN", 0.0)  # a page in a turn
+    emulator.mark(concurrency=100)
+    emulator.faults(reset_after_accept=1, slow_run="1@9")
+    make_inputs(engine, different(1))
+    with looking_up(engine, emulator, tmp_path) as (worker, look):
+        worker.work_until(lambda: len(emulator.rows) == 1, lanes=("submit",))
+        add_others(emulator, seconds=1)
+        wait_for(lambda: rows(engine, "SELECT 1 FROM submissions WHERE due_at <= now()"))
+        while not rows(engine, "SELECT 1 FROM submissions WHERE searched_to IS NOT NULL"):
+            look()
+        assert emulator.in_flight == 1
+        wait_for(lambda: emulator.in_flight == 0)
+        turns = 0
+        while rows(engine, "SELECT 1 FROM submissions WHERE request_id IS NULL"):
+            assert stand(engine) == {"submitting": 1}
+            turns += look()
+            assert turns < 200
+    assert rows(engine, "SELECT count(*) FROM submissions") == [(1,)]
+
+
 def test_nothing_in_a_long_listing_is_proof(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """It never arrived; the listing is read to its end, and only then it is submitted again."""
     emulator.mark(concurrency=100)
@@ -209,6 +254,7 @@ def test_nothing_in_a_long_listing_is_proof(engine: Engine, emulator: Emulator, 
         add_others(emulator, seconds=1)
         work(worker, look, all_are(engine, stored=1))
     assert rows(engine, "SELECT outcome FROM submissions ORDER BY attempt") == [("unknown",), ("succeeded",)]
+    assert unheard(engine)[0][2] == lost.IN_NO_LISTING
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 503])
@@ -251,6 +297,8 @@ def test_listing_that_keeps_saying_no(
             look()
             time.sleep(0.02)
     assert stand(engine) == ({"pending": 1} if ends else {"submitting": 1})
+    ((_, _, note),) = unheard(engine)
+    assert note == lost.UNREADABLE if ends else "503" in note
 
 
 def test_refusals_of_a_paused_account_do_not_count(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
@@ -297,7 +345,7 @@ def test_a_failure_is_nobodys_while_the_listing_is_read(engine: Engine, emulator
         due = claim_unknown(connection, limit=9, lease=60)
         for search, request in (
             (Search([listed("theirs", 500)], datetime.now(UTC)), None),
-            (Search([listed("theirs", 500)], None, "no answer"), None),
+            (Search([listed("theirs", 500)], None, trouble="no answer"), None),
             (Search([listed("theirs", 500), listed("ours", 200)], None), "ours"),
         ):
             if search.trouble:

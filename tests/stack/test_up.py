@@ -13,6 +13,8 @@ import pytest
 import requests
 from PIL import Image
 
+from cli import up
+from models.errors import UserError
 from tests.stack.running import Stack, darkroom, eventually
 
 EDIT = {"prompt": "make it blue", "image_urls": ["http://127.0.0.1:1/none.png"]}
@@ -153,6 +155,25 @@ def test_supervisor_dies(stack: Stack) -> None:
     supervisor.kill()
     assert psutil.wait_procs(before, timeout=30)[1] == []
     assert eventually(stack.is_ready, 60)
+
+
+def test_a_restart_that_fails_is_not_the_last(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a machine that is overloaded for minutes nothing answers in time; the stack comes back when it can."""
+    starts = iter([UserError("No answer from postgres in 60 s"), UserError("No answer from receiver in 60 s"), None])
+
+    def run(*_: object) -> None:
+        if error := next(starts):
+            raise error
+
+    monkeypatch.setattr(up, "run", run)
+    monkeypatch.setattr(up, "AGAIN_AFTER", 0.01)
+    up.run_again(None, 0, as_json=False)  # type: ignore[arg-type]
+    assert next(starts, "all used") == "all used"
+    first, second = capsys.readouterr().err.splitlines()
+    assert "postgres" in first
+    assert "receiver" in second
 
 
 def test_stop_leaves_nothing(stack: Stack) -> None:

@@ -149,6 +149,9 @@ SECOND = {
     "told afterwards, listed before": ({"told_at": 140.0}, 130.0, False),
     "told before, though never listed": ({"told_at": 129.0, "listed": False}, 130.0, False),
     "still running": ({"told_at": 140.0, "ended_at": 139.0}, 130.0, True),
+    "ended too late, just after the listing was read": ({"told_at": None, "ended_at": 137.0}, 140.0, True),
+    "ended too late, and was long listed": ({"told_at": None, "ended_at": 134.0}, 140.0, False),
+    "ended in time, and was listed": ({"told_at": None, "ended_at": 123.0}, 125.0, False),
     "never heard of, in no listing": ({"told_at": None, "listed": False}, 130.0, True),
 }
 
