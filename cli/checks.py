@@ -111,9 +111,17 @@ def _broken_broker(error: BaseException | None) -> tuple[str, str]:
         return f"refuses the user or password: {said}", f"Mend REDIS_URL; {safe}"
     if isinstance(error, redis.ResponseError):
         return f"refuses a message: {said}", f"See docs/deploy.md for the rights that a Redis user needs; {safe}"
+    if "mismatch, certificate" in said:
+        advice = "Let REDIS_URL name it as its certificate does, or add ?ssl_check_hostname=false"
+        return f"has a certificate of another name: {said}", f"{advice}; {safe}"
     if "CERTIFICATE_VERIFY_FAILED" in said:
         return f"has a certificate that is not trusted: {said}", f"Add ?ssl_ca_certs=FILE to REDIS_URL; {safe}"
-    return f"does not answer: {said}", f"Start Redis, or mend REDIS_URL; {safe}"
+    if "certificate required" in said:
+        return f"wants a certificate of us: {said}", f"Add ?ssl_certfile=FILE&ssl_keyfile=FILE to REDIS_URL; {safe}"
+    if "refused" in said:
+        return f"does not answer: {said}", f"Start Redis, or mend REDIS_URL; {safe}"
+    forms = "rediss:// is for one with TLS, redis:// for one without, ssl_certfile for one that wants a certificate"
+    return f"does not answer: {said}", f"Start Redis, or mend REDIS_URL ({forms}); {safe}"
 
 
 def provider(settings: WorkerSettings) -> Finding:

@@ -11,7 +11,7 @@ from cli.output import plural
 from cli.progress import duration, lane_pauses, provider_pause, when
 from cli.standing import why_paused
 from models.database import check_schema
-from models.database_errors import DATABASE_ERRORS, reason
+from models.database_errors import DATABASE_ERRORS, advise, reason
 from models.errors import DatabaseError
 from models.tables import metadata
 from webhook_receiver.signature import TOLERANCE
@@ -32,7 +32,7 @@ def grounds(engine: Engine) -> Iterator[Finding]:
         advice = (
             "Start PostgreSQL, or mend DATABASE_URL; everything stands still until it answers, and nothing is lost."
         )
-        yield fault("database", f"PostgreSQL does not answer: {reason(error)}.", advice)
+        yield fault("database", f"PostgreSQL does not answer: {reason(error)}{advise(error)}.", advice)
         return
     if read_only:
         advice = "A standby, or a server that protects a full disk: mend it, or let DATABASE_URL name the primary."

@@ -14,7 +14,7 @@ from alembic.util import CommandError
 
 import migrations
 from models.database import make_engine
-from models.database_errors import DATABASE_ERRORS, explain, reason, sqlstate
+from models.database_errors import DATABASE_ERRORS, advise, explain, reason, sqlstate
 from models.errors import DatabaseError
 
 
@@ -60,7 +60,7 @@ def upgrade(url: str) -> tuple[str | None, str]:
     except DATABASE_ERRORS as error:
         if explain(error) is None:
             raise  # a mistake in a migration
-        raise DatabaseError(f"The database cannot be migrated: {_why(error)}.") from None
+        raise DatabaseError(f"The database cannot be migrated: {_why(error)}{advise(error)}.") from None
     except CommandError as error:
         raise DatabaseError(f"The database cannot be migrated: {error}.") from None
     return before, newest()

@@ -4,6 +4,7 @@
 stream of any length. The client is never taken from the body.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from io import BufferedReader, RawIOBase
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -104,7 +105,7 @@ def _object(raw: bytes, what: str, most: int) -> dict[str, Any]:
     if len(raw) > most:
         raise RequestEntityTooLarge(f"{what} may have at most {most} bytes.")
     try:
-        return read_object(raw)
+        return read_object(raw.removeprefix(BOM_UTF8))  # Windows programs write one, and it means nothing
     except ManifestError as error:
         raise BadRequest(f"{what} {error}.") from None
 

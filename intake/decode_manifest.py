@@ -25,6 +25,8 @@ _KINDS = (
     (b"\xd0\xcf\x11\xe0", f"an old Excel workbook (.xls); {_SPREADSHEET}"),
     (b"%PDF", "a PDF; a manifest is JSONL or CSV"),
     (b"PAR1", "a Parquet file; write it as JSON lines (in pandas to_json with orient='records', lines=True)"),
+    (_GZIP, "packed with gzip twice; unpack it once"),
+    (b"version https://git-lfs", "a pointer of Git LFS; fetch the file itself with `git lfs pull`"),
     (b"BZh", "packed with bzip2; unpack it, or pack it with gzip"),
     (b"\xfd7zXZ", "packed with xz; unpack it, or pack it with gzip"),
     (b"\x28\xb5\x2f\xfd", "packed with zstd; unpack it, or pack it with gzip"),
@@ -122,7 +124,7 @@ def _unpack(stream: BufferedReader) -> Iterator[bytes]:
 
 
 def _refuse_other_kinds(head: bytes) -> None:
-    start = head.removeprefix(codecs.BOM_UTF8).lstrip()[:16]
+    start = head.removeprefix(codecs.BOM_UTF8).lstrip()[:32]
     for sign, kind in _KINDS:
         if start.startswith(sign):
             sheet = next((name for mark, name in _SHEETS if mark in head), None) if sign == b"PK\x03\x04" else None

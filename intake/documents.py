@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, BinaryIO
 
-from pydantic import ConfigDict, JsonValue, ValidationError
+from pydantic import ConfigDict, ValidationError
 from sqlalchemy import Connection
 
 from intake.batches import MESSAGE_KEY, BatchHeader, CreatedBatch, create
@@ -23,7 +23,7 @@ class BatchDocument(BatchHeader):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    edits: list[JsonValue] | None = None
+    edits: list[Any] | None = None
     manifest: str | None = None
     on_invalid: OnInvalid = "fail"
 

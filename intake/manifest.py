@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, BinaryIO, NoReturn
 
-from pydantic import ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from models.errors import ManifestError
 from models.seedream import EditArguments, faults, most_images, warnings
@@ -29,6 +29,7 @@ NESTED_MAX = 64
 _CUSTOM_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 NAMES = (*EditArguments.model_fields, "custom_id")
 """Every field a line may have."""
+_JSON = TypeAdapter(JsonValue)
 _ODD_KINDS = {float, type(None)}
 _LOCAL_PATHS = {"local_paths": True}
 
@@ -114,7 +115,13 @@ def read_objects(edits: Iterable[object], *, first: int = 0) -> Iterator[Entry]:
 
 def _record(line: int, edit: object) -> Record | LineFault:
     if not isinstance(edit, dict):
-        return LineFault(line, None, None, "is no JSON object")
+        return LineFault(line, None, None, "is not a JSON object")
+    if _is_deep(edit):
+        return LineFault(line, None, None, f"is nested more than {NESTED_MAX} levels deep")
+    try:
+        _JSON.validate_python(edit)
+    except ValidationError:  # as the broker's own JSON can carry, which knows dates and decimals
+        return LineFault(line, None, None, "holds a value that is not JSON")
     return Record(line, dict(edit))
 
 
@@ -160,10 +167,9 @@ def _carried(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields that say something: null is a field left out, and 2.0 is 2, as many programs write them."""
-    kinds = set(map(type, fields.values()))
-    if isinstance(size := fields.get("image_size"), dict):
-        kinds.update(map(type, size.values()))
-    if kinds.isdisjoint(_ODD_KINDS):
+    size = fields.get("image_size")
+    plain = _ODD_KINDS.isdisjoint(map(type, fields.values()))
+    if plain and (type(size) is not dict or _ODD_KINDS.isdisjoint(map(type, size.values()))):
         return fields
     return {name: _whole(value) for name, value in fields.items() if value is not None}
 
@@ -251,13 +257,21 @@ def read_object(raw: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ManifestError(name_bad_byte(error)) from None
     except json.JSONDecodeError as error:
-        raise ManifestError(f"is not JSON (column {error.colno}: {error.msg})") from None
+        raise ManifestError(_why_not_json(raw, error)) from None
     except _Refused as error:
         raise ManifestError(str(error)) from None
     except ValueError:
         raise ManifestError("holds a number too long to read") from None
     except RecursionError:
         raise ManifestError("is nested too deeply") from None
+
+
+def _why_not_json(raw: bytes, error: json.JSONDecodeError) -> str:
+    if raw[:4].count(0) == 2:
+        return "is not UTF-8: zero bytes stand in it, as in UTF-16"
+    if b"\r" in raw.strip() and error.msg == "Extra data":
+        return "is not JSON: its lines end in a carriage return, each must end in a line feed"
+    return f"is not JSON (column {error.colno}: {error.msg})"
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from intake.decode_manifest import decode_manifest
 from intake.json_document import read_json_document
 from intake.manifest import Entry, read_jsonl, validated
-from intake.spreadsheet import find_separator, read_csv
+from intake.spreadsheet import POWERSHELL, find_separator, read_csv
 
 Reader = Callable[..., Iterator[Entry]]
 
@@ -45,7 +45,7 @@ def _is_table(name: str, start: bytes) -> bool:
     if name.lower().removesuffix(".gz").endswith(_TABLES):
         return True
     head, _, rest = start.partition(b"\n")
-    if head.lower().startswith(b"sep="):
+    if head.lower().startswith(b"sep=") or head.startswith(POWERSHELL.encode()):
         head, _, _ = rest.partition(b"\n")
     return find_separator(head.decode(errors="replace")) is not None
 

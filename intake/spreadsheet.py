@@ -7,7 +7,7 @@ decided here. The form is RFC 4180's in UTF-8, with `,`, `;`, a tab or `|` betwe
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, BinaryIO
 
@@ -27,12 +27,13 @@ from models.seedream import printable
 SEPARATORS = ",;\t|"
 """What may stand between two cells."""
 
+POWERSHELL = "#TYPE "
+"""How the line begins that Export-Csv of Windows PowerShell writes before the table."""
+
 csv.field_size_limit(LINE_MAX_BYTES)  # a cell may hold a picture as a data URI; the module's own bound is far lower
 
 _WHOLE_NUMBER = re.compile(r"(-?\d{1,18})(?:\.0*)?")
 _SIZE = re.compile(r"(\d{1,9})\s*[xX×*]\s*(\d{1,9})")
-_NUMBERS = ("num_images", "max_images", "seed")
-_SWITCHES = ("sync_mode", "enable_safety_checker")
 _FURTHER_IMAGES = re.compile(r"image_urls[ ._-]?\d{1,2}")
 """How a column of further images may be called; pandas writes `image_urls.1`."""
 _UNNAMED = re.compile(r"(?:Unnamed: \d+)?")
@@ -50,7 +51,7 @@ def find_separator(head: str) -> str | None:
 
 
 def _known(head: str, separator: str) -> set[str]:
-    names = (name.strip().strip('"').strip() for name in head.removeprefix("\ufeff").split(separator))
+    names = (name.strip().strip('"').strip().lower() for name in head.removeprefix("\ufeff").split(separator))
     return {name for name in names if name in NAMES}
 
 
@@ -91,6 +92,7 @@ def _records(stream: BinaryIO) -> Iterator[Record | LineFault]:
     lines = _Lines(stream)
     text = iter(lines)
     names, separator = _read_head(lines, text)
+    columns = _columns(names)
     rows = csv.reader(text, delimiter=separator, strict=True)
     while True:
         line = lines.number + 1
@@ -104,7 +106,7 @@ def _records(stream: BinaryIO) -> Iterator[Record | LineFault]:
             yield LineFault(line, None, None, lines.broken)
             lines.broken = None
         elif any(row):
-            yield _read_row(line, names, row)
+            yield _read_row(line, columns, row)
 
 
 def _read_head(lines: _Lines, text: Iterator[str]) -> tuple[list[str], str]:
@@ -119,7 +121,7 @@ def _read_head(lines: _Lines, text: Iterator[str]) -> tuple[list[str], str]:
             bare = head.rstrip("\r\n")
             if separator is None and len(bare) == 5 and bare[:4].lower() == "sep=" and bare[4] in SEPARATORS:
                 separator = bare[4]
-            elif head.strip(f"{SEPARATORS} \r\n"):
+            elif head.strip(f"{SEPARATORS} \r\n") and not head.startswith(POWERSHELL):
                 break
         else:
             return [], ","
@@ -146,7 +148,10 @@ def _explain(error: csv.Error) -> str:
 
 def _name(cell: str) -> str:
     name = cell.strip()
-    return "image_urls" if _FURTHER_IMAGES.fullmatch(name) else name
+    known = name.lower()  # spreadsheets put a capital at the beginning of a cell
+    if _FURTHER_IMAGES.fullmatch(known):
+        return "image_urls"
+    return known if known in NAMES else name
 
 
 def _head_faults(line: int, names: Sequence[str]) -> Iterator[LineFault]:
@@ -164,21 +169,32 @@ def _head_faults(line: int, names: Sequence[str]) -> Iterator[LineFault]:
             yield LineFault(line, None, name, "stands twice")
 
 
-def _read_row(line: int, names: Sequence[str], row: Sequence[str]) -> Record | LineFault:
-    if any(row[len(names) :]):
-        return LineFault(line, None, None, f"has {len(row)} cells, the first row names {len(names)}")
+def _read_row(line: int, columns: Sequence["_Column"], row: Sequence[str]) -> Record | LineFault:
+    if len(row) > len(columns) and any(row[len(columns) :]):
+        return LineFault(line, None, None, f"has {len(row)} cells, the first row names {len(columns)}")
     fields: dict[str, Any] = {}
-    for place, (name, cell) in enumerate(zip(names, row, strict=False)):
+    for (name, read), cell in zip(columns, row, strict=False):
         if not cell or cell.isspace():
             continue
-        if name not in NAMES:
-            if place or not cell.strip().isdecimal():  # the row numbers of pandas stand in the first column
-                return LineFault(line, None, None, f"has something in column {place + 1}, which has no name")
-        elif name == "image_urls":
-            fields.setdefault(name, []).extend(_images(cell))
+        if read is None:
+            fields[name] = cell
+        elif name in fields:
+            fields[name] += read(cell)
         else:
-            fields[name] = _value(name, cell)
+            fields[name] = read(cell)
+    if _NO_NAME in fields:
+        del fields[_NO_NAME]
+        if place := _stray_cell(columns, row):
+            return LineFault(line, None, None, f"has something in column {place}, which has no name")
     return Record(line, fields)
+
+
+def _stray_cell(columns: Sequence["_Column"], row: Sequence[str]) -> int | None:
+    """The first column, from 1, without a name and with something in it; pandas has its row numbers in the first."""
+    for place, ((name, _), cell) in enumerate(zip(columns, row, strict=False), start=1):
+        if name == _NO_NAME and cell.strip() and not (place == 1 and cell.strip().isdecimal()):
+            return place
+    return None
 
 
 def _images(cell: str) -> list[object]:
@@ -196,18 +212,23 @@ def _images(cell: str) -> list[object]:
     return list(paths) if all(map(_IMAGE_PATH.fullmatch, paths)) else [text]
 
 
-def _value(name: str, cell: str) -> object:
+def _number(cell: str) -> object:
     """What a cell says; what it cannot be stays text, and the schema says what is wrong with it."""
     text = cell.strip()
-    if name in _NUMBERS and (number := _WHOLE_NUMBER.fullmatch(text)):
-        return int(number[1])
-    if name in _SWITCHES and text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    if name == "image_size":
-        if size := _SIZE.fullmatch(text):
-            return {"width": int(size[1]), "height": int(size[2])}
-        return _parse_json(text) if text.startswith("{") else text
-    return cell
+    number = _WHOLE_NUMBER.fullmatch(text)
+    return int(number[1]) if number else cell
+
+
+def _switch(cell: str) -> object:
+    text = cell.strip().lower()
+    return text == "true" if text in ("true", "false") else cell
+
+
+def _size(cell: str) -> object:
+    text = cell.strip()
+    if size := _SIZE.fullmatch(text):
+        return {"width": int(size[1]), "height": int(size[2])}
+    return _parse_json(text) if text.startswith("{") else text
 
 
 def _parse_json(text: str) -> object:
@@ -215,3 +236,18 @@ def _parse_json(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+_Column = tuple[str, Callable[[str], Any] | None]
+"""Its field, and what reads a cell of it; None: the cell is the value."""
+_NO_NAME = ""
+_READERS: dict[str, Callable[[str], Any]] = {
+    "image_urls": _images,
+    "image_size": _size,
+    **dict.fromkeys(("num_images", "max_images", "seed"), _number),
+    **dict.fromkeys(("sync_mode", "enable_safety_checker"), _switch),
+}
+
+
+def _columns(names: Sequence[str]) -> list[_Column]:
+    return [(name, _READERS.get(name)) if name in NAMES else (_NO_NAME, str) for name in names]

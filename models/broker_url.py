@@ -59,7 +59,8 @@ def read_broker_url(url: str) -> BrokerAddress:
     url = url.strip()
     scheme = url.partition("://")[0]
     if "://" not in url or scheme not in (*TCP, *TLS, *SOCKET):
-        raise ValueError("it must start with redis://, rediss://, unix:// or redis+socket://")
+        quoted = "; it stands in quotes, write it without" if url[:1] in ("'", '"') else ""
+        raise ValueError(f"it must start with redis://, rediss://, unix:// or redis+socket://{quoted}")
     if "#" in url:
         raise ValueError("a # in a password must be written as %23")
     if any(character.isspace() or not character.isprintable() for character in url) or "%00" in url:

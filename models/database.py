@@ -17,6 +17,7 @@ from models.database_errors import (
     DATABASE_ERRORS,
     STALE_CONNECTION,
     UNDEFINED_TABLE,
+    advise,
     explain,
     is_away,
     reason,
@@ -83,6 +84,7 @@ class Connector:
             # after a failover the name that stands first may be that of the standby
             **({"target_session_attrs": "read-write"} if several else {}),
             **address.parameters,
+            **_trusted(address.parameters),
         }
 
     def connect(self) -> psycopg.Connection[Any]:
@@ -120,6 +122,20 @@ class Connector:
             settings = [part for pair in self._session.items() for part in pair]
             calls = ", ".join(["set_config(%s, %s, true)"] * len(self._session))
             connection.exec_driver_sql(f"SELECT {calls}", tuple(settings))
+
+
+def _trusted(parameters: dict[str, str]) -> dict[str, str]:
+    """The machine's own authorities, where `sslrootcert=system` asks for them.
+
+    The driver's wheel brings an OpenSSL that looks for them in a folder which exists nowhere.
+    """
+    if parameters.get("sslrootcert") != "system":
+        return {}
+    import ssl  # here: few need them
+
+    import certifi
+
+    return {"sslrootcert": ssl.get_default_verify_paths().cafile or certifi.where(), "sslmode": "verify-full"}
 
 
 def make_engine(url: str, *, application: str, pool_size: int = 5, **limits: str) -> Engine:
@@ -169,7 +185,7 @@ def check_schema(engine: Engine, revision: str) -> None:
                 f"The database has no darkroom schema{_where(engine)}; run `darkroom migrate`."
             ) from None
         if sqlstate(error) is None and is_away(error):
-            raise DatabaseError(f"The database cannot be reached: {reason(error)}.") from None
+            raise DatabaseError(f"The database cannot be reached: {reason(error)}{advise(error)}.") from None
         if sentence := explain(error):
             raise DatabaseError(sentence) from None
         raise

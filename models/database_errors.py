@@ -41,6 +41,23 @@ DATABASE_ERRORS = (DBAPIError, TimeoutError, psycopg.Error)
 _NO_SERVER = (OperationalError, InterfaceError, TimeoutError, psycopg.OperationalError, psycopg.InterfaceError)
 
 
+_ADVICE = {
+    "certificate verify failed": "sslrootcert in DATABASE_URL must name the authority that vouches for the server",
+    "does not match host name": "DATABASE_URL must name the server as its certificate does",
+    "root certificate file": "sslrootcert in DATABASE_URL names it; sslrootcert=system takes the machine's authorities",
+    "server does not support SSL": "turn TLS on there, or leave sslmode out of DATABASE_URL",
+    "no encryption": "the server may want TLS: add sslmode=require to DATABASE_URL",
+    "client certificate": "name one with sslcert and sslkey in DATABASE_URL",
+    "unknown ca": "the server does not know who vouches for sslcert in DATABASE_URL",
+    "certificate authentication failed": "sslcert in DATABASE_URL must be made out to its user",
+    "private key file": "sslkey in DATABASE_URL names it",
+    "password authentication failed": "mend the user or the password in DATABASE_URL",
+    "no password supplied": "DATABASE_URL needs a password",
+    r'^(.*FATAL: +)?(database|role) "[^"]*" does not exist': "mend DATABASE_URL, or make it",
+}
+"""What libpq or the server says when nobody gets in -> what to set."""
+
+
 def original(error: BaseException) -> BaseException:
     """The driver's own error, which SQLAlchemy wraps."""
     return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
@@ -68,11 +85,20 @@ def reason(error: BaseException) -> str:
     return lines[0].rstrip(".") if lines else type(original(error)).__name__
 
 
+def advise(error: BaseException) -> str:
+    """What to set so that a connection can be had, as `; …`; nothing where the reason tells no more."""
+    said = reason(error)
+    return next((f"; {advice}" for words, advice in _ADVICE.items() if re.search(words, said)), "")
+
+
+_TROUBLES = {None: "does not answer", "25006": "is read-only", "53100": "has no room left on its disk"}
+
+
 def explain(error: BaseException) -> str | None:
     """One sentence for a person; None where the error is a mistake of ours."""
     state = sqlstate(error)
     if is_away(error):
-        return f"The database {'is read-only' if state == '25006' else 'does not answer'}: {reason(error)}."
+        return f"The database {_TROUBLES.get(state, 'cannot do it now')}: {reason(error)}."
     match state:
         case "42501":
             return f"The database role lacks a right: {reason(error)}{_missing(error)}; see docs/deploy.md, Rights."

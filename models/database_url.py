@@ -93,7 +93,8 @@ def read_database_url(url: str) -> DatabaseAddress:
     url = url.strip()
     scheme = next((scheme for scheme in SCHEMES if url.startswith(scheme)), None)
     if scheme is None:
-        raise ValueError("it must start with postgresql://")
+        quoted = "; it stands in quotes, write it without" if url[:1] in ("'", '"') else ""
+        raise ValueError(f"it must start with postgresql://{quoted}")
     rest, pooled = _take_pooler(url.removeprefix(scheme))
     try:
         parameters = {name: str(value) for name, value in conninfo_to_dict(f"postgresql://{rest}").items()}
@@ -143,19 +144,21 @@ def _why(said: str, rest: str) -> str:
 
 
 def _check(parameters: dict[str, str]) -> None:
+    if "@" in parameters.get("host", "") + parameters.get("port", ""):
+        raise ValueError("an @ in a user name or password must be written as %40")
     for port in parameters.get("port", "").split(","):
         if port and not (port.isascii() and port.isdigit() and 0 < int(port[:9]) < 65536):
             raise ValueError(
                 "the port is no number from 1 to 65535; a / or # in a password must be written as %2F or %23"
             )
-    if "@" in parameters.get("host", ""):
-        raise ValueError("an @ in a user name or password must be written as %40")
     hosts, ports = parameters.get("host", "").split(","), parameters.get("port", "").split(",")
     if 1 < len(ports) != len(hosts):
         raise ValueError(f"it names {len(hosts)} hosts and {len(ports)} ports")
     for name, choices in CHOICES.items():
         if parameters.get(name, choices[0]) not in choices:
             raise ValueError(f"{name} is one of {', '.join(choices)}")
+    if parameters.get("sslrootcert") == "system" and parameters.get("sslmode", "verify-full") != "verify-full":
+        raise ValueError("sslrootcert=system needs sslmode=verify-full")
     for name in NUMBERS:
         if not re.fullmatch(r"-?\d{1,9}", parameters.get(name, "0")):
             raise ValueError(f"{name} must be a number of seconds")
@@ -185,5 +188,5 @@ def _escape(value: str) -> str:
 
 def hide_password(url: str) -> str:
     """The URL for people to see; all that may be a password is hidden, also where the URL is malformed."""
-    shown = re.sub(r"(://[^:/@?#]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    shown = re.sub(r"(://[^:/?#]*):.*@", r"\1:***@", url, flags=re.DOTALL)
     return re.sub(r"([?&][^=&]*password[^=&]*=)[^&]*", r"\1***", shown, flags=re.IGNORECASE)

@@ -102,9 +102,14 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _prompt(text: str) -> str:
+    return _not_blank(storable(text))
+
+
 def _input_picture(entry: str, info: ValidationInfo) -> str:
     if PLAIN_URL.fullmatch(entry):
         return entry
+    storable(entry)
     local = bool(info.context and info.context.get("local_paths"))
     if local and is_local_path(entry):
         return _not_blank(entry)
@@ -151,8 +156,8 @@ class EditArguments(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    prompt: Annotated[Text, AfterValidator(_not_blank)] = Field(description="what to do with the pictures")
-    image_urls: list[Annotated[Text, AfterValidator(_input_picture)]] = Field(
+    prompt: Annotated[str, AfterValidator(_prompt)] = Field(description="what to do with the pictures")
+    image_urls: list[Annotated[str, AfterValidator(_input_picture)]] = Field(
         min_length=1, max_length=MOST_INPUTS, description="the pictures to edit: URLs or data URIs, 1 to 10"
     )
     image_size: Annotated[

@@ -220,15 +220,17 @@ class EndpointSettings(Settings):
     aws_endpoint_url: BaseURL | None = None
 
 
-def store_options() -> dict[str, Any]:
+def store_options(url: str) -> dict[str, Any]:
     """How an object store's client goes out: its own proxy and authorities, and http where the endpoint says so.
+
+    The endpoints of `az://` and `gs://` are `https` unless somebody wrote `http` on purpose.
 
     Raises:
         SettingsError: a setting of it is wrong.
     """
     network, endpoint = read_network(), load(EndpointSettings).aws_endpoint_url
     options: dict[str, Any] = {}
-    if endpoint and endpoint.startswith("http://"):
+    if not url.startswith("s3://") or (endpoint and endpoint.startswith("http://")):
         options["allow_http"] = True
     if network.ca_file:
         options["root_certificate"] = Path(network.ca_file).read_bytes()

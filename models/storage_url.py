@@ -5,6 +5,13 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 SCHEMES = ("file://", "s3://", "gs://", "az://")
+FORMS = {
+    r"https?://[^/]*(windows\.net|azure)|azure:|azblob:|abfss?:|wasbs?:|adls?:": "az://container/prefix",
+    r"https?://storage\.(googleapis|cloud\.google)\.|gcs:": "gs://bucket/prefix",
+    r"https?://[^/]*\.amazonaws\.|s3[an]?:|arn:aws:s3:": "s3://bucket/prefix",
+    r"https?://|(r2|b2|minio|spaces|wasabi|do):": "s3://bucket/prefix, and its address as AWS_ENDPOINT_URL",
+}
+"""How other programs name a store -> how it is named here."""
 
 
 def read_storage_url(url: str) -> str:
@@ -19,7 +26,9 @@ def read_storage_url(url: str) -> str:
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", url):
         return _folder(url)
     if not url.startswith(SCHEMES):
-        raise ValueError("it must start with file://, s3://, gs:// or az://, or be the path of a folder")
+        form = next((form for pattern, form in FORMS.items() if re.match(pattern, url, re.IGNORECASE)), None)
+        advice = f"; write {form}" if form else ""
+        raise ValueError(f"it must start with file://, s3://, gs:// or az://, or be the path of a folder{advice}")
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -47,6 +56,11 @@ def _local(url: str, host: str, path: str) -> str:
 def _folder(path: str) -> str:
     if not path or not path.strip("/"):
         raise ValueError("it names no folder")
+    if path[0] in "\"'":
+        raise ValueError("it stands in quotes; write it without")
+    if "$" in path or "\\" in path:
+        wrong = "$" if "$" in path else "\\"
+        raise ValueError(f"it holds {wrong}, which means nothing here; write the path itself, with /")
     try:
         return f"file://{quote(str(Path(path).expanduser().absolute()))}"
     except RuntimeError:

@@ -19,7 +19,7 @@ from models.errors import DownloadError, FetchAgain, StorageUnavailable
 from models.pauses import pause_lane, probe_again, resume_lane
 from models.transitions import ImageFault, StoredImage, put_images_back, record_image_faults, record_stored
 from worker.crash import reach
-from worker.download_claims import LANE, SUBJECT, ImageClaims, probe_delay
+from worker.download_claims import LANE, SUBJECT, ImageClaims, open_store, probe_delay
 from worker.fetch import Fetcher
 from worker.own_trouble import exhaustion
 from worker.pictures import check
@@ -48,8 +48,20 @@ class NotStored(NamedTuple):
 Result = StoredImage | ImageFault | NotStored
 
 
-def run(engine: Engine, fetcher: Fetcher, storage: Storage, settings: WorkerSettings, go_on: Callable[[], bool]) -> int:
-    """Store pictures until none is due; returns the number of tries."""
+def run(
+    engine: Engine,
+    fetcher: Fetcher,
+    open_storage: Callable[[], Storage],
+    settings: WorkerSettings,
+    go_on: Callable[[], bool],
+) -> int:
+    """Store pictures until none is due; returns the number of tries.
+
+    `open_storage` raises `SettingsError` where the store cannot be opened; the lane pauses until it can.
+    """
+    storage = open_store(engine, open_storage, settings)
+    if storage is None:
+        return 0
     claims = ImageClaims(engine, fetcher.waits, settings)
 
     def call(due: DueImage) -> Result:

@@ -1,15 +1,20 @@
 """What the download lane may claim: while the store works, spread over hosts, and within a bound in bytes."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import structlog
 from sqlalchemy import Connection, Engine
 
 from models.claims import DueImage, claim_images
-from models.pauses import MayClaim, may_claim
+from models.errors import SettingsError
+from models.pauses import MayClaim, claim_probes, may_claim, pause_lane
 from worker.budgets import Tally
 from worker.hosts import HostPlaces, HostWaits
 from worker.settings import WorkerSettings
+from worker.storage import Storage
+
+log = structlog.get_logger()
 
 LANE, SUBJECT = "download", "storage"
 """What stands in `lane_pauses` while no picture can be stored."""
@@ -30,6 +35,29 @@ def probe_delay(settings: WorkerSettings) -> float:
 def may_download(connection: Connection, settings: WorkerSettings) -> MayClaim:
     """Whether the store takes pictures, as far as is known."""
     return may_claim(connection, LANE, SUBJECT, probe_after=probe_delay(settings), longest=LAST_PROBES)
+
+
+def open_store(engine: Engine, open_: Callable[[], Storage], settings: WorkerSettings) -> Storage | None:
+    """The store; None where it cannot be opened, and then the lane is paused with the reason.
+
+    Trouble that is ours: no image is claimed for it. Opening counts as the probe of a pause whose time has come, so
+    that the next try waits as long as that of a store that refuses an image.
+    """
+    try:
+        return open_()
+    except SettingsError as error:
+        with engine.begin() as connection:
+            claim_probes(connection, LANE, subjects=[SUBJECT], probe_after=probe_delay(settings), longest=LAST_PROBES)
+            pause_lane(
+                connection,
+                LANE,
+                SUBJECT,
+                reason="cannot_be_opened",
+                message=str(error),
+                retry_after=probe_delay(settings),
+            )
+        log.error("downloads_paused", reason="cannot_be_opened", message=str(error))
+        return None
 
 
 class ImageClaims:

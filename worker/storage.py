@@ -53,6 +53,8 @@ lane pauses."""
 ABOUT_ONE_OBJECT = re.compile(r"status code: 4(?!08|29)\d\d")
 """In the words of `obstore`: the store answered, and did not like this request."""
 
+NO_TOKEN = "Error performing token request"  # noqa: S105  # in the same words: the store was not even asked
+
 
 class Storage:
     """One open store; safe for threads."""
@@ -68,7 +70,7 @@ class Storage:
         parts = urlsplit(url)
         self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
         try:
-            options: Any = {} if self._folder else store_options()
+            options: Any = {} if self._folder else store_options(url)
             self._store: ObjectStore = (
                 LocalStore(self._folder, mkdir=True)
                 if self._folder
@@ -77,7 +79,7 @@ class Storage:
             if self._folder:
                 _sweep(self._folder / INCOMING)
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise SettingsError(f"STORAGE_URL cannot be opened: {explain(error)}") from None
+            raise SettingsError(f"STORAGE_URL cannot be opened: {explain(error, url)}") from None
 
     def put(self, key: str, file: IO[bytes], content_type: str | None = None) -> None:
         """Publish a file under a key, streaming; it is durable afterwards.
@@ -96,7 +98,7 @@ class Storage:
         try:
             obstore.put(self._store, key, file, attributes=attributes)
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise _judge_refusal(error) from error
+            raise _judge_refusal(error, self.url) from error
 
     def key_of(self, name: str) -> str:
         """The name as this store keeps it apart from others: unchanged, unless the store takes `Hat` and `hat` for one.
@@ -138,7 +140,7 @@ class Storage:
         except (FileNotFoundError, Unusable, obstore.exceptions.NotFoundError):
             raise NotFound(f"There is no {key} in {self.url}.") from None
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise UserError(f"{key} cannot be read: {_link_told(error) or explain(error)}") from error
+            raise UserError(f"{key} cannot be read: {_link_told(error) or explain(error, self.url)}") from error
 
     def delete(self, key: str) -> None:
         """Remove what stands under a key, if anything does.
@@ -151,7 +153,7 @@ class Storage:
         except (FileNotFoundError, obstore.exceptions.NotFoundError):
             return
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise _judge_refusal(error) from error
+            raise _judge_refusal(error, self.url) from error
 
     def _put_aside(self, folder: Path, key: str, file: IO[bytes]) -> None:
         """Write under `INCOMING`, then rename: what a killed writer leaves behind lies beside no picture."""
@@ -162,7 +164,7 @@ class Storage:
                 make_folder(part.parent)
                 write_durably(part, file)
             except OSError as error:
-                raise storage_trouble(error, self.url) or _storage_error(error) from error
+                raise storage_trouble(error, self.url) or _storage_error(error, self.url) from error
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 part.replace(target)
@@ -178,8 +180,8 @@ class Storage:
         if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
             return Unusable("storage_key_refused", f"{self.url} can hold no such name: {error.strerror}")
         if error.errno in (errno.EACCES, errno.EPERM) and os.access(folder, os.W_OK | os.X_OK):
-            return _storage_error(error)
-        return storage_trouble(error, self.url) or _storage_error(error)
+            return _storage_error(error, self.url)
+        return storage_trouble(error, self.url) or _storage_error(error, self.url)
 
 
 def _bound(key: str, size: int, max_bytes: int) -> None:
@@ -205,22 +207,26 @@ def _relative(key: str) -> Path:
     return Path(key)
 
 
-def _judge_refusal(error: Exception) -> DownloadError:
+def _judge_refusal(error: Exception, url: str) -> DownloadError:
     """What an object store's refusal means: about all objects, or about this one."""
-    text = explain(error)
+    text = explain(error, url)
     if isinstance(error, obstore.exceptions.InvalidPathError):
         return Unusable("storage_key_refused", text)
     if isinstance(error, (obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError)):
         return StorageUnavailable("credentials_refused", text)
     if isinstance(error, (obstore.exceptions.NotFoundError, FileNotFoundError)):
         return StorageUnavailable("bucket_missing", text)
-    if isinstance(error, obstore.exceptions.GenericError) and not ABOUT_ONE_OBJECT.search(str(error)):
+    if isinstance(error, obstore.exceptions.GenericError) and _is_about_all(str(error)):
         return StorageUnavailable("credentials_refused" if "credential" in text.lower() else "unreachable", text)
-    return (storage_trouble(error, "STORAGE_URL") if isinstance(error, OSError) else None) or _storage_error(error)
+    return (storage_trouble(error, "STORAGE_URL") if isinstance(error, OSError) else None) or _storage_error(error, url)
 
 
-def _storage_error(error: Exception) -> FetchAgain:
-    return FetchAgain("storage_error", explain(error))
+def _is_about_all(said: str) -> bool:
+    return NO_TOKEN in said or not ABOUT_ONE_OBJECT.search(said)
+
+
+def _storage_error(error: Exception, url: str) -> FetchAgain:
+    return FetchAgain("storage_error", explain(error, url))
 
 
 def _sweep(incoming: Path) -> None:

@@ -1,8 +1,8 @@
 """The tasks: five to ten lines each, no payload but for the one through which other services hand in batches."""
 
+from contextlib import AbstractContextManager
 from dataclasses import asdict
-from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 from intake.documents import create_from_document
 from models.errors import UserError
@@ -30,7 +30,7 @@ def poll_lane() -> None:
 @app.task(name="darkroom.download")  # type: ignore[untyped-decorator]
 def download_lane() -> None:
     """Store until no picture is due."""
-    download.run(wiring.engine(), wiring.fetcher(), wiring.storage(), wiring.settings(), wiring.turn())
+    download.run(wiring.engine(), wiring.fetcher(), wiring.storage, wiring.settings(), wiring.turn())
 
 
 @app.task(name="darkroom.settle")  # type: ignore[untyped-decorator]
@@ -64,7 +64,11 @@ def create_batch(self: Any, document: dict[str, Any]) -> dict[str, Any]:
     place of `edits`: the key or URL of a JSONL or CSV file in the store. Answers `{"batch_id": …, "edits": N,
     "skipped": N, "existing": …, "warnings": […]}`; what is wrong with it is raised as one error that names every line.
     """
-    manifest = partial(wiring.storage().get, max_bytes=MANIFEST_MAX_BYTES)
+
+    def manifest(key: str) -> AbstractContextManager[BinaryIO]:
+        # opened only by who needs it: a store in trouble refuses no batch that holds its edits itself
+        return wiring.storage().get(key, max_bytes=MANIFEST_MAX_BYTES)
+
     with wiring.engine().begin() as connection:
         created = create_from_document(connection, document, manifest, message_id=self.request.id)
     reach("after_create", wiring.settings())

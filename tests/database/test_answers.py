@@ -258,6 +258,22 @@ def taken_back_then_posted_again(connection: Connection) -> tuple[Submission, Su
     return first, second
 
 
+@pytest.mark.parametrize("verdict", [success(2), failure("content_policy_violation", Retry.NEVER)])
+def test_result_that_was_held_to_be_gone_comes_after_all(verdict: Verdict, engine: Engine) -> None:
+    """Whoever still tells what became of the request is believed: what is paid for is stored, and nothing is POSTed."""
+    gone = Verdict(Kind.FAILED, error_type="result_expired", message="gone")
+    with engine.begin() as connection:
+        [submission] = make_submitted(connection)
+        record_answers(connection, [answer(submission, gone, LearnedBy.POLL)], POLICY)
+        assert states(connection) == {"failed": 1}
+        assert record_answers(connection, [answer(submission, verdict)], POLICY) == [Effect.APPLIED]
+        assert states(connection) == {"ready" if verdict.images else "failed": 1}
+        told = connection.exec_driver_sql("SELECT error_type, images_returned FROM submissions").one()
+        assert tuple(told) == (verdict.error_type, len(verdict.images) or None)
+        assert record_answers(connection, [answer(submission, verdict)], POLICY) == [Effect.DUPLICATE]
+        assert unbalanced(connection) == []
+
+
 @pytest.mark.parametrize("verdict", [failure(), failure("content_policy_violation", Retry.NEVER)])
 def test_late_failure_of_a_refused_post_leaves_the_edit_to_the_newer_one(
     verdict: Verdict, connection: Connection
@@ -406,6 +422,21 @@ def test_two_open_submissions_of_one_edit_that_fail_at_once_end_it(engine: Engin
         late.join(0.5)
     late.join(10)
     with engine.begin() as connection:
+        assert states(connection) == {"failed": 1}
+
+
+def test_two_open_submissions_of_one_edit_that_fail_in_one_set_end_it(engine: Engine) -> None:
+    """The same where both answers are recorded in one wave: each judged by itself would leave the edit to the other."""
+    with engine.begin() as connection:
+        make_batch(connection, max_attempts=2)
+        (first,) = claim(connection)
+        fall_due(connection)
+        give_up_unknown(connection, [first.id], resubmit=True, max_attempts=2)
+        (second,) = claim(connection)
+        accept(connection, [second])
+        reveal_request(connection, first.id, request_id(first), patience=60)
+        verdict = failure("value_error", Retry.NEVER)
+        record_answers(connection, [answer(submission, verdict) for submission in (first, second)], POLICY)
         assert states(connection) == {"failed": 1}
 
 

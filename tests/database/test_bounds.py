@@ -12,9 +12,13 @@ from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
 from models.answers import record_answers
 from models.claims import claim_edits, claim_images, fit_edits, lanes_due
-from models.pauses import MayClaim, may_claim, pause_lane, probe_again
-from models.transitions import put_images_back
+from models.pauses import MayClaim, list_pauses, may_claim, pause_lane, probe_again
+from models.transitions import StoredImage, put_images_back
 from tests.factories import POLICY, PRICE, answer, claim, fall_due, make_batch, make_submitted, success
+from worker import download_claims
+from worker.download import record_results
+from worker.hosts import HostWaits
+from worker.settings import WorkerSettings
 
 KILO = 1000
 
@@ -66,6 +70,22 @@ def test_pictures_within_bytes(engine: Engine) -> None:
         assert {due.url for due in claim_images(connection, limit=10, lease=60)} == {*uris[3:]}
 
 
+def test_data_uris_of_the_lane_are_few_at_one_time(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many places are free: what is under way and what is claimed beside it stay within the bound together."""
+    monkeypatch.setattr(download_claims, "URL_BYTES", 150 * KILO)
+    settings = WorkerSettings(database_url=database_url, redis_url="redis://127.0.0.1:1/0")
+    with engine.begin() as connection:
+        waiting(connection, *[f"data:image/png;base64,{n}" + "A" * 90 * KILO for n in range(5)])
+    claims = download_claims.ImageClaims(engine, HostWaits(), settings)
+    first = claims.claim(10)
+    assert len(first) == 2
+    assert claims.claim(10) == []
+    claims.end(first[0])
+    assert len(claims.claim(10)) == 1
+
+
 def test_pictures_not_from_some_hosts(engine: Engine) -> None:
     """A host that has its places, or asked to wait, is passed over; everybody else's pictures are claimed."""
     with engine.begin() as connection:
@@ -105,6 +125,19 @@ def test_paused_lane_is_not_due(engine: Engine) -> None:
         assert may_claim(connection, "download", "storage", probe_after=10) is MayClaim.ONE
         assert may_claim(connection, "download", "storage", probe_after=10) is MayClaim.NONE
         assert may_claim(connection, "submit", "storage", probe_after=10) is MayClaim.ALL
+
+
+def test_only_a_probe_ends_a_pause(engine: Engine) -> None:
+    """A small image that was under way may fit on a full disk where the others do not."""
+    with engine.begin() as connection:
+        waiting(connection, "https://a.example/1", "https://a.example/2")
+        small, probe = claim_images(connection, limit=2, lease=60)
+        pause_lane(connection, "download", "storage", reason="disk_full", message="full", retry_after=60)
+        for due, probes in ((small, set()), (probe, {probe.id})):
+            assert [pause.reason for pause in list_pauses(connection)] == ["disk_full"]
+            stored = StoredImage(due.id, due.name, "ab", 1, "image/png", 1, 1)
+            record_results(connection, [stored], probes=probes, retry_after=60)
+        assert list_pauses(connection) == []
 
 
 def test_claim_follows_nothing_else(engine: Engine) -> None:

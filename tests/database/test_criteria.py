@@ -221,3 +221,5 @@ def test_price_of_the_provider_holds_unless_configured(engine: Engine) -> None:
         learn_price(connection, Decimal("0.05"))
         assert price_per_image(connection, None) == Decimal("0.05")
         assert price_per_image(connection, Decimal("0.01")) == Decimal("0.01")
+        learn_price(connection, Decimal(0))  # as a release before this one did; no `max_cost` would hold
+        assert price_per_image(connection, None) == PRICE

@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -70,3 +73,25 @@ def test_forms_of_a_manifest_in_storage(engine: Engine, tmp_path: Path) -> None:
     assert create(engine, tmp_path, "a.jsonl", f"{line}\r\n{line}\r\n".encode("utf-16")) == (2, 0)
     assert create(engine, tmp_path, "a.jsonl.gz", gzip.compress(f"{line}\n{line}".encode())) == (2, 0)
     assert create(engine, tmp_path, "a.json", f"[{line}, {line}]".encode()) == (2, 0)
+
+
+EAGERLY = """
+import json, sys
+from worker.tasks import create_batch
+print(json.dumps(create_batch.apply(args=[json.loads(sys.argv[1])]).get()))
+"""
+
+
+def test_a_store_in_trouble_refuses_no_batch_that_needs_none(database_url: str, tmp_path: Path) -> None:
+    """The Celery task opens the store for a manifest in it alone."""
+    (tmp_path / "file").write_text("no folder")
+    settings = {"REDIS_URL": "redis://127.0.0.1:1/0", "STORAGE_URL": str(tmp_path / "file" / "images")}
+    document = {"name": "hats", "edits": [{"prompt": "x", "image_urls": ["https://example.com/a.png"]}]}
+    done = subprocess.run(
+        [sys.executable, "-c", EAGERLY, json.dumps(document)],
+        env={**os.environ, "DATABASE_URL": database_url, **settings},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(done.stdout)["edits"] == 1

@@ -109,6 +109,36 @@ def test_cancel_of_a_large_batch(engine: Engine, settings: WorkerSettings) -> No
         assert unbalanced(connection) == []
 
 
+def test_each_turn_goes_on_where_the_last_one_stopped(
+    engine: Engine, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each would read past all that is cancelled already, and a cancel of millions would never end."""
+    begun: list[int] = []
+
+    def cancel_chunk(connection: Connection, batch_id: UUID, *, after: int) -> int | None:
+        begun.append(after)
+        return models.transitions.steering.cancel_chunk(connection, batch_id, after=after)
+
+    monkeypatch.setattr(settle, "cancel_chunk", cancel_chunk)
+    with engine.begin() as connection:
+        steering.cancel(connection, make_batch(connection, 3 * CHUNK))
+    for _ in range(3):
+        settle.run(engine, settings, turns(0))
+    assert begun == [-1, CHUNK - 1, 2 * CHUNK - 1]
+    assert standing(engine) == {"cancelled": 3 * CHUNK}
+
+
+def test_large_cancels_go_on_side_by_side(engine: Engine, settings: WorkerSettings) -> None:
+    """A turn that is over after one round has done a chunk of each: none waits for the end of another."""
+    with engine.begin() as connection:
+        for batch_id in [make_batch(connection, 3 * CHUNK) for _ in range(3)]:
+            steering.cancel(connection, batch_id)
+    settle.run(engine, settings, turns(0))
+    with engine.connect() as connection:
+        cancelled = connection.exec_driver_sql("SELECT cancelled FROM batch_progress").scalars().all()
+    assert list(cancelled) == [CHUNK] * 3
+
+
 def test_edit_that_comes_back_to_a_cancelled_batch_is_cancelled(engine: Engine, settings: WorkerSettings) -> None:
     """It failed transiently after the cancel and before its chunk: pending again, never submitted, then cancelled."""
     with engine.begin() as connection:
@@ -181,6 +211,20 @@ def test_held_edit_stops_no_chunk(engine: Engine, settings: WorkerSettings) -> N
     settle.run(engine, settings)
     settle.run(engine, settings)
     assert finished(engine) == set(batches)
+
+
+def test_held_edit_is_cancelled_by_a_later_turn(engine: Engine, settings: WorkerSettings) -> None:
+    """Turns that go on where the last one stopped come back, at the end, for what was held behind them."""
+    with engine.begin() as connection:
+        batch_id = make_batch(connection, 3 * CHUNK)
+        steering.cancel(connection, batch_id)
+    with engine.connect() as other, other.begin():
+        other.exec_driver_sql("SELECT FROM edits WHERE batch_id = %s AND position = 1 FOR UPDATE", (batch_id,))
+        settle.run(engine, settings, turns(0))
+    for _ in range(5):
+        settle.run(engine, settings, turns(0))
+    assert standing(engine) == {"cancelled": 3 * CHUNK}
+    assert finished(engine) == {batch_id}
 
 
 def test_large_cancel_that_fails_keeps_no_other_from_going_on(engine: Engine, settings: WorkerSettings) -> None:

@@ -186,6 +186,19 @@ def test_retry_after_a_retry_spends_attempts_again(engine: Engine) -> None:
         assert states(connection) == {"pending": 1}
 
 
+def test_unknown_submit_after_a_retry_is_made_again(engine: Engine) -> None:
+    """Nor do the attempts of before count when the POST of a retry is never heard of."""
+    with engine.begin() as connection:
+        batch_id = failed_edit(connection, max_attempts=2)
+        for expected in ("pending", "failed"):
+            if expected == "pending":
+                steering.retry(connection, batch_id)
+            fall_due(connection)
+            [submission] = claim(connection)
+            give_up_unknown(connection, [submission.id], resubmit=True, max_attempts=3)
+            assert states(connection) == {expected: 1}
+
+
 def test_retry_by_error_type(engine: Engine) -> None:
     """Only edits whose latest error is one of the types."""
     with engine.begin() as connection:

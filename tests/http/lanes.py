@@ -32,6 +32,7 @@ from worker.listing import Listing
 from worker.queue_api import QueueAPI
 from worker.settings import WorkerSettings
 from worker.storage import Storage
+from worker.wiring import once
 
 KEY = "key-id:key-secret"
 ACCOUNT = "github|10000001"
@@ -133,7 +134,7 @@ class Hands:
             listing = Listing(settings.fal_api_url, KEY)
             return lambda engine, go_on: poll.run(engine, queue, listing, settings, go_on)
         fetcher = Fetcher(settings.fal_media_hosts, max_bytes=settings.picture_max_bytes)
-        storage = Storage(settings.storage_url)
+        storage = once(lambda: Storage(settings.storage_url))
         return lambda engine, go_on: download.run(engine, fetcher, storage, settings, go_on)
 
     def work_until(self, done: Callable[[], bool], lanes: Sequence[str] = ("submit", "poll", "download")) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from tests.http.conftest import Away
 from tests.http.lanes import LONG, Emulator, all_are, assert_stored_as_made, hands, make_edits, stand, wait_for
 from tests.http.receiving import rows
-from worker import download
+from worker import download, storage
 
 pytestmark = pytest.mark.usefixtures("balanced")
 
@@ -35,6 +35,21 @@ def test_bad_file_is_fetched_again(kind: str, engine: Engine, emulator: Emulator
     ]
     assert_stored_as_made(engine, emulator, tmp_path)
     assert not (tmp_path / "quarantine").exists()
+
+
+def test_names_that_the_store_takes_for_one(
+    engine: Engine, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`Hat` and `hat` of one batch are two images in two files, as their rows say, where case is folded."""
+    monkeypatch.setattr(storage, "folds_case", lambda _: True)
+    make_edits(engine, ["a hat", "another hat"])
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE edits SET custom_id = CASE position WHEN 0 THEN 'Hat' ELSE 'hat' END")
+    with hands(engine, emulator, tmp_path) as worker:
+        worker.work_until(all_are(engine, stored=2))
+
+    assert len({key.casefold() for (key,) in rows(engine, "SELECT storage_key FROM images")}) == 2
+    assert_stored_as_made(engine, emulator, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,24 @@ def test_full_disk_fails_nothing(engine: Engine, emulator: Emulator, small_disk:
     assert_stored_as_made(engine, emulator, small_disk)
 
 
+def test_store_that_cannot_be_opened(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """The lane pauses, with the reason in SQL, for as long as it cannot; tries grow rare, and it ends by itself."""
+    in_the_way = tmp_path / "mount"
+    in_the_way.write_text("no folder")
+    with ready(engine, emulator, in_the_way / "images", 3) as worker:
+        download(worker, lambda: rows(engine, "SELECT 1 FROM lane_pauses WHERE probes > 2"))
+        assert not due(engine)
+        assert reasons(engine) == [("download", "storage", "cannot_be_opened")]
+        assert "STORAGE_URL cannot be opened" in rows(engine, "SELECT message FROM lane_pauses")[0][0]
+        assert stand(engine) == {"ready": 3}
+        assert rows(engine, "SELECT DISTINCT attempt, errors FROM images") == [(0, [])]
+        in_the_way.unlink()
+        download(worker, all_are(engine, stored=3))
+
+    assert reasons(engine) == []
+    assert_stored_as_made(engine, emulator, in_the_way / "images")
+
+
 def test_nothing_is_fetched_in_vain(engine: Engine, emulator: Emulator, small_disk: Path) -> None:
     """While the lane is paused nobody downloads what cannot be stored, and the tick starts no lane."""
     with ready(engine, emulator, small_disk, 30, download_threads=4, provider_retry_after=3) as worker:
@@ -168,3 +186,16 @@ def test_host_that_asks_to_wait_is_left_alone(engine: Engine, emulator: Emulator
     assert stand(engine) == {"ready": 5, "stored": 5}
     assert all(later - moments[0] >= 0.9 for later in moments[1:])
     assert rows(engine, "SELECT max(attempt) FROM images WHERE state = 'waiting'")[0][0] <= 2
+
+
+def test_host_that_asks_to_wait_is_left_alone_by_every_worker(
+    engine: Engine, emulator: Emulator, tmp_path: Path
+) -> None:
+    """What one process was told stands in the picture's row, too: no other process asks for it before."""
+    with (
+        ready(engine, emulator, tmp_path, 1, retry_delay=0.01) as worker,
+        serve(lambda line: line.reply(503, b"", retry_after="600")) as wire,
+    ):
+        serve_from(engine, wire.url, "true")
+        download(worker, lambda: rows(engine, "SELECT 1 FROM images WHERE jsonb_array_length(errors) > 0"))
+    assert rows(engine, "SELECT due_at > now() + interval '590 s' FROM images") == [(True,)]

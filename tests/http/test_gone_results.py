@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from models.errors import TryLater
+from models.provider import pause, resume
 from tests.factories import make_submitted
 from tests.http.lanes import KEY, Emulator, hands, stand
 from tests.http.receiving import rows
@@ -77,6 +79,49 @@ def test_404_between_answers_counts_for_nothing(engine: Engine, emulator: Emulat
     assert expired(engine) == []
 
 
+def ask_a_day_later(engine: Engine, ask: Callable[[Engine, Callable[[], bool]], int]) -> None:
+    """One more question, long after the last one; `poll_every` keeps it from being asked twice."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE submissions SET due_at = now(), denied_since = denied_since - interval '1 day'"
+        )
+    assert ask(engine, lambda: True) == 1
+
+
+def test_two_404s_are_few_however_far_apart(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """Time alone proves nothing: each may be somebody's mistake, so it takes several answers."""
+    with engine.begin() as connection:
+        make_submitted(connection)
+        connection.exec_driver_sql("UPDATE submissions SET accepted_at = now() - interval '1 day'")
+    with serve(answering_404) as wire, hands(engine, emulator, tmp_path, deaf=True, **CLOCKS) as worker:
+        worker.settings = worker.settings.model_copy(update={"fal_queue_url": wire.url, "poll_every": 60})
+        for _ in range(poll.DENIALS - 1):
+            ask_a_day_later(engine, worker.lane("poll"))
+        assert expired(engine) == []
+        ask_a_day_later(engine, worker.lane("poll"))
+    assert expired(engine) == [("result_expired",)]
+    assert poll.DENIALS >= 3
+
+
+def test_404s_of_a_paused_account_count_for_nothing(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """What a paused account is refused is about the account, however often and for how long."""
+    with engine.begin() as connection:
+        make_submitted(connection)
+        connection.exec_driver_sql("UPDATE submissions SET accepted_at = now() - interval '1 day'")
+        pause(connection, "invalid_key", "no", retry_after=3600)
+    with serve(answering_404) as wire, hands(engine, emulator, tmp_path, deaf=True, **CLOCKS) as worker:
+        worker.settings = worker.settings.model_copy(update={"fal_queue_url": wire.url, "poll_every": 60})
+        for _ in range(2 * poll.DENIALS):
+            ask_a_day_later(engine, worker.lane("poll"))
+        assert expired(engine) == []
+        assert rows(engine, "SELECT denials FROM submissions") == [(0,)]
+        with engine.begin() as connection:
+            resume(connection)
+        for _ in range(poll.DENIALS):
+            ask_a_day_later(engine, worker.lane("poll"))
+    assert expired(engine) == [("result_expired",)]
+
+
 def item(number: int, ended_at: datetime, **more: object) -> dict[str, object]:
     given = {"prompt": "x" * 10, "image_urls": ["https://e.com/a.png"], "seed": number}
     return {
@@ -114,14 +159,19 @@ def test_large_inputs_make_small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing_module, "SEVERAL_MAX_BYTES", 2_000)
     items = [item(number, NOW - timedelta(seconds=number), pad="x" * 800) for number in range(10)]
 
+    whole: list[int] = []
+
     def script(line: Line) -> bool:
         query = dict(part.split("=") for part in line.request.target.partition("?")[2].split("&"))
         start = int(query.get("cursor", 0))
         end = start + int(query["limit"])
         more = end < len(items)
         page = {"items": items[start:end], "next_cursor": str(end) if more else None, "has_more": more}
-        return line.reply(200, json.dumps(page).encode())
+        body = json.dumps(page).encode()
+        whole.append(len(body) if len(body) <= 2_000 else 0)
+        return line.reply(200, body)
 
     with serve(script) as wire:
         assert read(wire.url) == [f"r{number}" for number in range(10)]
-    assert poll.DENIALS >= 3
+    assert whole[0] == 0
+    assert sum(map(bool, whole)) >= 5

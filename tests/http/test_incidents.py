@@ -168,6 +168,21 @@ def test_bad_edits_among_themselves_end(engine: Engine) -> None:
     assert edits_of(engine, batch_id) == [("failed", POLICY.max_attempts)] * EDITS
 
 
+def test_two_edits_are_no_incident_until_a_third_fails(engine: Engine) -> None:
+    """Two edits that fail may be bad themselves, and end; the failure of a third, of whichever batch, excuses all."""
+    with engine.begin() as connection:
+        batch_id = make_batch(connection, 2)
+    for _ in range(POLICY.max_attempts):
+        end(engine, submit(engine))
+    assert edits_of(engine, batch_id) == [("failed", POLICY.max_attempts)] * 2
+    assert paused(engine) == []
+    with engine.begin() as connection:
+        make_batch(connection, 1)
+    end(engine, submit(engine))
+    assert paused(engine) == [("submit", "model_down")]
+    assert edits_of(engine, batch_id) == [("pending", 0)] * 2
+
+
 def test_sound_edit_gets_past_bad_ones(engine: Engine) -> None:
     """Bad edits paused their endpoint; the next probe is an edit that was never tried, and its success ends that."""
     with engine.begin() as connection:

@@ -75,7 +75,7 @@ def test_polling_alone(engine: Engine, emulator: Emulator, tmp_path: Path) -> No
 
     assert {row["webhook_url"] for row in emulator.rows} == {None}
     assert len(emulator.rows) == 10
-    assert rows(engine, "SELECT DISTINCT learned_by FROM submissions") == [("poll",)]
+    assert rows(engine, "SELECT DISTINCT learned_by, inference_time > 0 FROM submissions") == [("poll", True)]
     assert rows(engine, "SELECT count(*) FROM callbacks") == [(0,)]
     assert_stored_as_made(engine, emulator, tmp_path)
 

@@ -9,13 +9,14 @@ from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine
 
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
-from models.claims import claim_unknown
+from models.claims import DueUnknown, claim_unknown
 from models.provider import pause
 from models.seedream import as_sent, identify_input
 from tests.factories import claim
@@ -36,6 +37,7 @@ from tests.http.receiving import rows
 from worker import lost
 from worker.listing import Listed, Listing
 from worker.lost import Search
+from worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.usefixtures("balanced")
 
@@ -299,6 +301,20 @@ def test_listing_that_keeps_saying_no(
     assert stand(engine) == ({"pending": 1} if ends else {"submitting": 1})
     ((_, _, note),) = unheard(engine)
     assert note == lost.UNREADABLE if ends else "503" in note
+
+
+@pytest.mark.parametrize(
+    ("before", "over", "dead"), [(0, 99, False), (1, 99, False), (2, 99, True), (2, 2.4, False), (50, 2.4, False)]
+)
+def test_refusals_must_be_several_and_persist(before: int, over: float, dead: bool, database_url: str) -> None:
+    """Two refusals are few, however far apart; fifty are few within an hour."""
+    settings = WorkerSettings(database_url=database_url, redis_url="redis://127.0.0.1:1/0")
+    posted_at = datetime.now(UTC) - timedelta(days=2)
+    due = DueUnknown(UUID(int=1), ENDPOINT, posted_at, before + 1, before, over * settings.patience, None, None)
+    refused = Search([], posted_at, None, "not for this key (403)", refused=True)
+    judged = lost.judge(due, refused, hidden=False, paused=False, settings=settings)
+    assert (judged is None) == dead
+    assert dead or (judged is not None and judged.denied and judged.delay > 0)
 
 
 def test_refusals_of_a_paused_account_do_not_count(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:

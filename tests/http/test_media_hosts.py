@@ -156,6 +156,7 @@ def test_private_address_behind_an_allowed_name(pattern: str) -> None:
             for address in ("2002:7f00:1::1", "2002:808:808::1", "fec0::1", "64:ff9b:1::1", "::127.0.0.1", "::8.8.8.8")
         ),
         *((address, True) for address in ("::ffff:0:127.0.0.1", "2001::1", "2001:db8::1", "3fff::1", "100::1")),
+        *((address, True) for address in ("2001:1::1", "2001:20::1", "5f00::1", "::ffff:224.0.0.1")),
         *((address, False) for address in ("8.8.8.8", "34.120.1.1", "2606:4700::1", "::ffff:8.8.8.8")),
         *((address, False) for address in ("64:ff9b::8.8.8.8", "2001:4860:4860::8888", "2a00:1450:4001::1")),
     ],

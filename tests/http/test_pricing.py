@@ -47,9 +47,9 @@ def test_other_price_is_none_of_ours(entry: object) -> None:
         price(entry)
 
 
-@pytest.mark.parametrize("amount", [-1, True, None, "0.03", [], {}, float("inf"), float("nan")])
+@pytest.mark.parametrize("amount", [0, 0.0, -1, True, None, "0.03", [], {}, float("inf"), float("nan")])
 def test_price_that_is_no_amount(amount: object) -> None:
-    """What is no amount is no answer."""
+    """What is no amount is no answer; at a price of nothing no `max_cost` would hold."""
     with pytest.raises(TryLater):
         price({**SOLD, "unit_price": amount})
 

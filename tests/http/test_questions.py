@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from contextlib import ExitStack
+from decimal import Decimal
 
 import pytest
 
@@ -153,6 +154,13 @@ def test_result_with_pictures() -> None:
         assert [(image.url, image.width, image.file_size) for image in verdict.images] == [
             ("https://v3.fal.media/x.png", 8, 70)
         ]
+
+
+def test_result_says_what_was_billed() -> None:
+    """The header of a result counts, and nonsense in it says nothing."""
+    for text, units in (("2", Decimal(2)), ("many", None)):
+        with serve(answering(200, PICTURES, x_fal_billable_units=text)) as wire:
+            assert ASK["result"](wire.url).billable_units == units
 
 
 def typed(name: str) -> dict[str, object]:

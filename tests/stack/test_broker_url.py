@@ -2,6 +2,7 @@
 
 import ssl
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +27,11 @@ PASSWORD, ENCODED = "p@ss/w#rd:%", "p%40ss%2Fw%23rd%3A%25"
 def server(*options: str) -> Iterator[int]:
     """A Redis of its own on a free port."""
     port = embedded.free_port()
-    command = (find_server(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", *options)
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+    place = ("--port", str(port), "--bind", "127.0.0.1", "--save", "")
+    with (
+        tempfile.TemporaryDirectory(prefix="darkroom-redis-") as folder,  # a primary writes a file for its replica
+        subprocess.Popen((find_server(), *place, "--dir", folder, *options), stdout=subprocess.DEVNULL) as process,
+    ):
         try:
             assert until(lambda: _listens(port), timeout=20)
             yield port
@@ -149,6 +153,9 @@ def test_the_workers_are_asked_over_tls(plain: int, monkeypatch: pytest.MonkeyPa
     [
         ("http://h", "redis://"),
         ("h:6379", "redis://"),
+        ("'redis://h/0'", "quotes"),
+        ("valkey://h:6379/0", "redis://"),
+        ("h.redis.example:6380,password=hunter3,ssl=True", "rediss://"),
         ("redis://h:port/0", "port"),
         ("redis://h:0/0", "port"),
         ("redis://h:99999/0", "port"),

@@ -1,12 +1,13 @@
 """Where pictures go, as people write it, and what an object store's client says in their words."""
 
+import json
 import os
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from models.errors import DownloadError, SettingsError
+from models.errors import DownloadError, SettingsError, StorageUnavailable
 from models.settings import StorageSettings, load
 from tests.http.servers import serve
 from tests.http.test_network import secure
@@ -56,6 +57,20 @@ def test_a_folder_in_any_usual_form(given: str, folder: str, monkeypatch: pytest
         ("s3://key:secret@bucket/x", "bucket"),
         ("s3://bucket?region=x", "[?]"),
         ("https://bucket.s3.amazonaws.com", "s3://"),
+        ("https://minio.example:9000/bucket", "AWS_ENDPOINT_URL"),
+        ("https://acc.r2.cloudflarestorage.com/bucket", "AWS_ENDPOINT_URL"),
+        ("https://s3.wasabisys.com/bucket", "AWS_ENDPOINT_URL"),
+        ("https://nyc3.digitaloceanspaces.com/bucket", "AWS_ENDPOINT_URL"),
+        ("b2://bucket", "AWS_ENDPOINT_URL"),
+        ("s3a://bucket/x", "write s3://bucket/prefix[)]"),
+        ("https://shop.blob.core.windows.net/c", "az://"),
+        ("abfss://c@shop.dfs.core.windows.net/x", "az://"),
+        ("https://storage.googleapis.com/b", "gs://"),
+        ("gcs://b/x", "gs://"),
+        ("$HOME/pix", "the path itself"),
+        ("\\\\server\\share", "the path itself"),
+        ("C:\\images", "path of a folder"),
+        ("'/srv/pix'", "quotes"),
         ("/", "no folder"),
         ("file:///", "no folder"),
         ("~nobody-of-that-name/x", "not known here"),
@@ -131,3 +146,90 @@ def test_an_untrusted_certificate_of_a_store(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{there.port}")
         said = refusal("s3://bucket/p")
     assert "SSL_CERT_FILE" in said
+
+
+AZURE = {"AZURE_STORAGE_ACCOUNT_NAME": "shop", "AZURE_STORAGE_ACCOUNT_KEY": "c2VjcmV0"}
+
+
+def xml(code: str) -> bytes:
+    return f"<Error><Code>{code}</Code></Error>".encode()
+
+
+@pytest.mark.usefixtures("credentials")
+@pytest.mark.parametrize(
+    ("status", "code", "reason", "named"),
+    [
+        (404, "ContainerNotFound", "bucket_missing", "no such container"),
+        (403, "AuthenticationFailed", "credentials_refused", "AZURE_STORAGE_ACCOUNT_KEY does not fit"),
+        (403, "AuthorizationPermissionMismatch", "credentials_refused", "the container's rights"),
+    ],
+)
+def test_what_azure_refuses(status: int, code: str, reason: str, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over http, which the endpoint says and nothing else needs to."""
+    with serve(lambda line: line.reply(status, xml(code))) as wire:
+        set_all(monkeypatch, **AZURE, AZURE_STORAGE_ENDPOINT=f"{wire.url}/shop")
+        check_trouble("az://pictures/p", reason, named)
+        assert wire.received[0].target.startswith("/shop/pictures/p/k")
+
+
+@pytest.mark.usefixtures("credentials")
+@pytest.mark.parametrize(
+    ("status", "code", "reason", "named"),
+    [
+        (404, "NoSuchBucket", "bucket_missing", "no such bucket"),
+        (403, "AccessDenied", "credentials_refused", "the bucket's rights"),
+    ],
+)
+def test_what_google_refuses(
+    status: int, code: str, reason: str, named: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with serve(lambda line: line.reply(status, xml(code))) as wire:
+        set_all(monkeypatch, GOOGLE_SERVICE_ACCOUNT=service_account(tmp_path, wire.url))
+        check_trouble("gs://pictures/p", reason, named)
+
+
+@pytest.mark.usefixtures("credentials")
+def test_a_store_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody listens, or no network knows the name: what to set is named in that store's own words."""
+    set_all(monkeypatch, **AZURE, AZURE_STORAGE_ENDPOINT="http://127.0.0.1:1/shop")
+    check_trouble("az://c/p", "unreachable", "nobody listens there: see AZURE_STORAGE_ACCOUNT_NAME, or AZURE_STORAGE")
+    set_all(monkeypatch, AZURE_STORAGE_ENDPOINT="https://shop.invalid")
+    check_trouble("az://c/p", "unreachable", "its name is not known: see AZURE_STORAGE_ACCOUNT_NAME")
+    set_all(monkeypatch, AZURE_STORAGE_ENDPOINT="nowhere")
+    assert "no URL: see AZURE_STORAGE_ACCOUNT_NAME, or AZURE_STORAGE_ENDPOINT" in refusal("az://c/p")
+    set_all(monkeypatch, GOOGLE_SERVICE_ACCOUNT=service_account(tmp_path, "http://127.0.0.1:1"))
+    check_trouble("gs://b/p", "unreachable", "nobody listens there: see this machine's network, or HTTPS_PROXY")
+    set_all(monkeypatch, GOOGLE_SERVICE_ACCOUNT=service_account(tmp_path, "https://store.invalid"))
+    check_trouble("gs://b/p", "unreachable", "its name is not known: see this machine's network")
+    set_all(monkeypatch, AWS_ENDPOINT_URL="https://store.invalid")
+    check_trouble("s3://b/p", "unreachable", "its name is not known: see AWS_ENDPOINT_URL")
+
+
+@pytest.mark.usefixtures("credentials")
+def test_no_credentials_use_up_no_try(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The machine's own role is asked for, and there is none; the store itself was never asked."""
+    with serve(lambda line: line.reply(403, b"no role")) as wire:
+        set_all(monkeypatch, AZURE_STORAGE_ACCOUNT_NAME="shop", AZURE_MSI_ENDPOINT=f"{wire.url}/token")
+        check_trouble("az://c/p", "credentials_refused", "no credentials: set AZURE_STORAGE_ACCOUNT_KEY, or AZURE")
+        assert wire.received
+
+
+def set_all(patch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name, value in variables.items():
+        patch.setenv(name, value)
+
+
+def check_trouble(url: str, reason: str, named: str) -> None:
+    """It pauses the lane, and uses up no try; the sentence says what to set."""
+    with pytest.raises(StorageUnavailable) as refused:
+        Storage(url).put("k", BytesIO(b"x"))
+    assert (refused.value.type, named in str(refused.value)) == (reason, True), str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def service_account(folder: Path, base_url: str) -> str:
+    """A file as the emulators of Google's store take it."""
+    file = folder / "account.json"
+    fields = {"gcs_base_url": base_url, "disable_oauth": True, "client_email": "", "private_key": ""}
+    file.write_text(json.dumps({**fields, "private_key_id": ""}))
+    return str(file)

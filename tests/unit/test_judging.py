@@ -1,7 +1,9 @@
 """The judge sees each kind of fault: books that balance, then the same books with one thing wrong in them."""
 
+import shlex
 from collections import Counter
 from dataclasses import replace as with_fields
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,8 @@ from benchmarks.books import Batch, Books, Edit, File, Image, Request, Submissio
 from benchmarks.faults import VICTIMS
 from benchmarks.manifests import Manifest
 from benchmarks.notified import Message, wrong_notifications
-from cli.processes import Stage, intake, receiver, workers
+from benchmarks.system import part_of
+from cli.processes import Stage, emulator, intake, receiver, workers
 
 PATIENCE = 24.0
 INPUTS = {n: {"prompt": "p", "seed": 1, "image_urls": [f"data:,{n}"]} for n in (1, 2)}
@@ -361,6 +364,14 @@ def test_every_process_is_a_victim() -> None:
     started = {process.name for process in (receiver("", 1), intake("", 1), *workers())}
     assert {Stage.FRONT, Stage.WORKERS} == {process.stage for process in (receiver("", 1), *workers())}
     assert set(VICTIMS) == started | {"redis", "postgres", "supervisor", "flush"}
+
+
+def test_every_process_is_recognised() -> None:
+    """By its command line: whoever is not cannot be killed, and would be spared without a word."""
+    started = (receiver("127.0.0.1", 1), intake("127.0.0.1", 2), *workers(), emulator(3, Path("fal"), ()))
+    assert {process.name: part_of(shlex.join(process.command)) for process in started} == {
+        process.name: process.name for process in started
+    }
 
 
 def test_an_audit_is_clean_only_if_it_settled() -> None:

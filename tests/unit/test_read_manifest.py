@@ -104,6 +104,8 @@ def workbook(*names: str) -> bytes:
         (b"\n<!doctype html><html>", "a web page"),
         (b"{\\rtf1\\ansi", "a rich text document"),
         (b"\x89PNG\r\n\x1a\n", "an image"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
+        (gzip.compress(gzip.compress(b"{}")), "packed with gzip twice"),
         (gzip.compress(workbook("[Content_Types].xml")), "an Excel workbook (.xlsx)"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -112,6 +114,21 @@ def workbook(*names: str) -> bytes:
 def test_a_file_of_another_kind_is_named(data: bytes, words: str, name: str) -> None:
     """In one sentence with what to do, whatever it is called."""
     assert refused(data, name).startswith(f"The manifest is {words}")
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.txt", ""])
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Prompt,Image_URLs",
+        "PROMPT,IMAGE_URLS",
+        '"Prompt","Image_Urls"',
+        '#TYPE System.Management.Automation.PSCustomObject\r\n"prompt","image_urls"',
+    ],
+)
+def test_heads_as_spreadsheets_and_powershell_write_them(head: str, name: str) -> None:
+    expected = {"custom_id": None, "prompt": "x", "image_urls": [URL]}
+    assert as_given(read(f"{head}\r\nx,{URL}\r\n".encode("utf-8-sig"), name)) == [expected]
 
 
 @pytest.mark.parametrize("name", ["m.jsonl.gz", "m.csv.gz"])

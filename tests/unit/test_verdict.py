@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from models.seedream import INT32_MAX, INT64_MAX
 from models.verdict import (
     ERRORS,
+    FILE_DATA_MAX,
     MESSAGE_MAX,
     Kind,
     Retry,
@@ -210,6 +211,13 @@ def _assert_recordable(verdict: Verdict) -> None:
     assert bool(verdict.images) == (verdict.kind is Kind.SUCCEEDED)
     assert (verdict.error_type is not None) == (verdict.kind in (Kind.FAILED, Kind.CANCELLED))
     assert verdict.kind is Kind.FAILED or verdict.retry is Retry.NEVER
+
+
+def test_file_data_of_a_picture_is_kept() -> None:
+    """Bytes that came inside the answer; more than a row should hold are not."""
+    for data, kept in (("aGk=", "aGk="), ("x" * (FILE_DATA_MAX + 1), None)):
+        document = {"images": [{"url": "https://v3.fal.media/x.png", "file_data": data}]}
+        assert read_result(200, json.dumps(document).encode()).images[0].file_data == kept
 
 
 @given(st.binary() | st.text().map(str.encode))

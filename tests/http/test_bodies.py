@@ -1,0 +1,31 @@
+"""Large replies are read few at one time, whoever asks for them."""
+
+import threading
+
+import pytest
+import requests
+
+from tests.http.servers import Line, serve
+from worker import bodies
+
+
+def read(url: str, size: int) -> bytes:
+    with requests.get(f"{url}/{size}", stream=True, timeout=5) as response:
+        return bodies.read_bounded(response, limit=10 * bodies.LARGE, seconds=0.5)
+
+
+def send(line: Line) -> bool:
+    return line.reply(200, b"x" * int(line.request.target.removeprefix("/")))
+
+
+def test_large_replies_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the places are taken a large reply waits in vain, a small one does not wait; then it is read whole."""
+    monkeypatch.setattr(bodies, "LARGE_AT_ONCE", threading.BoundedSemaphore(1))
+    large = 2 * bodies.LARGE
+    with serve(send) as wire:
+        with bodies.LARGE_AT_ONCE:
+            with pytest.raises(ValueError, match="too many other large replies"):
+                read(wire.url, large)
+            assert len(read(wire.url, 1000)) == 1000
+        assert [len(read(wire.url, large)) for _ in range(2)] == [large, large]
+        wire.received.clear()
