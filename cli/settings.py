@@ -16,7 +16,7 @@ from cli.home import Home
 from intake.settings import IntakeSettings
 from models.database_url import hide_password
 from models.errors import SettingsError
-from models.settings import BaseURL, DatabaseURL, Settings, StorageSettings, load
+from models.settings import BaseURL, DatabaseURL, Folder, Settings, StorageSettings, load
 from webhook_receiver.settings import ReceiverSettings
 from worker.settings import BrokerURL, WorkerSettings
 from worker.signing import new_secret
@@ -31,7 +31,7 @@ ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, never bound t
 class DeskSettings(Settings):
     """What decides how the local stack is made."""
 
-    darkroom_home: Path = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
+    darkroom_home: Folder = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
     database_url: DatabaseURL | None = Field(None, description="unless set, an embedded PostgreSQL in `DARKROOM_HOME`")
     redis_url: BrokerURL | None = Field(None, description="unless set, an embedded Redis in `DARKROOM_HOME`")
     fal_key: SecretStr | None = Field(None, description="the provider's key; required for the real provider")
@@ -42,7 +42,7 @@ class DeskSettings(Settings):
 
     @property
     def home(self) -> Home:
-        return Home(self.darkroom_home.expanduser().resolve())
+        return Home(self.darkroom_home.resolve())
 
     @property
     def local_receiver(self) -> str:

@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from models.database_url import read_database_url
 from models.errors import SettingsError
 from models.network import Network
-from models.storage_url import read_storage_url
+from models.storage_url import expand_home, read_storage_url
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A duration in seconds; fractions are allowed, so that a test can shrink the clock."""
@@ -140,13 +140,14 @@ def _proxy(url: str | None) -> str | None:
 def _certificates(path: Path | None) -> Path | None:
     if path is None:
         return None
+    path = expand_home(path)
     try:
-        ssl.create_default_context(cafile=path.expanduser())
+        ssl.create_default_context(cafile=path)
     except ssl.SSLError:
         raise ValueError(f"{path} holds no certificates in PEM form") from None
     except OSError as error:
         raise ValueError(f"it names {path}, which cannot be read: {error.strerror}") from None
-    return path.expanduser()
+    return path
 
 
 Proxy = Annotated[str | None, AfterValidator(_proxy)]
@@ -193,6 +194,10 @@ class DatabaseSettings(Settings):
     )
 
 
+Folder = Annotated[Path, AfterValidator(expand_home)]
+"""A path that may begin with `~`."""
+
+
 def _images_folder(data: dict[str, Any]) -> str:
     home: Path = data["darkroom_home"]
     return (home.resolve() / "images").as_uri()
@@ -201,7 +206,7 @@ def _images_folder(data: dict[str, Any]) -> str:
 class StorageSettings(Settings):
     """Where the pictures are kept."""
 
-    darkroom_home: Path = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
+    darkroom_home: Folder = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
     storage_url: str = Field(
         default_factory=_images_folder,
         description="where pictures go: a folder, `file://`, `s3://bucket/prefix`, `gs://`, `az://`; "

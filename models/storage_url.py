@@ -61,7 +61,16 @@ def _folder(path: str) -> str:
     if "$" in path or "\\" in path:
         wrong = "$" if "$" in path else "\\"
         raise ValueError(f"it holds {wrong}, which means nothing here; write the path itself, with /")
+    return f"file://{quote(str(expand_home(Path(path)).absolute()))}"
+
+
+def expand_home(path: Path) -> Path:
+    """A path that may begin with `~` or `~name`.
+
+    Raises:
+        ValueError: nobody of that name is known here, or it has no home.
+    """
     try:
-        return f"file://{quote(str(Path(path).expanduser().absolute()))}"
+        return path.expanduser()
     except RuntimeError:
         raise ValueError(f"{path} begins with the home of somebody who is not known here") from None

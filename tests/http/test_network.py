@@ -216,6 +216,7 @@ def test_a_literal_address_is_judged_as_without_a_proxy(proxy: Proxy) -> None:
         ("HTTP_PROXY", "http://", "http://"),
         ("HTTP_PROXY", "http://u:hunter3#@proxy:3128", "http://"),
         ("REQUESTS_CA_BUNDLE", "/no/such.pem", "/no/such.pem"),
+        ("REQUESTS_CA_BUNDLE", "~nobody-here/ca.pem", "~nobody-here"),
         ("SSL_CERT_FILE", __file__, "PEM"),
         ("SSL_CERT_FILE", "/", "/"),
     ],
