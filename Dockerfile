@@ -9,12 +9,16 @@ WORKDIR /app
 RUN python3 -m venv /venv && useradd --create-home --uid 1000 darkroom && mkdir /data && chown darkroom /data
 ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY buffering buffering
 COPY cli cli
+COPY core core
 COPY fal_emulator fal_emulator
-COPY front front
+COPY http_client http_client
 COPY intake intake
 COPY migrations migrations
 COPY models models
+COPY provider provider
+COPY storage storage
 COPY webhook_receiver webhook_receiver
 COPY worker worker
 RUN pip install --no-cache-dir --constraint constraints.txt '.[emulator]'

@@ -34,7 +34,7 @@ from benchmarks.other_program import OtherProgram
 from benchmarks.system import System
 from benchmarks.volume import Volume
 from cli.output import screen
-from worker.signing import new_secret
+from worker.webhook_signing import new_secret
 
 LONG_FROM = 1000
 """Edits from which on a run is a long one."""

@@ -21,11 +21,11 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 import requests
 
-from cli import processes
-from cli.embedded import free_port
 from cli.migrate import upgrade
-from cli.readiness import http_answers, until
 from cli.settings import environment
+from cli.stack import processes
+from cli.stack.embedded import free_port
+from cli.stack.readiness import http_answers, until
 
 ROUNDS = 3
 SAMPLE_EVERY = 0.02

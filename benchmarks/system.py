@@ -16,8 +16,8 @@ import psutil  # type: ignore[import-untyped]
 import requests
 from sqlalchemy import Engine
 
-from cli.embedded import free_port
 from cli.settings import environment
+from cli.stack.embedded import free_port
 from models.database import make_engine
 
 CLOCKS = {
@@ -180,7 +180,7 @@ MARKS = {
     "intake.app": "intake",
     "redis.sock": "redis",
     "postgres -D": "postgres",
-    "cli.warm": "supervisor",
+    "cli.stack.fork_server": "supervisor",
     "fal_emulator": "emulator",
 }
 """What a command line holds -> which part it is, where no lane is named."""

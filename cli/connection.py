@@ -5,8 +5,8 @@ from sqlalchemy import Engine
 
 from cli import migrate
 from cli.settings import attach
+from core.settings import DatabaseSettings, load
 from models.database import check_schema, make_engine
-from models.settings import DatabaseSettings, load
 
 
 def open_database() -> Engine:

@@ -13,7 +13,7 @@ from io import StringIO
 import click
 
 from cli.streams import PIPE_CLOSED, OutputClosed, close_output, prepare_streams, say, show_controls
-from models.errors import UserError
+from core.errors import UserError
 
 USAGE = 2
 INTERRUPTED = 130
@@ -23,28 +23,28 @@ MANY_OBJECTS = 50_000
 
 
 MODULES = {
-    "up": "cli.up",
-    "demo": "cli.demo",
-    "submit": "cli.submit",
-    "edit": "cli.edit",
-    "status": "cli.batches",
-    "watch": "cli.batches",
-    "batches": "cli.batches",
-    "contact-sheet": "cli.contact_sheet",
-    "export": "cli.export",
-    "cancel": "cli.steering",
-    "pause": "cli.steering",
-    "resume": "cli.steering",
-    "retry": "cli.steering",
-    "append": "cli.append",
-    "priority": "cli.steering",
-    "notify": "cli.notify",
-    "doctor": "cli.doctor",
-    "request": "cli.request",
-    "replay": "cli.replay",
-    "env": "cli.environment",
-    "migrate": "cli.environment",
-    "emulator": "cli.environment",
+    "up": "cli.stack.up",
+    "demo": "cli.stack.demo",
+    "submit": "cli.batches.submit",
+    "edit": "cli.batches.edit",
+    "status": "cli.batches.status",
+    "watch": "cli.batches.status",
+    "batches": "cli.batches.status",
+    "contact-sheet": "cli.batches.contact_sheet",
+    "export": "cli.batches.export",
+    "cancel": "cli.batches.actions",
+    "pause": "cli.batches.actions",
+    "resume": "cli.batches.actions",
+    "retry": "cli.batches.actions",
+    "append": "cli.batches.append",
+    "priority": "cli.batches.actions",
+    "notify": "cli.batches.notify",
+    "doctor": "cli.doctor.command",
+    "request": "cli.provider.request",
+    "replay": "cli.batches.replay",
+    "env": "cli.database_commands",
+    "migrate": "cli.database_commands",
+    "emulator": "cli.database_commands",
 }
 """Command -> the module that holds it, loaded when it is wanted: a person waits for the answer."""
 

@@ -13,9 +13,9 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 import migrations
+from core.errors import DatabaseError
 from models.database import make_engine
 from models.database_errors import DATABASE_ERRORS, advise, explain, reason, sqlstate
-from models.errors import DatabaseError
 
 
 def _config(url: str) -> Config:

@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 
-from cli.home import Home
+from cli.stack.home import Home
+from core.database_url import hide_password
+from core.errors import SettingsError
+from core.settings import BaseURL, DatabaseURL, Folder, Settings, StorageSettings, load
 from intake.settings import IntakeSettings
-from models.database_url import hide_password
-from models.errors import SettingsError
-from models.settings import BaseURL, DatabaseURL, Folder, Settings, StorageSettings, load
 from webhook_receiver.settings import ReceiverSettings
 from worker.settings import BrokerURL, WorkerSettings
-from worker.signing import new_secret
+from worker.webhook_signing import new_secret
 
 PROCESSES: tuple[type[Settings], ...] = (WorkerSettings, ReceiverSettings, IntakeSettings)
 """The settings classes whose variables a stack hands to its processes."""

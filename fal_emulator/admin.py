@@ -9,10 +9,10 @@ from typing import Any
 from aiohttp import web
 
 from . import BANNER
+from .authentication import json_object, refusal
 from .crowd import add_requests
 from .emulator import Emulator, emulator_of
 from .faults import UnknownFault
-from .gate import json_object, refusal
 from .job import Job
 from .reads import RESULT, Read
 

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
+from .authentication import BadQuery, json_object
 from .emulator import Emulator, emulator_of
-from .gate import BadQuery, json_object
 from .job import Job
 from .listing import BY_END, Listing, instant, iso, several
 from .options import DAY

@@ -12,7 +12,7 @@ from .arguments import InvalidInput, parse_object
 from .files import Files
 from .job import Verdict
 from .lifecycle import Lifecycle
-from .plain import flat
+from .plain_images import flat
 from .runner import Run
 from .seedream import Seedream, random_seed
 from .verdicts import not_found, refused

@@ -4,10 +4,10 @@ import asyncio
 
 from aiohttp import web
 
+from .authentication import origin, refusal
 from .emulator import Emulator, emulator_of
 from .fault_plan import Injection
 from .files import StoredFile
-from .gate import origin, refusal
 
 LONG_CACHE = "public, max-age=5184000, immutable"  # as seen on the live CDN (fal-protocol 6)
 CHUNK = 64 * 1024

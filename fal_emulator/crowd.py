@@ -7,10 +7,10 @@ from typing import Any
 
 from aiohttp import web
 
+from .authentication import json_object, origin
 from .catalogue import EDIT
 from .emulator import Emulator, emulator_of
 from .endpoints import parse
-from .gate import json_object, origin
 from .job import Job, Verdict
 
 MOST = 100_000

@@ -7,9 +7,9 @@ import asyncio
 
 from aiohttp import web
 
+from .authentication import refusal
 from .catalogue import spoken_words
 from .emulator import emulator_of
-from .gate import refusal
 from .queue import outcome_headers
 from .submit import UNREADABLE, bad_request, endpoint_of, read_request
 

@@ -7,9 +7,9 @@ import time
 
 from aiohttp import web
 
+from .authentication import platform_refusal, refusal
 from .emulator import Emulator
 from .fault_plan import Injection
-from .gate import platform_refusal, refusal
 from .job import Job
 
 NGINX_502 = (

@@ -20,13 +20,13 @@ from .inputs import Inputs
 from .job import Job
 from .keys import Keys
 from .ledger import Ledger
-from .letters import Letters
 from .options import DAY, Options
 from .reads import Reads
+from .renderer import Studio
 from .runner import Runner
 from .seedream import Seedream
 from .store import Store
-from .studio import Studio
+from .webhook_payloads import Letters
 from .webhooks import Webhooks, expires_at
 
 log = logging.getLogger(__name__)

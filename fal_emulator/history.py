@@ -11,8 +11,8 @@ from typing import Any
 from aiohttp import web
 
 from . import disturbances
+from .authentication import BadQuery, platform_refusal
 from .emulator import Emulator, emulator_of
-from .gate import BadQuery, platform_refusal
 from .job import Job
 from .listing import BY_ACCEPTANCE, BY_DURATION, BY_END, BY_LAST_NEWS, Listing, duration, iso, several
 

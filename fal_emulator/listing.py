@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from .gate import BadQuery
+from .authentication import BadQuery
 from .job import Job
 from .ledger import Ledger
 from .options import DAY

@@ -10,9 +10,9 @@ from aiohttp import web
 
 from . import BANNER, NAME
 from .admin import counts
+from .authentication import origin, refusal
 from .cdn import LONG_CACHE
 from .emulator import Emulator, emulator_of
-from .gate import origin, refusal
 from .job import Job
 from .options import Options
 from .rows import HEAD, STATES, chips, row

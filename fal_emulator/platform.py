@@ -8,8 +8,8 @@ from typing import Any
 from aiohttp import web
 
 from . import billing, history
+from .authentication import BadQuery, json_object, with_admin_key, with_key
 from .emulator import emulator_of
-from .gate import BadQuery, json_object, with_admin_key, with_key
 from .lifecycle import InvalidLifecycle
 from .listing import several
 from .openapi import document

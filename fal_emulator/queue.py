@@ -8,9 +8,9 @@ from typing import Any
 from aiohttp import web
 
 from . import disturbances
+from .authentication import complaint, refusal
 from .emulator import Emulator, emulator_of
 from .endpoints import parse, request_urls
-from .gate import complaint, refusal
 from .job import COMPLETED, IN_QUEUE, Job
 from .reads import RESULT
 from .runlog import lines

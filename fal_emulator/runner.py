@@ -14,10 +14,10 @@ from typing import Any
 
 from .job import Job, Verdict
 from .ledger import Ledger
-from .line import Line
 from .options import Options
 from .store import Store
 from .verdicts import request_error
+from .waiting_queue import Line
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from . import lifecycle, pictures
+from . import drawing, lifecycle
 from .arguments import MOST_PICTURES, Arguments, InvalidInput, read
 from .fault_plan import FaultPlan, Injection
 from .files import Files
 from .inputs import Inputs
 from .job import Job, Picture, Verdict
+from .renderer import Commission, Made, Studio
 from .runner import Run
-from .studio import Commission, Made, Studio
 from .verdicts import MODEL_ERRORS, REQUEST_ERRORS, model_error, refused, request_error
 
 
@@ -86,7 +86,7 @@ class Seedream:
             inputs = await self._inputs.fetch(urls, run.job.origin)
             try:
                 return await self._studio.develop(commission, inputs)
-            except pictures.Unreadable as error:
+            except drawing.Unreadable as error:
                 raise InvalidInput(
                     model_error("image_load_error", urls[error.position], position=error.position)
                 ) from error

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from . import arguments, disturbances, lifecycle
+from .authentication import complaint, origin, refusal
 from .emulator import Emulator, emulator_of
 from .endpoints import Endpoint, parse, request_urls
 from .fault_plan import read_markers
 from .faults import UnknownFault
-from .gate import complaint, origin, refusal
 from .job import IN_QUEUE, Job
 from .ledger import LARGEST
 

@@ -16,9 +16,9 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from . import lifecycle
+from .authentication import complaint, is_sealed, origin, refusal, seal, upload_token, upload_token_is_valid
 from .emulator import emulator_of
 from .endpoints import media_base
-from .gate import complaint, is_sealed, origin, refusal, seal, upload_token, upload_token_is_valid
 
 MOST_PARTS = 10_000
 COPY_CHUNK = 2**20

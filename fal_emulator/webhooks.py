@@ -19,9 +19,9 @@ import aiohttp
 from .fault_plan import FaultPlan, Injection
 from .job import Job
 from .ledger import Ledger
-from .letters import Letters
 from .options import Options
 from .store import Store
+from .webhook_payloads import Letters
 
 log = logging.getLogger(__name__)
 

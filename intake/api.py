@@ -13,16 +13,15 @@ from sqlalchemy import Connection, Engine
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import TooManyRequests, Unauthorized
 
-from intake import looking, steering
-from intake.answers import Batch, BatchDetail, BatchPage, Created, EditPage, Estimated, Result, Steered, links
+from intake import batch_actions, queries
+from intake.api_keys import Keys
 from intake.batches import CreatedBatch, create, estimate
-from intake.bodies import JSON, NDJSON, NewBatch, read_batch, read_edits, read_fields
-from intake.keys import Keys
 from intake.openapi import KEY_MAX, KEY_PATTERN, Operation, described
-from intake.pace import Pace
 from intake.priorities import highest_priority, read_bounds
 from intake.problems import RequestFaults, checked
-from intake.questions import (
+from intake.rate_limit import Pace
+from intake.request_bodies import JSON, NDJSON, NewBatch, read_batch, read_edits, read_fields
+from intake.request_schemas import (
     AppendOptions,
     BatchQuery,
     BatchRequest,
@@ -33,6 +32,7 @@ from intake.questions import (
     ResultQuery,
     RetryRequest,
 )
+from intake.responses import Batch, BatchDetail, BatchPage, Created, EditPage, Estimated, Result, Steered, links
 from intake.results import results
 from intake.settings import IntakeSettings
 from models.provider import price_per_image
@@ -85,7 +85,7 @@ def _asked(model: type[Asked]) -> Asked:
 
 
 def _own(connection: Connection, batch_id: UUID) -> None:
-    looking.require_own(connection, g.client, batch_id)
+    queries.require_own(connection, g.client, batch_id)
 
 
 def _check_priority(priority: int) -> None:
@@ -159,7 +159,7 @@ def list_batches() -> Response:
     """List batches, newest first."""
     query = _asked(BatchQuery)
     with _door().engine.connect() as connection:
-        return _answer(looking.some_batches(connection, g.client, query))
+        return _answer(queries.some_batches(connection, g.client, query))
 
 
 @v1.get("/batches/<uuid:batch_id>")
@@ -167,7 +167,7 @@ def list_batches() -> Response:
 def get_batch(batch_id: UUID) -> Response:
     """Show one batch, counted at this moment."""
     with _door().engine.connect() as connection:
-        return _answer(looking.one_batch(connection, g.client, batch_id))
+        return _answer(queries.one_batch(connection, g.client, batch_id))
 
 
 @v1.patch("/batches/<uuid:batch_id>")
@@ -178,8 +178,8 @@ def change_batch(batch_id: UUID) -> Response:
     _check_priority(change.priority)
     with _door().engine.begin() as connection:
         _own(connection, batch_id)
-        steering.set_priority(connection, batch_id, change.priority)
-        return _answer(looking.the_batch(connection, batch_id))
+        batch_actions.set_priority(connection, batch_id, change.priority)
+        return _answer(queries.the_batch(connection, batch_id))
 
 
 @v1.get("/batches/<uuid:batch_id>/edits")
@@ -188,7 +188,7 @@ def list_edits(batch_id: UUID) -> Response:
     """List the edits of a batch with their errors, in their order."""
     query = _asked(EditQuery)
     with _door().engine.connect() as connection:
-        return _answer(looking.some_edits(connection, g.client, batch_id, query))
+        return _answer(queries.some_edits(connection, g.client, batch_id, query))
 
 
 @v1.post("/batches/<uuid:batch_id>/edits")
@@ -207,8 +207,10 @@ def append_edits(batch_id: UUID) -> Response:
     entries = read_edits(request)
     with _door().engine.begin() as connection:
         _own(connection, batch_id)
-        first = steering.next_position(connection, batch_id)
-        made = steering.append(connection, batch_id, entries(first), idempotency_key=key, on_invalid=options.on_invalid)
+        first = batch_actions.next_position(connection, batch_id)
+        made = batch_actions.append(
+            connection, batch_id, entries(first), idempotency_key=key, on_invalid=options.on_invalid
+        )
     return _written(made)
 
 
@@ -231,7 +233,7 @@ def cancel_batch(batch_id: UUID) -> Response:
     """Cancel what is not paid for yet."""
     with _door().engine.begin() as connection:
         _own(connection, batch_id)
-        edits = steering.cancel(connection, batch_id)
+        edits = batch_actions.cancel(connection, batch_id)
     return _answer(Steered(batch_id=batch_id, edits=edits))
 
 
@@ -241,8 +243,8 @@ def pause_batch(batch_id: UUID) -> Response:
     """Submit no more of a batch for now; what is in flight comes home."""
     with _door().engine.begin() as connection:
         _own(connection, batch_id)
-        steering.pause(connection, batch_id)
-        return _answer(looking.the_batch(connection, batch_id))
+        batch_actions.pause(connection, batch_id)
+        return _answer(queries.the_batch(connection, batch_id))
 
 
 @v1.post("/batches/<uuid:batch_id>/resume")
@@ -251,8 +253,8 @@ def resume_batch(batch_id: UUID) -> Response:
     """Go on with a paused batch."""
     with _door().engine.begin() as connection:
         _own(connection, batch_id)
-        steering.resume(connection, batch_id)
-        return _answer(looking.the_batch(connection, batch_id))
+        batch_actions.resume(connection, batch_id)
+        return _answer(queries.the_batch(connection, batch_id))
 
 
 @v1.post("/batches/<uuid:batch_id>/retry")
@@ -262,5 +264,5 @@ def retry_batch(batch_id: UUID) -> Response:
     wanted = checked(RetryRequest, read_fields(request))
     with _door().engine.begin() as connection:
         _own(connection, batch_id)
-        edits = steering.retry(connection, batch_id, wanted.error_types)
+        edits = batch_actions.retry(connection, batch_id, wanted.error_types)
     return _answer(Steered(batch_id=batch_id, edits=edits))

@@ -1,20 +1,20 @@
-"""The intake API's application, made by `create_app`; granian serves it behind its front, made by `create_front`."""
+"""The intake API's application, made by `create_app`; granian serves the buffering server before it, `create_front`."""
 
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, jsonify, request, send_from_directory
 from werkzeug.exceptions import BadRequest
 
-from front import Bounds, Front
+from buffering import Bounds, Front
+from core.logs import configure_logs
+from core.settings import load
 from intake import api, problems
-from intake.answers import Health
-from intake.keys import Keys, is_loopback
+from intake.api_keys import Keys, is_loopback
+from intake.docs_page import ASSETS, PAGE
 from intake.openapi import Operation, described, document
-from intake.page import ASSETS, PAGE
+from intake.responses import Health
 from intake.settings import IntakeSettings
 from models.database import make_engine
-from models.logs import configure_logs
-from models.settings import load
 
 THREADS, LARGE_THREADS = 6, 2
 """Requests served at one time; bodies too large for memory have threads of their own, so that nobody waits for them.

@@ -1,7 +1,7 @@
 """How a batch comes into the database: whole, once, in one transaction that the caller owns.
 
 Streams: whatever the manifest's size, a few thousand edits are held at a time. Validates no edit (that is the
-manifest's part); how edits are written is `writing.py`'s.
+manifest's part); how edits are written is `insert_edits.py`'s.
 """
 
 import json
@@ -17,10 +17,10 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
+from core.errors import Conflict, ManifestError
+from intake.insert_edits import Content, OnInvalid, read_through, write_edits
 from intake.manifest import Entry
-from intake.writing import Content, OnInvalid, read_through, write_edits
 from models.database_errors import LOCK_NOT_AVAILABLE, sqlstate
-from models.errors import Conflict, ManifestError
 from models.image_inputs import is_web_url
 from models.seedream import ENDPOINT, INT32_MAX, Text, unstorable
 from models.tables import batches, spending

@@ -11,7 +11,7 @@ from gzip import BadGzipFile, GzipFile
 from io import BufferedReader, RawIOBase
 from typing import Any, BinaryIO, cast
 
-from models.errors import ManifestError
+from core.errors import ManifestError
 
 PIECE = 64 * 1024
 """Bytes read at one time."""

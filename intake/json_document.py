@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from core.errors import ManifestError
 from intake.manifest import LINE_MAX_BYTES, LineFault, Record, read_object, stop_reading
-from models.errors import ManifestError
 
 PIECE = 64 * 1024
 """Bytes read at one time, at least."""

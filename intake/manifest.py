@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from models.errors import ManifestError
+from core.errors import ManifestError
 from models.seedream import EditArguments, faults, most_images, warnings
 
 LINE_MAX_BYTES = 16 * 2**20

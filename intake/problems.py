@@ -14,10 +14,10 @@ from flask import Flask, Response
 from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import HTTPException
 
+from core.errors import Conflict, ManifestError, NotFound
 from intake.batches import IdempotencyConflict
 from intake.manifest import ManifestFaults
 from models.database_errors import DATABASE_ERRORS, is_away, original, sqlstate
-from models.errors import Conflict, ManifestError, NotFound
 from models.seedream import Fault, faults
 
 log = structlog.get_logger()

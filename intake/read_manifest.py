@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import BinaryIO
 
+from intake.csv_manifest import POWERSHELL, find_separator, read_csv
 from intake.decode_manifest import decode_manifest
 from intake.json_document import read_json_document
 from intake.manifest import Entry, read_jsonl, validated
-from intake.spreadsheet import POWERSHELL, find_separator, read_csv
 
 Reader = Callable[..., Iterator[Entry]]
 

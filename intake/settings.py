@@ -6,8 +6,8 @@ provider, so it does not even read them.
 
 from pydantic import Field, SecretStr, field_validator
 
+from core.settings import DatabaseSettings, PriceSettings, StorageSettings
 from intake.priorities import read_bounds
-from models.settings import DatabaseSettings, PriceSettings, StorageSettings
 
 
 class IntakeSettings(DatabaseSettings, PriceSettings, StorageSettings):

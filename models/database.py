@@ -13,6 +13,8 @@ import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 
+from core.database_url import DatabaseAddress, parse_database_url
+from core.errors import DatabaseError
 from models.database_errors import (
     DATABASE_ERRORS,
     STALE_CONNECTION,
@@ -23,8 +25,6 @@ from models.database_errors import (
     reason,
     sqlstate,
 )
-from models.database_url import DatabaseAddress, parse_database_url
-from models.errors import DatabaseError
 
 CONNECT_TIMEOUT = 5
 """Seconds to wait for a connection; the callers' own retries do the rest."""

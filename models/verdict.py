@@ -1,7 +1,7 @@
 """The provider's answer in our words: bytes in, values out; callbacks and polls bring the same JSON.
 
 Pure, and total: whatever the bytes are, the answer is a value or `Unreadable`. Judges only what became of one
-submission; what follows for its edit is decided in `rulings.py`. A result that the provider no longer has
+submission; what follows for its edit is decided in `decisions.py`. A result that the provider no longer has
 (404 on the result GET) is no verdict about the job: the caller handles it before it asks here.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from models.errors import DarkroomError
+from core.errors import DarkroomError
 from models.seedream import EditOutput, Image
 
 MESSAGE_MAX = 500

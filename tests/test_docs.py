@@ -13,7 +13,7 @@ from intake.settings import IntakeSettings
 from models.monitoring import VIEWS
 from models.seedream import EditArguments
 from models.states import EDIT_ARROWS, EDIT_STATES, FINAL, IMAGE_ARROWS
-from tests.factories import make_submitted
+from tests.support.factories import make_submitted
 from webhook_receiver.settings import ReceiverSettings
 from worker.settings import WorkerSettings
 

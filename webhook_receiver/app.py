@@ -2,12 +2,12 @@
 
 from flask import Flask
 
-from front import Bounds, Front
+from buffering import Bounds, Front
+from core.logs import configure_logs
+from core.settings import load
 from models.database import make_engine
-from models.logs import configure_logs
-from models.settings import load
 from webhook_receiver.callbacks import Receiver, install
-from webhook_receiver.keys import Keys
+from webhook_receiver.jwks import Keys
 from webhook_receiver.settings import ReceiverSettings
 
 CONNECTIONS = 8

@@ -14,11 +14,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from core.errors import KeysUnavailable, SignatureError
 from models.database_errors import original, reason, sqlstate
-from models.errors import KeysUnavailable, SignatureError
 from models.provider import user_id
 from models.states import Effect
-from webhook_receiver.keys import Keys
+from webhook_receiver.jwks import Keys
 from webhook_receiver.recording import Delivery, record_delivery, record_first_delivery
 from webhook_receiver.rejections import Rejections
 from webhook_receiver.settings import ReceiverSettings

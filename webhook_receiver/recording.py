@@ -8,10 +8,10 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
-from models.answers import record_answers
+from core.settings import PolicySettings
+from models.apply_reports import record_answers
+from models.decisions import Answer
 from models.provider import learn_user_id
-from models.rulings import Answer
-from models.settings import PolicySettings
 from models.states import Effect, LearnedBy
 from models.verdict import Kind, Unreadable, Verdict, read_callback
 from webhook_receiver.signature import Signed

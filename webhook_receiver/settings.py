@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from models.settings import BaseURL, DatabaseSettings, NetworkSettings, PolicySettings
+from core.settings import BaseURL, DatabaseSettings, NetworkSettings, PolicySettings
 
 
 def _key_set(data: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
-from models.errors import SignatureError
+from core.errors import SignatureError
 
 TOLERANCE = timedelta(seconds=300)
 """Past and future; outside it the body is not believed, because it may be a replay."""

@@ -5,7 +5,7 @@ from typing import Any
 import redis
 from celery import Celery
 
-from models.broker_url import parse_broker_url
+from core.broker_url import parse_broker_url
 
 
 def celery_client(url: str, **settings: Any) -> Celery:

@@ -11,16 +11,16 @@ from typing import Any
 from celery import Celery, bootsteps
 from celery.signals import setup_logging, worker_shutting_down
 
-from models.broker_url import parse_broker_url
+from core.broker_url import parse_broker_url
+from core.logs import configure_logs
+from core.settings import load
+from http_client.sessions import BODY_TIMEOUT, CONNECT_TIMEOUT
 from models.database import CONNECT_TIMEOUT as DATABASE_TIMEOUT
 from models.database import STATEMENT_TIMEOUT
-from models.logs import configure_logs
-from models.settings import load
-from worker.connections import BODY_TIMEOUT, CONNECT_TIMEOUT
-from worker.queue_api import SUBMIT_TIMEOUT
+from provider.queue_api import SUBMIT_TIMEOUT
+from worker.dependencies import stopping
+from worker.lane_loop import RECORD_AGAIN_FOR, TURN
 from worker.settings import BrokerSettings
-from worker.waves import RECORD_AGAIN_FOR, TURN
-from worker.wiring import stopping
 
 LANES = ("submit", "poll", "download", "settle", "notify")
 """Each lane has a queue of its own, so that workers can specialise."""

@@ -14,18 +14,18 @@ from typing import NamedTuple
 import structlog
 from sqlalchemy import Connection, Engine
 
+from core.errors import DownloadError, FetchAgain, StorageUnavailable
+from core.image_files import check
 from models.claims import DueImage, renew_images
-from models.errors import DownloadError, FetchAgain, StorageUnavailable
 from models.pauses import pause_lane, probe_again, resume_lane
 from models.transitions import ImageFault, StoredImage, put_images_back, record_image_faults, record_stored
-from worker.crash import reach
+from storage.resource_errors import exhaustion
+from storage.store import QUARANTINE, Storage, extension
+from worker.crash_points import reach
 from worker.download_claims import LANE, SUBJECT, ImageClaims, open_store, probe_delay
 from worker.fetch import Fetcher
-from worker.own_trouble import exhaustion
-from worker.pictures import check
+from worker.lane_loop import flow
 from worker.settings import WorkerSettings
-from worker.storage import QUARANTINE, Storage, extension
-from worker.waves import flow
 
 log = structlog.get_logger()
 

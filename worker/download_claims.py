@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 import structlog
 from sqlalchemy import Connection, Engine
 
+from core.errors import SettingsError
+from core.memory_budget import Tally
 from models.claims import DueImage, claim_images
-from models.errors import SettingsError
 from models.pauses import MayClaim, claim_probes, may_claim, pause_lane
-from worker.budgets import Tally
-from worker.hosts import HostPlaces, HostWaits
+from storage.store import Storage
+from worker.host_limits import HostPlaces, HostWaits
 from worker.settings import WorkerSettings
-from worker.storage import Storage
 
 log = structlog.get_logger()
 

@@ -15,12 +15,12 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 import requests
 
-from models.errors import FetchAgain, Unusable
-from worker.bodies import TooSlow, paced, pieces
-from worker.connections import CONNECT_TIMEOUT, NotConnected, ThreadSessions, is_private
-from worker.hosts import HostWaits
-from worker.own_trouble import exhaustion, storage_trouble
-from worker.retry_after import read_retry_after
+from core.errors import FetchAgain, Unusable
+from http_client.bodies import TooSlow, paced, pieces
+from http_client.retry_after import read_retry_after
+from http_client.sessions import CONNECT_TIMEOUT, NotConnected, ThreadSessions, is_private
+from storage.resource_errors import exhaustion, storage_trouble
+from worker.host_limits import HostWaits
 
 READ_TIMEOUT = 20.0
 """Seconds without a byte, and in which the head of an answer must have come."""

@@ -18,10 +18,10 @@ from models.notifications import (
     record_attempts,
     renew_notifications,
 )
-from worker.courier import Answer, Courier
-from worker.crash import reach
+from worker.crash_points import reach
+from worker.lane_loop import flow
 from worker.settings import WorkerSettings
-from worker.waves import flow
+from worker.webhook_sender import Answer, Courier
 
 log = structlog.get_logger()
 

@@ -1,8 +1,8 @@
 """The poll lane: ask about what was not heard of in time; silence is a state too.
 
-Status first, then the result, which goes the same way as a callback's (`models/answers.py`). With no public URL
+Status first, then the result, which goes the same way as a callback's (`models/apply_reports.py`). With no public URL
 this lane alone carries the system. What the queue has forgotten may still stand in the provider's listing; what
-never showed a request id is `lost.py`'s.
+never showed a request id is `unknown_submits.py`'s.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,18 +11,18 @@ from typing import NamedTuple
 import structlog
 from sqlalchemy import Connection, Engine
 
-from models.answers import record_answers
+from core.errors import AccountPaused, Gone, TryLater
+from models.apply_reports import record_answers
 from models.claims import DuePoll, claim_polls, renew_polls
-from models.errors import AccountPaused, Gone, TryLater
+from models.decisions import RESULT_EXPIRED, Answer
 from models.provider import is_paused
-from models.rulings import RESULT_EXPIRED, Answer
 from models.states import Effect, LearnedBy
 from models.transitions import Postponement, poll_again, record_cancel_asked
 from models.verdict import Kind, Verdict
-from worker.listing import Listing
-from worker.queue_api import QueueAPI
+from provider.listing import Listing
+from provider.queue_api import QueueAPI
+from worker.lane_loop import flow
 from worker.settings import WorkerSettings
-from worker.waves import flow
 
 log = structlog.get_logger()
 

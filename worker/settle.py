@@ -24,9 +24,9 @@ from models.transitions import (
     finishable_batches,
     settle_batches,
 )
-from worker.crash import reach
+from worker.crash_points import reach
+from worker.lane_loop import reason
 from worker.settings import WorkerSettings
-from worker.waves import reason
 
 log = structlog.get_logger()
 

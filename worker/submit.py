@@ -12,8 +12,9 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, Engine
 
+from core.errors import AccountPaused, ProviderError, Refused, UnknownOutcome, Unsent
+from core.memory_budget import Tally
 from models.claims import claim_edits, fit_edits, lanes_due
-from models.errors import AccountPaused, ProviderError, Refused, UnknownOutcome, Unsent
 from models.provider import count_unknown, pause, price_per_image, resume
 from models.seedream import as_sent
 from models.transitions import (
@@ -24,11 +25,10 @@ from models.transitions import (
     start_submissions,
     take_back,
 )
-from worker.budgets import Tally
-from worker.crash import reach
-from worker.queue_api import QueueAPI
+from provider.queue_api import QueueAPI
+from worker.crash_points import reach
+from worker.lane_loop import flow
 from worker.settings import WorkerSettings
-from worker.waves import flow
 
 log = structlog.get_logger()
 

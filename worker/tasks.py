@@ -4,11 +4,11 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
-from intake.documents import create_from_document
-from models.errors import UserError
-from worker import download, lost, notify, poll, prices, settle, submit, wiring
+from core.errors import UserError
+from intake.celery_batch import create_from_document
+from worker import dependencies, download, notify, poll, price_refresh, settle, submit, unknown_submits
 from worker.celery import app
-from worker.crash import reach
+from worker.crash_points import reach
 
 MANIFEST_MAX_BYTES = 2**30
 """Of a manifest in storage; some millions of edits."""
@@ -17,33 +17,45 @@ MANIFEST_MAX_BYTES = 2**30
 @app.task(name="darkroom.submit")  # type: ignore[untyped-decorator]
 def submit_lane() -> None:
     """Submit until nothing may be submitted."""
-    submit.run(wiring.engine(), wiring.queue(), wiring.settings(), wiring.turn())
+    submit.run(dependencies.engine(), dependencies.queue(), dependencies.settings(), dependencies.turn())
 
 
 @app.task(name="darkroom.poll")  # type: ignore[untyped-decorator]
 def poll_lane() -> None:
     """Ask until nobody is due; then settle what became of submits that nobody heard of."""
-    poll.run(wiring.engine(), wiring.queue(), wiring.listing(), wiring.settings(), wiring.turn())
-    lost.run(wiring.engine(), wiring.listing(), wiring.settings())
+    poll.run(
+        dependencies.engine(),
+        dependencies.queue(),
+        dependencies.listing(),
+        dependencies.settings(),
+        dependencies.turn(),
+    )
+    unknown_submits.run(dependencies.engine(), dependencies.listing(), dependencies.settings())
 
 
 @app.task(name="darkroom.download")  # type: ignore[untyped-decorator]
 def download_lane() -> None:
     """Store until no picture is due."""
-    download.run(wiring.engine(), wiring.fetcher(), wiring.storage, wiring.settings(), wiring.turn())
+    download.run(
+        dependencies.engine(),
+        dependencies.fetcher(),
+        dependencies.storage,
+        dependencies.settings(),
+        dependencies.turn(),
+    )
 
 
 @app.task(name="darkroom.settle")  # type: ignore[untyped-decorator]
 def settle_lane() -> None:
     """Hold batches to their limits and finish those that can be finished; now and then, read the price."""
-    prices.refresh(wiring.engine(), wiring.pricing(), wiring.settings())
-    settle.run(wiring.engine(), wiring.settings(), wiring.turn())
+    price_refresh.refresh(dependencies.engine(), dependencies.pricing(), dependencies.settings())
+    settle.run(dependencies.engine(), dependencies.settings(), dependencies.turn())
 
 
 @app.task(name="darkroom.notify")  # type: ignore[untyped-decorator]
 def notify_lane() -> None:
     """Tell callers until nobody is owed a message."""
-    notify.run(wiring.engine(), wiring.courier(), wiring.settings(), wiring.turn())
+    notify.run(dependencies.engine(), dependencies.courier(), dependencies.settings(), dependencies.turn())
 
 
 @app.task(  # type: ignore[untyped-decorator]
@@ -67,9 +79,9 @@ def create_batch(self: Any, document: dict[str, Any]) -> dict[str, Any]:
 
     def manifest(key: str) -> AbstractContextManager[BinaryIO]:
         # opened only by who needs it: a store in trouble refuses no batch that holds its edits itself
-        return wiring.storage().get(key, max_bytes=MANIFEST_MAX_BYTES)
+        return dependencies.storage().get(key, max_bytes=MANIFEST_MAX_BYTES)
 
-    with wiring.engine().begin() as connection:
+    with dependencies.engine().begin() as connection:
         created = create_from_document(connection, document, manifest, message_id=self.request.id)
-    reach("after_create", wiring.settings())
+    reach("after_create", dependencies.settings())
     return {**asdict(created), "batch_id": str(created.batch_id)}

@@ -3,20 +3,10 @@
 Each function moves a set of rows in one or two guarded statements and belongs into the caller's transaction.
 A row that somebody else moved first is simply not moved: losing the race is an answer, not an error. Rows
 are always locked edit first, then its submissions and images, in the order of edit ids, so that two sets that
-overlap wait for each other instead of deadlocking. What a verdict means is decided in `rulings.py`.
+overlap wait for each other instead of deadlocking. What a verdict means is decided in `decisions.py`.
 """
 
-from models.transitions.excusing import excuse_failures
-from models.transitions.outcomes import (
-    EditMove,
-    SubmissionEnd,
-    add_images,
-    close_submissions,
-    move_edits,
-)
-from models.transitions.sets import take_instead
-from models.transitions.settling import finishable_batches, settle_batches
-from models.transitions.steering import (
+from models.transitions.batch_actions import (
     CHUNK,
     SkippedEdit,
     cancel_batch,
@@ -26,14 +16,24 @@ from models.transitions.steering import (
     record_cancel_asked,
     retry_failed,
 )
-from models.transitions.storing import (
+from models.transitions.finish_batches import finishable_batches, settle_batches
+from models.transitions.image_sets import take_instead
+from models.transitions.incident_failures import excuse_failures
+from models.transitions.stored_images import (
     ImageFault,
     StoredImage,
     put_images_back,
     record_image_faults,
     record_stored,
 )
-from models.transitions.submitting import (
+from models.transitions.submission_ends import (
+    EditMove,
+    SubmissionEnd,
+    add_images,
+    close_submissions,
+    move_edits,
+)
+from models.transitions.submissions import (
     Postponement,
     Refusal,
     Submission,

@@ -13,12 +13,12 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import Engine
 
-from intake import writing
+from core.errors import ManifestError
+from intake import insert_edits
 from intake.batches import BatchHeader, CreatedBatch, IdempotencyConflict, create
 from intake.manifest import FaultyLine, LineFault, ManifestFaults, NewEdit, read_jsonl
-from models.errors import ManifestError
 from models.seedream import ENDPOINT, faults
-from tests.factories import make_batch
+from tests.support.factories import make_batch
 
 URL = "https://example.com/cat.png"
 KEYED = BatchHeader(client="shop", idempotency_key="order-7")
@@ -95,7 +95,7 @@ def test_the_seed_of_the_entry_is_the_seed_of_the_row(engine: Engine) -> None:
 
 def test_a_manifest_of_several_chunks_is_one_batch(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Positions go on from chunk to chunk, and no edit falls between two."""
-    monkeypatch.setattr(writing, "CHUNK_EDITS", 3)
+    monkeypatch.setattr(insert_edits, "CHUNK_EDITS", 3)
 
     created = _create(engine, BatchHeader(), *[_line(custom_id=f"cat-{n}") for n in range(10)])
 
@@ -107,7 +107,7 @@ def test_a_manifest_of_several_chunks_is_one_batch(engine: Engine, monkeypatch: 
 @pytest.mark.parametrize("faulty", [0, 5, 11])
 def test_one_fault_and_nothing_is_written(engine: Engine, monkeypatch: pytest.MonkeyPatch, faulty: int) -> None:
     """Half a batch never runs, wherever the fault stands and even if the caller goes on and commits."""
-    monkeypatch.setattr(writing, "CHUNK_EDITS", 3)
+    monkeypatch.setattr(insert_edits, "CHUNK_EDITS", 3)
     lines = [_line() for _ in range(12)]
     lines[faulty] = _line(seed="x")
 
@@ -165,7 +165,7 @@ def test_warnings_are_gathered_by_their_text(engine: Engine) -> None:
 
 def test_memory_does_not_grow_with_the_batch(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten chunks take no more memory at their peak than one."""
-    monkeypatch.setattr(writing, "CHUNK_CHARS", 2**20)
+    monkeypatch.setattr(insert_edits, "CHUNK_CHARS", 2**20)
 
     def peak(count: int) -> int:
         entries = (NewEdit(n, None, _line(prompt="x" * 2000), n, 1, ()) for n in range(count))
@@ -338,7 +338,7 @@ def test_a_header_that_the_database_cannot_hold_is_told_plainly(fields: dict[str
 
 def test_large_batch_is_known_to_the_planner_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Claims from it are not planned as if it were not there; a small one is not worth the work."""
-    monkeypatch.setattr(writing, "ANALYZED_FROM", 300)
+    monkeypatch.setattr(insert_edits, "ANALYZED_FROM", 300)
     known = "SELECT reltuples FROM pg_class WHERE relname = 'edits'"
     with engine.begin() as connection:
         make_batch(connection, 100)

@@ -10,14 +10,14 @@ from sqlalchemy import Connection, Engine
 
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
-from models.answers import record_answers
+from models.apply_reports import record_answers
 from models.claims import claim_edits, claim_images, fit_edits, lanes_due
 from models.pauses import MayClaim, list_pauses, may_claim, pause_lane, probe_again
 from models.transitions import StoredImage, put_images_back
-from tests.factories import POLICY, PRICE, answer, claim, fall_due, make_batch, make_submitted, success
+from tests.support.factories import POLICY, PRICE, answer, claim, fall_due, make_batch, make_submitted, success
 from worker import download_claims
 from worker.download import record_results
-from worker.hosts import HostWaits
+from worker.host_limits import HostWaits
 from worker.settings import WorkerSettings
 
 KILO = 1000

@@ -4,11 +4,11 @@ import threading
 
 from sqlalchemy import Connection, Engine
 
-from models.answers import record_answers
+from models.apply_reports import record_answers
 from models.claims import claim_edits, claim_images, claim_polls, lanes_due
 from models.provider import pause, resume
 from models.transitions import start_submissions, take_back
-from tests.factories import (
+from tests.support.factories import (
     PATIENCE,
     POLICY,
     PRICE,

@@ -6,10 +6,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Engine
 
-from intake import steering
+from intake import batch_actions
 from intake.batches import BatchHeader, create
 from intake.manifest import read_objects
-from models.answers import record_answers
+from models.apply_reports import record_answers
 from models.claims import claim_images
 from models.criteria import broken_batches
 from models.provider import learn_price, price_is_older, price_per_image
@@ -23,7 +23,7 @@ from models.transitions import (
     take_back,
 )
 from models.verdict import Retry
-from tests.factories import (
+from tests.support.factories import (
     POLICY,
     PRICE,
     accept,
@@ -94,7 +94,7 @@ def test_failures_of_the_last_edits_are_told_though_nothing_is_left(engine: Engi
         assert criteria(connection) == []
         settle_batches(connection)
         assert connection.exec_driver_sql("SELECT broken_criterion FROM batches").scalar() == "tolerated_failures"
-        assert steering.retry(connection, batch_id) == 1
+        assert batch_actions.retry(connection, batch_id) == 1
         assert connection.exec_driver_sql("SELECT broken_criterion FROM batches").scalar() is None
 
 

@@ -7,15 +7,15 @@ import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from cli.database_checks import grounds
-from cli.findings import Result
+from cli.doctor.check_result import Result
+from cli.doctor.database_checks import grounds
 from cli.migrate import newest
+from core.errors import DatabaseError
 from models.database import check_schema, make_engine
 from models.database_errors import is_away
-from models.errors import DatabaseError
-from tests.own_postgres import OwnServer, copy_key, own_postgres, tls_programs
-from tests.stack.desk import Desk
-from tests.wires import AUTHORITY, CERTIFICATES
+from tests.support.command_line import Desk
+from tests.support.own_postgres import OwnServer, copy_key, own_postgres, tls_programs
+from tests.support.wire_faults import AUTHORITY, CERTIFICATES
 
 CLIENT = CERTIFICATES / "client.pem"
 STRANGER = Path(__file__).parents[1] / "http" / "stranger.pem"

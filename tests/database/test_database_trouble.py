@@ -18,13 +18,13 @@ import pytest
 from sqlalchemy import Engine
 
 from cli.migrate import upgrade
+from core.errors import DatabaseError
 from models.database import check_schema, make_engine
 from models.database_errors import DATABASE_ERRORS, explain, is_away, sqlstate
-from models.errors import DatabaseError
 from tests.conftest import NUMBERS, database_named
-from tests.http.asking import counts, edits, intake_app, lines, problem
-from tests.own_postgres import OwnServer, own_postgres, wheel_programs
-from tests.stack.running import darkroom, eventually
+from tests.support.api_client import counts, edits, intake_app, lines, problem
+from tests.support.own_postgres import OwnServer, own_postgres, wheel_programs
+from tests.support.running_stack import darkroom, eventually
 
 
 def trouble(action: Callable[[], object], state: str | None) -> str:

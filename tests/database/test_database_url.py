@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import make_url
 
 from cli import migrate
+from core.database_url import hide_password, parse_database_url, read_database_url
+from core.errors import DatabaseError, SettingsError
 from models.database import check_schema, make_engine
-from models.database_url import hide_password, parse_database_url, read_database_url
-from models.errors import DatabaseError, SettingsError
 from tests.conftest import NUMBERS, database_named
-from tests.stack.desk import Desk
+from tests.support.command_line import Desk
 
 SECRET = "hunter3"
 

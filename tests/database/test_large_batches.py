@@ -6,14 +6,14 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Engine, event
 
-import models.transitions.settling
-import models.transitions.steering
+import models.transitions.batch_actions
+import models.transitions.finish_batches
 import worker.settle
-from intake import steering
-from models.answers import record_answers
+from intake import batch_actions
+from models.apply_reports import record_answers
 from models.claims import claim_polls, lanes_due
 from models.verdict import Kind, Retry, Verdict
-from tests.factories import POLICY, accept, answer, claim, failure, make_batch, states, success, unbalanced
+from tests.support.factories import POLICY, accept, answer, claim, failure, make_batch, states, success, unbalanced
 from worker import settle
 from worker.settings import WorkerSettings
 
@@ -23,9 +23,9 @@ CHUNK = 4
 @pytest.fixture(autouse=True)
 def chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch is large from five edits on."""
-    for module in (models.transitions.steering, worker.settle):
+    for module in (models.transitions.batch_actions, worker.settle):
         monkeypatch.setattr(module, "CHUNK", CHUNK)
-    monkeypatch.setattr(models.transitions.settling, "COUNTED", 3)
+    monkeypatch.setattr(models.transitions.finish_batches, "COUNTED", 3)
     monkeypatch.setattr(worker.settle, "LEAST_ROUNDS", 1)
 
 
@@ -79,8 +79,8 @@ def test_cancel_of_a_large_batch(engine: Engine, settings: WorkerSettings) -> No
         batch_id = make_batch(connection, 14, notify_url="https://example.com/hook")
         first, second = claim(connection, limit=2)
         accept(connection, [first, second])
-        assert steering.cancel(connection, batch_id) == 14
-        assert steering.cancel(connection, batch_id) == 0
+        assert batch_actions.cancel(connection, batch_id) == 14
+        assert batch_actions.cancel(connection, batch_id) == 0
     assert standing(engine) == {"pending": 12, "submitted": 2}
     with engine.begin() as connection:
         assert claim(connection) == []
@@ -117,11 +117,11 @@ def test_each_turn_goes_on_where_the_last_one_stopped(
 
     def cancel_chunk(connection: Connection, batch_id: UUID, *, after: int) -> int | None:
         begun.append(after)
-        return models.transitions.steering.cancel_chunk(connection, batch_id, after=after)
+        return models.transitions.batch_actions.cancel_chunk(connection, batch_id, after=after)
 
     monkeypatch.setattr(settle, "cancel_chunk", cancel_chunk)
     with engine.begin() as connection:
-        steering.cancel(connection, make_batch(connection, 3 * CHUNK))
+        batch_actions.cancel(connection, make_batch(connection, 3 * CHUNK))
     for _ in range(3):
         settle.run(engine, settings, turns(0))
     assert begun == [-1, CHUNK - 1, 2 * CHUNK - 1]
@@ -132,7 +132,7 @@ def test_large_cancels_go_on_side_by_side(engine: Engine, settings: WorkerSettin
     """A turn that is over after one round has done a chunk of each: none waits for the end of another."""
     with engine.begin() as connection:
         for batch_id in [make_batch(connection, 3 * CHUNK) for _ in range(3)]:
-            steering.cancel(connection, batch_id)
+            batch_actions.cancel(connection, batch_id)
     settle.run(engine, settings, turns(0))
     with engine.connect() as connection:
         cancelled = connection.exec_driver_sql("SELECT cancelled FROM batch_progress").scalars().all()
@@ -145,7 +145,7 @@ def test_edit_that_comes_back_to_a_cancelled_batch_is_cancelled(engine: Engine, 
         batch_id = make_batch(connection, 6)
         [submission] = claim(connection, limit=1)
         accept(connection, [submission])
-        steering.cancel(connection, batch_id)
+        batch_actions.cancel(connection, batch_id)
         record_answers(connection, [answer(submission, failure("generation_timeout"))], POLICY)
         assert states(connection) == {"pending": 6}
         connection.exec_driver_sql("UPDATE edits SET due_at = now()")
@@ -203,7 +203,7 @@ def test_held_edit_stops_no_chunk(engine: Engine, settings: WorkerSettings) -> N
     with engine.begin() as connection:
         batches = [make_batch(connection, 9), make_batch(connection, 9)]
         for batch_id in batches:
-            assert steering.cancel(connection, batch_id) == 9
+            assert batch_actions.cancel(connection, batch_id) == 9
     with engine.connect() as other, other.begin():
         other.exec_driver_sql("SELECT FROM edits WHERE batch_id = %s AND position = 5 FOR UPDATE", (batches[0],))
         settle.run(engine, settings)
@@ -217,7 +217,7 @@ def test_held_edit_is_cancelled_by_a_later_turn(engine: Engine, settings: Worker
     """Turns that go on where the last one stopped come back, at the end, for what was held behind them."""
     with engine.begin() as connection:
         batch_id = make_batch(connection, 3 * CHUNK)
-        steering.cancel(connection, batch_id)
+        batch_actions.cancel(connection, batch_id)
     with engine.connect() as other, other.begin():
         other.exec_driver_sql("SELECT FROM edits WHERE batch_id = %s AND position = 1 FOR UPDATE", (batch_id,))
         settle.run(engine, settings, turns(0))
@@ -232,7 +232,7 @@ def test_large_cancel_that_fails_keeps_no_other_from_going_on(engine: Engine, se
     with engine.begin() as connection:
         broken, sound = make_batch(connection, 9), make_batch(connection, 9)
         for batch_id in (broken, sound):
-            steering.cancel(connection, batch_id)
+            batch_actions.cancel(connection, batch_id)
         connection.exec_driver_sql(f"ALTER TABLE edits ADD CHECK (batch_id <> '{broken}' OR state = 'pending')")
     settle.run(engine, settings)
     assert settle.run(engine, settings) == 1
@@ -260,8 +260,8 @@ def test_retry_of_a_large_batch(engine: Engine) -> None:
         connection.exec_driver_sql(
             """UPDATE edits SET errors = '[{"type": "internal_error"}]' WHERE position IN (1, 2, 9)"""
         )
-        assert steering.retry(connection, batch_id, ["internal_error"]) == 3
+        assert batch_actions.retry(connection, batch_id, ["internal_error"]) == 3
         assert states(connection) == {"failed": 8, "pending": 3}
-        assert steering.retry(connection, batch_id) == 8
+        assert batch_actions.retry(connection, batch_id) == 8
         assert states(connection) == {"pending": 11}
-        assert steering.retry(connection, batch_id) == 0
+        assert batch_actions.retry(connection, batch_id) == 0

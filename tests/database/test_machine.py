@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import Connection, Engine
 
-from models.answers import record_answers
+from models.apply_reports import record_answers
 from models.claims import DueImage, claim_images, claim_polls, claim_unknown
-from models.rulings import Answer
+from models.decisions import Answer
 from models.states import EDIT_ARROWS, FINAL, EditState, LearnedBy
 from models.transitions import (
     ImageFault,
@@ -37,7 +37,7 @@ from models.transitions import (
     take_back,
 )
 from models.verdict import Kind, Retry, Verdict
-from tests.factories import (
+from tests.support.factories import (
     PATIENCE,
     POLICY,
     PRICE,

@@ -12,12 +12,12 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
 from cli.migrate import _config, current, newest, upgrade
+from core.errors import DatabaseError
 from models.database import check_schema, make_engine
-from models.errors import DatabaseError
 from models.monitoring import VIEWS, create_views, drop_views
 from models.states import EditState, Effect, ImageState, Outcome
 from tests.conftest import database_named
-from tests.factories import make_batch, make_submitted
+from tests.support.factories import make_batch, make_submitted
 
 
 @pytest.fixture

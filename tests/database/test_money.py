@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from models.answers import record_answers
+from models.apply_reports import record_answers
 from models.claims import DueImage, claim_images, claim_polls, claim_unknown
-from models.rulings import Answer
+from models.decisions import Answer
 from models.states import Effect, LearnedBy
 from models.transitions import (
     ImageFault,
@@ -29,7 +29,7 @@ from models.transitions import (
     take_back,
 )
 from models.verdict import DeclaredImage, Kind, Retry, Verdict, read_result
-from tests.factories import (
+from tests.support.factories import (
     PATIENCE,
     POLICY,
     PRICE,

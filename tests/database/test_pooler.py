@@ -14,7 +14,7 @@ from intake.manifest import read_jsonl
 from models.claims import claim_edits
 from models.database import make_engine
 from tests.conftest import NUMBERS, database_named
-from tests.pooler import pooling
+from tests.support.pooler import pooling
 
 LINE = b'{"prompt": "p", "image_urls": ["https://example.com/a.png"]}\n'
 

@@ -12,7 +12,7 @@ import pytest
 
 from fal_emulator.options import Options
 
-from .standin import FAST, Receiver, Standin, picture_bytes
+from .emulator_process import FAST, Receiver, Standin, picture_bytes
 
 
 class _QuietServer(ThreadingHTTPServer):

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from .standin import EDIT, KEY, wait_for
+from .emulator_process import EDIT, KEY, wait_for
 
 HOSTS = {"fal.run", "queue.fal.run", "rest.fal.ai", "v3.fal.media", "v3b.fal.media"}
 ARGUMENTS = {"prompt": "x", "image_urls": ["https://v3b.fal.media/files/b/x/y.png"], "seed": 42}

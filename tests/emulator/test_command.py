@@ -13,7 +13,7 @@ import requests
 from fal_emulator.__main__ import main, options_from, parser
 from fal_emulator.options import Options
 
-from .standin import EDIT, wait_for
+from .emulator_process import EDIT, wait_for
 
 ROOT = Path(__file__).parents[2]
 HEADERS = {"Authorization": "Key a:b"}

@@ -16,7 +16,7 @@ from fal_emulator.app import everything
 from fal_emulator.faults import TABLE
 from fal_emulator.options import Options
 
-from .standin import wait_for
+from .emulator_process import wait_for
 from .test_unknowns import UNKNOWNS
 
 ROOT = Path(__file__).parents[2]

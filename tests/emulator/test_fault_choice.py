@@ -14,7 +14,7 @@ import requests
 from fal_emulator.__main__ import options_from
 from fal_emulator.faults import TABLE
 
-from .standin import EDIT, Standin, wait_for
+from .emulator_process import EDIT, Standin, wait_for
 from .test_webhooks import keys_of, signed_by
 
 SHORT = 0.2  # seconds

@@ -16,7 +16,7 @@ from fal_emulator.faults import TABLE, UnknownFault
 from fal_emulator.store import Store
 from fal_emulator.verdicts import MODEL_ERRORS, REQUEST_ERRORS
 
-from .standin import wait_for
+from .emulator_process import wait_for
 from .test_webhooks import keys_of, signed_by
 
 BODY = {"prompt": "x", "image_urls": ["u"]}

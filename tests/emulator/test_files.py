@@ -5,7 +5,7 @@ import time
 
 import requests
 
-from .standin import wait_for
+from .emulator_process import wait_for
 
 
 def token_of(standin):

@@ -13,7 +13,7 @@ from fal_emulator.job import Job, Verdict
 from fal_emulator.ledger import Ledger
 from fal_emulator.store import Store
 
-from .standin import EDIT, wait_for
+from .emulator_process import EDIT, wait_for
 
 LISTING = "/v1/models/requests/by-endpoint"
 BILLING = "/v1/models/billing-events"

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from .standin import EDIT
+from .emulator_process import EDIT
 
 LEAD_HERE = """
 import httpx

@@ -10,7 +10,7 @@ from PIL import Image
 from fal_emulator.pages import SHOWN
 from fal_emulator.rows import STATES
 
-from .standin import wait_for
+from .emulator_process import wait_for
 
 
 def rows(page):

@@ -12,7 +12,7 @@ from fal_emulator.arguments import InvalidInput, read
 from fal_emulator.openapi import document, edit_schemas
 from fal_emulator.options import Options
 
-from .standin import EDIT, wait_for
+from .emulator_process import EDIT, wait_for
 from .test_input import GOOD
 
 SEARCH = "/v1/models/requests/search"

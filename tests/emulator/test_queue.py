@@ -5,7 +5,7 @@ import json
 import pytest
 import requests
 
-from .standin import EDIT, wait_for
+from .emulator_process import EDIT, wait_for
 
 
 def test_submit_names_the_application_only(standin):

@@ -6,7 +6,7 @@ import pytest
 
 from fal_emulator.options import Options
 
-from .standin import EDIT, wait_for
+from .emulator_process import EDIT, wait_for
 from .test_input import GOOD
 
 LISTING = "/v1/models/requests/by-endpoint"

@@ -11,7 +11,7 @@ from nacl.signing import SigningKey, VerifyKey
 
 from fal_emulator.signing import message, public_x, sign
 
-from .standin import wait_for
+from .emulator_process import wait_for
 
 # The vector of fal-protocol 4.2; made with OpenSSL, not with this code.
 VECTOR_BODY = (

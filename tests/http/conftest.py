@@ -13,11 +13,11 @@ from sqlalchemy import Engine, make_url
 
 from models.tables import metadata
 from tests.conftest import NUMBERS, database_named
-from tests.factories import unbalanced
-from tests.http.lanes import Emulator, emulating
-from tests.http.provider import ACCOUNT, Provider, key_server
-from tests.http.receiving import running_app
-from tests.http.servers import Wire
+from tests.support.factories import unbalanced
+from tests.support.lane_runner import Emulator, emulating
+from tests.support.provider_callbacks import ACCOUNT, Provider, key_server
+from tests.support.receiving import running_app
+from tests.support.servers import Wire
 from webhook_receiver.settings import ReceiverSettings
 
 Away = Callable[[], AbstractContextManager[None]]

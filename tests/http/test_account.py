@@ -8,10 +8,10 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
 from models.claims import claim_polls
-from tests.factories import request_id
 from tests.http.conftest import Away
-from tests.http.provider import ACCOUNT, Provider, ok
-from tests.http.receiving import deliver, effect, kept, rejected, rows, running_app, submitted, unanswered, world
+from tests.support.factories import request_id
+from tests.support.provider_callbacks import ACCOUNT, Provider, ok
+from tests.support.receiving import deliver, effect, kept, rejected, rows, running_app, submitted, unanswered, world
 from webhook_receiver.callbacks import Receiver
 from webhook_receiver.settings import ReceiverSettings
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from tests.http.asking import intake_served
-from tests.http.receiving import rows
-from tests.http.servers import closed_port
+from tests.support.api_client import intake_served
+from tests.support.receiving import rows
+from tests.support.servers import closed_port
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 API = "http://127.0.0.1:8001"

@@ -5,8 +5,8 @@ import threading
 import pytest
 import requests
 
-from tests.http.servers import Line, serve
-from worker import bodies
+from http_client import bodies
+from tests.support.servers import Line, serve
 
 
 def read(url: str, size: int) -> bytes:

@@ -10,12 +10,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
-from models.answers import record_answers
+from models.apply_reports import record_answers
 from models.claims import claim_polls
 from models.states import LearnedBy
-from tests.factories import POLICY, answer, request_id, states, success, unbalanced
-from tests.http.provider import Provider, ok, refused
-from tests.http.receiving import deliver, effect, kept, rows, submitted, unanswered, world
+from tests.support.factories import POLICY, answer, request_id, states, success, unbalanced
+from tests.support.provider_callbacks import Provider, ok, refused
+from tests.support.receiving import deliver, effect, kept, rows, submitted, unanswered, world
 
 UNREADABLE = [b"", b"\xff\xfe\x00\x80 not text", b"[]", b"null", b'{"status": "OK"}', b"[" * 5000, b'{"request_id": "r']
 

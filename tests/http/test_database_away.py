@@ -14,11 +14,11 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
-from tests.http.asking import counts, edits, intake_app, lines, problem
-from tests.http.lanes import Emulator, all_are, hands, make_edits
-from tests.http.provider import Provider
-from tests.http.receiving import deliver, rows, submitted
-from tests.stack.desk import Desk
+from tests.support.api_client import counts, edits, intake_app, lines, problem
+from tests.support.command_line import Desk
+from tests.support.lane_runner import Emulator, all_are, hands, make_edits
+from tests.support.provider_callbacks import Provider
+from tests.support.receiving import deliver, rows, submitted
 
 AWAY = ("08006", "25006", "25P03", "25P04", "40001", "40P01", "53100", "53200", "53300", "55P03", "57014", "57P01",
         "57P02", "57P03", "57P05", "58030")  # fmt: skip

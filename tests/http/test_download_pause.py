@@ -14,9 +14,18 @@ from sqlalchemy import Engine
 
 from models.claims import lanes_due
 from models.pauses import list_pauses
-from tests.http.lanes import Emulator, Hands, all_are, assert_stored_as_made, hands, make_edits, stand, wait_for
-from tests.http.receiving import rows
-from tests.http.servers import Line, serve
+from tests.support.lane_runner import (
+    Emulator,
+    Hands,
+    all_are,
+    assert_stored_as_made,
+    hands,
+    make_edits,
+    stand,
+    wait_for,
+)
+from tests.support.receiving import rows
+from tests.support.servers import Line, serve
 from worker import fetch
 
 CANVAS = BytesIO()

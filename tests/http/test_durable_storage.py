@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import DownloadError, FetchAgain, StorageUnavailable, Unusable
-from tests.http.servers import Line, closed_port, serve
-from worker import storage as module
-from worker.storage import INCOMING, Storage
+from core.errors import DownloadError, FetchAgain, StorageUnavailable, Unusable
+from storage import store as module
+from storage.store import INCOMING, Storage
+from tests.support.servers import Line, closed_port, serve
 
 PICTURE = os.urandom(300_000)
 

@@ -15,9 +15,9 @@ from typing import ClassVar
 
 import pytest
 
-from models.errors import DownloadError, FetchAgain, StorageUnavailable, Unusable
-from tests.http.fetching import LIMIT, PICTURE, fault, fetched, fetcher, pictures
-from tests.http.servers import Line, Script, closed_port, reply, serve
+from core.errors import DownloadError, FetchAgain, StorageUnavailable, Unusable
+from tests.support.fetching import LIMIT, PICTURE, fault, fetched, fetcher, pictures
+from tests.support.servers import Line, Script, closed_port, reply, serve
 from worker import fetch
 
 BOMB = gzip.compress(bytes(10_000_000), 1)

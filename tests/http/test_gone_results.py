@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from models.errors import TryLater
+from core.errors import TryLater
 from models.provider import pause, resume
-from tests.factories import make_submitted
-from tests.http.lanes import KEY, Emulator, hands, stand
-from tests.http.receiving import rows
-from tests.http.servers import Line, serve
-from worker import listing as listing_module
+from provider import listing as listing_module
+from provider.listing import Listing
+from tests.support.factories import make_submitted
+from tests.support.lane_runner import KEY, Emulator, hands, stand
+from tests.support.receiving import rows
+from tests.support.servers import Line, serve
 from worker import poll
-from worker.listing import Listing
 
 ENDPOINT = "fal-ai/bytedance/seedream/v4/edit"
 NOW = datetime.now(UTC)

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from cli import processes
+from cli.stack import processes
 from models.transitions import Submission
-from tests.factories import request_id
-from tests.http.provider import Provider, key_server, ok
-from tests.http.receiving import kept, rows, submitted
-from tests.http.servers import closed_port
+from tests.support.factories import request_id
+from tests.support.provider_callbacks import Provider, key_server, ok
+from tests.support.receiving import kept, rows, submitted
+from tests.support.servers import closed_port
 
 LIMIT = 100_000
 THREADS = 8

@@ -6,15 +6,15 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from models.answers import record_answers
+from models.apply_reports import record_answers
 from models.claims import lanes_due
 from models.incidents import EDITS, EXCUSED_MOST, FAILURES, INCIDENT_TYPES
 from models.pauses import list_pauses
 from models.transitions import Submission, excuse_failures, give_up_unknown, settle_batches
 from models.verdict import ERRORS, Retry, Verdict
-from tests.factories import POLICY, accept, answer, claim, failure, fall_due, make_batch, states, success
-from tests.http.lanes import Emulator, all_are, assert_stored_as_made, hands, make_edits
-from tests.http.receiving import rows
+from tests.support.factories import POLICY, accept, answer, claim, failure, fall_due, make_batch, states, success
+from tests.support.lane_runner import Emulator, all_are, assert_stored_as_made, hands, make_edits
+from tests.support.receiving import rows
 
 pytestmark = pytest.mark.usefixtures("balanced")
 

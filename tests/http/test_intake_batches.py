@@ -8,9 +8,9 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
-from tests.http.asking import EDIT, NDJSON, counts, edits, hand_in, intake_app, lines, problem
 from tests.http.conftest import Away
-from tests.http.receiving import rows
+from tests.support.api_client import EDIT, NDJSON, counts, edits, hand_in, intake_app, lines, problem
+from tests.support.receiving import rows
 
 
 @pytest.fixture

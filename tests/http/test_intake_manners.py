@@ -11,13 +11,13 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine
 from structlog.testing import LogCapture
 
+from core.errors import SettingsError
+from core.settings import load
+from intake.api_keys import Keys
 from intake.app import create_app
-from intake.keys import Keys
 from intake.settings import IntakeSettings
-from models.errors import SettingsError
-from models.settings import load
-from tests.http.asking import ALICE, BOB, EDIT, KEYS, hand_in, intake_app, problem
-from tests.http.receiving import rows
+from tests.support.api_client import ALICE, BOB, EDIT, KEYS, hand_in, intake_app, problem
+from tests.support.receiving import rows
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_our_own_error_tells_nothing_but_its_id(stranger: FlaskClient, monkeypat
 
     capture = LogCapture()
     monkeypatch.setattr("intake.problems.log", structlog.wrap_logger(None, processors=[capture]))
-    monkeypatch.setattr("intake.looking.some_batches", broken)
+    monkeypatch.setattr("intake.queries.some_batches", broken)
     response = stranger.get("/v1/batches", headers={"Authorization": f"Bearer {ALICE}"})
 
     found, logged = problem(response, 500), repr(capture.entries)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.http.asking import ALICE, intake_served
-from tests.http.servers import closed_port
+from tests.support.api_client import ALICE, intake_served
+from tests.support.servers import closed_port
 
 SCHEMATHESIS = Path(sys.executable).with_name("st")
 UNTOLD = "positive_data_acceptance"
@@ -27,7 +27,7 @@ def test_api_keeps_to_its_document(database_url: str, tmp_path: Path) -> None:
                 *("--generation-deterministic", "--max-examples", "8", "--exclude-checks", UNTOLD),
                 *("--request-timeout", "60", "--suppress-health-check", "all", "--no-color", "--no-shrink"),
             ],
-            env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.http.ndjson_bodies", "PYTHONPATH": os.getcwd()},
+            env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.support.ndjson_bodies", "PYTHONPATH": os.getcwd()},
             cwd=tmp_path,
             capture_output=True,
             text=True,

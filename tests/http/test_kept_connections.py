@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import UnknownOutcome
-from tests.http.queueing import ENDPOINT, KEY, accepted, client, submit
-from tests.http.servers import Line, Script, serve
-from worker import connections
+from core.errors import UnknownOutcome
+from http_client import sessions
+from tests.support.queueing import ENDPOINT, KEY, accepted, client, submit
+from tests.support.servers import Line, Script, serve
 
 
 def test_connection_is_kept() -> None:
@@ -41,7 +41,7 @@ def test_connection_closed_while_idle(end: Script) -> None:
 
 def test_connection_is_not_kept_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """After IDLE_LIMIT we close it ourselves: the POST cannot meet a connection that is just being closed."""
-    monkeypatch.setattr(connections, "IDLE_LIMIT", 0.2)
+    monkeypatch.setattr(sessions, "IDLE_LIMIT", 0.2)
     gone = threading.Event()
 
     def watch(line: Line) -> bool:

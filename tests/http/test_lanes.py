@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from models.answers import record_answers
+from models.apply_reports import record_answers
 from models.claims import claim_edits
 from models.provider import count_unknown, pause, resume
-from tests.factories import POLICY, PRICE, accept, answer, claim, make_batch, success
 from tests.http.conftest import Away
-from tests.http.lanes import (
+from tests.support.factories import POLICY, PRICE, accept, answer, claim, make_batch, success
+from tests.support.lane_runner import (
     LONG,
     Emulator,
     all_are,
@@ -23,8 +23,8 @@ from tests.http.lanes import (
     stand,
     wait_for,
 )
-from tests.http.receiving import rows
-from tests.http.servers import closed_port
+from tests.support.receiving import rows
+from tests.support.servers import closed_port
 from worker import settle
 from worker.submit import OUTAGE
 

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from models.errors import DownloadError, FetchAgain
-from tests.http.fetching import PICTURE, fault, fetched, pictures
-from tests.http.servers import Line, Script, serve
-from worker.connections import is_private
+from core.errors import DownloadError, FetchAgain
+from http_client.sessions import is_private
+from tests.support.fetching import PICTURE, fault, fetched, pictures
+from tests.support.servers import Line, Script, serve
 from worker.fetch import MAX_REDIRECTS
 
 REFUSED_URLS = [

@@ -16,11 +16,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 from sqlalchemy import Engine
 
+from core import image_files
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
-from tests.http.receiving import rows
-from tests.http.servers import Line, serve
-from worker import pictures
+from tests.support.receiving import rows
+from tests.support.servers import Line, serve
 
 LARGE = 4_000_000
 """Bytes of the pictures that an edit holds as data URIs."""
@@ -87,10 +87,11 @@ def test_large_pictures_are_decoded_one_after_the_other(monkeypatch: pytest.Monk
                 under_way -= 1
 
     monkeypatch.setattr(PngImageFile, "load", counted)
-    monkeypatch.setattr(pictures, "DECODED", pictures.Budget(20_000_000))
+    monkeypatch.setattr(image_files, "DECODED", image_files.Budget(20_000_000))
     undeclared = dict.fromkeys(("file_size", "width", "height"))
     threads = [
-        threading.Thread(target=pictures.check, args=(BytesIO(file.getvalue()),), kwargs=undeclared) for _ in range(12)
+        threading.Thread(target=image_files.check, args=(BytesIO(file.getvalue()),), kwargs=undeclared)
+        for _ in range(12)
     ]
     for thread in threads:
         thread.start()

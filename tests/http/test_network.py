@@ -7,18 +7,18 @@ from io import BytesIO
 
 import pytest
 
-from models.errors import FetchAgain, SettingsError, TryLater, UnknownOutcome, Unsent, Unusable
-from models.network import Network
-from models.settings import NetworkSettings, load
-from tests.http.servers import Line, Script, Wire, closed_port, reply, serve
-from tests.wires import AUTHORITY, Proxy, proxying, server_context
-from webhook_receiver.keys import fetch_keys
-from worker.cdn import CDN
-from worker.courier import Courier
+from core.errors import FetchAgain, SettingsError, TryLater, UnknownOutcome, Unsent, Unusable
+from core.network import Network
+from core.settings import NetworkSettings, load
+from provider.cdn import CDN
+from provider.platform import PlatformAPI
+from provider.queue_api import QueueAPI
+from tests.support.servers import Line, Script, Wire, closed_port, reply, serve
+from tests.support.wire_faults import AUTHORITY, Proxy, proxying, server_context
+from webhook_receiver.jwks import fetch_keys
 from worker.fetch import Fetcher
-from worker.platform import PlatformAPI
-from worker.queue_api import QueueAPI
-from worker.signing import EVERYONE, Signer
+from worker.webhook_sender import Courier
+from worker.webhook_signing import EVERYONE, Signer
 
 KEY = "key-id:key-secret"
 X = b64encode(bytes(32)).decode()

@@ -7,17 +7,17 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from models.answers import record_answers
+from models.apply_reports import record_answers
 from models.claims import claim_images
 from models.states import NotificationEvent
 from models.transitions import StoredImage, record_stored, settle_batches
 from models.verdict import Retry
-from tests.factories import POLICY, answer, failure, make_submitted, success
-from tests.http.notifying import SECRET, owe, receiver, run
-from tests.http.receiving import rows
-from tests.http.servers import Received
-from worker.courier import TIMEOUT
+from tests.support.factories import POLICY, answer, failure, make_submitted, success
+from tests.support.notify_receiver import SECRET, owe, receiver, run
+from tests.support.receiving import rows
+from tests.support.servers import Received
 from worker.notify import DELAYS
+from worker.webhook_sender import TIMEOUT
 
 PAGE = (Path(__file__).parents[2] / "docs" / "notifications.md").read_text()
 CHANGING = ("timestamp", "batch_id", "created_at", "finished_at", "results_url", "storage_prefix")

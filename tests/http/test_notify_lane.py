@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 from cli.settings import environment
 from models.claims import lanes_due
 from models.notifications import Attempt, claim_notifications, record_attempts
-from tests.http.lanes import wait_for
-from tests.http.notifying import (
+from tests.support.lane_runner import wait_for
+from tests.support.notify_receiver import (
     NEW_SECRET,
     PAYLOAD,
     SECRET,
@@ -27,16 +27,16 @@ from tests.http.notifying import (
     stand,
     verified,
 )
-from tests.http.receiving import rows
-from tests.http.servers import LONGEST, Line, closed_port, reply, serve
-from worker import courier
+from tests.support.receiving import rows
+from tests.support.servers import LONGEST, Line, closed_port, reply, serve
+from worker import webhook_sender
 from worker.notify import DELAYS, LONGEST_WAIT, UNSIGNED
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shorter deadline, so that a test need not wait for the real one."""
-    monkeypatch.setattr(courier.Courier.deliver, "__kwdefaults__", {"timeout": 0.5})
+    monkeypatch.setattr(webhook_sender.Courier.deliver, "__kwdefaults__", {"timeout": 0.5})
 
 
 def test_delivered_once_signed(engine: Engine) -> None:

@@ -6,21 +6,21 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from core.errors import SettingsError
+from core.settings import load
 from fal_emulator.options import Options
-from models.answers import record_answers
+from models.apply_reports import record_answers
 from models.claims import claim_images
-from models.errors import SettingsError
-from models.settings import load
 from models.verdict import DeclaredImage, Kind, Verdict
-from tests.emulator.standin import FAST, Standin
-from tests.factories import POLICY, answer, make_submitted, success
-from tests.http.lanes import Emulator, all_are, hands, make_edits, wait_for
-from tests.http.queueing import ARGUMENTS, ENDPOINT, KEY
-from tests.http.receiving import rows
-from worker.listing import Listing
-from worker.preferences import Preferences
-from worker.queue_api import QueueAPI
-from worker.settings import ProviderSettings
+from provider.listing import Listing
+from provider.preferences import Preferences
+from provider.queue_api import QueueAPI
+from provider.settings import ProviderSettings
+from tests.emulator.emulator_process import FAST, Standin
+from tests.support.factories import POLICY, answer, make_submitted, success
+from tests.support.lane_runner import Emulator, all_are, hands, make_edits, wait_for
+from tests.support.queueing import ARGUMENTS, ENDPOINT, KEY
+from tests.support.receiving import rows
 
 DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)

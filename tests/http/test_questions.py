@@ -9,13 +9,14 @@ from decimal import Decimal
 
 import pytest
 
-from models.errors import AccountPaused, Gone, TryLater
+from core.errors import AccountPaused, Gone, TryLater
+from http_client import sessions
 from models.verdict import Kind, Retry
-from tests.http.queueing import ENDPOINT, KEY, NGINX, dripping
-from tests.http.servers import Line, Script, Wire, closed_port, serve
-from worker import connections, queue_api
-from worker.queue_api import QueueAPI
-from worker.status import Status
+from provider import queue_api
+from provider.queue_api import QueueAPI
+from provider.status_stream import Status
+from tests.support.queueing import ENDPOINT, KEY, NGINX, dripping
+from tests.support.servers import Line, Script, Wire, closed_port, serve
 
 BASE = "/fal-ai/bytedance/requests/8f1c"
 PICTURES = {"images": [{"url": "https://v3.fal.media/x.png", "width": 8, "height": 8, "file_size": 70}], "seed": 7}
@@ -30,7 +31,7 @@ ASK = {
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clocks of the client, shrunk."""
     monkeypatch.setattr(queue_api, "ASK_TIMEOUT", 0.3)
-    monkeypatch.setattr(connections, "BODY_TIMEOUT", 0.5)
+    monkeypatch.setattr(sessions, "BODY_TIMEOUT", 0.5)
 
 
 def answering(status: int, body: object, **headers: str) -> Script:

@@ -10,12 +10,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from models.errors import AccountPaused, ProviderError, Refused, TryLater, UnknownOutcome, Unsent
-from tests.http.queueing import ARGUMENTS, ENDPOINT, KEY, NGINX, WEBHOOK, accepted, client, dripping, submit
-from tests.http.servers import Line, Script, closed_port, reply, serve
-from worker import connections, queue_api
-from worker.preferences import Preferences
-from worker.queue_api import QueueAPI
+from core.errors import AccountPaused, ProviderError, Refused, TryLater, UnknownOutcome, Unsent
+from http_client import sessions
+from provider import queue_api
+from provider.preferences import Preferences
+from provider.queue_api import QueueAPI
+from tests.support.queueing import ARGUMENTS, ENDPOINT, KEY, NGINX, WEBHOOK, accepted, client, dripping, submit
+from tests.support.servers import Line, Script, closed_port, reply, serve
 
 SAMPLES = sorted((Path(__file__).parents[1] / "samples").glob("submit_*"))
 
@@ -24,7 +25,7 @@ SAMPLES = sorted((Path(__file__).parents[1] / "samples").glob("submit_*"))
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clocks of the client, shrunk."""
     monkeypatch.setattr(queue_api, "SUBMIT_TIMEOUT", 0.3)
-    monkeypatch.setattr(connections, "BODY_TIMEOUT", 0.5)
+    monkeypatch.setattr(sessions, "BODY_TIMEOUT", 0.5)
 
 
 def test_request_as_it_is_sent() -> None:
@@ -116,7 +117,7 @@ def test_name_that_does_not_resolve(host: str) -> None:
 
 def test_no_route(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that never answers the connection attempt: certainly not sent."""
-    monkeypatch.setattr(connections, "CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr(sessions, "CONNECT_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf, socket.socket() as first, socket.socket() as second:
         for filler in (first, second):  # the backlog is full: a further attempt is left without an answer
             filler.setblocking(False)
@@ -137,7 +138,7 @@ def test_no_route(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_tls_handshake_that_fails(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a TLS session nothing of the request was sent."""
-    monkeypatch.setattr(connections, "CONNECT_TIMEOUT", 0.3)
+    monkeypatch.setattr(sessions, "CONNECT_TIMEOUT", 0.3)
     with serve(script, reads=False) as wire, pytest.raises(Unsent):
         submit(f"https://127.0.0.1:{wire.port}")
 

@@ -15,10 +15,10 @@ from sqlalchemy.exc import InternalError
 from models.database import make_engine
 from models.database_errors import is_away, sqlstate
 from tests.conftest import database_named
-from tests.http.asking import intake_app, problem
-from tests.http.lanes import Emulator, all_are, hands, make_edits, stand, wait_for
-from tests.http.provider import Provider
-from tests.http.receiving import deliver, rows, submitted
+from tests.support.api_client import intake_app, problem
+from tests.support.lane_runner import Emulator, all_are, hands, make_edits, stand, wait_for
+from tests.support.provider_callbacks import Provider
+from tests.support.receiving import deliver, rows, submitted
 
 READ_ONLY_FOR = 3.0
 """Seconds."""

@@ -11,10 +11,10 @@ from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
 from models.states import EditState
-from tests.factories import request_id
 from tests.http.conftest import Away
-from tests.http.provider import ACCOUNT, Provider, ok, refused
-from tests.http.receiving import (
+from tests.support.factories import request_id
+from tests.support.provider_callbacks import ACCOUNT, Provider, ok, refused
+from tests.support.receiving import (
     deliver,
     effect,
     kept,
@@ -26,8 +26,8 @@ from tests.http.receiving import (
     unanswered,
     world,
 )
-from tests.http.servers import Wire
-from webhook_receiver import keys
+from tests.support.servers import Wire
+from webhook_receiver import jwks
 from webhook_receiver.callbacks import Receiver
 from webhook_receiver.settings import ReceiverSettings
 
@@ -97,7 +97,7 @@ def test_rotated_key_is_fetched_on_a_miss(
     provider.key = STRANGER
     assert deliver(client, provider, second.id, ok(request_id(second)), request_id(second)).status_code == 401
 
-    monkeypatch.setattr(keys, "ASK_EVERY", 0.0)
+    monkeypatch.setattr(jwks, "ASK_EVERY", 0.0)
 
     assert effect(deliver(client, provider, second.id, ok(request_id(second)), request_id(second))) == "applied"
     assert len(key_wire.received) == 2

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.http.queueing import KEY, NGINX
-from tests.http.servers import Line, Script, closed_port, serve
-from tests.stack.running import darkroom
+from tests.support.queueing import KEY, NGINX
+from tests.support.running_stack import darkroom
+from tests.support.servers import Line, Script, closed_port, serve
 
 BASE = "/fal-ai/bytedance/requests/8f1c"
 COMMANDS = ("status", "logs", "result", "cancel")

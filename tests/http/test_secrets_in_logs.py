@@ -10,10 +10,10 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from core.logs import configure_logs
 from models.database import make_engine
-from models.logs import configure_logs
-from tests.http.lanes import KEY, Emulator, hands, make_edits, stand
-from tests.http.receiving import rows
+from tests.support.lane_runner import KEY, Emulator, hands, make_edits, stand
+from tests.support.receiving import rows
 
 SECRET_PROMPT = "a hat for the unreleased catalogue"
 FAULTS = ("reset_after_accept", "nginx_502_after", "drop_webhook", "null_payload", "reset_before_accept")

@@ -7,14 +7,14 @@ from contextlib import ExitStack
 
 import pytest
 
-from models.errors import AccountPaused, Gone, TryLater
+from core.errors import AccountPaused, Gone, TryLater
 from models.seedream import ENDPOINT
-from tests.http.lanes import Emulator
-from tests.http.queueing import ARGUMENTS, KEY, client
-from tests.http.servers import Line, closed_port, serve
-from worker import live, queue_api, status
-from worker.live import Update, follow
-from worker.queue_api import QueueAPI
+from provider import follow_request, queue_api, status_stream
+from provider.follow_request import Update, follow
+from provider.queue_api import QueueAPI
+from tests.support.lane_runner import Emulator
+from tests.support.queueing import ARGUMENTS, KEY, client
+from tests.support.servers import Line, closed_port, serve
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 STREAM = "/fal-ai/bytedance/requests/8f1c/status/stream?logs=1"
@@ -39,11 +39,11 @@ QUEUED, RUNNING, DONE = state("IN_QUEUE", queue_position=2), state("IN_PROGRESS"
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clocks of the client, shrunk."""
     monkeypatch.setattr(queue_api, "STREAM_SILENCE", 0.4)
-    monkeypatch.setattr(live, "POLL_EVERY", 0.05)
+    monkeypatch.setattr(follow_request, "POLL_EVERY", 0.05)
 
 
 def stream(url: str, seconds: float = 5) -> list[str]:
-    return [status.status for status in client(url).stream(ENDPOINT, "8f1c", logs=True, seconds=seconds)]
+    return [status_stream.status for status_stream in client(url).stream(ENDPOINT, "8f1c", logs=True, seconds=seconds)]
 
 
 def test_stream_as_it_is_asked_and_read() -> None:
@@ -74,7 +74,7 @@ BROKEN = {
     "a page": lambda line: line.reply(200, b"<html></html>"),
     "500": lambda line: line.reply(500, b"oops"),
     "redirect": lambda line: line.reply(307, b"", location="http://127.0.0.1:1/"),
-    "endless line": lambda line: line.send(HEAD + b"data: " + bytes(status.EVENT_MAX_BYTES + 10)),
+    "endless line": lambda line: line.send(HEAD + b"data: " + bytes(status_stream.EVENT_MAX_BYTES + 10)),
     "endless event": lambda line: line.send(HEAD + (b"data: " + b"x" * 60_000 + b"\n") * 20),
 }
 
@@ -174,7 +174,7 @@ def test_following_does_not_wait_for_ever() -> None:
 )
 def test_each_line_is_told_once(lists: list[list[str]]) -> None:
     """Whether a status carries the list so far or only what is new, which nobody promises."""
-    lines = live.NewLines()
+    lines = follow_request.NewLines()
     told = [line.message for entries in lists for line in lines.among([*map(entry, entries)])]
     assert told == ["a", "b", "c"]
 
@@ -182,9 +182,9 @@ def test_each_line_is_told_once(lists: list[list[str]]) -> None:
 def test_lines_are_fit_for_a_terminal() -> None:
     """A stranger's text moves no cursor, odd entries are none, and nobody prints a megabyte."""
     odd = [{"message": "\x1b[2Jred\x07\r\n"}, "text", None, {"message": None}, {"message": "x" * 10**6}]
-    first, empty, long = live.NewLines().among(odd)
+    first, empty, long = follow_request.NewLines().among(odd)
     assert (first.message, empty.message) == (" [2Jred", "")
-    assert len(long.message) == live.LINE_MAX
+    assert len(long.message) == follow_request.LINE_MAX
 
 
 def test_follow_a_real_run(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import pytest
 
-from models.errors import FetchAgain, SettingsError, Unusable
-from worker.storage import ABANDONED_AFTER, INCOMING, Storage
+from core.errors import FetchAgain, SettingsError, Unusable
+from storage.store import ABANDONED_AFTER, INCOMING, Storage
 
 LARGE = 12_000_000
 """Bytes; more than one part of a multipart upload."""

@@ -12,14 +12,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from sqlalchemy import Engine
 
-from models.errors import SettingsError, UserError
-from tests.http.lanes import Emulator
-from tests.http.queueing import KEY, NGINX
-from tests.http.servers import Line, Script, Wire, serve
-from worker import uploads
-from worker.pictures import check
-from worker.settings import ProviderSettings
-from worker.uploads import LocalFile, Told, needed_for, upload_files
+from core.errors import SettingsError, UserError
+from core.image_files import check
+from provider import uploads
+from provider.settings import ProviderSettings
+from provider.uploads import LocalFile, Told, needed_for, upload_files
+from tests.support.lane_runner import Emulator
+from tests.support.queueing import KEY, NGINX
+from tests.support.servers import Line, Script, Wire, serve
 
 EXPIRES = "2999-01-01T00:00:00+00:00"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.desk import Desk
-from tests.stack.running import Stack
+from tests.support.command_line import Desk
+from tests.support.running_stack import Stack
 
 
 @pytest.fixture(scope="session")

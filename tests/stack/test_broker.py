@@ -16,15 +16,15 @@ import pytest
 import redis
 from celery import Celery
 
-from cli import broker
-from cli.broker import broker as prepare
-from cli.embedded import make_cluster, postgres
-from cli.home import Home
-from cli.processes import Process
-from cli.supervision import command_line
-from models.broker_url import parse_broker_url
-from models.errors import UserError
-from tests.stack.running import broker_process, eventually
+from cli.stack import broker
+from cli.stack.broker import broker as prepare
+from cli.stack.embedded import make_cluster, postgres
+from cli.stack.home import Home
+from cli.stack.processes import Process
+from cli.stack.supervision import command_line
+from core.broker_url import parse_broker_url
+from core.errors import UserError
+from tests.support.running_stack import broker_process, eventually
 
 NOBODY = 65534
 

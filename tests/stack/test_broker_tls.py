@@ -14,13 +14,13 @@ import pytest
 import redis
 from celery.contrib.testing.worker import start_worker
 
-from cli.broker import PROGRAMS
-from cli.checks import broker
-from cli.embedded import free_port
-from cli.findings import Finding, Result
-from tests.stack.running import eventually
+from cli.doctor.check_result import Finding, Result
+from cli.doctor.checks import broker
+from cli.stack.broker import PROGRAMS
+from cli.stack.embedded import free_port
 from tests.stack.test_broker_url import ENCODED, PASSWORD, server, works
-from tests.wires import AUTHORITY, CERTIFICATES
+from tests.support.running_stack import eventually
+from tests.support.wire_faults import AUTHORITY, CERTIFICATES
 from worker.broker import celery_client
 
 SERVER, CLIENT = CERTIFICATES / "server.pem", CERTIFICATES / "client.pem"

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 import redis
 
-from cli import embedded, lane_checks
-from cli.broker import find_server
-from cli.checks import broker
-from cli.findings import Result
-from cli.readiness import redis_answers, until
-from models.broker_url import parse_broker_url
-from models.errors import SettingsError
-from tests.wires import AUTHORITY, tls_front
+from cli.doctor import lane_checks
+from cli.doctor.check_result import Result
+from cli.doctor.checks import broker
+from cli.stack import embedded
+from cli.stack.broker import find_server
+from cli.stack.readiness import redis_answers, until
+from core.broker_url import parse_broker_url
+from core.errors import SettingsError
+from tests.support.wire_faults import AUTHORITY, tls_front
 from worker.broker import celery_client, redis_client
 
 PASSWORD, ENCODED = "p@ss/w#rd:%", "p%40ss%2Fw%23rd%3A%25"

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from supervisor.options import ServerOptions
 
-from cli import embedded, processes
-from cli.home import LAST_BREATH, SOCKET_PATH_LIMIT, Home
-from cli.processes import Process, Stage
-from cli.supervision import FOR_EVER, command_line, configuration, paths_as_variables, stops_within
+from cli.stack import embedded, processes
+from cli.stack.home import LAST_BREATH, SOCKET_PATH_LIMIT, Home
+from cli.stack.processes import Process, Stage
+from cli.stack.supervision import FOR_EVER, command_line, configuration, paths_as_variables, stops_within
 
 COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())
 

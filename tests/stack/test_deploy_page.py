@@ -8,11 +8,11 @@ import psycopg
 import pytest
 import redis
 
-from models.settings import StorageSettings, load
+from core.settings import StorageSettings, load
 from tests.conftest import NUMBERS
-from tests.stack.desk import Desk
 from tests.stack.test_broker_url import server, works
-from tests.wires import AUTHORITY, CERTIFICATES
+from tests.support.command_line import Desk
+from tests.support.wire_faults import AUTHORITY, CERTIFICATES
 from worker.settings import WorkerSettings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()

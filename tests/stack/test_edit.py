@@ -15,7 +15,7 @@ import requests
 from PIL import Image
 
 from models.seedream import ENDPOINT, EditArguments
-from tests.stack.running import PYTHON, Stack, darkroom, eventually
+from tests.support.running_stack import PYTHON, Stack, darkroom, eventually
 
 DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 EDIT = ("edit", "--prompt", "a hat", "--image", DOT)

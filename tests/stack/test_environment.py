@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook
 
-from cli.embedded import free_port
-from cli.home import Home
 from cli.main import main
 from cli.settings import EMULATOR_KEY, MASK, DeskSettings, attach, effective, stack_variables
-from cli.stack import plan
-from models.errors import SettingsError, UserError
-from models.settings import load
+from cli.stack.embedded import free_port
+from cli.stack.home import Home
+from cli.stack.start import plan
+from core.errors import SettingsError, UserError
+from core.settings import load
 
 EMULATOR = "http://127.0.0.1:8002"
 PLACES = {"database_url": "postgresql://postgres@/darkroom?host=/run/pg", "redis_url": "redis://127.0.0.1:6400/0"}

@@ -14,12 +14,12 @@ from flask.testing import FlaskClient
 from kombu.utils import json as broker_json
 from sqlalchemy import Engine
 
-from models.errors import UserError
-from tests.http.asking import intake_app, lines
-from tests.stack.desk import Desk
+from core.errors import UserError
+from storage.store import Storage
+from tests.support.api_client import intake_app, lines
+from tests.support.command_line import Desk
 from tests.unit.test_read_manifest import BYTES, EXAMPLES
-from worker import tasks, wiring
-from worker.storage import Storage
+from worker import dependencies, tasks
 
 URL = "https://example.com/a.png"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg"
@@ -87,8 +87,8 @@ def wired(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """The worker's process, in this one; gives the folder of its store."""
     folder = tmp_path / "store"
     folder.mkdir()
-    monkeypatch.setattr(wiring, "engine", lambda: engine)
-    monkeypatch.setattr(wiring, "storage", lambda: Storage(folder.as_uri()))
+    monkeypatch.setattr(dependencies, "engine", lambda: engine)
+    monkeypatch.setattr(dependencies, "storage", lambda: Storage(folder.as_uri()))
     monkeypatch.setattr(tasks, "reach", lambda *_: None)
     return folder
 

@@ -7,9 +7,9 @@ import pytest
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
-from cli.notify import without_secrets
-from tests.factories import make_batch
-from tests.stack.running import darkroom
+from cli.batches.notify import without_secrets
+from tests.support.factories import make_batch
+from tests.support.running_stack import darkroom
 
 URL = "https://me:hunter2@example.com/hook?token=hunter3"
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cli import broker, embedded
-from cli.home import Home
-from cli.processes import Process, Stage
-from cli.readiness import ensure_database, redis_answers, until
-from cli.supervision import Supervisor
-from models.errors import UserError
-from models.settings import StorageSettings, load
-from worker.storage import Storage
+from cli.stack import broker, embedded
+from cli.stack.home import Home
+from cli.stack.processes import Process, Stage
+from cli.stack.readiness import ensure_database, redis_answers, until
+from cli.stack.supervision import Supervisor
+from core.errors import UserError
+from core.settings import StorageSettings, load
+from storage.store import Storage
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed.*socket:ResourceWarning")  # each question opens one
 NAMES = ["photos #1", "a ; b", "100% off %(here)s", """it's "it\"""", "Été 帽子", "comma, then", "-x"]

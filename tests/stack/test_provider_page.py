@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.stack.running import Stack
+from tests.support.running_stack import Stack
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "provider.md").read_text()

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from kombu import Connection
 
-from models.broker_url import parse_broker_url
+from core.broker_url import parse_broker_url
+from core.errors import SettingsError
+from core.settings import NetworkSettings, Settings, StorageSettings, load
 from models.database import make_engine
-from models.errors import SettingsError
-from models.settings import NetworkSettings, Settings, StorageSettings, load
-from tests.stack.desk import Desk
+from tests.support.command_line import Desk
 from webhook_receiver.settings import ReceiverSettings
 from worker.settings import WorkerSettings
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import DownloadError, SettingsError, StorageUnavailable
-from models.settings import StorageSettings, load
-from tests.http.servers import serve
+from core.errors import DownloadError, SettingsError, StorageUnavailable
+from core.settings import StorageSettings, load
+from storage.store import Storage
 from tests.http.test_network import secure
-from tests.wires import AUTHORITY, proxying
-from worker.storage import Storage
+from tests.support.servers import serve
+from tests.support.wire_faults import AUTHORITY, proxying
 
 KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "eu-west-1"}
 

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from sqlalchemy import Engine
 
 from cli.main import darkroom
-from tests.stack.desk import Desk
-from tests.stack.running import PYTHON
-from tests.stack.running import darkroom as run_command
+from tests.support.command_line import Desk
+from tests.support.running_stack import PYTHON
+from tests.support.running_stack import darkroom as run_command
 
 URL = "https://example.com/a.png"
 NAMES = [

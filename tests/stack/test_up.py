@@ -13,9 +13,9 @@ import pytest
 import requests
 from PIL import Image
 
-from cli import up
-from models.errors import UserError
-from tests.stack.running import Stack, darkroom, eventually
+from cli.stack import up
+from core.errors import UserError
+from tests.support.running_stack import Stack, darkroom, eventually
 
 EDIT = {"prompt": "make it blue", "image_urls": ["http://127.0.0.1:1/none.png"]}
 

@@ -14,8 +14,19 @@ from models.tables import metadata
 from worker.celery import LANES
 
 ROOT = Path(__file__).parent.parent.parent
-ROOMS = ("benchmarks", "cli", "docs", "fal_emulator", "front", "intake", "migrations", "models", "tests")
-ROOMS += ("webhook_receiver", "worker")
+ROOMS = (
+    "benchmarks",
+    "buffering",
+    "cli",
+    "core",
+    "docs",
+    "fal_emulator",
+    "http_client",
+    "intake",
+    "migrations",
+    "models",
+)
+ROOMS += ("provider", "storage", "tests", "webhook_receiver", "worker")
 PROTOCOL = (ROOT / "docs" / "provider-protocol.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 

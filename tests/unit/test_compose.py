@@ -16,15 +16,16 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from cli import processes
+from cli.stack import processes
+from core.settings import DatabaseSettings, Settings, load
+from http_client.sessions import BODY_TIMEOUT, CONNECT_TIMEOUT
 from intake.settings import IntakeSettings
 from models.database import CONNECT_TIMEOUT as DATABASE_TIMEOUT
 from models.database import STATEMENT_TIMEOUT
-from models.settings import DatabaseSettings, Settings, load
+from provider import platform, queue_api
 from tests.test_docs import SETTINGS
 from webhook_receiver.settings import ReceiverSettings
-from worker import celery, courier, fetch, platform, queue_api, waves
-from worker.connections import BODY_TIMEOUT, CONNECT_TIMEOUT
+from worker import celery, fetch, lane_loop, webhook_sender
 from worker.settings import ClockSettings, WorkerSettings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -205,19 +206,19 @@ def longest_call(lane: str) -> float:
         "poll": 3 * QUESTION + PLATFORM_QUESTION,  # the wish to cancel, the status, the result; then the listing
         "download": fetch.WHOLE_TIMEOUT + fetch.READ_TIMEOUT,
         "settle": PLATFORM_QUESTION,  # the price list
-        "notify": courier.TIMEOUT,
+        "notify": webhook_sender.TIMEOUT,
         "intake_worker": 0,  # it calls nobody but the database and the store; what is cut off comes again
     }[lane]
 
 
-RECORDING = waves.RECORD_AGAIN_FOR + DATABASE_TIMEOUT + STATEMENT_TIMEOUT / 1000
+RECORDING = lane_loop.RECORD_AGAIN_FOR + DATABASE_TIMEOUT + STATEMENT_TIMEOUT / 1000
 """Seconds in which answers are recorded, or given up: the last try may begin just before the end of trying."""
 
 
 @pytest.mark.parametrize("lane", sorted(processes.LANES))
 def test_stops_are_longer_than_the_longest_step(lane: str) -> None:
     """A lane's turn, its longest call, the database away while the answer is recorded: then it may be killed."""
-    step = waves.TURN + longest_call(lane) + RECORDING
+    step = lane_loop.TURN + longest_call(lane) + RECORDING
     (process,) = (process for process in processes.workers() if process.name == lane)
     assert process.stop_within > step
     assert seconds(SERVICES[lane]["stop_grace_period"]) > process.stop_within
@@ -233,7 +234,7 @@ def test_other_stops_are_longer_than_the_supervisors(service: str) -> None:
 
 def test_a_broken_worker_is_given_its_longest_step_too() -> None:
     """A worker that Celery calls broken ends for certain, but not in the middle of a paid POST."""
-    assert waves.TURN + longest_call("submit") + RECORDING <= celery.END_WITHIN
+    assert lane_loop.TURN + longest_call("submit") + RECORDING <= celery.END_WITHIN
     (submit,) = (process for process in processes.workers() if process.name == "submit")
     assert submit.stop_within > celery.END_WITHIN
 

@@ -13,7 +13,7 @@ from benchmarks.faults import VICTIMS
 from benchmarks.manifests import Manifest
 from benchmarks.notified import Message, wrong_notifications
 from benchmarks.system import part_of
-from cli.processes import Stage, emulator, intake, receiver, workers
+from cli.stack.processes import Stage, emulator, intake, receiver, workers
 
 PATIENCE = 24.0
 INPUTS = {n: {"prompt": "p", "seed": 1, "image_urls": [f"data:,{n}"]} for n in (1, 2)}

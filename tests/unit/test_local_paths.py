@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import NotFound, UserError
-from worker import storage as storage_module
-from worker.local_paths import folds_case, unfolded
-from worker.storage import Storage
+from core.errors import NotFound, UserError
+from storage import store as storage_module
+from storage.local_paths import folds_case, unfolded
+from storage.store import Storage
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.errors import UserError
 from intake.manifest import LINE_MAX_BYTES, FaultyLine, LineFault, ManifestFaults, NewEdit, read_jsonl, read_objects
-from models.errors import UserError
 
 URL = "https://example.com/cat.png"
 PLAIN = {"prompt": "Put a hat on the cat", "image_urls": [URL]}

@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 import pytest
 
+from core.errors import ManifestError
 from intake.decode_manifest import decode_manifest
+from intake.insert_edits import Content, read_through
 from intake.manifest import FaultyLine, NewEdit
 from intake.read_manifest import read_manifest
-from intake.writing import Content, read_through
-from models.errors import ManifestError
 
 SECONDS = 10.0
 """Per kind of manifest; the two together are far below a minute."""

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from core.errors import ManifestError
 from intake import decode_manifest
 from intake.manifest import LINE_MAX_BYTES, FaultyLine, ManifestFaults, NewEdit
 from intake.read_manifest import read_manifest
-from models.errors import ManifestError
 
 URL = "https://example.com/a.png"
 PAGE = (Path(__file__).parent.parent.parent / "docs/manifests.md").read_text()

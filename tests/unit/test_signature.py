@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
-from models.errors import SignatureError
+from core.errors import SignatureError
 from webhook_receiver.signature import VALUE_MAX, Signed, verify
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
-from tests.stack.running import broker_process
+from tests.support.running_stack import broker_process
 from tests.whole.conftest import wait_for
 
 BROKEN = """

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from tests.http.notifying import ids, receiver, stand, verified
-from tests.stack.running import eventually
+from tests.support.notify_receiver import ids, receiver, stand, verified
+from tests.support.running_stack import eventually
 from tests.whole.conftest import Start, finish, hand_in, heard_too_late
-from worker.crash import POINTS
+from worker.crash_points import POINTS
 
 LANES = tuple(point for point in POINTS if point != "after_create")
 """Points that a batch passes once it is there; test_celery_door.py has the other."""

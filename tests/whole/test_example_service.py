@@ -12,10 +12,10 @@ import pytest
 import requests
 
 from benchmarks.system import System
-from cli.embedded import free_port
 from cli.settings import environment
-from tests.http.notifying import stand
-from tests.stack.running import eventually
+from cli.stack.embedded import free_port
+from tests.support.notify_receiver import stand
+from tests.support.running_stack import eventually
 from tests.whole.conftest import PICTURE, Start
 
 PAGE = Path(__file__).parents[2] / "docs" / "example-service.md"

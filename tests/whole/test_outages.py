@@ -12,12 +12,12 @@ import pytest
 import requests
 
 from benchmarks.system import System
-from cli.readiness import WorkersAnswer
 from cli.settings import environment
+from cli.stack.readiness import WorkersAnswer
 from tests.whole.conftest import Start, count, finish, half_way, hand_in, heard_too_late, suspended, wait_for
+from worker.beat_scheduler import MESSAGES_MAX, TICK
 from worker.broker import redis_client
 from worker.celery import LANES
-from worker.clock import MESSAGES_MAX, TICK
 
 WINDOW = 16
 
@@ -135,7 +135,7 @@ def test_receiver_and_beat_killed(system: System) -> None:
 def test_two_beats_at_once(system: System) -> None:
     """A second clock only nudges more often; no message piles up. Nor does a second submit worker pay twice."""
     worker = ("worker", "-n", "second@%h", "-Q", "submit", "-c", "1")
-    with beside(system, *worker) as second, beside(system, "beat", "--scheduler", "worker.clock:Clock"):
+    with beside(system, *worker) as second, beside(system, "beat", "--scheduler", "worker.beat_scheduler:Clock"):
         wait_for(WorkersAnswer(system.redis_url(), ("second",)), "the second worker does not answer", 60)
         with (
             suspended(system, "poll", "download"),

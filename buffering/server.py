@@ -1,0 +1,173 @@
+"""What stands between granian and Flask: bodies are gathered without a thread, within deadlines and bounds.
+
+In WSGI mode granian reads a body inside a Python thread and without a deadline, so a few senders that stop in the
+middle would make an application deaf. Here the event loop gathers each body, above a small size in a temporary
+file; only a whole one gets a thread. An answer of unknown length is made piece by piece, written down whole, and
+only then begun: granian queues what a slow client does not read in memory without a bound, and ends an answer that
+broke off as if it were whole. It judges nothing: what is too long goes to Flask one byte too long.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Protocol, runtime_checkable
+
+from flask import Flask
+from werkzeug.test import run_wsgi_app
+
+from buffering.environ import environ
+from buffering.request_buffer import Full, Room, Spool
+
+FILE_KEPT = 30.0
+"""Seconds that the file of an answer is held open for granian, which opens it itself and says nothing about it."""
+
+Header = tuple[str, str]
+
+
+class Cut(Exception):
+    """The sender hung up in mid-body."""
+
+
+class LengthRequired(Exception):
+    """A body of undeclared length: granian does not tell one that was cut from one that ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much the front takes."""
+
+    body_max: Callable[[Any], int]
+    """Bytes of the body of a request with these headers; one more is passed on as a sign."""
+    in_memory: int
+    """Bytes of one body or answer; above it goes into a temporary file."""
+    held_max: int
+    """Bytes of all bodies and answers at one time; above it callers are asked to come again."""
+    whole_within: float
+    """Seconds for a whole body."""
+    idle_within: float
+    """Seconds without a byte of it."""
+    chunked: bool = True
+    """Whether a body may come without its length: only where a part of one cannot be taken for the whole."""
+
+
+class Front:
+    """An RSGI application around a Flask one.
+
+    `threads` serve whatever fits into memory; bodies that do not have `large` threads of their own, so that small
+    requests never wait for big ones.
+    """
+
+    def __init__(self, app: Flask, bounds: Bounds, *, threads: int, large: int = 1) -> None:
+        self._app, self._bounds = app, bounds
+        self._pool, self._large = ThreadPoolExecutor(threads), ThreadPoolExecutor(large)
+        self._room = Room(bounds.held_max)
+
+    async def __rsgi__(self, scope: Any, protocol: Any) -> None:
+        """One request."""
+        with Spool(self._room, self._bounds.in_memory) as body:
+            try:
+                await self._gather(scope.headers, protocol, body)
+                await self._answer(scope, protocol, body)
+            except TimeoutError:
+                _refuse(protocol, HTTPStatus.REQUEST_TIMEOUT)
+            except LengthRequired:
+                _refuse(protocol, HTTPStatus.LENGTH_REQUIRED)
+            except Cut:
+                _refuse(protocol, HTTPStatus.BAD_REQUEST)
+            except (Full, OSError):  # by our bounds, or the disk is
+                _refuse(protocol, HTTPStatus.SERVICE_UNAVAILABLE, ("retry-after", "5"))
+
+    async def _gather(self, headers: Any, protocol: Any, body: Spool) -> None:
+        left = self._bounds.body_max(headers) + 1
+        declared = headers.get("content-length")
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._bounds.whole_within
+        async with asyncio.timeout(min(self._bounds.whole_within, self._bounds.idle_within)) as deadline:
+            async for chunk in protocol:
+                if chunk and declared is None and not self._bounds.chunked:
+                    raise LengthRequired
+                body.write(bytes(chunk[:left]))
+                left -= min(left, len(chunk))
+                if not left:
+                    return
+                deadline.reschedule(min(end, loop.time() + self._bounds.idle_within))
+        if declared is not None and body.size < int(declared):
+            raise Cut
+
+    async def _answer(self, scope: Any, protocol: Any, body: Spool) -> None:
+        loop = asyncio.get_running_loop()
+        pool = self._large if body.on_disk else self._pool
+        answer = await loop.run_in_executor(pool, self._call, scope, body)
+        if not answer.whole:
+            with ExitStack() as kept:
+                spool = kept.enter_context(Spool(self._room, self._bounds.in_memory))
+                failed = await self._write_down(answer, spool)
+                if failed is None:
+                    headers = [*answer.headers, ("content-length", str(spool.size))]
+                    if spool.on_disk:
+                        protocol.response_file(answer.status, headers, spool.path())
+                        loop.call_later(FILE_KEPT, kept.pop_all().close)
+                    else:
+                        protocol.response_bytes(answer.status, headers, spool.read())
+                    return
+            answer = await loop.run_in_executor(self._pool, self._explain, failed, scope, body)
+        protocol.response_bytes(answer.status, answer.headers, b"".join(answer.pieces))
+
+    async def _write_down(self, answer: "_Answer", spool: Spool) -> Exception | None:
+        """Piece by piece, so that no thread is held for a whole answer; gives what went wrong in making one."""
+        loop, pieces = asyncio.get_running_loop(), iter(answer.pieces)
+        try:
+            while True:
+                try:
+                    piece = await loop.run_in_executor(self._pool, next, pieces, None)
+                except Exception as error:  # the application's own; it says what to answer
+                    return error
+                if piece is None:
+                    return None
+                spool.write(piece)
+        finally:
+            await loop.run_in_executor(self._pool, answer.close)
+
+    def _call(self, scope: Any, body: Spool) -> "_Answer":
+        try:
+            content, status, headers = run_wsgi_app(self._app, environ(scope, body.file, body.size))
+        except Exception as error:  # in the first piece, which is made already
+            return self._explain(error, scope, body)
+        return _Answer(int(status.split()[0]), list(headers.items()), content, whole="content-length" in headers)
+
+    def _explain(self, error: Exception, scope: Any, body: Spool) -> "_Answer":
+        """What the application answers to an error that it met after it had begun to answer."""
+        with self._app.request_context(environ(scope, body.file, body.size)):
+            response = self._app.make_response(self._app.handle_user_exception(error))
+            return _Answer(response.status_code, list(response.headers.items()), response.iter_encoded(), whole=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: list[Header]
+    pieces: Iterable[bytes]
+    whole: bool
+    """Whether it names its length, so that its pieces are at hand."""
+
+    def close(self) -> None:
+        if isinstance(self.pieces, Closing):
+            self.pieces.close()
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """An iterable that wants to be closed, as WSGI has it."""
+
+    def close(self) -> None: ...
+
+
+def _refuse(protocol: Any, status: HTTPStatus, *headers: Header) -> None:
+    """What Flask never hears of is refused in the form of RFC 9457."""
+    problem = {"type": "about:blank", "title": status.phrase, "status": int(status)}
+    named = [("content-type", "application/problem+json"), ("connection", "close"), *headers]
+    protocol.response_bytes(int(status), named, json.dumps(problem).encode())

@@ -1,0 +1,1 @@
+"""The commands about batches and their edits."""

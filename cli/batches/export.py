@@ -1,0 +1,51 @@
+"""`darkroom export`: the results of a batch as JSON lines; a file of them is whole or not there."""
+
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import click
+
+from cli.batches.progress import find_batch
+from cli.batches.status import BATCH
+from cli.connection import open_database
+from cli.streams import quote_controls
+from core.errors import UserError
+from core.settings import StorageSettings, load
+from intake.results import results
+from models.states import EditState
+
+
+@click.command()
+@BATCH
+@click.option("--state", type=click.Choice([state.value for state in EditState]), help="Only the edits in this state.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file; it appears when it is whole.")
+def export(batch: str, state: str | None, output: Path | None) -> None:
+    """Write the results of a batch, one JSON object a line.
+
+    Each line has the edit's state, its pictures and its errors, and can be
+    submitted again as it is: then the edit that it carries is what counts.
+    BATCH is an id, the beginning of one, or `last`.
+    """
+    engine = open_database()
+    batch_id = UUID(find_batch(engine, batch))
+    pages = results(engine, batch_id, load(StorageSettings).storage_url, EditState(state) if state else None)
+    if output is None:
+        if sys.stdout is None:
+            raise UserError("There is no standard output; name a file with --output.")
+        if sys.stdout.isatty():  # a terminal takes characters, of which some would move its cursor
+            for page in pages:
+                print(quote_controls(page.decode()), end="")
+        else:
+            sys.stdout.buffer.writelines(pages)
+            sys.stdout.buffer.flush()
+        return
+    part = output.with_name(f"{output.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.writelines(pages)
+        part.replace(output)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror}.") from None
+    finally:
+        part.unlink(missing_ok=True)

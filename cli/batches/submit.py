@@ -1,0 +1,155 @@
+"""`darkroom submit`: a manifest becomes a batch, whole or not at all.
+
+The manifest is read twice, as a stream: once for its faults and its local files, which are uploaded before
+anything is written, and once for the batch itself (`local_files.py`). What may be said about the batch as a whole
+stands in `header_options.py`.
+"""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+from sqlalchemy import Engine
+
+from cli.batches.estimate import foresee, print_foresight
+from cli.batches.header_options import header_from, header_options, on_invalid_option
+from cli.batches.local_files import Manifest
+from cli.batches.poll_progress import exit_code, looks, wait_for_batch, watch_batch
+from cli.batches.upload_bar import upload_progress
+from cli.connection import open_database
+from cli.output import json_option, plural, print_json, print_warnings, screen
+from cli.provider.fault_options import faults_as_json
+from core.errors import UserError
+from core.settings import load
+from intake.batches import CreatedBatch, create
+from intake.insert_edits import OnInvalid
+from intake.manifest import read_jsonl
+from intake.read_manifest import Reader, reader_for
+from provider.settings import ProviderSettings
+from provider.uploads import upload_files
+
+MANIFEST = click.argument("manifest", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+
+
+@click.command()
+@MANIFEST
+@header_options
+@on_invalid_option
+@click.option("--dry-run", is_flag=True, help="Only say what it would come to; uploads and writes nothing.")
+@click.option("--wait", is_flag=True, help="Watch the batch; exit code 0 only if every edit is stored.")
+@json_option
+def submit(manifest: Path, on_invalid: OnInvalid, dry_run: bool, wait: bool, as_json: bool, **about: Any) -> int:
+    """Hand in a batch.
+
+    MANIFEST is JSONL, one edit a line, or CSV with the same names in its
+    first row, also packed with gzip; - is standard input. An entry of
+    image_urls may be a URL, a data URI or a path, which is relative to the
+    manifest's folder.
+    """
+    header = header_from(**about)
+    engine = open_database()
+    read = reader_for(manifest.name)
+    with faults_as_json(as_json), opened(manifest) as (stream, folder):
+        if dry_run:
+            found = foresee(engine, header, Manifest(stream, folder, read), on_invalid=on_invalid)
+            print_foresight(found, as_json=as_json)
+            return 0
+        created = hand_in(engine, stream, folder, read, on_invalid=on_invalid, **header.model_dump(exclude_unset=True))
+    report(created, as_json=as_json)
+    if not wait:
+        return 0
+    rows = looks(engine, str(created.batch_id))
+    return exit_code(wait_for_batch(rows) if as_json else watch_batch(rows))
+
+
+@contextmanager
+def opened(manifest: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """The manifest as a stream that can be read twice, and the folder to which its paths are relative."""
+    if str(manifest) == "-":
+        with _copied(sys.stdin.buffer) as copy:
+            yield copy, Path()
+    elif manifest.is_file():
+        with manifest.open("rb") as stream:
+            yield stream, manifest.parent
+    else:  # a pipe by name, as `<(…)` and /dev/stdin are; its folder is nobody's
+        with manifest.open("rb") as pipe, _copied(pipe) as copy:
+            yield copy, Path()
+
+
+@contextmanager
+def _copied(pipe: BinaryIO) -> Iterator[BinaryIO]:
+    """What comes through a pipe, as a file that can be read twice.
+
+    Raises:
+        UserError: there is no room for it.
+    """
+    try:
+        copy = tempfile.TemporaryFile()  # noqa: SIM115  # closed below, whoever fails
+    except OSError as error:
+        raise UserError(f"There is no folder for temporary files: {error.strerror}; set TMPDIR to one.") from None
+    with copy:
+        try:
+            shutil.copyfileobj(pipe, copy)
+            copy.seek(0)
+        except OSError as error:
+            raise UserError(
+                f"The manifest cannot be kept in {tempfile.gettempdir()}: {error.strerror}; "
+                "give it as a file, or set TMPDIR to a folder with room."
+            ) from None
+        yield copy
+
+
+def hand_in(
+    engine: Engine,
+    stream: BinaryIO,
+    folder: Path,
+    read: Reader = read_jsonl,
+    *,
+    on_invalid: OnInvalid = "fail",
+    **about: Any,
+) -> CreatedBatch:
+    """Upload the local files that a manifest names, then write its batch; `about` are fields of its header.
+
+    Raises:
+        ManifestFaults: lines are faulty, and are not to be skipped; nothing was uploaded or written.
+    """
+    header = header_from(**about)
+    manifest = Manifest(stream, folder, read)
+    urls = uploaded(manifest, engine, on_invalid=on_invalid)
+    with engine.begin() as connection:
+        return create(connection, header, manifest.entries(urls), on_invalid=on_invalid)
+
+
+def uploaded(manifest: Manifest, engine: Engine, *, on_invalid: OnInvalid) -> dict[str, str]:
+    """Where the local files of a manifest are at the provider now, by path as given.
+
+    Raises:
+        ManifestFaults: lines are faulty, and are not to be skipped; nothing was uploaded.
+    """
+    manifest.look_through(on_invalid=on_invalid)
+    if not manifest.files:
+        return {}
+    files = sorted(set(manifest.files.values()))
+    with upload_progress() as begin:
+        urls = upload_files(files, load(ProviderSettings), engine, begin=begin)
+    return {given: urls[file.path] for given, file in manifest.files.items()}
+
+
+def report(created: CreatedBatch, *, as_json: bool, quiet: bool = False) -> None:
+    """Say what was written; warnings are for people, on standard error. `quiet`: nothing but these."""
+    print_warnings(created.warnings)
+    if quiet:
+        return
+    if as_json:
+        rare = {"skipped": created.skipped, "existing": created.existing}
+        told = {name: value for name, value in rare.items() if value}
+        print_json({"batch_id": created.batch_id, "edits": created.edits, **told})
+        return
+    skipped = f", {plural(created.skipped, 'faulty line')} among them skipped" if created.skipped else ""
+    again = ", there already under this idempotency key" if created.existing else ""
+    screen.print(f"batch {created.batch_id}: {plural(created.edits, 'edit')}{skipped}{again}", markup=False)

@@ -1,0 +1,181 @@
+"""Shows one edit while it happens, and what became of it.
+
+Lines stay on the screen; on a terminal one more below them moves. Without the key only the database's states are
+shown, and it is said why.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+from rich.filesize import decimal
+from sqlalchemy import Engine
+
+from cli.batches.follow_edit import Stand, Step, follow_edit
+from cli.batches.progress import duration
+from cli.output import aside, escape, print_json, screen
+from cli.provider.client import sentence
+from cli.provider.request import log_text
+from core.settings import StorageSettings, load
+from models.states import IN_FLIGHT, EditState
+from provider.follow_request import LogLine, Update
+from provider.queue_api import QueueAPI
+from provider.settings import ProviderSettings
+
+STILL = 10.0
+"""Seconds in the line of ours after which it is asked whether anybody works."""
+
+
+class Watched(NamedTuple):
+    """One edit to its end."""
+
+    batch_id: UUID
+    edit_id: int
+    stand: Stand
+    logs: tuple[LogLine, ...]
+
+
+def watch_edit(engine: Engine, batch_id: UUID, *, quiet: bool) -> Watched:
+    """Show the only edit of a batch until it is final; `quiet`: show nothing of it."""
+    settings = load(ProviderSettings)
+    queue = QueueAPI.of(settings) if settings.fal_key else None
+    if queue is None:
+        aside.print("Only the states are shown: log lines need FAL_KEY, which is not set here.", markup=False)
+    with engine.connect() as connection:
+        edit_id = connection.exec_driver_sql("SELECT id FROM edits WHERE batch_id = %s", (batch_id,)).scalar_one()
+    logs: list[LogLine] = []
+    try:
+        with told(quiet) as teller:
+            for step in follow_edit(engine, edit_id, queue):
+                logs += [line for update in step.updates for line in update.logs]
+                teller.tell(step)
+    except KeyboardInterrupt:
+        aside.print(f"The edit goes on; to see it again: darkroom watch {batch_id}", markup=False, soft_wrap=True)
+        raise
+    return Watched(batch_id, edit_id, step.stand, tuple(logs))
+
+
+@contextmanager
+def told(quiet: bool) -> Iterator["Teller"]:
+    """Someone who tells what happens."""
+    if quiet or not screen.is_terminal:
+        yield Teller(quiet=quiet)
+    else:
+        with screen.status("pending") as status:
+            yield Teller(quiet=False, say_now=status.update)
+
+
+class Teller:
+    """Tells each thing once, as it comes; `say_now` says what is the case at this moment."""
+
+    def __init__(self, *, quiet: bool, say_now: Callable[[str], object] = lambda _: None) -> None:
+        self._quiet, self._say_now = quiet, say_now
+        self._began = time.monotonic()
+        self._said: set[str] = set()
+        self._stand: Stand | None = None
+
+    def tell(self, step: Step) -> None:
+        """What is new in a step, in the order in which it happened."""
+        stand = step.stand
+        if stand.state in IN_FLIGHT:
+            self._tell_stand(stand)
+        for update in step.updates:
+            self._tell_update(update)
+        if step.trouble:
+            self._warn(f"No log lines: {sentence(step.trouble, stand.request_id or '')}")
+        self._tell_stand(stand)
+        self._say_now(f"{stand.state}, {duration(time.monotonic() - self._began)}")
+
+    def _tell_stand(self, stand: Stand) -> None:
+        before, self._stand = self._stand, stand
+        if stand.paused and stand.state is EditState.PENDING:
+            self._warn(f"Nothing is submitted now: {stand.paused}")
+        elif stand.state is EditState.PENDING and not stand.attempt and time.monotonic() - self._began > STILL:
+            self._warn("Nothing has moved yet: does `darkroom up` run, or has it other work to do first?")
+        if stand.error and (before is None or stand.error != before.error) and not stand.final:
+            self._line(f"[yellow]attempt {stand.attempt} failed[/]  {escape(error_text(stand.error))}")
+        if before is None or stand.state != before.state:
+            known = stand.state is EditState.SUBMITTED and stand.request_id
+            request = f"  request {escape(known)}" if known else ""
+            self._line(f"[bold]{stand.state}[/]{request}")
+
+    def _tell_update(self, update: Update) -> None:
+        if update.status == "IN_QUEUE" and update.queue_position is not None:
+            self._line(f"in the provider's queue, {update.queue_position} ahead")
+        elif update.status == "IN_PROGRESS":
+            self._tell_start(update.request_id)
+        for line in update.logs:
+            self._line(f"  {log_text(line)}")
+        if update.status == "COMPLETED" and isinstance(update.inference_time, int | float):
+            self._line(f"made in {duration(update.inference_time)}")
+
+    def _tell_start(self, request_id: str) -> None:
+        if request_id not in self._said:
+            self._said.add(request_id)
+            self._line("running at the provider")
+
+    def _warn(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            aside.print(text, markup=False, soft_wrap=True)
+
+    def _line(self, text: str) -> None:
+        if not self._quiet:
+            screen.print(text, soft_wrap=True)
+
+
+def error_text(error: dict[str, Any]) -> str:
+    """An entry of an edit's errors for people."""
+    return f"{error.get('type')}: {error.get('message')}"
+
+
+def print_end(engine: Engine, watched: Watched, *, as_json: bool) -> int:
+    """Say what became of the edit; gives the exit code."""
+    end = end_of(engine, watched)
+    if as_json:
+        print_json({**end, "logs": [line.message for line in watched.logs]})
+    else:
+        for image in end["images"]:
+            facts = f"{image['width']}x{image['height']}  {image['content_type']}  {decimal(image['bytes'])}"
+            screen.print(f"[green]{escape(image['path'])}[/]  {facts}", soft_wrap=True)
+        if end["state"] != EditState.STORED and watched.stand.error:
+            screen.print(f"[red]{escape(error_text(watched.stand.error))}[/]", soft_wrap=True)
+    return 0 if end["state"] == EditState.STORED else 1
+
+
+def end_of(engine: Engine, watched: Watched) -> dict[str, Any]:
+    """Everything that the database knows of an edit that is over."""
+    storage_url = load(StorageSettings).storage_url
+    with engine.connect() as connection:
+        edit = connection.exec_driver_sql(
+            """
+            SELECT e.batch_id, 1 AS edits, e.custom_id, e.state, e.attempt AS attempts,
+                   coalesce(s.seed, e.seed) AS seed, e.errors, s.cost
+            FROM edits e CROSS JOIN LATERAL (
+                SELECT sum(cost) AS cost, max(seed) FILTER (WHERE outcome = 'succeeded' AND NOT doubled) AS seed
+                FROM submissions WHERE edit_id = e.id
+            ) s WHERE e.id = %s
+            """,
+            (watched.edit_id,),
+        )
+        images = connection.exec_driver_sql(
+            """
+            SELECT i.index, i.storage_key, i.stored_width AS width, i.stored_height AS height,
+                   i.stored_type AS content_type, i.stored_bytes AS bytes, i.sha256
+            FROM images i JOIN submissions s ON s.id = i.submission_id
+            WHERE s.edit_id = %s AND i.state = 'stored' ORDER BY s.posted_at, i.index
+            """,
+            (watched.edit_id,),
+        )
+        stored = [{"path": place(storage_url, row["storage_key"]), **row} for row in images.mappings()]
+        return {**edit.mappings().one(), "request_id": watched.stand.request_id, "images": stored}
+
+
+def place(storage_url: str, key: str) -> str:
+    """Where a stored picture is: a path on this machine, or its address in the store."""
+    parts = urlsplit(storage_url)
+    return str(Path(unquote(parts.path)) / key) if parts.scheme == "file" else f"{storage_url}/{key}"

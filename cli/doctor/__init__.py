@@ -1,0 +1,1 @@
+"""`darkroom doctor`: is everything there that the service needs?"""

@@ -1,0 +1,106 @@
+"""`darkroom doctor`: what a person runs when something seems wrong; one line per thing that can be wrong.
+
+Changes nothing but for one small object, which it puts into storage and takes away again, and costs nothing. What
+each check looks at stands in `checks.py`, `database_checks.py` and `lane_checks.py`; every one is bounded in time.
+A check whose ground is missing (no database, an old schema) is left out: the fault of the ground is told already.
+"""
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import click
+from sqlalchemy import Engine
+
+from cli.connection import connect
+from cli.doctor import checks, database_checks, lane_checks
+from cli.doctor.check_result import Finding, Result, fault
+from cli.output import escape, json_option, plural, print_json, screen
+from cli.settings import attach
+from core.errors import SettingsError
+from core.settings import DatabaseSettings, Settings, load
+from webhook_receiver.settings import ReceiverSettings
+from worker.settings import BrokerSettings, WorkerSettings
+
+COLOURS = {Result.OK: "green", Result.WARNING: "yellow", Result.FAULT: "bold red"}
+
+Loaded = TypeVar("Loaded", bound=Settings)
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> int:
+    """Check everything that can be wrong.
+
+    One line per check, with what to do. Changes nothing and costs nothing. The exit code is 1 where something has
+    to be done.
+    """
+    found = []
+    for finding in examination():
+        found.append(finding.result)
+        if as_json:
+            print_json(finding._asdict())
+        else:
+            _print(finding)
+    faults, warnings = found.count(Result.FAULT), found.count(Result.WARNING)
+    if not as_json:
+        summary = [plural(number, noun) for number, noun in ((faults, "fault"), (warnings, "warning")) if number]
+        screen.print(f"\n{', '.join(summary)}." if summary else "\nAll is well.")
+    return 1 if faults else 0
+
+
+def _print(finding: Finding) -> None:
+    advice = f" [dim]{escape(finding.advice)}[/]" if finding.advice else ""
+    result = f"[{COLOURS[finding.result]}]{finding.result.value:<7}[/]"
+    screen.print(f"{result}  [dim]{finding.check:<10}[/]  {escape(finding.message)}{advice}", soft_wrap=True)
+
+
+def examination() -> Iterator[Finding]:
+    """Every check, in the order in which one thing rests on another."""
+    try:
+        attach()
+    except SettingsError as error:
+        yield fault("stack", str(error))
+    yield from checks.settings()
+    worker, broker, receiver = _loaded(WorkerSettings), _loaded(BrokerSettings), _loaded(ReceiverSettings)
+    engine = _engine()
+    usable = False
+    if engine is not None:
+        grounds = list(database_checks.grounds(engine))
+        usable = all(finding.result is Result.OK for finding in grounds)
+        yield from grounds
+    if engine is not None and usable:
+        yield from database_checks.contents(engine)
+    if engine is not None and usable and worker is not None:
+        yield checks.notify_secrets(worker, database_checks.notified_clients(engine))
+    answers = False
+    if broker is not None:
+        finding = checks.broker(broker.redis_url)
+        answers = finding.result is Result.OK
+        yield finding
+    if broker is not None and answers:
+        yield lane_checks.workers(broker.redis_url)
+    if engine is not None and usable and worker is not None:
+        yield from lane_checks.lanes(engine, worker, worker.redis_url if answers else None)
+    if worker is not None:
+        yield checks.provider(worker)
+    if receiver is not None:
+        yield checks.keys(receiver.fal_jwks_url)
+    if worker is not None:
+        yield checks.public_url(worker.public_url)
+        yield checks.storage(worker.storage_url)
+
+
+def _loaded(cls: type[Loaded]) -> Loaded | None:
+    """The settings; None where they are wrong, which is told already."""
+    try:
+        return load(cls)
+    except SettingsError:
+        return None
+
+
+def _engine() -> Engine | None:
+    database = _loaded(DatabaseSettings)
+    try:
+        return connect(database.database_url, application="darkroom doctor") if database else None
+    except SettingsError:
+        return None

@@ -1,0 +1,163 @@
+"""The doctor's checks of the database: can it be used, and does what stands in it add up?"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine
+
+from cli import migrate
+from cli.batches.batch_text import why_paused
+from cli.batches.progress import duration, lane_pauses, provider_pause, when
+from cli.doctor.check_result import Finding, fault, ok, warning
+from cli.output import plural
+from core.errors import DatabaseError
+from models.database import check_schema
+from models.database_errors import DATABASE_ERRORS, advise, reason
+from models.tables import metadata
+from webhook_receiver.signature import TOLERANCE
+
+CLOCK_WARNING = 5.0
+"""Seconds that the clocks may differ before somebody should look."""
+FOR_GOOD = ("invalid_key", "locked")
+"""Reasons of a pause that no waiting mends."""
+
+
+def grounds(engine: Engine) -> Iterator[Finding]:
+    """Whether it answers, and stands at our schema."""
+    try:
+        with engine.connect() as connection:
+            version = connection.exec_driver_sql("SHOW server_version").scalar_one()
+            read_only = connection.exec_driver_sql("SHOW transaction_read_only").scalar_one() == "on"
+    except DATABASE_ERRORS as error:
+        advice = (
+            "Start PostgreSQL, or mend DATABASE_URL; everything stands still until it answers, and nothing is lost."
+        )
+        yield fault("database", f"PostgreSQL does not answer: {reason(error)}{advise(error)}.", advice)
+        return
+    if read_only:
+        advice = "A standby, or a server that protects a full disk: mend it, or let DATABASE_URL name the primary."
+        yield fault("database", "PostgreSQL is read-only; everything stands still, and nothing is lost.", advice)
+        return
+    yield ok("database", f"PostgreSQL {str(version).split()[0]} answers")
+    try:
+        check_schema(engine, migrate.newest())
+    except DatabaseError as error:
+        yield fault("schema", str(error))
+        return
+    lacking = missing_rights(engine)
+    if lacking:
+        sentence = f"The role may not {'; '.join(lacking)}."
+        yield fault("rights", sentence, "Grant these rights as docs/deploy.md says; edits stand still until then.")
+        return
+    yield ok("schema", f"at {migrate.newest()}, the newest")
+
+
+def missing_rights(engine: Engine) -> list[str]:
+    """What the role may not do with our tables, as `INSERT, UPDATE on edits`."""
+    rights = ("SELECT", "INSERT", "UPDATE", "DELETE")
+    query = """
+        SELECT name, string_agg(lacking, ', ' ORDER BY place) FROM unnest(%s::text[]) AS name
+        CROSS JOIN unnest(%s::text[]) WITH ORDINALITY AS wanted (lacking, place)
+        WHERE NOT has_table_privilege(name, lacking) GROUP BY name ORDER BY name
+    """
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(query, (list(metadata.tables), list(rights)))
+        return [f"{lacking} on {name}" for name, lacking in found]
+
+
+def contents(engine: Engine) -> Iterator[Finding]:
+    """What stands in it."""
+    for name, check in (
+        ("clock", clock),
+        ("account", account),
+        ("pauses", pauses),
+        ("accounting", accounting),
+        ("overdue", overdue),
+    ):
+        try:
+            yield from check(engine)
+        except DATABASE_ERRORS as error:
+            yield warning(name, f"The database did not answer this question: {reason(error)}.", "Try again later.")
+
+
+def clock(engine: Engine) -> Iterator[Finding]:
+    """How far this machine's clock is from the database's; stamps of callbacks are judged by the receiver's own."""
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")  # so that connecting is not measured
+        before = datetime.now(UTC)
+        theirs = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+        after = datetime.now(UTC)
+    seconds = (theirs - (before + (after - before) / 2)).total_seconds()
+    if abs(seconds) < CLOCK_WARNING:
+        yield ok("clock", f"{abs(seconds):.1f} s from the database's")
+        return
+    word = "behind" if seconds > 0 else "ahead of"
+    sentence = f"This machine's clock is {duration(abs(seconds))} {word} the database's."
+    limit = TOLERANCE.total_seconds()
+    advice = f"Set the clocks by NTP; where the receiver's is wrong by {limit:.0f} s, no callback is believed."
+    yield (fault if abs(seconds) >= limit else warning)("clock", sentence, advice)
+
+
+def account(engine: Engine) -> Iterator[Finding]:
+    """Whether the provider's account is paused."""
+    with engine.connect() as connection:
+        pause = provider_pause(connection)
+    if pause is None:
+        yield ok("account", "not paused")
+        return
+    since, again = when(pause["paused_at"]), when(pause["retry_at"])
+    sentence = f"Paused since {since}, {why_paused(pause).rstrip('.')}; next try {again}."
+    if pause["reason"] in FOR_GOOD:
+        yield fault("account", sentence, "Mend it with the provider, then run `darkroom resume --provider`.")
+    else:
+        yield warning("account", sentence, "It is tried again by itself; `darkroom resume --provider` tries at once.")
+
+
+def notified_clients(engine: Engine) -> list[str]:
+    """Clients with batches of the last 30 days whose ends are to be told."""
+    query = """
+        SELECT DISTINCT client FROM batches
+        WHERE notify_url IS NOT NULL AND created_at > now() - interval '30 days' ORDER BY client LIMIT 100
+    """
+    with engine.connect() as connection:
+        return list(connection.exec_driver_sql(query).scalars())
+
+
+def pauses(engine: Engine) -> Iterator[Finding]:
+    """What of a lane stands still because the store, a disk or one model refuses."""
+    with engine.connect() as connection:
+        rows = lane_pauses(connection)
+    for row in rows:
+        since, again, why = when(row["paused_at"]), when(row["retry_at"]), why_paused(row).rstrip(".")
+        sentence = f"{row['lane']} ({row['subject']}) has stood still since {since}, {why}; next try {again}."
+        advice = "Mend what it says; nothing fails meanwhile, and it goes on by itself."
+        yield (fault if row["lane"] == "download" else warning)("pauses", sentence, advice)
+    if not rows:
+        yield ok("pauses", "no lane stands still")
+
+
+def accounting(engine: Engine) -> Iterator[Finding]:
+    """Whether everything adds up."""
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT identity, difference FROM accounting").all()
+    wrong = [row for row in rows if row.difference]
+    for row in wrong:
+        advice = "This must not be, whatever died: a mistake of darkroom's. Keep the logs and report it."
+        yield fault("accounting", f"{row.identity}: {row.difference} unexplained.", advice)
+    if not wrong:
+        yield ok("accounting", f"all {len(rows)} accounts balance")
+
+
+def overdue(engine: Engine) -> Iterator[Finding]:
+    """What has waited longer than its state may last."""
+    query = """
+        SELECT what, state, count(*) AS rows, extract(epoch FROM max(late))::float8 AS late
+        FROM overdue GROUP BY what, state ORDER BY late DESC
+    """
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql(query).all()
+    for row in rows:
+        sentence = f"{plural(row.rows, row.what)} {row.state}, late by up to {duration(row.late)}."
+        yield warning("overdue", sentence, "After an outage this shrinks by itself; if it grows, see the lanes below.")
+    if not rows:
+        yield ok("overdue", "nothing waits longer than it may")

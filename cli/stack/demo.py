@@ -1,0 +1,151 @@
+"""`darkroom demo`: a first look, in a minute, without a key, a network or anything installed.
+
+Starts a stack with the stand-in (or uses the one that runs in the home), has sample pictures edited, shows what
+the database knows about it, and leaves nothing running. It never works with the real provider: that costs money.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import click
+
+from cli.batches.poll_progress import exit_code, looks, wait_for_batch, watch_batch
+from cli.batches.progress import Row, as_text
+from cli.batches.submit import hand_in
+from cli.connection import open_database
+from cli.output import aside, escape, json_option, print_json, print_pairs, screen
+from cli.settings import DeskSettings, adopt, attach, forget
+from cli.stack.child_processes import adopt_orphans
+from cli.stack.embedded import free_port, is_free, loopback
+from cli.stack.home import Home
+from cli.stack.sample_images import draw_samples
+from cli.stack.start import EmulatorOptions, plan, running
+from cli.stack.up import EMULATOR_PORT, stop_signals
+from core.errors import UserError
+from core.settings import load
+from worker.settings import WorkerSettings
+
+CONCURRENCY, LATENCY = 8, 1.0
+"""Of the stand-in: quick enough for a first look, slow enough to watch."""
+SAMPLE_EDITS = 24
+PATIENCE = 120.0
+"""Seconds without any change after which the demo gives up instead of waiting for a repair that takes long."""
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+PROMPTS = (
+    "Turn the scene into a watercolour on rough paper",
+    "Make it a winter morning with fresh snow",
+    "Repaint it as a woodblock print with three colours",
+    "Add warm lantern light and long shadows",
+    "Show the same place a hundred years from now",
+    "Make it a faded photograph from an old album",
+    "Turn everything into folded paper",
+)
+SIZES = ("landscape_16_9", "portrait_4_3", "square_hd", "landscape_4_3", "portrait_16_9")
+"""Prompts and sizes are each other's primes, so that their pairs repeat late."""
+
+
+@click.command()
+@click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Pictures to edit.")
+@click.option("--prompt", help="What to do with every picture.")
+@click.option("--edits", type=click.IntRange(1, 10_000), help="24 of the samples; of your own pictures one each.")
+@json_option
+def demo(images: Path | None, prompt: str | None, edits: int | None, as_json: bool) -> int:
+    """See it work, without a key and at no cost.
+
+    Sample pictures go through the whole pipeline, with a stand-in for the provider: no AI.
+    """
+    home = load(DeskSettings).home
+    manifest = write_manifest(home, images, prompt, edits)
+    with stop_signals(), demo_stack(home):
+        engine = open_database()
+        with manifest.open("rb") as stream:
+            created = hand_in(engine, stream, manifest.parent, name="demo")
+        batch_id = str(created.batch_id)
+        rows = looks(engine, batch_id, PATIENCE)
+        row = wait_for_batch(rows) if as_json else watch_batch(rows)
+        engine.dispose()
+        pictures = Path(unquote(urlsplit(load(WorkerSettings).storage_url).path)) / batch_id
+        report(row, pictures, as_json=as_json)
+    return exit_code(row)
+
+
+@contextmanager
+def demo_stack(home: Home) -> Iterator[None]:
+    """A stack with the stand-in: the one that runs in the home, else one of our own, stopped at the end.
+
+    Raises:
+        UserError: the one that runs works with the real provider.
+    """
+    if home.told():
+        attach()
+        if urlsplit(load(WorkerSettings).fal_queue_url).hostname not in ("127.0.0.1", "::1"):
+            raise UserError(f"The stack in {home.folder} works with the real provider; the demo would cost money.")
+        yield
+        return
+    forget("DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "FAL_KEY", "FAL_KEY_FILE")
+    settings = load(DeskSettings)
+    if not is_free(settings.bind_host, settings.receiver_port) and "receiver_port" not in settings.model_fields_set:
+        adopt({"RECEIVER_PORT": str(free_port()), "INTAKE_PORT": str(free_port())})
+        settings = load(DeskSettings)
+    port = EMULATOR_PORT if is_free(loopback(), EMULATOR_PORT) else free_port()
+    with home.held() as lock, aside.status("starting") as line:
+        prepared = plan(settings, EmulatorOptions(port, loopback(), CONCURRENCY, LATENCY))
+        adopt_orphans()
+        with running(prepared, lock, line.update):
+            line.stop()
+            yield
+            line.start()
+            line.update("stopping")
+
+
+def write_manifest(home: Home, images: Path | None, prompt: str | None, edits: int | None) -> Path:
+    """A manifest of so many edits of the given pictures, or of samples drawn for it.
+
+    Raises:
+        UserError: there is no picture.
+    """
+    home.create()
+    folder = home.folder / "demo"
+    folder.mkdir(exist_ok=True)
+    if images is None:
+        pictures = draw_samples(folder)
+    else:
+        pictures = sorted(path.resolve() for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not pictures:
+        raise UserError(f"There is no picture in {images} ({', '.join(sorted(SUFFIXES))}).")
+    manifest = folder / "manifest.jsonl"
+    with manifest.open("w") as file:
+        for number in range(edits or (SAMPLE_EDITS if images is None else len(pictures))):
+            picture = pictures[number % len(pictures)]
+            edit = {
+                "custom_id": f"demo-{number + 1:03}",
+                "prompt": prompt or PROMPTS[number % len(PROMPTS)],
+                "image_urls": [str(picture)],
+                "image_size": "auto" if images else SIZES[number % len(SIZES)],
+            }
+            file.write(json.dumps(edit) + "\n")
+    return manifest
+
+
+def report(row: Row, pictures: Path, *, as_json: bool) -> None:
+    """Show what the database knows now, and how to look further."""
+    if as_json:
+        print_json({**row, "folder": str(pictures)})
+        return
+    screen.print("\n[dim]select * from batch_progress[/]")
+    print_pairs((name, escape(as_text(value))) for name, value in row.items())
+    screen.print("\nThe pictures, made by a stand-in and not by an AI:")
+    screen.print(f"  {pictures}", markup=False, soft_wrap=True)
+    screen.print("\nTo look further:")
+    program = escape(sys.argv[0])  # as it was typed: it may be on no PATH
+    screen.print(
+        f"  [bold]{program} up --emulator[/]   the same again, until Ctrl-C; in another terminal:", soft_wrap=True
+    )
+    screen.print(f"  [bold]{program} status last[/]     this batch")
+    screen.print(
+        f"  [bold]{program} env[/]             DATABASE_URL, for the query above in any SQL client", soft_wrap=True
+    )

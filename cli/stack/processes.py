@@ -1,0 +1,122 @@
+"""The programs of darkroom and how each is started: the one place, for the local stack and for docker-compose.
+
+Data only. Commands stand here as a person would type them; `supervision.py` finds the programs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+STOP_WITHIN = {"submit": 210, "poll": 430, "download": 250, "settle": 190, "notify": 130, "intake_worker": 190}
+"""Worker -> seconds in which it may end by itself: longer than its turn, its longest call to a peer as slow as it may
+be, and the recording of the answer while the database is away (tests/unit/test_compose.py reckons it). A stop takes
+so long only where all of that happens at one time."""
+
+
+class Stage(IntEnum):
+    """What starts before what; stopping goes the other way."""
+
+    SERVERS = 1
+    FRONT = 2
+    WORKERS = 3
+    STARTING = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One program. `user` is whom it runs as where we are root; `once`: it does its work and ends.
+
+    `stop_signal` asks it to end; after `stop_within` seconds it is killed.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    stage: Stage
+    stop_signal: str = "TERM"
+    stop_within: int = 5
+    user: str | None = None
+    once: bool = False
+
+
+LANES: dict[str, tuple[tuple[str, ...], int]] = {
+    "submit": (("submit",), 1),
+    "download": (("download",), 2),
+    "poll": (("poll",), 1),
+    "settle": (("settle",), 1),
+    "notify": (("notify",), 1),
+    "intake_worker": (("intake",), 1),
+}
+"""Worker -> its queues and its number of processes. One submit process: claimers take turns anyway. No lane shares a
+worker with another: each may be busy for minutes, as the intake is with a large manifest, and the notify lane with a
+caller who does not answer. The tick needs none: the clock does it."""
+
+
+def receiver(host: str, port: int) -> Process:
+    """The Flask application that hears the provider's callbacks."""
+    # connections that say nothing are cheap, but must not stay: the bound counts them too
+    return Process("receiver", granian("webhook_receiver.app:create_front", host, port, requests=4096), Stage.FRONT)
+
+
+def intake(host: str, port: int) -> Process:
+    """The Flask application through which other services hand in batches."""
+    return Process("intake", granian("intake.app:create_front", host, port, requests=512), Stage.FRONT)
+
+
+def granian(target: str, host: str, port: int, *, requests: int) -> tuple[str, ...]:
+    """How a Flask application behind its front is served; `requests` at one time."""
+    listen = ("--host", host, "--port", str(port))
+    shape = ("--workers", "1", "--backlog", "4096", "--backpressure", str(requests), "--no-ws")
+    manners = ("--respawn-failed-workers", "--workers-kill-timeout", "5", "--log-level", "warning")
+    return ("granian", *listen, *shape, *manners, "--interface", "rsgi", "--factory", target)
+
+
+def workers() -> tuple[Process, ...]:
+    """The Celery workers, one per lane, and the clock that nudges them."""
+    quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "info")
+    lanes = tuple(
+        Process(
+            name,
+            ("celery", "-A", "worker", "worker", "-n", f"{name}@%h", "-Q", ",".join(queues), "-c", str(size), *quiet),
+            Stage.WORKERS,
+            stop_within=STOP_WITHIN[name],
+        )
+        for name, (queues, size) in LANES.items()
+    )
+    clock = ("celery", "-A", "worker", "beat", "--scheduler", "worker.beat_scheduler:Clock", "--loglevel", "warning")
+    return (*lanes, Process("beat", clock, Stage.WORKERS))
+
+
+def emulator(port: int, folder: Path, options: tuple[str, ...]) -> Process:
+    """The stand-in for the provider."""
+    command = ("fal_emulator", "--port", str(port), "--state-dir", str(folder), *options)
+    return Process("emulator", command, Stage.SERVERS)
+
+
+def schema(*, embedded: bool) -> Process:
+    """What waits for the servers and brings the database to its schema."""
+    command = ("cli.stack.start_programs", "schema", *(("--make-database",) if embedded else ()))
+    return Process("schema", command, Stage.STARTING, once=True)
+
+
+def answers(urls: Mapping[str, str]) -> Process:
+    """What waits until these parts, each at its URL, and all workers answer."""
+    parts = tuple(f"{name}={url}" for name, url in urls.items())
+    return Process("answers", ("cli.stack.start_programs", "answers", *parts), Stage.STARTING, once=True)
+
+
+ASKING = (
+    "cli.settings",
+    "cli.stack.readiness",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "models.database",
+    "models.tables",
+)
+"""Modules that the first of the forks needs, which brings the database to its schema; imported before the others."""
+SHARED = (
+    *ASKING,
+    *("celery.bin.celery", "celery.apps.beat", "celery.apps.worker", "celery.backends.redis"),
+    *("celery.concurrency.thread", "celery.worker.consumer", "kombu.transport.redis", "redis.connection"),
+    *("worker.beat_scheduler", "worker.tasks", "webhook_receiver.app", "intake.app", "granian.cli"),
+)
+"""Modules that several programs import. None of them opens anything, or starts a thread, when it is imported."""

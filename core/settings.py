@@ -1,0 +1,277 @@
+"""Settings shared by more than one process, and the manner in which every process reads its own.
+
+Only files named `settings.py` read the environment. A process builds its settings once, at its rim,
+with `load`; a wrong value becomes one sentence (SettingsError), never a traceback. `NAME_FILE` may name
+a file that holds the value of any secret.
+"""
+
+import os
+import ssl
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic.functional_validators import AfterValidator, BeforeValidator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from core.database_url import read_database_url
+from core.errors import SettingsError
+from core.network import Network
+from core.storage_url import expand_home, read_storage_url
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""A duration in seconds; fractions are allowed, so that a test can shrink the clock."""
+
+
+def _strip_slash(value: object) -> object:
+    return value.rstrip("/") if isinstance(value, str) else value
+
+
+BaseURL = Annotated[str, BeforeValidator(_strip_slash), Field(pattern=r"^https?://[^/\s?#]+[^\s?#]*$")]
+"""An http(s) address to which paths are appended; kept without its last slash."""
+
+
+def _database_url(url: str) -> str:
+    read_database_url(url)
+    return url.strip()
+
+
+DatabaseURL = Annotated[str, AfterValidator(_database_url)]
+"""An address that PostgreSQL's own client can read."""
+
+
+class _FileSecrets(PydanticBaseSettingsSource):
+    """Reads `NAME_FILE` where `NAME` is a secret; an unreadable file is an error, never an empty secret."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(f"{field_name.upper()}_FILE")
+        if not path or field.annotation not in (SecretStr, SecretStr | None):
+            return None, field_name, False
+        try:
+            return Path(path).read_text().strip(), field_name, False
+        except OSError as error:
+            message = f"{field_name.upper()}_FILE names {path}, which cannot be read: {error.strerror}."
+            raise SettingsError(message) from None
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return dict(self.settings_cls.model_fields)
+
+
+class Settings(BaseSettings):
+    """The base of every settings class: environment names are the field names in capitals."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _FileSecrets(settings_cls)
+
+
+Loaded = TypeVar("Loaded", bound=Settings)
+
+
+def load(cls: type[Loaded], **overrides: Any) -> Loaded:
+    """Read `cls` from the environment; `overrides` win.
+
+    Raises:
+        SettingsError: naming every variable that is missing or wrong, in one sentence.
+    """
+    try:
+        return cls(**overrides)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_faults(error)) + ".") from None
+
+
+def wrong_settings(cls: type[Settings]) -> list[str]:
+    """What is missing or wrong of `cls` in the environment, one at a time.
+
+    Raises:
+        SettingsError: a file that a setting names cannot be read.
+    """
+    try:
+        cls()
+    except ValidationError as error:
+        return _faults(error)
+    return []
+
+
+def _faults(error: ValidationError) -> list[str]:
+    faults = []
+    for fault in error.errors():
+        if fault["type"] == "default_factory_not_called":
+            continue  # only says that another one is wrong
+        name = str(fault["loc"][0]).upper() if fault["loc"] else "settings"
+        if fault["type"] == "missing":
+            faults.append(f"{name} is not set")
+        else:
+            faults.append(f"{name} is wrong ({fault['msg'].removeprefix('Value error, ')})")
+    return faults
+
+
+def _proxy(url: str | None) -> str | None:
+    """With its scheme, which many leave out; None where it is empty."""
+    if url is None or not url.strip():
+        return None
+    url = url.strip() if "://" in url else f"http://{url.strip()}"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = None
+    if not usable or parts.path.strip("/") or parts.query or "#" in url:
+        raise ValueError("it must be like http://user:password@proxy:3128")
+    return url
+
+
+def _certificates(path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    path = expand_home(path)
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        raise ValueError(f"{path} holds no certificates in PEM form") from None
+    except OSError as error:
+        raise ValueError(f"it names {path}, which cannot be read: {error.strerror}") from None
+    return path
+
+
+Proxy = Annotated[str | None, AfterValidator(_proxy)]
+"""The address of an HTTP proxy."""
+Certificates = Annotated[Path | None, AfterValidator(_certificates)]
+"""A file of authorities whose certificates are believed."""
+
+
+class NetworkSettings(Settings):
+    """The way out of this machine: to the provider, its keys and pictures, to callers, and to the store."""
+
+    https_proxy: Proxy = Field(None, description="the proxy for https addresses, `http://user:password@proxy:3128`")
+    http_proxy: Proxy = Field(None, description="the proxy for http addresses")
+    no_proxy: str = Field(
+        "", description="comma list: names (with all beneath them), addresses and networks that need no proxy"
+    )
+    requests_ca_bundle: Certificates = Field(
+        None, description="a file (PEM) of the authorities that are trusted, in the place of the usual ones"
+    )
+    ssl_cert_file: Certificates = Field(None, description="the same, where `REQUESTS_CA_BUNDLE` is not set")
+
+    @property
+    def network(self) -> Network:
+        """All of it in one value."""
+        excepted = tuple(entry for entry in self.no_proxy.replace(",", " ").split() if entry)
+        authorities = self.requests_ca_bundle or self.ssl_cert_file
+        return Network(self.https_proxy, self.http_proxy, excepted, str(authorities) if authorities else None)
+
+
+def read_network() -> Network:
+    """The way out, from the environment.
+
+    Raises:
+        SettingsError: a setting of it is wrong.
+    """
+    return load(NetworkSettings).network
+
+
+class DatabaseSettings(Settings):
+    """Where the truth is kept."""
+
+    database_url: DatabaseURL = Field(
+        description="PostgreSQL, `postgresql://user:password@host/name`; see docs/deploy.md for TLS, poolers and others"
+    )
+
+
+Folder = Annotated[Path, AfterValidator(expand_home)]
+"""A path that may begin with `~`."""
+
+
+def _images_folder(data: dict[str, Any]) -> str:
+    home: Path = data["darkroom_home"]
+    return (home.resolve() / "images").as_uri()
+
+
+class StorageSettings(Settings):
+    """Where the pictures are kept."""
+
+    darkroom_home: Folder = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
+    storage_url: str = Field(
+        default_factory=_images_folder,
+        description="where pictures go: a folder, `file://`, `s3://bucket/prefix`, `gs://`, `az://`; "
+        "unless set, the folder `images` in `DARKROOM_HOME`",
+    )
+
+    @field_validator("storage_url")
+    @classmethod
+    def _known_store(cls, url: str) -> str:
+        return read_storage_url(url)
+
+
+class EndpointSettings(Settings):
+    """Where an S3 is that is not Amazon's; the store's client reads this variable, and all its others, by itself."""
+
+    aws_endpoint_url: BaseURL | None = None
+
+
+def store_options(url: str) -> dict[str, Any]:
+    """How an object store's client goes out: its own proxy and authorities, and http where the endpoint says so.
+
+    The endpoints of `az://` and `gs://` are `https` unless somebody wrote `http` on purpose.
+
+    Raises:
+        SettingsError: a setting of it is wrong.
+    """
+    network, endpoint = read_network(), load(EndpointSettings).aws_endpoint_url
+    options: dict[str, Any] = {}
+    if not url.startswith("s3://") or (endpoint and endpoint.startswith("http://")):
+        options["allow_http"] = True
+    if network.ca_file:
+        options["root_certificate"] = Path(network.ca_file).read_bytes()
+    proxy = network.proxy_for(endpoint or "https://store")
+    if proxy:
+        options |= {"proxy_url": proxy, "proxy_excludes": ",".join(("localhost", "127.0.0.1", *network.no_proxy))}
+    return options
+
+
+class PriceSettings(Settings):
+    """What the work is reckoned to cost; whoever submits and whoever estimates share it."""
+
+    price_per_image: Decimal | None = Field(
+        None,
+        gt=0,
+        description="what one returned picture costs, in USD; more than 0, because every `max_cost` is "
+        "reckoned with it; unless set, as the provider's price list says, else 0.03",
+    )
+
+
+class OutputSettings(Settings):
+    """How long the provider keeps what it makes; who submits asks for it, who notes pictures counts with it."""
+
+    fal_output_expires_after: Seconds | None = Field(
+        None,
+        description="the provider deletes every picture so long after it made it, whether or not it was fetched: "
+        "leave hours for an outage of yours; unless set, the account's own rule",
+    )
+
+
+class PolicySettings(OutputSettings):
+    """How often an edit may be paid for, and who may say what became of it; callbacks and polls share it."""
+
+    max_attempts: int = Field(3, ge=1, le=100, description="paid attempts per edit on transient errors")
+    retry_delay: Seconds = Field(10, description="first delay between attempts, doubling with jitter")
+    provider_retry_after: Seconds = Field(
+        60, description="until a paused account, or an endpoint whose model is down, is tried again, by itself"
+    )
+    fal_user_id: str | None = Field(None, description="the account whose callbacks count; learned if not set")

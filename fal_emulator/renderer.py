@@ -1,0 +1,101 @@
+"""Draws pictures and puts them on the shelf, in a few threads, one picture in memory at a time."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from . import drawing, plain_images, sizes
+from .files import Files
+
+THUMBNAIL = (160, 80)  # pixels
+INPUTS_AT_ONCE = 16  # runs that hold input pictures in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Commission:
+    """What is to be made."""
+
+    owner: str
+    prompt: str
+    seed: int
+    size: tuple[int, int] | None
+    size_name: str
+    count: int
+    max_side: int
+    encoding: str
+    keep: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One finished picture; `data` only when it is not kept on the shelf."""
+
+    path: str
+    data: bytes
+    sha256: str
+    size: int
+    width: int
+    height: int
+    content_type: str
+
+
+class Studio:
+    """The drawing threads."""
+
+    def __init__(self, files: Files, threads: int) -> None:
+        self._files = files
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="studio")
+        self.room = asyncio.Semaphore(INPUTS_AT_ONCE)
+
+    def close(self) -> None:
+        """Let the threads go after the picture in hand."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def develop(self, commission: Commission, inputs: Sequence[bytes]) -> list[Made]:
+        """Pictures made from the inputs; raises pictures.Unreadable."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._develop, commission, inputs)
+
+    async def flat(self, commission: Commission) -> list[Made]:
+        """Plain pictures that cost next to nothing; the inputs are not looked at."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._flat, commission)
+
+    async def thumbnail(self, path: Path) -> bytes:
+        """A picture on the shelf, small, as JPEG."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _small, path)
+
+    def _develop(self, commission: Commission, inputs: Sequence[bytes]) -> list[Made]:
+        opened = drawing.open_inputs(inputs)
+        size = commission.size or sizes.automatic(commission.size_name, opened[0].size, commission.max_side)
+        made = []
+        for index in range(commission.count):
+            sheet = drawing.Print(commission.prompt, commission.seed, *size, index)
+            made.append(self._keep(commission, index, drawing.draw(sheet, opened, commission.encoding), size))
+        return made
+
+    def _flat(self, commission: Commission) -> list[Made]:
+        size = commission.size or sizes.automatic(commission.size_name, (1, 1), commission.max_side)
+        texts = [f"{commission.owner} {index}" for index in range(commission.count)]
+        return [self._keep(commission, index, plain_images.flat(*size, text), size) for index, text in enumerate(texts)]
+
+    def _keep(self, commission: Commission, index: int, data: bytes, size: tuple[int, int]) -> Made:
+        jpeg = data.startswith(b"\xff\xd8")
+        path = self._files.path_for(commission.owner, f"{index}.{'jpg' if jpeg else 'png'}")
+        sha256 = self._files.write(path, data) if commission.keep else hashlib.sha256(data).hexdigest()
+        content_type = "image/jpeg" if jpeg else "image/png"
+        return Made(path, b"" if commission.keep else data, sha256, len(data), *size, content_type)
+
+
+def _small(path: Path) -> bytes:
+    target = BytesIO()
+    with Image.open(path) as picture:
+        picture.thumbnail(THUMBNAIL)
+        picture.convert("RGB").save(target, "JPEG", quality=80)
+    return target.getvalue()

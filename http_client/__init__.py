@@ -1,0 +1,1 @@
+"""The HTTP client that everything here calls with: checked peers, bounded bodies, deadlines."""

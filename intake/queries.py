@@ -1,0 +1,164 @@
+"""What the API shows of batches and edits: reads only, of one client's batches only, and a page at a time."""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from core.errors import NotFound
+from intake.problems import RequestFaults
+from intake.request_schemas import BatchQuery, EditQuery
+from intake.responses import Batch, BatchDetail, BatchPage, Counts, Edit, EditPage, Images, Limits, links
+from models.seedream import Fault
+
+STATE = """CASE WHEN b.cancelled_at IS NOT NULL THEN 'cancelled' WHEN b.finished_at IS NOT NULL THEN 'finished'
+     WHEN b.paused_at IS NOT NULL THEN 'paused' ELSE 'running' END"""
+PAGE_BYTES = 1024 * 1024
+"""Of metadata in one page of a list, or that of one batch: some may have been handed in before it was bounded."""
+COLUMNS = f"""b.id AS batch_id, b.name, {STATE} AS state, b.priority, b.edit_count AS edits, b.metadata, b.created_at,
+     b.paused_at, b.cancelled_at, b.finished_at, b.broken_criterion"""
+
+
+def require_own(connection: Connection, client: str, batch_id: UUID) -> None:
+    """Make sure that the batch is there and the client's.
+
+    Raises:
+        NotFound: it is not, or it is somebody else's, which is the same to whoever asks.
+    """
+    query = "SELECT FROM batches WHERE id = %s AND client = %s"
+    if connection.exec_driver_sql(query, (batch_id, client)).first() is None:
+        raise NotFound(f"There is no batch {batch_id}.")
+
+
+def the_batch(connection: Connection, batch_id: UUID) -> Batch:
+    """A batch that is there, as it stands now."""
+    rows = connection.exec_driver_sql(f"SELECT {COLUMNS} FROM batches b WHERE b.id = %s", (batch_id,))  # noqa: S608
+    return Batch(**rows.mappings().one(), links=links(batch_id))
+
+
+def one_batch(connection: Connection, client: str, batch_id: UUID) -> BatchDetail:
+    """The batch, counted now.
+
+    Raises:
+        NotFound: the client has no such batch.
+    """
+    require_own(connection, client, batch_id)
+    rows = connection.exec_driver_sql(
+        f"""
+        SELECT {COLUMNS}, b.max_in_flight, b.max_attempts, b.max_cost, b.tolerated_failures,
+               b.tolerated_failure_percent, b.deadline, b.notify_url, p.*
+        FROM batches b JOIN batch_progress p ON p.batch_id = b.id WHERE b.id = %(batch)s
+        """,  # noqa: S608 - our own words only
+        {"batch": batch_id},
+    )
+    row = dict(rows.mappings().one())
+    images = {name.removeprefix("images_"): row[name] for name in row if name.startswith("images_")}
+    images |= {name: row[name] for name in ("bytes_stored", "first_stored_at", "last_stored_at")}
+    return BatchDetail(
+        **_plain(row, BatchDetail),
+        links=links(batch_id),
+        counts=Counts(**_plain(row, Counts)),
+        images=Images(**images),
+        limits=Limits(**_plain(row, Limits)),
+    )
+
+
+def _plain(row: Mapping[str, Any], model: type[Batch] | type[Counts] | type[Limits]) -> dict[str, Any]:
+    return {name: row[name] for name in model.model_fields if name in row}
+
+
+def some_batches(connection: Connection, client: str, query: BatchQuery) -> BatchPage:
+    """One page of the client's batches, newest first: as many as were asked for, or fewer if they are large."""
+    before, batch_id = _position(query.cursor)
+    name, _, value = (query.metadata or "").partition("=")
+    rows = connection.exec_driver_sql(
+        f"""
+        SELECT * FROM (
+            SELECT found.*, count(*) OVER () AS candidates,
+                   coalesce(sum(bytes) OVER (ORDER BY created_at DESC, batch_id DESC
+                                             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+            FROM (
+                SELECT {COLUMNS},
+                       -- what is stored may be compressed a hundredfold
+                       CASE WHEN pg_column_size(b.metadata) < 2048 THEN pg_column_size(b.metadata)
+                       ELSE octet_length(b.metadata::text) END AS bytes
+                FROM batches b
+                WHERE b.client = %(client)s
+                  AND (%(state)s::text IS NULL OR {STATE} = %(state)s)
+                  AND (%(name)s::text IS NULL OR b.name = %(name)s)
+                  AND (%(after)s::timestamptz IS NULL OR b.created_at > %(after)s)
+                  AND (%(until)s::timestamptz IS NULL OR b.created_at < %(until)s)
+                  AND (%(field)s::text IS NULL OR b.metadata ->> %(field)s = %(value)s)
+                  AND (%(before)s::timestamptz IS NULL OR (b.created_at, b.id) < (%(before)s, %(batch)s))
+                ORDER BY b.created_at DESC, b.id DESC LIMIT %(limit)s
+            ) found
+        ) page WHERE bytes_before < %(bytes)s ORDER BY created_at DESC, batch_id DESC
+        """,  # noqa: S608
+        {
+            "client": client,
+            "state": query.state,
+            "name": query.name,
+            "after": query.created_after,
+            "until": query.created_before,
+            "field": None if query.metadata is None else name,
+            "value": value,
+            "before": before,
+            "batch": batch_id,
+            "limit": query.limit + 1,
+            "bytes": PAGE_BYTES,
+        },
+    ).mappings()
+    found = rows.all()[: query.limit]
+    shown = [Batch(**_plain(dict(row), Batch), links=links(row["batch_id"])) for row in found]
+    more = bool(found) and found[0]["candidates"] > len(found)
+    return BatchPage(batches=shown, next_cursor=_cursor(shown[-1]) if more else None)
+
+
+def _cursor(batch: Batch) -> str:
+    place = json.dumps([batch.created_at.isoformat(), str(batch.batch_id)])
+    return base64.urlsafe_b64encode(place.encode()).decode()
+
+
+def _position(cursor: str | None) -> tuple[datetime | None, UUID | None]:
+    if cursor is None:
+        return None, None
+    try:
+        moment, batch_id = json.loads(base64.urlsafe_b64decode(cursor))
+        return datetime.fromisoformat(moment), UUID(batch_id)
+    except (binascii.Error, ValueError, TypeError, AttributeError, RecursionError):
+        raise RequestFaults([Fault("cursor", "is none that was given out")]) from None
+
+
+def some_edits(connection: Connection, client: str, batch_id: UUID, query: EditQuery) -> EditPage:
+    """One page of a batch's edits, in their order.
+
+    Raises:
+        NotFound: the client has no such batch.
+    """
+    require_own(connection, client, batch_id)
+    rows = connection.exec_driver_sql(
+        """
+        SELECT position, custom_id, state, attempt, seed, errors, created_at, finished_at FROM edits
+        WHERE batch_id = %(batch)s AND position > %(after)s
+          AND (%(state)s::text IS NULL OR state = %(state)s)
+          AND (%(custom_id)s::text IS NULL OR custom_id = %(custom_id)s)
+          AND (%(error_type)s::text IS NULL OR errors -> -1 ->> 'type' = %(error_type)s)
+        ORDER BY position LIMIT %(limit)s
+        """,
+        {
+            "batch": batch_id,
+            "after": -1 if query.cursor is None else int(query.cursor),
+            "state": query.state,
+            "custom_id": query.custom_id,
+            "error_type": query.error_type,
+            "limit": query.limit + 1,
+        },
+    )
+    found = [Edit(**row) for row in rows.mappings()]
+    shown, more = found[: query.limit], len(found) > query.limit
+    return EditPage(edits=shown, next_cursor=str(shown[-1].position) if more else None)

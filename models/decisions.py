@@ -1,0 +1,158 @@
+"""What a verdict means for the submission it is about and for its edit; callbacks and polls share it.
+
+Pure: a locked row and an answer in, a ruling out. `apply_reports.py` locks and writes.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from random import uniform
+from typing import NamedTuple
+from uuid import UUID
+
+from core.settings import PolicySettings
+from models.states import IN_FLIGHT, EditState, Effect, LearnedBy, Outcome
+from models.transitions import EditMove, SubmissionEnd
+from models.verdict import Kind, Retry, Verdict
+
+WATCHDOG = 3600.0
+"""Seconds a recorded result may wait for storage before it counts as overdue (`overdue` view)."""
+RESULT_EXPIRED = "result_expired"
+"""The error type of a submission whose result the provider no longer had when we asked."""
+LONGEST_DELAY = 900.0
+"""Seconds between two paid attempts, at most."""
+
+
+class Answer(NamedTuple):
+    """What the provider says about one of our submissions."""
+
+    submission_id: UUID
+    request_id: str | None
+    verdict: Verdict
+    learned_by: LearnedBy
+    inference_time: float | None = None
+    """Seconds, as the queue's status reports; a callback does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A submission and its edit, as locked."""
+
+    submission_id: UUID
+    request_id: str | None
+    posted_at: datetime
+    outcome: Outcome | None
+    learned_by: LearnedBy | None
+    error_type: str | None
+    submission_attempt: int
+    edit_id: int
+    state: EditState
+    edit_attempt: int
+    attempts_before: int
+    max_attempts: int | None
+    cancel_wished: bool
+    others_open: bool
+    """Another submission of the edit is in flight: what becomes of the edit is for that one to say."""
+    sets_taken: int
+    """How many sets of pictures of other submissions the edit has taken so far, one after the other."""
+    earlier_errors: tuple[str, ...]
+
+    @property
+    def given_up(self) -> bool:
+        """Ended by us without hearing what became of it, so that whoever tells later is still believed."""
+        return self.outcome in (Outcome.UNKNOWN, Outcome.REJECTED) or self.error_type == RESULT_EXPIRED
+
+    @property
+    def attempts(self) -> int:
+        """POSTs since somebody last asked for the edit to be made; earlier ones do not count against it."""
+        return self.edit_attempt - self.attempts_before
+
+    @property
+    def taken(self) -> bool:
+        """Another submission's pictures are the edit's: stored, or on their way."""
+        return self.state in (EditState.READY, EditState.STORED)
+
+
+class Ruling(NamedTuple):
+    """What follows from one answer; None where nothing does."""
+
+    effect: Effect
+    end: SubmissionEnd | None = None
+    move: EditMove | None = None
+    reveal: bool = False
+
+
+def rule(standing: Standing, answer: Answer, policy: PolicySettings) -> Ruling:
+    """The ruling on one answer about one submission."""
+    if standing.request_id and answer.request_id and standing.request_id != answer.request_id:
+        return Ruling(Effect.MISMATCH)
+    if standing.outcome is not None and not standing.given_up:
+        again = standing.learned_by is LearnedBy.CALLBACK
+        return Ruling(Effect.DUPLICATE if again else Effect.LATE)
+    if answer.verdict.kind is Kind.UNFETCHED:
+        return Ruling(Effect.APPLIED, reveal=True)
+    if answer.verdict.kind is Kind.SUCCEEDED:
+        return _succeeded(standing, answer, policy)
+    return _failed(standing, answer, policy)
+
+
+def _succeeded(standing: Standing, answer: Answer, policy: PolicySettings) -> Ruling:
+    verdict = answer.verdict
+    end = SubmissionEnd(
+        id=standing.submission_id,
+        request_id=answer.request_id,
+        outcome=Outcome.SUCCEEDED,
+        learned_by=answer.learned_by,
+        images_returned=len(verdict.images),
+        # a set that could not be stored whole gives way to this one
+        set_number=None if standing.taken else standing.sets_taken + 1,
+        seed=verdict.seed,
+        inference_time=answer.inference_time,
+        billable_units=verdict.billable_units,
+    )
+    if standing.taken:
+        return Ruling(Effect.APPLIED, end)
+    return Ruling(Effect.APPLIED, end, EditMove(standing.edit_id, standing.state, EditState.READY, WATCHDOG))
+
+
+def _failed(standing: Standing, answer: Answer, policy: PolicySettings) -> Ruling:
+    verdict = answer.verdict
+    cancelled = verdict.kind is Kind.CANCELLED
+    end = SubmissionEnd(
+        id=standing.submission_id,
+        request_id=answer.request_id,
+        outcome=Outcome.CANCELLED if cancelled else Outcome.FAILED,
+        learned_by=answer.learned_by,
+        error_type=verdict.error_type,
+        seed=verdict.seed,
+        inference_time=answer.inference_time,
+        billable_units=verdict.billable_units,
+        may_be_charged=verdict.may_be_charged,
+    )
+    if standing.others_open or standing.state not in IN_FLIGHT:
+        return Ruling(Effect.APPLIED, end)  # the edit's way does not depend on this submission (alone)
+    if standing.cancel_wished:
+        return Ruling(Effect.APPLIED, end, EditMove(standing.edit_id, standing.state, EditState.CANCELLED, 0))
+    error = {
+        "attempt": standing.submission_attempt,
+        "type": verdict.error_type or "unknown_error",
+        "message": verdict.message or "",
+    }
+    if _may_try_again(standing, verdict, policy):
+        move = EditMove(standing.edit_id, standing.state, EditState.PENDING, backoff(standing, policy), error)
+    else:
+        move = EditMove(standing.edit_id, standing.state, EditState.FAILED, 0, error)
+    return Ruling(Effect.APPLIED, end, move)
+
+
+def _may_try_again(standing: Standing, verdict: Verdict, policy: PolicySettings) -> bool:
+    if standing.attempts >= (standing.max_attempts or policy.max_attempts):
+        return False
+    if verdict.retry is Retry.ONCE:
+        return verdict.error_type not in standing.earlier_errors
+    return verdict.retry is Retry.TRANSIENT
+
+
+def backoff(standing: Standing, policy: PolicySettings) -> float:
+    """Seconds until the next paid attempt: doubling from `RETRY_DELAY`, with jitter so that a wave spreads out."""
+    delay = policy.retry_delay * 2 ** (standing.attempts - 1)
+    return float(min(delay, LONGEST_DELAY) * uniform(0.75, 1.25))

@@ -1,0 +1,48 @@
+"""The provider's platform API: questions about the account that answer with one JSON object (fal-protocol 7.2, 7.3)."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import requests
+
+from core.errors import Gone, TooLarge, TryLater
+from http_client.bodies import BodyTooLong
+from http_client.sessions import NotConnected, ThreadSessions, exchange
+
+TIMEOUT = 15.0
+"""Seconds until an answer begins."""
+PAGE_MAX_BYTES = 64 * 1024 * 1024
+
+
+class PlatformAPI:
+    """A client for one account. Safe for threads: each has its own session."""
+
+    def __init__(self, api_url: str, key: str) -> None:
+        self._api_url = api_url
+        self._headers = {"Authorization": f"Key {key}", "User-Agent": "darkroom"}
+        self._sessions = ThreadSessions()
+
+    def get(self, path: str, query: Mapping[str, str], *, items: str, limit: int = PAGE_MAX_BYTES) -> dict[str, Any]:
+        """One page of at most `limit` bytes; what it lists stands under `items`.
+
+        Raises:
+            Gone: the key may not read it, or there is no such thing.
+            TooLarge: the page has more bytes.
+            TryLater: no usable answer came.
+        """
+        url = f"{self._api_url}{path}?{urlencode(query)}"
+        session = self._sessions.get()
+        try:
+            answer = exchange(session, "GET", url, headers=self._headers, timeout=TIMEOUT, limit=limit)
+            page = json.loads(answer.body) if answer.status == 200 else None
+        except BodyTooLong as error:
+            raise TooLarge(f"{path}: {error}") from error
+        except (NotConnected, requests.RequestException, ValueError, RecursionError) as error:
+            raise TryLater(f"{type(error).__name__}: {error}"[:300]) from error
+        if answer.status in (401, 403, 404):
+            raise Gone(f"{path} is not for this key ({answer.status})")
+        if not isinstance(page, dict) or not isinstance(page.get(items), list | None):
+            raise TryLater(f"{path} answered {answer.status}")
+        return page

@@ -1,0 +1,214 @@
+"""The provider's queue over HTTP: bytes in, values out, and errors whose class says what to do next.
+
+The paid POST is made exactly once per call: there is no idempotency key (fal-protocol 7.1), so nothing here
+ever repeats it. URLs are built from the settings and a request id, never taken from a reply, so that the key
+goes to no host but the configured ones (fal-protocol 10.3).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Self
+from urllib.parse import quote, urlencode
+
+import requests
+
+from core.errors import TryLater, UnknownOutcome, Unsent
+from http_client.bodies import lines, read_bounded
+from http_client.sessions import Answer, NotConnected, ThreadSessions, exchange, opened
+from models.verdict import Verdict, read_result
+from provider.preferences import Preferences
+from provider.replies import Cancellation, is_typed_refusal, raise_for_question, read_submit_reply, word
+from provider.settings import ProviderSettings
+from provider.status_stream import EVENT_MAX_BYTES, Status, read_events, read_status
+
+SUBMIT_TIMEOUT = 30.0
+"""Seconds until a reply to the paid POST begins, at most; later it is unknown and the callback will tell."""
+ASK_TIMEOUT = 15.0
+"""Seconds until a reply to a question begins."""
+REPLY_MAX_BYTES = 1 * 1024 * 1024
+RESULT_MAX_BYTES = 64 * 1024 * 1024
+"""A result may carry pictures as data URIs (`sync_mode`)."""
+STREAM_SILENCE = 45.0
+"""Seconds without a byte after which a status stream is dead; the provider sends a comment every 15."""
+STREAM_SECONDS = 3600.0
+"""The longest a status stream is listened to: that is how long the provider lets a request run (fal-protocol 5.5)."""
+
+
+class QueueAPI:
+    """A client for one account. Safe for threads: each has its own session."""
+
+    def __init__(
+        self,
+        queue_url: str,
+        key: str,
+        *,
+        start_timeout: float,
+        submit_timeout: float | None = None,
+        preferences: Preferences | None = None,
+    ) -> None:
+        self._queue_url = queue_url
+        self._submit_timeout = submit_timeout or SUBMIT_TIMEOUT
+        self._sessions = ThreadSessions()
+        self._authorization = {"Authorization": f"Key {key}", "User-Agent": "darkroom"}
+        self._submit_headers = {
+            **self._authorization,
+            "Content-Type": "application/json",
+            # the deadline that makes an unheard-of submit provably dead one day (fal-protocol 3.1)
+            "X-Fal-Request-Timeout": f"{start_timeout:g}",
+            # another model's picture would be a wrong picture
+            "x-app-fal-disable-fallback": "1",
+            **(preferences or Preferences()).headers(),
+        }
+
+    @classmethod
+    def of(cls, settings: ProviderSettings, *, submit_timeout: float | None = None) -> Self:
+        """The client that the settings describe.
+
+        Raises:
+            SettingsError: there is no key.
+        """
+        return cls(
+            settings.fal_queue_url,
+            settings.required_key(),
+            start_timeout=settings.submit_start_timeout,
+            submit_timeout=submit_timeout,
+            preferences=settings.preferences,
+        )
+
+    def submit(self, endpoint: str, arguments: Mapping[str, object], *, webhook_url: str | None) -> str:
+        """POST one edit, once; returns the request id.
+
+        Raises:
+            Unsent: no connection came about.
+            AccountPaused: 401, 403, 429: the account, not the request, was refused.
+            Refused: any other 4xx: this request was certainly not accepted.
+            UnknownOutcome: everything else, including every 5xx and every unreadable 2xx.
+        """
+        url = f"{self._queue_url}/{endpoint}"
+        if webhook_url:
+            url += "?" + urlencode({"fal_webhook": webhook_url})
+        body = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        try:
+            status, reply, headers = self._send("POST", url, self._submit_headers, body, timeout=self._submit_timeout)
+        except NotConnected as error:
+            raise Unsent(str(error)) from error
+        except (requests.RequestException, ValueError) as error:
+            raise UnknownOutcome(f"no whole reply: {type(error).__name__}") from error
+        return read_submit_reply(status, reply, headers)
+
+    def status(self, endpoint: str, request_id: str, *, logs: bool = False) -> Status:
+        """Ask how far a request is.
+
+        Raises:
+            Gone: the queue does not know it (any more).
+            AccountPaused: the key was refused.
+            TryLater: no usable answer came.
+        """
+        url = f"{self._request_url(endpoint, request_id)}/status?logs={int(logs)}"
+        status, reply, _ = self._ask("GET", url, limit=RESULT_MAX_BYTES)
+        raise_for_question(status, reply)
+        if status not in (200, 202):
+            raise TryLater(f"status {status}")
+        return read_status(reply)
+
+    def stream(
+        self, endpoint: str, request_id: str, *, logs: bool = False, seconds: float = STREAM_SECONDS
+    ) -> Iterator[Status]:
+        """Every status as the provider tells it, the last one COMPLETED (fal-protocol 2.3).
+
+        Raises:
+            Gone, AccountPaused: as for `status`.
+            TryLater: it broke off, or never began: `status` may still answer.
+        """
+        url = f"{self._request_url(endpoint, request_id)}/status/stream?logs={int(logs)}"
+        headers = {**self._authorization, "Accept": "text/event-stream"}
+        try:
+            with opened(self._sessions.get(), "GET", url, headers=headers, timeout=STREAM_SILENCE) as response:
+                if response.status_code != 200:
+                    refusal = read_bounded(response, limit=REPLY_MAX_BYTES, seconds=ASK_TIMEOUT)
+                    raise_for_question(response.status_code, refusal)
+                    raise TryLater(f"the stream was answered {response.status_code}")
+                for status in read_events(lines(response, limit=EVENT_MAX_BYTES, seconds=seconds)):
+                    yield status
+                    if status.completed:
+                        return
+        except (NotConnected, requests.RequestException, ValueError) as error:
+            raise TryLater(f"{type(error).__name__}: {error}") from error
+        raise TryLater("the stream ended before the request did")
+
+    def result(self, endpoint: str, request_id: str, *, failed: bool = False) -> Verdict:
+        """The verdict on a COMPLETED request.
+
+        Raises:
+            Gone, AccountPaused, TryLater: as for `outcome`.
+        """
+        answer = self.outcome(endpoint, request_id, failed=failed)
+        headers = answer.headers
+        return read_result(
+            answer.status, answer.body, headers.get("X-Fal-Error-Type"), headers.get("X-Fal-Billable-Units")
+        )
+
+    def outcome(self, endpoint: str, request_id: str, *, failed: bool = False) -> Answer:
+        """Fetch the outcome of a COMPLETED request; a 4xx or 5xx is the job's own verdict (fal-protocol 2.4).
+
+        A 5xx without `x-fal-request-id` may be a gateway's trouble (fal-protocol 14.7). Taken for the job's, it
+        would have a success paid for again; so it is believed only where the status said `failed` too. A 401, 403
+        or 429 is about our key or our pace, unless the queue's own answer names an error type: gateways name none
+        (fal-protocol 5.4), and a job that ended so would be asked about until its result expires.
+
+        Raises:
+            Gone: 404, expired; it never means "did not run" (fal-protocol 14.8).
+            AccountPaused: the key was refused.
+            TryLater: not completed after all, or the answer is not the queue's own.
+        """
+        answer = self._ask("GET", self._request_url(endpoint, request_id), limit=RESULT_MAX_BYTES)
+        the_queues_own = failed or "x-fal-request-id" in answer.headers
+        if not (the_queues_own and is_typed_refusal(answer.status, answer.body, answer.headers)):
+            raise_for_question(answer.status, answer.body)
+        if answer.status == 400 and b"still in progress" in answer.body:
+            raise TryLater("still in progress")
+        if answer.status >= 500 and not the_queues_own:
+            raise TryLater(f"a gateway answered {answer.status}")
+        return answer
+
+    def cancel(self, endpoint: str, request_id: str) -> bool:
+        """Ask the provider to cancel; True if it took the wish (the request may still finish and be charged).
+
+        Raises:
+            TryLater, AccountPaused: as for `status`.
+        """
+        return self.cancellation(endpoint, request_id).taken
+
+    def cancellation(self, endpoint: str, request_id: str) -> Cancellation:
+        """The same, with the provider's own word (fal-protocol 2.5)."""
+        status, reply, _ = self._ask("PUT", f"{self._request_url(endpoint, request_id)}/cancel", limit=REPLY_MAX_BYTES)
+        if status in (400, 404):
+            # already completed, or unknown to the queue: the poll lane learns which
+            return Cancellation(False, word(reply) or str(status))
+        raise_for_question(status, reply)
+        if not 200 <= status < 300:
+            raise TryLater(f"the cancel was answered {status}")
+        return Cancellation(True, word(reply) or str(status))
+
+    def _request_url(self, endpoint: str, request_id: str) -> str:
+        """Status, result and cancel live under owner/app only, without the sub-path (fal-protocol 1.3)."""
+        application = "/".join(endpoint.split("/")[:2])
+        return f"{self._queue_url}/{application}/requests/{quote(request_id, safe='')}"
+
+    def _ask(self, method: str, url: str, *, limit: int) -> Answer:
+        try:
+            return self._send(method, url, self._authorization, None, timeout=ASK_TIMEOUT, limit=limit)
+        except (NotConnected, requests.RequestException, ValueError) as error:
+            raise TryLater(f"{type(error).__name__}: {error}") from error
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        timeout: float,
+        limit: int = REPLY_MAX_BYTES,
+    ) -> Answer:
+        return exchange(self._sessions.get(), method, url, headers=headers, body=body, timeout=timeout, limit=limit)

@@ -1,0 +1,72 @@
+"""What a reply of the queue means for whoever asked: a request id, a word, or an error that says what to do next."""
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from core.errors import AccountPaused, Gone, Refused, UnknownOutcome
+from models.verdict import read_result
+
+PAUSES = {401: "invalid_key", 403: "locked", 429: "rate_limited"}
+
+
+class Cancellation(NamedTuple):
+    """What the provider says to a cancel: whether it took the wish, and its own word for it."""
+
+    taken: bool
+    word: str
+
+
+def read_submit_reply(status: int, reply: bytes, headers: Mapping[str, str]) -> str:
+    """The request id in the reply to the paid POST.
+
+    Raises:
+        AccountPaused, Refused, UnknownOutcome: see `QueueAPI.submit`.
+    """
+    if 200 <= status < 300:
+        try:
+            request_id = json.loads(reply)["request_id"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UnknownOutcome(f"a {status} without a request id") from error
+        if not isinstance(request_id, str) or not 0 < len(request_id) <= 200 or not request_id.isprintable():
+            raise UnknownOutcome(f"a {status} with an unusable request id")
+        return request_id
+    _raise_for_account(status, reply)
+    said = read_result(status, reply, headers.get("X-Fal-Error-Type"))
+    message = said.message or f"answered {status}"
+    if 400 <= status < 500 and status not in (408, 409):
+        raise Refused(status, said.error_type or f"http_{status}", message)
+    # 408 and 409 tell nothing about acceptance, a 3xx or 5xx may come from either side of it
+    raise UnknownOutcome(f"{status} {message}")
+
+
+def _raise_for_account(status: int, reply: bytes) -> None:
+    """401, 403 and 429 are about the account, whatever was asked (fal-protocol 5.4)."""
+    if status in PAUSES:
+        raise AccountPaused(PAUSES[status], read_result(status, reply).message or f"answered {status}")
+
+
+def raise_for_question(status: int, reply: bytes) -> None:
+    """The refusals of a question that are none of the request's own outcome.
+
+    Raises:
+        AccountPaused: the account is refused.
+        Gone: the queue does not know the request (any more).
+    """
+    _raise_for_account(status, reply)
+    if status == 404:
+        raise Gone("the queue answers 404")
+
+
+def is_typed_refusal(status: int, reply: bytes, headers: Mapping[str, str]) -> bool:
+    """Whether a 401, 403 or 429 names an error type, as gateways do not."""
+    return status in PAUSES and bool(read_result(status, reply, headers.get("X-Fal-Error-Type")).error_type)
+
+
+def word(reply: bytes) -> str | None:
+    """The `status` of a short answer; None where it is no word."""
+    try:
+        word = json.loads(reply)["status"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return word if isinstance(word, str) and word.isprintable() and len(word) <= 100 else None

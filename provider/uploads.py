@@ -1,0 +1,200 @@
+"""Input files of this machine, put where the provider can fetch them; the same content is uploaded once.
+
+Judged before anything is sent: a file that is no picture, too large or unreadable is the caller's mistake. What
+was uploaded is remembered in `uploads` by content and place, until it may have expired there.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BufferedReader, FileIO
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from PIL import Image, UnidentifiedImageError
+from sqlalchemy import Engine
+
+from core.errors import AccountPaused, ProviderError, UserError
+from core.image_files import FORMATS, MAX_PIXELS, TEXT_MAX_BYTES, type_of
+from provider.cdn import CDN
+from provider.settings import ProviderSettings
+
+INPUT_MAX_BYTES = 100 * 1024 * 1024
+"""Above this the provider wants another way of uploading (fal-protocol 8.2); its model takes far less anyway."""
+KEPT_FOR = 7 * 86_400.0
+"""Seconds for which the provider keeps a file at the least (fal-protocol 6)."""
+LINE_WAIT = 6 * 3600.0
+"""Seconds that an edit may wait in our own line, and between its attempts."""
+UPLOADS_AT_ONCE = 8
+
+
+class LocalFile(NamedTuple):
+    """A picture on this machine, judged fit to be sent."""
+
+    path: Path
+    sha256: str
+    content_type: str
+    bytes: int
+
+
+Told = Callable[[LocalFile, int], object]
+"""Hears how many bytes of a file have left so far; called from several threads."""
+
+
+def upload_files(
+    paths: Sequence[Path | LocalFile],
+    settings: ProviderSettings,
+    engine: Engine,
+    *,
+    begin: Callable[[Collection[LocalFile]], Told] = lambda _: lambda *_: None,
+) -> dict[Path, str]:
+    """The URL of each file at the provider; a file that was inspected already is not inspected again.
+
+    `begin` is called with the files that have to be uploaded, if any, and gives the one who hears how far they are.
+
+    Raises:
+        UserError: a file is unreadable, too large or no picture, or the provider did not take it.
+        SettingsError: there is no key.
+    """
+    files = [path if isinstance(path, LocalFile) else inspect(path) for path in paths]
+    known = _known(engine, settings, {file.sha256 for file in files})
+    missing = {file.sha256: file for file in files if file.sha256 not in known}
+    if not missing:
+        return {file.path: known[file.sha256] for file in files}
+    for file, url in _upload(missing.values(), settings, begin):
+        _remember(engine, settings.fal_cdn_url, file, url)
+        known[file.sha256] = url
+    return {file.path: known[file.sha256] for file in files}
+
+
+def inspect(path: Path) -> LocalFile:
+    """Judge one file, to its last pixel: what is cut short or damaged would cost a run, or spoil its result.
+
+    Raises:
+        UserError: it cannot be sent, and why.
+    """
+    try:
+        size = path.stat().st_size
+        if size > INPUT_MAX_BYTES:
+            raise UserError(f"{path} is too large: {size} bytes; at most {INPUT_MAX_BYTES} can be sent.")
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            head = file.read(32)
+            file.seek(0)
+            return LocalFile(path, digest, _read_to_the_end(path, file, head), size)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def _read_to_the_end(path: Path, file: BinaryIO, head: bytes) -> str:
+    """The image's type, once all of it was read."""
+    try:
+        image = Image.open(file, formats=list(FORMATS))
+        if image.width * image.height > MAX_PIXELS:
+            raise UserError(f"{path} has {image.width}x{image.height} pixels; at most {MAX_PIXELS} can be sent.")
+        type_ = type_of(image)
+        if type_ == FORMATS["PNG"]:
+            image.verify()  # checksums of every part, and its end
+        else:
+            image.draft("RGB", (64, 64))  # a JPEG is read whole, but not drawn whole
+            image.load()
+    except UserError:
+        raise
+    except UnidentifiedImageError:
+        raise UserError(
+            f"{path} is no picture of a kind that can be sent ({', '.join(FORMATS)}){_named(head)}."
+        ) from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{path} has too many pixels; at most {MAX_PIXELS} can be sent.") from None
+    except Exception as error:  # Pillow's decoders raise what they like on damaged bytes
+        if isinstance(error, ValueError) and "MAX_TEXT" in str(error):
+            raise UserError(f"{path} holds more than {TEXT_MAX_BYTES} bytes of text beside the picture.") from None
+        raise UserError(f"{path} is cut short or damaged: it cannot be read to its end.") from None
+    return type_
+
+
+def _named(head: bytes) -> str:
+    """What it is instead, as far as its first bytes tell."""
+    kinds = (
+        (4, b"ftyphei", "HEIC"),
+        (4, b"ftypmif1", "HEIC"),
+        (4, b"ftypavif", "AVIF"),
+        (0, b"II*\0", "TIFF"),
+        (0, b"MM\0*", "TIFF"),
+        (0, b"BM", "BMP"),
+        (0, b"8BPS", "PSD"),
+        (0, b"%PDF", "PDF"),
+        (0, b"<svg", "SVG"),
+    )
+    kind = next((kind for at, sign, kind in kinds if head.startswith(sign, at)), None)
+    return f": it is {kind}, save it as JPEG or PNG" if kind else ""
+
+
+def needed_for(settings: ProviderSettings) -> float:
+    """Seconds that an upload must live on to be used again: through our line, to the end of the run."""
+    return LINE_WAIT + settings.submit_start_timeout + settings.run_allowance
+
+
+def not_uploaded(files: Sequence[LocalFile], settings: ProviderSettings, engine: Engine) -> list[LocalFile]:
+    """Those of the files that `upload_files` would have to send."""
+    known = _known(engine, settings, {file.sha256 for file in files})
+    return [file for file in files if file.sha256 not in known]
+
+
+def _known(engine: Engine, settings: ProviderSettings, hashes: set[str]) -> dict[str, str]:
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql(
+            """
+            SELECT sha256, url FROM uploads WHERE sha256 = ANY(%s) AND cdn_url = %s
+            AND (expires_at IS NULL OR expires_at > now() + %s * interval '1 s')
+            """,
+            (list(hashes), settings.fal_cdn_url, needed_for(settings)),
+        )
+        return {row.sha256: row.url for row in rows}
+
+
+class _Counted(BufferedReader):
+    """A file that tells how far it has been read."""
+
+    def __init__(self, path: Path, tell: Callable[[int], object]) -> None:
+        super().__init__(FileIO(path))
+        self._tell = tell
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self._tell(self.tell())
+        return data
+
+
+def _upload(
+    files: Collection[LocalFile], settings: ProviderSettings, begin: Callable[[Collection[LocalFile]], Told]
+) -> Iterator[tuple[LocalFile, str]]:
+    cdn = CDN(settings.fal_rest_url, settings.fal_cdn_url, settings.required_key())
+    told = begin(files)
+
+    def send(file: LocalFile) -> tuple[LocalFile, str]:
+        with _Counted(file.path, lambda sent: told(file, sent)) as content:
+            return file, cdn.upload(content, content_type=file.content_type, file_name=file.path.name)
+
+    with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
+        try:
+            yield from pool.map(send, files)
+        except AccountPaused as error:
+            raise UserError(f"The provider's storage refuses the account ({error}). {error.advice}") from None
+        except ProviderError as error:
+            raise UserError(f"The provider's storage did not take a file: {error}.") from None
+
+
+def _remember(engine: Engine, cdn_url: str, file: LocalFile, url: str) -> None:
+    values: Mapping[str, object] = file._asdict() | {"path": None, "cdn": cdn_url, "url": url, "kept": KEPT_FOR}
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            """
+            INSERT INTO uploads (sha256, cdn_url, url, content_type, bytes, expires_at)
+            VALUES (%(sha256)s, %(cdn)s, %(url)s, %(content_type)s, %(bytes)s, now() + %(kept)s * interval '1 s')
+            ON CONFLICT (sha256, cdn_url) DO UPDATE
+            SET url = excluded.url, uploaded_at = now(), expires_at = excluded.expires_at
+            """,
+            values,
+        )

@@ -1,0 +1,157 @@
+"""The front by itself, under granian: deadlines, bounds, bodies on disk, answers that are whole or not begun."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import psutil
+import pytest
+
+from cli.stack import processes
+from tests.support.api_client import granian
+from tests.support.buffered_app import BODY_MAX, IN_MEMORY
+from tests.support.servers import closed_port
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    return closed_port()
+
+
+@pytest.fixture(scope="module")
+def served(port: int) -> Iterator[psutil.Process]:
+    """The process that serves."""
+    command = processes.granian("tests.support.buffered_app:create_front", "127.0.0.1", port, requests=64)
+    with granian(command, port) as process:
+        yield process
+
+
+@pytest.fixture
+def line(port: int, served: psutil.Process) -> Iterator[http.client.HTTPConnection]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    yield connection
+    connection.close()
+
+
+def ask(line: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None):
+    line.request(method, path, body=body)
+    response = line.getresponse()
+    return response.status, response.read(), response.headers
+
+
+@contextmanager
+def sending(port: int, head: str, body: bytes) -> Iterator[socket.socket]:
+    """A sender that says this and no more."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+        sock.sendall(f"POST {head}\r\nHost: x\r\n\r\n".encode() + body)
+        yield sock
+
+
+def answer(sock: socket.socket) -> tuple[int, bytes]:
+    response = http.client.HTTPResponse(sock)
+    response.begin()
+    return response.status, response.read()
+
+
+@pytest.mark.parametrize("size", [0, 1, IN_MEMORY, IN_MEMORY + 1, 5_000_000, BODY_MAX])
+def test_bodies_are_whole(size: int, line: http.client.HTTPConnection) -> None:
+    """In memory or on disk."""
+    assert ask(line, "POST", "/length", b"x" * size)[:2] == (200, str(size).encode())
+
+
+def test_body_over_the_limit_shows_one_byte_of_it(line: http.client.HTTPConnection) -> None:
+    """The application sees that it is too long."""
+    line.request("POST", "/length", body=b"x" * (BODY_MAX + 1))
+    assert line.getresponse().read() == str(BODY_MAX + 1).encode()
+
+
+def test_silence_in_the_middle_ends_the_request(port: int, served: psutil.Process) -> None:
+    """408 within the idle time, in the form of a problem; and no slower sender lives longer than the whole time."""
+    began = time.monotonic()
+    with sending(port, "/length HTTP/1.1\r\nContent-Length: 100", b"x" * 50) as sock:
+        status, body = answer(sock)
+    assert (status, json.loads(body)["title"]) == (408, "Request Timeout")
+    with sending(port, "/length HTTP/1.1\r\nContent-Length: 100", b"") as sock:
+        sock.settimeout(0.5)
+        while True:
+            try:
+                assert sock.recv(20).startswith(b"HTTP/1.1 408")
+                break
+            except TimeoutError:
+                sock.sendall(b"x")
+    assert time.monotonic() - began < 25
+
+
+def test_length_must_be_said(port: int, served: psutil.Process, line: http.client.HTTPConnection) -> None:
+    """A body in chunks could be cut unseen; one without any body is none."""
+    with sending(port, "/length HTTP/1.1\r\nTransfer-Encoding: chunked", b"3\r\nabc\r\n0\r\n\r\n") as sock:
+        assert answer(sock)[0] == 411
+    assert ask(line, "POST", "/length")[:2] == (200, b"0")
+
+
+def test_bodies_together_are_bounded(port: int, served: psutil.Process, line: http.client.HTTPConnection) -> None:
+    """Above the bound callers are asked to come again, and when others are gone there is room."""
+    with ExitStack() as senders:
+        for _ in range(2):
+            head = f"/length HTTP/1.1\r\nContent-Length: {BODY_MAX}"
+            senders.enter_context(sending(port, head, b"x" * (BODY_MAX - 6_000_000)))
+        time.sleep(0.5)
+        line.request("POST", "/length", body=b"x" * 5_000_000)
+        response = line.getresponse()
+        assert (response.status, response.headers["Retry-After"]) == (503, "5")
+        line.close()
+    deadline = time.monotonic() + 10
+    while ask(line, "POST", "/length", b"x" * 15_000_000)[0] != 200:
+        line.close()
+        assert time.monotonic() < deadline
+
+
+def test_large_bodies_do_not_hold_up_small_requests(port: int, line: http.client.HTTPConnection) -> None:
+    """While as many large bodies as you like are worked at, small ones are served at once."""
+    bodies = [b"x" * (IN_MEMORY + 1)] * 3
+
+    def post(body: bytes) -> None:
+        other = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        assert ask(other, "POST", "/slow", body)[0] == 200
+        other.close()
+
+    threads = [threading.Thread(target=post, args=(body,)) for body in bodies]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    began = time.monotonic()
+    for _ in range(5):
+        assert ask(line, "GET", "/healthz")[0] == 200
+    assert time.monotonic() - began < 2.5
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("number", [0, 1, 10, 11, 20_000])
+def test_answers_of_unknown_length_come_whole_with_their_length(number: int, line: http.client.HTTPConnection) -> None:
+    """From memory or from disk."""
+    status, body, headers = ask(line, "GET", f"/pieces/{number}")
+    assert (status, len(body), headers["Content-Length"]) == (200, number * 1000, str(number * 1000))
+    assert headers["X-Made"] == str(number)
+
+
+@pytest.mark.parametrize("number", [0, 5, 5_000])
+def test_an_answer_that_broke_is_not_begun(number: int, line: http.client.HTTPConnection) -> None:
+    """The caller gets the application's explanation, never a part that looks like the whole."""
+    assert ask(line, "GET", f"/broken/{number}")[:2] == (502, b"it broke")
+
+
+def test_slow_readers_cost_no_memory(port: int, served: psutil.Process) -> None:
+    """Ten that ask for 20 MB each and read nothing."""
+    before = served.memory_info().rss
+    with ExitStack() as readers:
+        for _ in range(10):
+            sock = readers.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            sock.sendall(b"GET /pieces/20000 HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert sock.recv(12) in (b"HTTP/1.1 200", b"HTTP/1.1 503")
+        grown = served.memory_info().rss - before
+    assert grown < 60_000_000

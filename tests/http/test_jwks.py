@@ -1,0 +1,301 @@
+"""The provider's keys are fetched sparingly, kept when a fetch fails, and never half believed."""
+
+import base64
+import gzip
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from nacl.signing import SigningKey
+
+from core.errors import KeysUnavailable
+from tests.support.servers import Line, Wire, closed_port, serve
+from webhook_receiver import jwks as module
+from webhook_receiver.jwks import Keys
+
+FIRST, SECOND = (bytes(SigningKey(bytes([n]) * 32).verify_key) for n in (1, 2))
+
+
+def entry(key: bytes, **changes: object) -> dict[str, object]:
+    """One entry as the live service publishes it: with padding."""
+    return {"kty": "OKP", "crv": "Ed25519", "x": base64.urlsafe_b64encode(key).decode(), **changes}
+
+
+def key_set(*entries: object) -> bytes:
+    return json.dumps({"keys": list(entries)}).encode()
+
+
+class Publisher:
+    """What the key server says now, to be changed in mid-test."""
+
+    def __init__(self) -> None:
+        self.script: Callable[[Line], bool | None] = lambda line: line.reply(200, key_set(entry(FIRST)))
+
+    def publish(self, *entries: object) -> None:
+        body = key_set(*entries)
+        self.script = lambda line: line.reply(200, body)
+
+
+@pytest.fixture
+def publisher() -> Publisher:
+    return Publisher()
+
+
+@pytest.fixture
+def wire(publisher: Publisher) -> Iterator[Wire]:
+    with serve(lambda line: publisher.script(line)) as wire:
+        yield wire
+
+
+@pytest.fixture
+def keys(wire: Wire) -> Keys:
+    return Keys(wire.url + "/.well-known/jwks.json")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every question is allowed to fetch, and no set stays fresh."""
+    monkeypatch.setattr(module, "ASK_EVERY", 0.0)
+    monkeypatch.setattr(module, "FRESH_FOR", -1.0)
+    monkeypatch.setattr(module, "FETCH_TIMEOUT", 0.3)
+
+
+def endless(line: Line) -> None:
+    line.send(b"HTTP/1.1 200 OK\r\n\r\n")
+    while not line.closing.is_set():
+        line.send(b" " * 65_536)
+
+
+def dripping(line: Line) -> None:
+    line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+    for _ in range(100):
+        line.send(b" ")
+        line.silence(0.1)
+
+
+BOMB = gzip.compress(bytes(50_000_000))
+BROKEN: dict[str, Callable[[Line], bool | None]] = {
+    "server error": lambda line: line.reply(500, key_set(entry(SECOND))),
+    "not found": lambda line: line.reply(404, key_set(entry(SECOND))),
+    "empty": lambda line: line.reply(200, b""),
+    "closed without a word": lambda line: None,
+    "reset": lambda line: line.reset(),
+    "silent": lambda line: line.silence(),
+    "cut in the middle": lambda line: line.send(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + key_set(entry(SECOND))
+    ),
+    "silent in the middle": lambda line: [
+        line.send(b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"ke'),
+        line.silence(),
+    ][0],
+    "broken chunk": lambda line: line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"),
+    "dripping": dripping,
+    "no HTTP": lambda line: line.send(b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "HTML": lambda line: line.reply(200, b"<html>"),
+    "half a JSON": lambda line: line.reply(200, key_set(entry(SECOND))[:-3]),
+    "not Unicode": lambda line: line.reply(200, b"\xff\xfe\xfd"),
+    "a list": lambda line: line.reply(200, b"[]"),
+    "keys are no list": lambda line: line.reply(200, b'{"keys": {"x": 1}}'),
+    "no keys": lambda line: line.reply(200, key_set()),
+    "no usable key": lambda line: line.reply(200, key_set(entry(SECOND, kty="RSA"))),
+    "nested too deeply": lambda line: line.reply(200, b"[" * 200_000),
+    "a number too long": lambda line: line.reply(200, b"9" * 10_000),
+    "too large": lambda line: line.reply(200, key_set(entry(SECOND)) + b" " * module.SET_MAX_BYTES),
+    "endless": endless,
+    "no gzip": lambda line: line.reply(200, key_set(entry(SECOND)), content_encoding="gzip"),
+    "cut gzip": lambda line: line.reply(200, gzip.compress(key_set(entry(SECOND)))[:40], content_encoding="gzip"),
+    "a bomb": lambda line: line.reply(200, BOMB, content_encoding="gzip"),
+}
+
+
+@pytest.mark.parametrize("x", [base64.urlsafe_b64encode(FIRST), base64.urlsafe_b64encode(FIRST).rstrip(b"=")])
+def test_padding_is_optional(x: bytes, publisher: Publisher, keys: Keys) -> None:
+    """The live service publishes `x` with padding, the standard says without; both are the same key."""
+    publisher.publish(entry(FIRST, x=x.decode()))
+
+    assert keys.current() == (FIRST,)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        "a string",
+        {},
+        entry(SECOND, kty="RSA"),
+        entry(SECOND, crv="X25519"),
+        entry(SECOND, x=None),
+        entry(SECOND, x=7),
+        entry(SECOND, x=""),
+        entry(SECOND, x="A"),
+        entry(SECOND, x="é" * 44),
+        entry(SECOND[:31]),
+        entry(SECOND + b"\0"),
+    ],
+    ids=repr,
+)
+def test_odd_entries_are_passed_over(odd: object, publisher: Publisher, keys: Keys) -> None:
+    """An entry that is no Ed25519 key costs nothing but itself; its neighbours count, in their order."""
+    publisher.publish(entry(SECOND), odd, entry(FIRST, use="sig", kid="1"))
+
+    assert keys.current() == (SECOND, FIRST)
+
+
+def test_set_is_cached(wire: Wire, keys: Keys) -> None:
+    """A set in hand is used without asking, and what is asked is the one URL, once."""
+    assert [keys.current() for _ in range(5)] == [(FIRST,)] * 5
+    assert [(received.method, received.target) for received in wire.received] == [("GET", "/.well-known/jwks.json")]
+
+
+def test_set_grows_old(monkeypatch: pytest.MonkeyPatch, wire: Wire, publisher: Publisher, keys: Keys) -> None:
+    """After FRESH_FOR seconds the set is asked for again."""
+    keys.current()
+    publisher.publish(entry(SECOND))
+    monkeypatch.setattr(module, "ASK_EVERY", 0.0)
+    assert keys.current() == (FIRST,)
+
+    monkeypatch.setattr(module, "FRESH_FOR", 0.0)
+
+    assert keys.current() == (SECOND,)
+    assert len(wire.received) == 2
+
+
+def together(count: int, work: Callable[[], object]) -> list[object]:
+    """The results of `count` threads that start at once."""
+    results: list[object] = []
+    barrier = threading.Barrier(count)
+
+    def run() -> None:
+        barrier.wait(5)
+        results.append(work())
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_cold_start_of_many_fetches_once(wire: Wire, publisher: Publisher, keys: Keys) -> None:
+    """Eight deliveries that find no keys make one request, and all eight get its answer."""
+    quick = publisher.script
+    publisher.script = lambda line: [line.silence(0.1), quick(line)][1]
+
+    assert together(8, keys.current) == [(FIRST,)] * 8
+    assert len(wire.received) == 1
+
+
+def test_misses_of_many_fetch_once(
+    monkeypatch: pytest.MonkeyPatch, wire: Wire, publisher: Publisher, keys: Keys
+) -> None:
+    """After a rotation a burst of misses makes one request; every one of them gets the new set, late comers too."""
+    tried = keys.current()
+    publisher.publish(entry(SECOND))
+    monkeypatch.setattr(module, "ASK_EVERY", 0.6)
+    time.sleep(0.6)
+
+    assert together(8, lambda: keys.after_a_miss(tried)) == [(SECOND,)] * 8
+    assert keys.after_a_miss(tried) == (SECOND,)
+    assert len(wire.received) == 2
+
+
+def test_forgeries_do_not_make_us_hammer_the_provider(wire: Wire, publisher: Publisher, keys: Keys) -> None:
+    """Within a minute of the last fetch a miss asks nobody, and there is nothing newer to try."""
+    tried = keys.current()
+    publisher.publish(entry(SECOND))
+
+    assert [keys.after_a_miss(tried) for _ in range(50)] == [None] * 50
+    assert len(wire.received) == 1
+
+
+def test_miss_a_minute_later_asks_again(monkeypatch: pytest.MonkeyPatch, wire: Wire, keys: Keys) -> None:
+    """A minute after the last fetch a miss asks once more; an unchanged set is nothing newer."""
+    tried = keys.current()
+    monkeypatch.setattr(module, "ASK_EVERY", 0.0)
+
+    assert keys.after_a_miss(tried) is None
+    assert len(wire.received) == 2
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("manner", BROKEN)
+def test_last_good_set_stays(manner: str, publisher: Publisher, keys: Keys) -> None:
+    """However the next fetch fails, the last good set goes on being used, and a miss finds nothing newer."""
+    assert keys.current() == (FIRST,)
+    publisher.script = BROKEN[manner]
+    began = time.monotonic()
+
+    assert keys.current() == (FIRST,)
+    assert keys.after_a_miss((FIRST,)) is None
+    assert time.monotonic() - began < 4
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("manner", BROKEN)
+def test_no_set_at_all(manner: str, publisher: Publisher, keys: Keys) -> None:
+    """Where there never was a good set the deliveries cannot be judged: KeysUnavailable, however the fetch fails."""
+    publisher.script = BROKEN[manner]
+
+    with pytest.raises(KeysUnavailable):
+        keys.current()
+
+
+def test_nobody_listens() -> None:
+    """A refused connection is a failed fetch like any other."""
+    with pytest.raises(KeysUnavailable):
+        Keys(f"http://127.0.0.1:{closed_port()}/").current()
+
+
+def test_with_no_set_a_second_is_the_pace(wire: Wire, publisher: Publisher, keys: Keys) -> None:
+    """With nothing in hand it is tried again after a second instead of a minute, and not before."""
+    good, publisher.script = publisher.script, BROKEN["server error"]
+    for _ in range(5):
+        with pytest.raises(KeysUnavailable):
+            keys.current()
+    assert len(wire.received) == 1
+
+    publisher.script = good
+    time.sleep(1.05)
+
+    assert keys.current() == (FIRST,)
+
+
+def test_gzip_is_understood(publisher: Publisher, keys: Keys) -> None:
+    """The live reply may be compressed."""
+    body = gzip.compress(key_set(entry(FIRST)))
+    publisher.script = lambda line: line.reply(200, body, content_encoding="gzip")
+
+    assert keys.current() == (FIRST,)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirect_is_not_followed(status: int, wire: Wire, publisher: Publisher, keys: Keys) -> None:
+    """Keys come from the configured URL or not at all."""
+    with serve(lambda line: line.reply(200, key_set(entry(SECOND)))) as elsewhere:
+        publisher.script = lambda line: line.reply(status, b"", location=elsewhere.url)
+        with pytest.raises(KeysUnavailable):
+            keys.current()
+
+    assert (len(wire.received), elsewhere.connections) == (1, 0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_endless_redirect_is_dropped(publisher: Publisher, keys: Keys) -> None:
+    """Not even the body of a redirect is read to its end."""
+
+    def script(line: Line) -> None:
+        line.send(b"HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n")
+        for _ in range(30):
+            line.send(bytes(1000))
+            line.silence(0.1)
+
+    publisher.script = script
+    began = time.monotonic()
+    with pytest.raises(KeysUnavailable):
+        keys.current()
+
+    assert time.monotonic() - began < 2

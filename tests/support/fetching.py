@@ -1,0 +1,36 @@
+"""What the tests of the fetcher share: a server of one picture, and the two ways in which a fetch ends."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from core.errors import DownloadError, Unusable
+from tests.support.servers import Wire, serve
+from worker.fetch import Fetcher
+
+LIMIT = 300_000
+PICTURE = b"\x89PNG" + bytes(range(256)) * 40
+
+
+def fetcher(*hosts: str) -> Fetcher:
+    return Fetcher(hosts or ("127.0.0.1",), max_bytes=LIMIT)
+
+
+def fetched(url: str, *hosts: str) -> bytes:
+    with fetcher(*hosts).fetch(url) as file:
+        file.seek(0)
+        return file.read()
+
+
+def fault(url: str, *hosts: str, kind: type[DownloadError] = Unusable) -> str:
+    with pytest.raises(kind) as caught:
+        fetched(url, *hosts)
+    return caught.value.type
+
+
+@contextmanager
+def pictures() -> Iterator[Wire]:
+    """A server of one picture."""
+    with serve(lambda line: line.reply(200, PICTURE, content_type="image/png")) as wire:
+        yield wire

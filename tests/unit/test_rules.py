@@ -1,0 +1,36 @@
+"""Rules of the house that no tool knows."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+ROOMS = (
+    *("benchmarks", "buffering", "cli", "core", "http_client", "intake"),
+    *("models", "provider", "storage", "webhook_receiver", "worker"),
+)
+SET_CLAUSE = re.compile(r"\bSET\s+(.*?)(?=\bFROM\b|\bWHERE\b|\bRETURNING\b|\"\"\"|\"\n)", re.DOTALL)
+
+
+def writers_of_state() -> set[str]:
+    """Every module with an UPDATE that sets a `state`."""
+    found = set()
+    for room in ROOMS:
+        for path in (ROOT / room).rglob("*.py"):
+            clauses = SET_CLAUSE.findall(path.read_text())
+            if any(re.search(r"\bstate\s*=", clause) for clause in clauses):
+                found.add(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_only_the_transitions_write_a_state() -> None:
+    """A state is written in models/transitions/ and nowhere else."""
+    found = writers_of_state()
+    assert "models/transitions/submission_ends.py" in found
+    assert {path for path in found if not path.startswith("models/transitions/")} == set()
+
+
+def test_nothing_of_ours_reads_proc() -> None:
+    """macOS has no /proc: processes are asked for through psutil."""
+    code = [path for room in (*ROOMS, "fal_emulator", "front") for path in (ROOT / room).rglob("*.py")]
+    assert len(code) > 100
+    assert [path for path in code if re.search(r"[\"']/proc/", path.read_text())] == []
