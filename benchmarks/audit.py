@@ -44,8 +44,8 @@ class Audit:
     """Edits that were answered per second, by phase."""
     lost: list[str] = field(default_factory=list)
     double_paid: list[str] = field(default_factory=list)
-    wrong_pictures: list[str] = field(default_factory=list)
-    missing_pictures: list[str] = field(default_factory=list)
+    wrong_images: list[str] = field(default_factory=list)
+    missing_images: list[str] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
 
     @property
@@ -57,7 +57,7 @@ class Audit:
     def clean(self) -> bool:
         """Whether every promise was kept."""
         return self.settled and not (
-            self.lost or self.double_paid or self.wrong_pictures or self.missing_pictures or self.unexplained
+            self.lost or self.double_paid or self.wrong_images or self.missing_images or self.unexplained
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -91,12 +91,12 @@ class Audit:
             "notifications": f"{self.messages} deliveries",
             "storage failed by": self.storage_failed_by or "-",
             "edits answered per second": ", ".join(f"{rate:.1f} {name}" for name, rate in self.phases.items()) or "-",
-            "charges": f"{self.charges} pictures",
+            "charges": f"{self.charges} images",
             "charged again, the first unknowable": _counted(self.charged_again),
             "lost": _listed(self.lost),
             "paid twice": _listed(self.double_paid),
-            "wrong pictures": _listed(self.wrong_pictures),
-            "missing pictures": _listed(self.missing_pictures),
+            "wrong images": _listed(self.wrong_images),
+            "missing images": _listed(self.missing_images),
             "unexplained": _listed(self.unexplained),
         }
 
@@ -133,7 +133,7 @@ def audit(
     """
     with system.engine.connect() as connection:
         books = read_books(system.ledger(), connection, system.home / "images")
-    found = judge(books, patience=system.patience)
+    found = judge(books, unknown_deadline=system.unknown_deadline)
     found.seconds, found.settled = seconds, settled
     found.kills, found.injected, found.messages = dict(kills), system.injected(), len(messages)
     found.unexplained += handed_in_wrongly(books, manifests)
@@ -142,8 +142,8 @@ def audit(
     return found
 
 
-def judge(books: Books, *, patience: float) -> Audit:
-    """What the books say; `patience` is the proven deadline in seconds."""
+def judge(books: Books, *, unknown_deadline: float) -> Audit:
+    """What the books say; `unknown_deadline` is the proven deadline in seconds."""
     owned = judging.Owned(books)
     failed = Counter(edit.error_type or "" for edit in books.edits.values() if edit.state == "failed")
     again: Counter[str] = Counter()
@@ -157,15 +157,15 @@ def judge(books: Books, *, patience: float) -> Audit:
         requests=len(ours),
         foreign_requests=len(books.requests) - len(ours),
         charges=sum(request.charges for request in ours),
-        double_paid=_some(judging.double_charges(owned, patience, again)),
+        double_paid=_some(judging.double_charges(owned, unknown_deadline, again)),
         charged_again=dict(again),
         kills={},
         injected={},
         callbacks=books.callbacks,
         messages=0,
-        lost=_some(judging.lost_edits(owned, patience)),
-        wrong_pictures=_some([*judging.wrong_requests(owned), *judging.wrong_pictures(owned)]),
-        missing_pictures=_some(judging.missing_pictures(owned)),
+        lost=_some(judging.lost_edits(owned, unknown_deadline)),
+        wrong_images=_some([*judging.wrong_requests(owned), *judging.wrong_images(owned)]),
+        missing_images=_some(judging.missing_images(owned)),
         unexplained=_some(
             [
                 *judging.unknown_requests(owned),

@@ -17,7 +17,7 @@ OTHER_PROGRAM = "other-program"
 
 
 class File(NamedTuple):
-    """One picture that the provider made, and how often it served it."""
+    """One image that the provider made, and how often it served it."""
 
     sha256: str
     intact: int
@@ -58,7 +58,7 @@ class Edit(NamedTuple):
 
     @property
     def name(self) -> str:
-        """How its pictures are named in storage."""
+        """How its images are named in storage."""
         return f"{self.batch_id}/{self.custom_id or self.position}"
 
 
@@ -74,7 +74,7 @@ class Submission(NamedTuple):
 
 
 class Image(NamedTuple):
-    """One picture of which the database says that it lies in storage."""
+    """One image of which the database says that it lies in storage."""
 
     submission_id: str
     place: int

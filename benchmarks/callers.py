@@ -1,4 +1,4 @@
-"""The services that hand batches in and steer them, through the doors that darkroom has, while those doors are killed.
+"""The services that hand batches in and steer them, by every way that darkroom has, while its processes are killed.
 
 A caller does what a careful one does: it asks again until it is answered, under the same idempotency key, or as the
 same Celery task.
@@ -52,9 +52,9 @@ class Callers:
         """By name, as they were handed in."""
 
     def hand_in(self, manifest: Manifest) -> None:
-        """Through the door that the manifest names."""
+        """By the way that the manifest names."""
         self.manifests[manifest.name] = manifest
-        {"api": self._by_api, "csv": self._by_command, "task": self._by_task}[manifest.door](manifest)
+        {"api": self._by_api, "csv": self._by_command, "task": self._by_task}[manifest.entrance](manifest)
 
     def _by_api(self, manifest: Manifest) -> None:
         header = f"{json.dumps({'name': manifest.name, **manifest.header})}\n"

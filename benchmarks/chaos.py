@@ -1,6 +1,6 @@
 """`make chaos`: thousands of edits through the real system while everything breaks; then the books are compared.
 
-Real processes, real HTTP, real pictures; the provider is the emulator with every kind of fault on at a high rate, and
+Real processes, real HTTP, real images; the provider is the emulator with every kind of fault on at a high rate, and
 processes are killed at random. Batches come in waves, and each wave meets a time in which one thing is worse than
 usual: replies lost, callbacks lost, the whole model down, storage full, calls that hang. The seed decides the
 manifests, the emulator's faults and the order of victims; what is going on at that moment is the machine's. Prints one
@@ -176,14 +176,14 @@ class Chaos:
         """Make it worse, hand a wave in, wait; make it better, and wait until most of it is done."""
         seconds = phase.seconds * (1 if self.long else SHORTER)
         self._say(f"{phase.name}: {seconds:.0f} s")
-        before, began = self._answered(), time.monotonic()
+        before, began = self._count_answered(), time.monotonic()
         self.system.inject(**{**self._faults, **phase.faults})
         self._let_storage(fail=phase.storage_fails)
         self._hand_in(number)
         if phase.flood:
             self._steering.append(self._begin(self.other.flood, FLOOD if self.long else SHORT_FLOOD))
         time.sleep(max(0.0, began + seconds - time.monotonic()))
-        self.phases[phase.name] = round((self._answered() - before) / (time.monotonic() - began), 1)
+        self.phases[phase.name] = round((self._count_answered() - before) / (time.monotonic() - began), 1)
         self.system.inject(**self._faults)
         self._wait_for_most()
 
@@ -206,9 +206,9 @@ class Chaos:
 
     def _special(self, seed: int) -> list[Manifest]:
         """Batches made for one fault: a first request that comes home when a second one has."""
-        patience, few = self.system.patience, 12 if self.long else 3
-        late = overtaken(900_000, few, seed, patience * 1.8)
-        again = reopened(910_000, few, seed, patience + 6)
+        unknown_deadline, few = self.system.unknown_deadline, 12 if self.long else 3
+        late = overtaken(900_000, few, seed, unknown_deadline * 1.8)
+        again = reopened(910_000, few, seed, unknown_deadline + 6)
         return [
             Manifest("overtaken", "api", late, {"notify_url": self.told.url}),
             Manifest("reopened", "api", again, {"notify_url": self.told.url}, "reopen"),
@@ -248,20 +248,20 @@ class Chaos:
         batch_id = insist(lambda: self.callers.batch_id(manifest.name), "looking for it")
         time.sleep(3.0)
         self.callers.steer(manifest, "pause")
-        wait_until(lambda: stale_callbacks(self.system.engine, batch_id), self.system.patience + 20)
+        wait_until(lambda: stale_callbacks(self.system.engine, batch_id), self.system.unknown_deadline + 20)
         self.callers.steer(manifest, "resume")
 
     def _wait_for_most(self) -> None:
         deadline = time.monotonic() + NEXT_WAVE_WITHIN * (1 if self.long else SHORTER)
         while time.monotonic() < deadline:
             edits = sum(len(manifest.lines) for manifest in self.callers.manifests.values())
-            if self._answered() >= NEXT_WAVE_AT * edits:
+            if self._count_answered() >= NEXT_WAVE_AT * edits:
                 return
             time.sleep(0.5)
 
-    def _answered(self) -> int:
+    def _count_answered(self) -> int:
         """Edits of which the provider's last word is known; while the database does not answer, as at the last look."""
-        self._seen = max(self._seen, answered(self.system.engine))
+        self._seen = max(self._seen, count_answered(self.system.engine))
         return self._seen
 
     def _await_kills(self) -> None:
@@ -286,8 +286,8 @@ def unfinished(engine: Engine) -> int:
     return _number(engine, "SELECT count(*) FROM batches WHERE finished_at IS NULL")
 
 
-def answered(engine: Engine) -> int:
-    """Edits of which the provider's last word is known; their pictures may still wait for storage."""
+def count_answered(engine: Engine) -> int:
+    """Edits of which the provider's last word is known; their images may still wait for storage."""
     return _number(engine, "SELECT count(*) FROM edits WHERE state NOT IN ('pending', 'submitting', 'submitted')")
 
 

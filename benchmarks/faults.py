@@ -102,7 +102,7 @@ PHASES = (
     Phase("everything a little, again", 8),
 )
 SHORTER = 0.32
-"""A short run's share of those seconds: 16 s without storage are still longer than eight tries of a picture."""
+"""A short run's share of those seconds: 16 s without storage are still longer than eight tries of an image."""
 
 VICTIMS: dict[str, int] = {
     "submit": 8,

@@ -65,8 +65,8 @@ def manifest(edits: int) -> bytes:
             "custom_id": f"sku-{number:07}",
             "prompt": f"Dress the model in coat number {number}, keep face, pose and light as they are",
             "image_urls": [
-                f"https://pictures.example/models/{number % 97}.png",
-                f"https://pictures.example/{number}.png",
+                f"https://images.example/models/{number % 97}.png",
+                f"https://images.example/{number}.png",
             ],
             "image_size": {"width": 2048, "height": 2048},
         }

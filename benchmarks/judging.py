@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from benchmarks.books import Batch, Books, Edit, Image, Request, Submission, canonical_sha256
 
 PRICE = 0.03
-"""USD per picture, at the emulator."""
+"""USD per image, at the emulator."""
 STILL_UNDER_WAY = 5.0
 """Seconds after a cancel within which a POST that had begun may still be accepted, on a busy machine."""
 LISTED_WITHIN = 1.0
@@ -82,20 +82,20 @@ def unknown_requests(owned: Owned) -> Iterator[str]:
             yield f"submission {submission.id} names a request that the provider does not know"
 
 
-def excuse(first: Request, second: Request, patience: float) -> str | None:
+def excuse(first: Request, second: Request, unknown_deadline: float) -> str | None:
     """Why `second` may have been posted though `first` was charged; None where it may not."""
     at = second.submitted_at
-    if at < first.submitted_at + patience:
+    if at < first.submitted_at + unknown_deadline:
         return None  # posted before the first could be proven dead
     if first.told_at is not None and first.told_at < at:
         return None
-    overran = first.ended_at is None or first.ended_at > first.submitted_at + patience
+    overran = first.ended_at is None or first.ended_at > first.submitted_at + unknown_deadline
     if first.ended_at is None or first.ended_at > at - (POSTED_WITHIN if overran else LISTED_WITHIN):
         return "the first ran past every allowance"
     return None if first.listed else "never delivered, never read, in no listing"
 
 
-def double_charges(owned: Owned, patience: float, excused: Counter[str]) -> Iterator[str]:
+def double_charges(owned: Owned, unknown_deadline: float, excused: Counter[str]) -> Iterator[str]:
     """Edits that were charged twice without the one excuse; those with it are counted.
 
     Edits of one input may have each other's requests: one takes that of its twin, which is then POSTed again. So what
@@ -106,7 +106,7 @@ def double_charges(owned: Owned, patience: float, excused: Counter[str]) -> Iter
         twins[canonical_sha256(edit.input)].append(edit.id)
     for edit_ids in twins.values():
         excess = sum(len(owned.charged(edit_id)) for edit_id in edit_ids) - len(edit_ids)
-        seconds = [found for edit_id in edit_ids for found in _second_charges(owned, edit_id, patience)]
+        seconds = [found for edit_id in edit_ids for found in _second_charges(owned, edit_id, unknown_deadline)]
         # what has its excuse comes first: only the rest of the excess needs one
         for sentence, reason in sorted(seconds, key=lambda found: found[1] is None)[: max(0, excess)]:
             if reason is None:
@@ -115,10 +115,10 @@ def double_charges(owned: Owned, patience: float, excused: Counter[str]) -> Iter
                 excused[reason] += 1
 
 
-def _second_charges(owned: Owned, edit_id: int, patience: float) -> Iterator[tuple[str, str | None]]:
+def _second_charges(owned: Owned, edit_id: int, unknown_deadline: float) -> Iterator[tuple[str, str | None]]:
     charged = owned.charged(edit_id)
     for place, second in enumerate(charged[1:], 1):
-        reasons = [excuse(first, second, patience) for first in charged[:place]]
+        reasons = [excuse(first, second, unknown_deadline) for first in charged[:place]]
         first = charged[reasons.index(None) if None in reasons else 0]
         sentence = f"edit {owned.books.edits[edit_id].name}: {_twice(first, second)}"
         yield sentence, None if None in reasons else reasons[0]
@@ -157,7 +157,7 @@ def untrue_rows(owned: Owned) -> Iterator[str]:
             yield f"edit {owned.books.edits[edit_id].name} was charged twice, and no row says so"
 
 
-def missing_pictures(owned: Owned) -> Iterator[str]:
+def missing_images(owned: Owned) -> Iterator[str]:
     """Stored edits of which the set in storage is not whole, under the names that callers rely on."""
     sets: dict[int, list[Image]] = defaultdict(list)
     for image in owned.books.images:
@@ -172,7 +172,7 @@ def missing_pictures(owned: Owned) -> Iterator[str]:
         whole = {s for s, count in by_submission.items() if _complete(owned, owned.books.submissions[s], count)}
         named = {image.place for image in sets[edit.id] if image.submission_id in whole and _named(owned, edit, image)}
         if len(whole) != 1 or named != set(range(len(named))) or not named:
-            yield f"{edit.name} is stored, and its pictures are {sorted(image.key for image in sets[edit.id])}"
+            yield f"{edit.name} is stored, and its images are {sorted(image.key for image in sets[edit.id])}"
 
 
 def _complete(owned: Owned, submission: Submission, count: int) -> bool:
@@ -186,8 +186,8 @@ def _named(owned: Owned, edit: Edit, image: Image) -> bool:
     return not name or (name.startswith(".") and name[1:].isdigit() and len(owned.charged(edit.id)) > 1)
 
 
-def wrong_pictures(owned: Owned) -> Iterator[str]:
-    """Stored pictures whose bytes are not what the provider made, or were made for another input."""
+def wrong_images(owned: Owned) -> Iterator[str]:
+    """Stored images whose bytes are not what the provider made, or were made for another input."""
     for image in owned.books.images:
         submission = owned.books.submissions[image.submission_id]
         edit, request = owned.edit(submission), owned.books.requests.get(submission.request_id or "")
@@ -208,26 +208,30 @@ def nameless_objects(owned: Owned) -> Iterator[str]:
             yield f"{key} is in storage, but in no row"
 
 
-def lost_edits(owned: Owned, patience: float) -> Iterator[str]:
-    """Edits that never ended, and edits that were paid for and not delivered though the pictures could be had."""
+def lost_edits(owned: Owned, unknown_deadline: float) -> Iterator[str]:
+    """Edits that never ended, and edits that were paid for and not delivered though the images could be had."""
     for edit in owned.books.edits.values():
         if not edit.final:
             yield f"{edit.name} is {edit.state}"
         elif edit.state == "cancelled" and owned.successes(edit.id):
             yield f"{edit.name} is cancelled, and was paid for"
-        elif edit.state == "failed" and not all(_could_not_be_had(one, patience) for one in owned.successes(edit.id)):
+        elif edit.state == "failed" and not all(
+            _could_not_be_had(one, unknown_deadline) for one in owned.successes(edit.id)
+        ):
             yield f"{edit.name} failed with {edit.error_type}, and was paid for"
 
 
-def _could_not_be_had(request: Request, patience: float) -> bool:
-    """Whether the provider itself kept a paid picture back: declared it wrong, never served a file whole, or ran past
+def _could_not_be_had(request: Request, unknown_deadline: float) -> bool:
+    """Whether the provider itself kept a paid image back: declared it wrong, never served a file whole, or ran past
     every allowance and then told nobody.
 
     What the last of many tries met is told as the reason, and need not be the same each time.
     """
     if request.faults & WRONG_SIZE:
         return True
-    if request.told_at is None and (request.ended_at is None or request.ended_at > request.submitted_at + patience):
+    if request.told_at is None and (
+        request.ended_at is None or request.ended_at > request.submitted_at + unknown_deadline
+    ):
         return True
     return any(file.spoilt and not file.intact for file in request.files)
 

@@ -1,7 +1,7 @@
 """Manifests as people write them, all of it following from a seed.
 
 Most repeat one prompt and one seed over many inputs; some repeat whole lines; inputs are data URIs; some ask for
-several pictures. Nothing in an edit says which one it is, but its whole input.
+several images. Nothing in an edit says which one it is, but its whole input.
 """
 
 import base64
@@ -25,7 +25,7 @@ class Manifest:
     """One batch as its caller has it: what it is called, how it is handed in, what it may do, its lines."""
 
     name: str
-    door: str
+    entrance: str
     """`api` (lines over HTTP), `csv` (a file, at the command line) or `task` (Celery)."""
     lines: list[Line]
     header: Mapping[str, Any] = field(default_factory=dict)
@@ -53,8 +53,8 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def picture(number: int) -> str:
-    """One of as many small pictures as there are numbers, as a data URI."""
+def image(number: int) -> str:
+    """One of as many small images as there are numbers, as a data URI."""
     colour = (number % 256, number // 256 % 256, number // 65536 % 256)
     out = io.BytesIO()
     Image.new("RGB", (8, 8), colour).save(out, "PNG" if number % 3 else "GIF")
@@ -65,7 +65,7 @@ def picture(number: int) -> str:
 def one_prompt(first: int, count: int, seed: int) -> list[Line]:
     """The usual manifest: one prompt, one seed, many inputs."""
     shared = {"prompt": PROMPT, "seed": seed, "image_size": SIZE}
-    return [{**shared, "image_urls": [picture(first + number)]} for number in range(count)]
+    return [{**shared, "image_urls": [image(first + number)]} for number in range(count)]
 
 
 def repeated(first: int, count: int, seed: int) -> list[Line]:
@@ -76,17 +76,17 @@ def repeated(first: int, count: int, seed: int) -> list[Line]:
 def no_seed(first: int, count: int) -> list[Line]:
     """One prompt over many inputs, some of them twice, and no seed."""
     shared = {"prompt": PROMPT, "image_size": SIZE}
-    return [{**shared, "image_urls": [picture(first + number // 2)]} for number in range(count)]
+    return [{**shared, "image_urls": [image(first + number // 2)]} for number in range(count)]
 
 
 def several(first: int, count: int, seed: int) -> list[Line]:
-    """Several inputs an edit, and several pictures asked for; with names of their own."""
+    """Several inputs an edit, and several images asked for; with names of their own."""
     return [
         {
             "custom_id": f"sku-{first + number:06}",
             "prompt": PROMPT,
             "seed": seed,
-            "image_urls": [picture(first + number), picture(first + number + 1)],
+            "image_urls": [image(first + number), image(first + number + 1)],
             "image_size": "square_hd" if number % 2 else SIZE,
             "num_images": 1 + number % 3,
             "max_images": 1 + number % 2,
@@ -96,7 +96,7 @@ def several(first: int, count: int, seed: int) -> list[Line]:
 
 
 def overtaken(first: int, count: int, seed: int, seconds: float) -> list[Line]:
-    """Edits whose first request outlasts every allowance, and whose second brings one picture that is refused.
+    """Edits whose first request outlasts every allowance, and whose second brings one image that is refused.
 
     The reply of the first is lost and it runs for `seconds`; so it is given up, and the second POST is due.
     """

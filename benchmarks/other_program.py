@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import requests
 
 from benchmarks.books import OTHER_PROGRAM
-from benchmarks.manifests import SIZE, Line, picture
+from benchmarks.manifests import SIZE, Line, image
 
 ENDPOINT = "fal-ai/bytedance/seedream/v4/edit"
 FLOOD_THREADS = 8
@@ -33,7 +33,7 @@ class OtherProgram:
         self._thread.start()
 
     def look_at(self, lines: Sequence[Line]) -> None:
-        """From now on it works on the same pictures as these edits do."""
+        """From now on it works on the same images as these edits do."""
         self._lines = [line for line in lines if "[[fault:" not in line["prompt"]]
 
     def _run(self) -> None:
@@ -46,7 +46,7 @@ class OtherProgram:
         given = {name: value for name, value in line.items() if name != "custom_id"}
         if self._dice.random() < 0.5:
             return given
-        return {**given, "image_urls": [picture(self._dice.randrange(2**24))]}
+        return {**given, "image_urls": [image(self._dice.randrange(2**24))]}
 
     def _submit(self, session: requests.Session, body: Line) -> None:
         self.posts += 1

@@ -28,7 +28,7 @@ RUN_MAX = 1500.0
 """Seconds that one run may take before it is stopped and counted as one that did not end."""
 DELIVERIES = ("drop_webhook", "duplicate_webhook", "delay_webhook", "reorder_webhook")
 """Faults of a whole delivery; the others are of one attempt at it."""
-FINDINGS = ("lost", "double_paid", "wrong_pictures", "missing_pictures", "unexplained")
+FINDINGS = ("lost", "double_paid", "wrong_images", "missing_images", "unexplained")
 Run = dict[str, Any]
 
 

@@ -35,7 +35,7 @@ CLOCKS = {
 }
 """Seconds; retention is 60 times faster at the emulator, so an hour is a minute there."""
 EMULATOR = (
-    *("--concurrency", "40", "--latency", "0.3", "--picture-mode", "plain", "--time-scale", "60"),
+    *("--concurrency", "40", "--latency", "0.3", "--image-mode", "plain", "--time-scale", "60"),
     *("--webhook-first-timeout", "5", "--webhook-retry-timeout", "5"),
 )
 READY_WITHIN = 90.0
@@ -97,9 +97,9 @@ class System:
         return process
 
     def _database_url(self) -> str:
-        return self._told("DATABASE_URL")
+        return self._setting("DATABASE_URL")
 
-    def _told(self, name: str) -> str:
+    def _setting(self, name: str) -> str:
         lines = (self.home / "stack.env").read_text().splitlines()
         return next(line.partition("=")[2] for line in lines if line.startswith(f"{name}="))
 
@@ -109,7 +109,7 @@ class System:
 
     def redis_url(self) -> str:
         """The embedded broker, as Celery takes it."""
-        return self._told("REDIS_URL")
+        return self._setting("REDIS_URL")
 
     def processes(self) -> list[tuple[str, psutil.Process]]:
         """(part, process) of everything that was started, and of what runs below it."""
@@ -125,7 +125,7 @@ class System:
         return found
 
     @property
-    def patience(self) -> float:
+    def unknown_deadline(self) -> float:
         """The proven deadline of an unknown submit, in seconds, as this system is set."""
         names = ("SUBMIT_START_TIMEOUT", "RUN_ALLOWANCE", "DELIVERY_ALLOWANCE")
         return sum(float(self._variables[name]) for name in names)

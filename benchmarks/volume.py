@@ -1,4 +1,4 @@
-"""The disk under the pictures, and the real ways in which it fails: full, or closed.
+"""The disk under the images, and the real ways in which it fails: full, or closed.
 
 As root the folder is a small file system of its own (tmpfs), which a ballast file fills to the last byte: ENOSPC. Root
 passes permissions; everybody else is refused by them: EACCES. Where neither can be had (root in a container that may

@@ -1,5 +1,5 @@
-"""THE PORCH. What stands between granian and a Flask application. Imports nothing of ours."""
+"""The buffering server between granian and a Flask application."""
 
-from buffering.server import Bounds, Front
+from buffering.server import BufferingServer, Limits
 
-__all__ = ["Bounds", "Front"]
+__all__ = ["BufferingServer", "Limits"]

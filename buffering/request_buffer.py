@@ -5,22 +5,22 @@ from tempfile import SpooledTemporaryFile
 from typing import Self
 
 
-class Full(Exception):
+class BufferFull(Exception):
     """Too many bytes are in hand already."""
 
 
-class Room:
+class MemoryBudget:
     """The bytes of all spools of one front together. Only the event loop counts here, one write at a time."""
 
     def __init__(self, most: int) -> None:
         self.most, self.held = most, 0
 
 
-class Spool(AbstractContextManager["Spool"]):
+class RequestBuffer(AbstractContextManager["RequestBuffer"]):
     """One body or answer; leaves nothing behind."""
 
-    def __init__(self, room: Room, in_memory: int) -> None:
-        self._room, self._in_memory = room, in_memory
+    def __init__(self, memory: MemoryBudget, in_memory: int) -> None:
+        self._room, self._in_memory = memory, in_memory
         self.file = SpooledTemporaryFile(max_size=in_memory)  # noqa: SIM115 - this is the context manager
         self.size = 0
 
@@ -45,7 +45,7 @@ class Spool(AbstractContextManager["Spool"]):
         self._room.held += len(data)
         self.size += len(data)
         if self._room.held > self._room.most:
-            raise Full
+            raise BufferFull
         self.file.write(data)
 
     def read(self) -> bytes:

@@ -20,7 +20,7 @@ from flask import Flask
 from werkzeug.test import run_wsgi_app
 
 from buffering.environ import environ
-from buffering.request_buffer import Full, Room, Spool
+from buffering.request_buffer import BufferFull, MemoryBudget, RequestBuffer
 
 FILE_KEPT = 30.0
 """Seconds that the file of an answer is held open for granian, which opens it itself and says nothing about it."""
@@ -28,7 +28,7 @@ FILE_KEPT = 30.0
 Header = tuple[str, str]
 
 
-class Cut(Exception):
+class BodyCut(Exception):
     """The sender hung up in mid-body."""
 
 
@@ -37,7 +37,7 @@ class LengthRequired(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class Limits:
     """How much the front takes."""
 
     body_max: Callable[[Any], int]
@@ -54,21 +54,21 @@ class Bounds:
     """Whether a body may come without its length: only where a part of one cannot be taken for the whole."""
 
 
-class Front:
+class BufferingServer:
     """An RSGI application around a Flask one.
 
     `threads` serve whatever fits into memory; bodies that do not have `large` threads of their own, so that small
     requests never wait for big ones.
     """
 
-    def __init__(self, app: Flask, bounds: Bounds, *, threads: int, large: int = 1) -> None:
-        self._app, self._bounds = app, bounds
+    def __init__(self, app: Flask, limits: Limits, *, threads: int, large: int = 1) -> None:
+        self._app, self._bounds = app, limits
         self._pool, self._large = ThreadPoolExecutor(threads), ThreadPoolExecutor(large)
-        self._room = Room(bounds.held_max)
+        self._room = MemoryBudget(limits.held_max)
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """One request."""
-        with Spool(self._room, self._bounds.in_memory) as body:
+        with RequestBuffer(self._room, self._bounds.in_memory) as body:
             try:
                 await self._gather(scope.headers, protocol, body)
                 await self._answer(scope, protocol, body)
@@ -76,12 +76,12 @@ class Front:
                 _refuse(protocol, HTTPStatus.REQUEST_TIMEOUT)
             except LengthRequired:
                 _refuse(protocol, HTTPStatus.LENGTH_REQUIRED)
-            except Cut:
+            except BodyCut:
                 _refuse(protocol, HTTPStatus.BAD_REQUEST)
-            except (Full, OSError):  # by our bounds, or the disk is
+            except (BufferFull, OSError):  # by our bounds, or the disk is
                 _refuse(protocol, HTTPStatus.SERVICE_UNAVAILABLE, ("retry-after", "5"))
 
-    async def _gather(self, headers: Any, protocol: Any, body: Spool) -> None:
+    async def _gather(self, headers: Any, protocol: Any, body: RequestBuffer) -> None:
         left = self._bounds.body_max(headers) + 1
         declared = headers.get("content-length")
         loop = asyncio.get_running_loop()
@@ -96,28 +96,28 @@ class Front:
                     return
                 deadline.reschedule(min(end, loop.time() + self._bounds.idle_within))
         if declared is not None and body.size < int(declared):
-            raise Cut
+            raise BodyCut
 
-    async def _answer(self, scope: Any, protocol: Any, body: Spool) -> None:
+    async def _answer(self, scope: Any, protocol: Any, body: RequestBuffer) -> None:
         loop = asyncio.get_running_loop()
         pool = self._large if body.on_disk else self._pool
         answer = await loop.run_in_executor(pool, self._call, scope, body)
         if not answer.whole:
             with ExitStack() as kept:
-                spool = kept.enter_context(Spool(self._room, self._bounds.in_memory))
-                failed = await self._write_down(answer, spool)
+                buffer = kept.enter_context(RequestBuffer(self._room, self._bounds.in_memory))
+                failed = await self._write_down(answer, buffer)
                 if failed is None:
-                    headers = [*answer.headers, ("content-length", str(spool.size))]
-                    if spool.on_disk:
-                        protocol.response_file(answer.status, headers, spool.path())
+                    headers = [*answer.headers, ("content-length", str(buffer.size))]
+                    if buffer.on_disk:
+                        protocol.response_file(answer.status, headers, buffer.path())
                         loop.call_later(FILE_KEPT, kept.pop_all().close)
                     else:
-                        protocol.response_bytes(answer.status, headers, spool.read())
+                        protocol.response_bytes(answer.status, headers, buffer.read())
                     return
             answer = await loop.run_in_executor(self._pool, self._explain, failed, scope, body)
         protocol.response_bytes(answer.status, answer.headers, b"".join(answer.pieces))
 
-    async def _write_down(self, answer: "_Answer", spool: Spool) -> Exception | None:
+    async def _write_down(self, answer: "_Answer", buffer: RequestBuffer) -> Exception | None:
         """Piece by piece, so that no thread is held for a whole answer; gives what went wrong in making one."""
         loop, pieces = asyncio.get_running_loop(), iter(answer.pieces)
         try:
@@ -128,18 +128,18 @@ class Front:
                     return error
                 if piece is None:
                     return None
-                spool.write(piece)
+                buffer.write(piece)
         finally:
             await loop.run_in_executor(self._pool, answer.close)
 
-    def _call(self, scope: Any, body: Spool) -> "_Answer":
+    def _call(self, scope: Any, body: RequestBuffer) -> "_Answer":
         try:
             content, status, headers = run_wsgi_app(self._app, environ(scope, body.file, body.size))
         except Exception as error:  # in the first piece, which is made already
             return self._explain(error, scope, body)
         return _Answer(int(status.split()[0]), list(headers.items()), content, whole="content-length" in headers)
 
-    def _explain(self, error: Exception, scope: Any, body: Spool) -> "_Answer":
+    def _explain(self, error: Exception, scope: Any, body: RequestBuffer) -> "_Answer":
         """What the application answers to an error that it met after it had begun to answer."""
         with self._app.request_context(environ(scope, body.file, body.size)):
             response = self._app.make_response(self._app.handle_user_exception(error))

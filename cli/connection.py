@@ -1,4 +1,4 @@
-"""The desk's way to the database: that of the stack which runs in the home, unless DATABASE_URL names another."""
+"""Which database the commands use: that of the stack which runs in the home, unless DATABASE_URL names another."""
 
 import click
 from sqlalchemy import Engine

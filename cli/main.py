@@ -49,7 +49,7 @@ MODULES = {
 """Command -> the module that holds it, loaded when it is wanted: a person waits for the answer."""
 
 
-class OnDemand(MutableMapping[str, click.Command]):
+class LazyCommands(MutableMapping[str, click.Command]):
     """The commands by name; each is imported when it is asked for."""
 
     def __getitem__(self, name: str) -> click.Command:
@@ -70,7 +70,7 @@ class OnDemand(MutableMapping[str, click.Command]):
         raise TypeError("a command is removed from MODULES")
 
 
-class Desk(click.Group):
+class CommandGroup(click.Group):
     """The group; its help lists the commands in the order in which a newcomer needs them."""
 
     def invoke(self, ctx: click.Context) -> object:
@@ -84,7 +84,9 @@ class Desk(click.Group):
 
 
 @click.group(
-    cls=Desk, commands=OnDemand(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=CommandGroup,
+    commands=LazyCommands(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="darkroom")
 def darkroom() -> None:

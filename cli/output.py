@@ -1,4 +1,4 @@
-"""How the desk speaks: one object or line on standard output, what is only for people on standard error.
+"""Output of the commands: one object or line on standard output, what is only for people on standard error.
 
 Colours and redrawing only on a terminal. With `--json` standard output carries JSON and nothing else. Whatever a
 name or a message holds, no control character of it reaches a terminal, and no terminal's encoding is a fault: what
@@ -49,7 +49,7 @@ class _Console(Console):
 
 
 screen = _Console(highlight=False, emoji=False, soft_wrap=True)
-aside = _Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+stderr = _Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def escape(text: str) -> str:
@@ -96,6 +96,6 @@ def plural(number: int, noun: str) -> str:
 def print_warnings(warnings: Sequence[str]) -> None:
     """The first few, on standard error."""
     for warning in warnings[:SHOWN_WARNINGS]:
-        aside.print(f"warning: {one_line(warning)}", markup=False)
+        stderr.print(f"warning: {one_line(warning)}", markup=False)
     if len(warnings) > SHOWN_WARNINGS:
-        aside.print(f"warning: {len(warnings) - SHOWN_WARNINGS} more of other kinds", markup=False)
+        stderr.print(f"warning: {len(warnings) - SHOWN_WARNINGS} more of other kinds", markup=False)

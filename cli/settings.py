@@ -1,4 +1,4 @@
-"""What the desk is told through the environment, and the environment that it makes for every process of a stack.
+"""The command line's settings, and the environment that it makes for every process of a stack.
 
 The only file of `cli` that reads or changes the environment. Whatever is set explicitly wins; the rest is
 filled in for the local stack, or taken from the stack that runs in the same home. It opens no connection.
@@ -28,7 +28,7 @@ MASK = "***"
 ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, never bound to
 
 
-class DeskSettings(Settings):
+class CLISettings(Settings):
     """What decides how the local stack is made."""
 
     darkroom_home: Folder = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
@@ -66,7 +66,7 @@ def environment() -> dict[str, str]:
 
 
 def adopt(variables: Mapping[str, str]) -> None:
-    """Make `variables` part of this process's own environment, so that every room reads the same."""
+    """Make `variables` part of this process's own environment, so that every part reads the same."""
     os.environ.update(variables)
 
 
@@ -76,16 +76,16 @@ def forget(*names: str) -> None:
         os.environ.pop(name, None)
 
 
-def join() -> DeskSettings:
+def join() -> CLISettings:
     """Take what is not set explicitly from the stack that runs in the home, if one does."""
-    settings = load(DeskSettings)
-    for name, value in settings.home.told().items():
+    settings = load(CLISettings)
+    for name, value in settings.home.published().items():
         if not os.environ.get(name) and not os.environ.get(f"{name}_FILE"):
             os.environ[name] = value
-    return load(DeskSettings)
+    return load(CLISettings)
 
 
-def attach() -> DeskSettings:
+def attach() -> CLISettings:
     """The same, and check that there is a database.
 
     Raises:
@@ -99,7 +99,7 @@ def attach() -> DeskSettings:
 
 
 def stack_variables(
-    settings: DeskSettings, *, database_url: str, redis_url: str, emulator_url: str | None
+    settings: CLISettings, *, database_url: str, redis_url: str, emulator_url: str | None
 ) -> dict[str, str]:
     """The environment that every process of the stack gets on top of this one.
 
@@ -123,7 +123,7 @@ def stack_variables(
     return variables
 
 
-def _emulated(settings: DeskSettings, emulator_url: str) -> dict[str, str]:
+def _emulated(settings: CLISettings, emulator_url: str) -> dict[str, str]:
     names = ("FAL_QUEUE_URL", "FAL_REST_URL", "FAL_CDN_URL", "FAL_API_URL")
     variables = dict.fromkeys(names, emulator_url)
     variables["FAL_JWKS_URL"] = f"{emulator_url}/.well-known/jwks.json"

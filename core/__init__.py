@@ -1,1 +1,1 @@
-"""What every room shares: errors, settings, logs, addresses."""
+"""What every other package shares: errors, settings, logs, addresses."""

@@ -17,10 +17,10 @@ DarkroomError
 │   ├── TryLater              a question (not a submit) went unanswered: ask again
 │   │   └── TooLarge          its answer is larger than we take: ask for less
 │   └── Gone                  the provider no longer has it
-└── DownloadError             one picture could not be stored
+└── DownloadError             one image could not be stored
     ├── FetchAgain            fetch it again while that may help
     ├── StorageUnavailable    the trouble is ours: pause the lane, use up no try
-    └── Unusable              what came is no picture we may keep
+    └── Unusable              what came is no image we may keep
 
 The docstring of a leaf is its default message.
 """
@@ -119,7 +119,7 @@ class Gone(ProviderError):
 
 
 class DownloadError(DarkroomError):
-    """A picture could not be stored."""
+    """An image could not be stored."""
 
     def __init__(self, type_: str, message: str) -> None:
         super().__init__(f"{type_}: {message}")
@@ -127,7 +127,7 @@ class DownloadError(DarkroomError):
 
 
 class FetchAgain(DownloadError):
-    """The picture may come whole another time."""
+    """The image may come whole another time."""
 
     def __init__(self, type_: str, message: str, *, retry_after: float = 0.0) -> None:
         """`retry_after`: seconds for which the file's host asks to be left alone."""
@@ -136,8 +136,8 @@ class FetchAgain(DownloadError):
 
 
 class StorageUnavailable(DownloadError):
-    """No picture can be stored for now, whichever it is."""
+    """No image can be stored for now, whichever it is."""
 
 
 class Unusable(DownloadError):
-    """What came is no picture that may be kept."""
+    """What came is no image that may be kept."""

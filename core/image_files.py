@@ -1,6 +1,6 @@
-"""Is this file what the provider declared, and a picture at all? Judged from the bytes alone.
+"""Is this file what the provider declared, and an image at all? Judged from the bytes alone.
 
-Everything is read from a file on disk, so memory holds one decoded picture at most, and none larger than
+Everything is read from a file on disk, so memory holds one decoded image at most, and none larger than
 `MAX_PIXELS`. Only the formats listed are ever decoded.
 """
 
@@ -14,12 +14,12 @@ from core.errors import FetchAgain, Unusable
 from core.memory_budget import Budget
 
 FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
-"""What a picture may be, as Pillow names it, and its type."""
+"""What an image may be, as Pillow names it, and its type."""
 MAX_PIXELS = 100_000_000
-"""Four times the largest picture the model is known to make; a bomb is refused before it is decoded."""
+"""Four times the largest image the model is known to make; a bomb is refused before it is decoded."""
 
 DECODED = Budget(50_000_000)
-"""Pixels decoded at one time, per process, a larger picture alone: about 200 MB at four bytes each. More threads than
+"""Pixels decoded at one time, per process, a larger image alone: about 200 MB at four bytes each. More threads than
 processors gain nothing here."""
 TEXT_MAX_BYTES = 64 * 2**20
 """Of a PNG's text chunks once unpacked, one or all together; ComfyUI keeps its whole workflow in one, far over
@@ -30,7 +30,7 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = TEXT_MAX_BYTES
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-class Picture(NamedTuple):
+class CheckedImage(NamedTuple):
     """A checked file, as measured."""
 
     content_type: str
@@ -40,24 +40,24 @@ class Picture(NamedTuple):
     sha256: str
 
 
-def check(file: IO[bytes], *, file_size: int | None, width: int | None, height: int | None) -> Picture:
+def check_image(file: IO[bytes], *, file_size: int | None, width: int | None, height: int | None) -> CheckedImage:
     """Decode the whole file and compare it with what was declared (None: nothing was).
 
     Raises:
         FetchAgain: not the declared bytes; it may come whole another time.
-        Unusable: no picture of an accepted kind, or too large.
+        Unusable: no image of an accepted kind, or too large.
     """
     file.seek(0)
     head = file.read(512)
     sha256, size = _digest(_rewound(file))
     if head.lstrip()[:1] in (b"<", b"{", b"["):
-        raise FetchAgain("not_an_image", "The file is a page or a message, not a picture.")
+        raise FetchAgain("not_an_image", "The file is a page or a message, not an image.")
     if file_size is not None and size != file_size:
         raise FetchAgain("size_mismatch", f"The file has {size} bytes, {file_size} were declared.")
     content_type, found = _decode(file)
     if (width or found[0], height or found[1]) != found:
-        raise FetchAgain("dimension_mismatch", f"The picture is {found[0]}x{found[1]}, {width}x{height} were declared.")
-    return Picture(content_type, *found, bytes=size, sha256=sha256)
+        raise FetchAgain("dimension_mismatch", f"The image is {found[0]}x{found[1]}, {width}x{height} were declared.")
+    return CheckedImage(content_type, *found, bytes=size, sha256=sha256)
 
 
 def _rewound(file: IO[bytes]) -> IO[bytes]:
@@ -72,22 +72,22 @@ def _digest(file: IO[bytes]) -> tuple[str, int]:
     return digest.hexdigest(), file.tell()
 
 
-def type_of(picture: Image.Image) -> str:
-    """The type of an opened picture; several in one JPEG, as phones make them, are a JPEG to everybody else."""
-    return FORMATS["JPEG" if picture.format == "MPO" else str(picture.format)]
+def type_of(image: Image.Image) -> str:
+    """The type of an opened image; several in one JPEG, as phones make them, are a JPEG to everybody else."""
+    return FORMATS["JPEG" if image.format == "MPO" else str(image.format)]
 
 
 def _decode(file: IO[bytes]) -> tuple[str, tuple[int, int]]:
     try:
-        picture = Image.open(_rewound(file), formats=list(FORMATS))
-        if picture.width * picture.height > MAX_PIXELS:
-            raise Unusable("too_large", f"The picture is {picture.width}x{picture.height} pixels.")
-        with DECODED.hold(picture.width * picture.height):
-            picture.verify()  # checksums, which decoding alone skips
-            with Image.open(_rewound(file), formats=list(FORMATS)) as picture:
-                picture.load()
-                found = type_of(picture), picture.size
-            del picture
+        image = Image.open(_rewound(file), formats=list(FORMATS))
+        if image.width * image.height > MAX_PIXELS:
+            raise Unusable("too_large", f"The image is {image.width}x{image.height} pixels.")
+        with DECODED.hold(image.width * image.height):
+            image.verify()  # checksums, which decoding alone skips
+            with Image.open(_rewound(file), formats=list(FORMATS)) as image:
+                image.load()
+                found = type_of(image), image.size
+            del image
     except (Unusable, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -56,6 +56,6 @@ class Tally:
             self._sizes[item] = size
 
     def remove(self, item: Hashable) -> None:
-        """It is out of our hands."""
+        """It is no longer held."""
         with self._lock:
             self._sizes.pop(item, None)

@@ -157,7 +157,7 @@ Certificates = Annotated[Path | None, AfterValidator(_certificates)]
 
 
 class NetworkSettings(Settings):
-    """The way out of this machine: to the provider, its keys and pictures, to callers, and to the store."""
+    """The way out of this machine: to the provider, its keys and images, to callers, and to the store."""
 
     https_proxy: Proxy = Field(None, description="the proxy for https addresses, `http://user:password@proxy:3128`")
     http_proxy: Proxy = Field(None, description="the proxy for http addresses")
@@ -204,12 +204,12 @@ def _images_folder(data: dict[str, Any]) -> str:
 
 
 class StorageSettings(Settings):
-    """Where the pictures are kept."""
+    """Where the images are kept."""
 
     darkroom_home: Folder = Field(Path(".darkroom"), description="the folder of everything that is kept locally")
     storage_url: str = Field(
         default_factory=_images_folder,
-        description="where pictures go: a folder, `file://`, `s3://bucket/prefix`, `gs://`, `az://`; "
+        description="where images go: a folder, `file://`, `s3://bucket/prefix`, `gs://`, `az://`; "
         "unless set, the folder `images` in `DARKROOM_HOME`",
     )
 
@@ -251,17 +251,17 @@ class PriceSettings(Settings):
     price_per_image: Decimal | None = Field(
         None,
         gt=0,
-        description="what one returned picture costs, in USD; more than 0, because every `max_cost` is "
+        description="what one returned image costs, in USD; more than 0, because every `max_cost` is "
         "reckoned with it; unless set, as the provider's price list says, else 0.03",
     )
 
 
 class OutputSettings(Settings):
-    """How long the provider keeps what it makes; who submits asks for it, who notes pictures counts with it."""
+    """How long the provider keeps what it makes; who submits asks for it, who notes images counts with it."""
 
     fal_output_expires_after: Seconds | None = Field(
         None,
-        description="the provider deletes every picture so long after it made it, whether or not it was fetched: "
+        description="the provider deletes every image so long after it made it, whether or not it was fetched: "
         "leave hours for an outage of yours; unless set, the account's own rule",
     )
 

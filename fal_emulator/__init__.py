@@ -2,7 +2,7 @@
 
 It exists so that tests, demos and chaos runs need neither an account nor a network. It knows nothing of
 darkroom's other packages, reads no environment variable and never claims to be fal: every page, every reply
-header and every picture says what it is.
+header and every image says what it is.
 """
 
 NAME = "fal emulator"

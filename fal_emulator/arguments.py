@@ -12,9 +12,9 @@ from . import sizes
 from .options import Options
 from .verdicts import detail
 
-MOST_INPUTS = 10  # more may be sent; only the last ten are used
-MOST_PICTURES = 15  # inputs and outputs together
-WIDEST_SHAPE = 16  # this stand-in's own bound, so that a 1 x 4000 picture is not scaled up to 61 440 pixels
+MAX_INPUTS = 10  # more may be sent; only the last ten are used
+MAX_IMAGES = 15  # inputs and outputs together
+WIDEST_SHAPE = 16  # this stand-in's own bound, so that a 1 x 4000 image is not scaled up to 61 440 pixels
 
 
 class InvalidInput(Exception):
@@ -27,7 +27,7 @@ class InvalidInput(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """A valid input. `size` is None for the `auto*` names, whose size depends on the pictures."""
+    """A valid input. `size` is None for the `auto*` names, whose size depends on the images."""
 
     prompt: str
     image_urls: tuple[str, ...]
@@ -73,10 +73,10 @@ def read(body: bytes, options: Options) -> Arguments:
     enhance = form.choice("enhance_prompt_mode", "standard", ("standard", "fast"))
     if form.errors:
         raise InvalidInput(*form.errors)
-    used = tuple(urls[-MOST_INPUTS:])
+    used = tuple(urls[-MAX_INPUTS:])
     outputs = (num_images or 1) * (max_images or 1)
-    if len(used) + outputs > MOST_PICTURES and options.over_fifteen == "refuse":
-        msg = f"The total number of images (inputs + outputs) must not exceed {MOST_PICTURES}"
+    if len(used) + outputs > MAX_IMAGES and options.over_fifteen == "refuse":
+        msg = f"The total number of images (inputs + outputs) must not exceed {MAX_IMAGES}"
         raise InvalidInput(detail("value_error", ["body"], f"Value error, {msg}"))
     return Arguments(prompt, used, size, size_name, num_images or 1, max_images or 1, seed, sync_mode, enhance)
 

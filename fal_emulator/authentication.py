@@ -41,7 +41,7 @@ def with_key(handler: Handler) -> Handler:
 
     @functools.wraps(handler)
     async def guarded(request: web.Request) -> web.StreamResponse:
-        if problem := complaint(request, "platform"):
+        if problem := auth_error(request, "platform"):
             return platform_refusal(401, "authorization_error", problem)
         try:
             return await handler(request)
@@ -71,7 +71,7 @@ def origin(request: web.Request) -> str:
     return (emulator_of(request).options.public_url or f"{request.scheme}://{request.host}").rstrip("/")
 
 
-def complaint(request: web.Request, app_id: str) -> str | None:
+def auth_error(request: web.Request, app_id: str) -> str | None:
     """Why the key of this request is not accepted, or None."""
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
     if not secret:

@@ -36,7 +36,7 @@ LONGEST = {"minute": DAY / 12, "hour": 2 * DAY, "day": 64 * DAY, "week": 183 * D
 
 
 async def pricing(request: web.Request) -> web.Response:
-    """`GET /v1/models/pricing`: dollars per picture."""
+    """`GET /v1/models/pricing`: dollars per image."""
     emulator = emulator_of(request)
     prices = [
         {"endpoint_id": one, "unit_price": emulator.catalogue.price(one), "unit": UNIT, "currency": CURRENCY}

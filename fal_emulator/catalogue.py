@@ -24,7 +24,7 @@ SIDE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One endpoint. `unit_price` in US dollars per picture."""
+    """One endpoint. `unit_price` in US dollars per image."""
 
     endpoint_id: str
     title: str
@@ -40,8 +40,8 @@ class Catalogue:
         self._files = files
         models = (
             Model(EDIT, "Seedream 4.0 Edit (stand-in)", "image-to-image", 0.03, seedream.run),
-            Model(SDXL, "Fast SDXL (stand-in)", "text-to-image", 0.0, self._one_picture),
-            Model(f"{SDXL}/image-to-image", "Fast SDXL (stand-in)", "image-to-image", 0.0, self._one_picture),
+            Model(SDXL, "Fast SDXL (stand-in)", "text-to-image", 0.0, self._one_image),
+            Model(f"{SDXL}/image-to-image", "Fast SDXL (stand-in)", "image-to-image", 0.0, self._one_image),
             Model("fal-ai/any-llm", "Any LLM (stand-in)", "llm", 0.0, self._few_words),
         )
         self.models = {model.endpoint_id: model for model in models}
@@ -56,7 +56,7 @@ class Catalogue:
         return app_id in self._apps
 
     def price(self, endpoint_id: str) -> float:
-        """Dollars per picture."""
+        """Dollars per image."""
         model = self.models.get(endpoint_id)
         return model.unit_price if model else 0.0
 
@@ -65,7 +65,7 @@ class Catalogue:
         model = self.models.get(run.job.endpoint_id)
         return await model.run(run) if model else not_found()
 
-    async def _one_picture(self, run: Run) -> Verdict:
+    async def _one_image(self, run: Run) -> Verdict:
         try:
             given = parse_object(run.body)
         except InvalidInput as error:

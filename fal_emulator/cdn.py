@@ -14,7 +14,7 @@ CHUNK = 64 * 1024
 DROPS = 20  # pieces of a slow download
 INTACT = ("cdn_slow", "cdn_wrong_type")  # faults that leave the bytes as they are
 UNSPOILT = "unspoilt"  # in the query: the file as it is, whatever the plan says
-PAGE = "<!doctype html><title>Just a moment</title><p>This is an HTML page, not a picture.</p>"
+PAGE = "<!doctype html><title>Just a moment</title><p>This is an HTML page, not an image.</p>"
 
 
 async def download(request: web.Request) -> web.StreamResponse:

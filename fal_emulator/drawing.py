@@ -1,4 +1,4 @@
-"""Draws the "edit": a darkroom print of the real input pictures, toned by the seed, shaped by the prompt.
+"""Draws the "edit": a darkroom print of the real input images, toned by the seed, shaped by the prompt.
 
 A person sees at a glance that this input became that output: the untouched input lies as a small contact print
 in the caption strip, beside the prompt, the seed and the note that no AI was at work. The same inputs, prompt,
@@ -22,7 +22,7 @@ Colour = tuple[int, int, int]
 
 PAPER = (247, 244, 238)
 KEYLINE = (206, 199, 187)
-MOST_PIXELS = 60_000_000  # of one input; beyond it the picture is not opened
+MOST_PIXELS = 60_000_000  # of one input; beyond it the image is not opened
 WORKING_SIDE = 2048  # inputs are brought down to this before anything else
 CONTACTS = 3  # untouched inputs shown in the caption strip
 MARK = "emulator - no AI"
@@ -30,16 +30,16 @@ GRADIENT_SIDE = 48  # soft shapes are computed this small and scaled up
 
 
 class Unreadable(Exception):
-    """An input is no picture; `position` says which."""
+    """An input is no image; `position` says which."""
 
     def __init__(self, position: int) -> None:
-        super().__init__(f"input {position} is not a readable picture")
+        super().__init__(f"input {position} is not a readable image")
         self.position = position
 
 
 @dataclass(frozen=True, slots=True)
 class Print:
-    """What one picture is to show."""
+    """What one image is to show."""
 
     prompt: str
     seed: int
@@ -70,17 +70,17 @@ def open_inputs(data: Sequence[bytes]) -> list[Image.Image]:
 def _open(raw: bytes) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        picture: Image.Image = Image.open(io.BytesIO(raw))
-        if picture.width * picture.height > MOST_PIXELS:
+        image: Image.Image = Image.open(io.BytesIO(raw))
+        if image.width * image.height > MOST_PIXELS:
             raise ValueError("too many pixels")
-        picture.draft("RGB", (WORKING_SIDE, WORKING_SIDE))  # a JPEG decodes smaller at once
-        picture.load()
-        picture = ImageOps.exif_transpose(picture)
-        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, PAPER), picture.convert("RGBA"))
-        picture = picture.convert("RGB")
-    picture.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BILINEAR)
-    return picture
+        image.draft("RGB", (WORKING_SIDE, WORKING_SIDE))  # a JPEG decodes smaller at once
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, PAPER), image.convert("RGBA"))
+        image = image.convert("RGB")
+    image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BILINEAR)
+    return image
 
 
 def draw(sheet: Print, inputs: Sequence[Image.Image], encoding: str) -> bytes:
@@ -128,9 +128,9 @@ def _hsv(hue: float, saturation: float, value: float) -> Colour:
 
 def expose(sheet: Print, inputs: Sequence[Image.Image], size: tuple[int, int], palette: Palette) -> Image.Image:
     """The inputs, toned; inside the prompt's figure the toning is another one."""
-    picture = compose(inputs, size)
-    grey = ImageOps.autocontrast(picture.convert("L"), cutoff=0.5)
-    toned = Image.blend(picture, ImageOps.colorize(grey, palette.shadow, palette.light, palette.middle), 0.6)
+    image = compose(inputs, size)
+    grey = ImageOps.autocontrast(image.convert("L"), cutoff=0.5)
+    toned = Image.blend(image, ImageOps.colorize(grey, palette.shadow, palette.light, palette.middle), 0.6)
     other = ImageOps.colorize(grey, palette.shadow, (255, 255, 255), palette.accent, midpoint=150)
     printed = Image.composite(other, toned, mask(sheet.digest()[0], size, sheet.dice("figure")))
     lit = _leak_light(printed, sheet.dice("leak"), palette.accent)
@@ -148,41 +148,41 @@ def compose(inputs: Sequence[Image.Image], size: tuple[int, int]) -> Image.Image
     for row in range(rows):
         count = (len(inputs) * (row + 1)) // rows - taken
         top, bottom = (height + gap) * row // rows, (height + gap) * (row + 1) // rows - gap
-        for column, picture in enumerate(inputs[taken : taken + count]):
+        for column, image in enumerate(inputs[taken : taken + count]):
             left, right = (width + gap) * column // count, (width + gap) * (column + 1) // count - gap
             tile = (max(1, right - left), max(1, bottom - top))
-            sheet.paste(ImageOps.fit(picture, tile, Image.Resampling.BICUBIC), (left, top))
+            sheet.paste(ImageOps.fit(image, tile, Image.Resampling.BICUBIC), (left, top))
         taken += count
     return sheet
 
 
-def _leak_light(picture: Image.Image, dice: random.Random, colour: Colour) -> Image.Image:
+def _leak_light(image: Image.Image, dice: random.Random, colour: Colour) -> Image.Image:
     """A soft glow from one corner, as light that fell into the camera."""
     side = GRADIENT_SIDE
     glow = ImageOps.invert(Image.radial_gradient("L").resize((2 * side, 2 * side)))
     left, top = dice.choice((0, side)), dice.choice((0, side))
     corner = glow.crop((left, top, left + side, top + side)).point([round(v * 0.62) for v in range(256)])
-    mask = corner.resize(picture.size, Image.Resampling.BICUBIC)
-    return Image.composite(ImageChops.screen(picture, Image.new("RGB", picture.size, colour)), picture, mask)
+    mask = corner.resize(image.size, Image.Resampling.BICUBIC)
+    return Image.composite(ImageChops.screen(image, Image.new("RGB", image.size, colour)), image, mask)
 
 
-def _burn_edges(picture: Image.Image) -> Image.Image:
+def _burn_edges(image: Image.Image) -> Image.Image:
     """Darken the edges a little, as one does under the enlarger."""
     shade = Image.radial_gradient("L").resize((GRADIENT_SIDE, GRADIENT_SIDE))
     shade = shade.point([round(255 - 0.3 * max(0, v - 110)) for v in range(256)])
-    mask = shade.resize(picture.size, Image.Resampling.BICUBIC)
-    return ImageChops.multiply(picture, Image.merge("RGB", (mask, mask, mask)))
+    mask = shade.resize(image.size, Image.Resampling.BICUBIC)
+    return ImageChops.multiply(image, Image.merge("RGB", (mask, mask, mask)))
 
 
 def _sign(canvas: Image.Image, sheet: Print, inputs: Sequence[Image.Image], palette: Palette, strip: Box) -> None:
-    """The strip below the picture: prompt and note left, colours and the untouched inputs right."""
+    """The strip below the image: prompt and note left, colours and the untouched inputs right."""
     pen = ImageDraw.Draw(canvas)
     side = round(strip.height * 0.66)
     top, right = strip.top + (strip.height - side) // 2, strip.left + strip.width
-    for picture in reversed(inputs[:CONTACTS]):
-        width = min(round(side * picture.width / picture.height), round(side * 1.5)) or 1
+    for image in reversed(inputs[:CONTACTS]):
+        width = min(round(side * image.width / image.height), round(side * 1.5)) or 1
         right -= width
-        canvas.paste(ImageOps.fit(picture, (width, side), Image.Resampling.BILINEAR), (right, top))
+        canvas.paste(ImageOps.fit(image, (width, side), Image.Resampling.BILINEAR), (right, top))
         pen.rectangle((right - 1, top - 1, right + width, top + side), outline=KEYLINE)
         right -= max(2, side // 10)
     swatch = max(2, side // 6)

@@ -22,11 +22,11 @@ from .keys import Keys
 from .ledger import Ledger
 from .options import DAY, Options
 from .reads import Reads
-from .renderer import Studio
+from .renderer import Renderer
 from .runner import Runner
 from .seedream import Seedream
 from .store import Store
-from .webhook_payloads import Letters
+from .webhook_payloads import WebhookPayloads
 from .webhooks import Webhooks, expires_at
 
 log = logging.getLogger(__name__)
@@ -48,11 +48,11 @@ class Emulator:
         self.keys = Keys(self.store, padded=options.padded_jwks)
         self.faults = FaultPlan(self.store, options.fault_seed, options.fault)
         self.files = Files(self.store, options, self.secret)
-        self.studio = Studio(self.files, options.render_threads)
-        seedream = Seedream(Inputs(session, self.files, options), self.files, self.studio, self.faults)
+        self.renderer = Renderer(self.files, options.render_threads)
+        seedream = Seedream(Inputs(session, self.files, options), self.files, self.renderer, self.faults)
         self.catalogue = Catalogue(seedream, self.files)
-        letters = Letters(self.ledger, self.keys, lambda: self.options)
-        self.webhooks = Webhooks(session, self.ledger, self.store, letters, self.faults, lambda: self.options)
+        payloads = WebhookPayloads(self.ledger, self.keys, lambda: self.options)
+        self.webhooks = Webhooks(session, self.ledger, self.store, payloads, self.faults, lambda: self.options)
         self.runner = Runner(self.ledger, self.store, lambda: self.options, self.catalogue.run, self.webhooks.start)
         self._chores: list[asyncio.Task[None]] = []
 
@@ -78,7 +78,7 @@ class Emulator:
         await asyncio.gather(*self._chores, return_exceptions=True)
         await self.runner.stop()
         await self.webhooks.stop()
-        self.studio.close()
+        self.renderer.close()
         self.store.close()
 
     async def _janitor(self) -> None:

@@ -1,6 +1,6 @@
 """Decides when a fault fires: because of a rate, or because of a marker in the prompt.
 
-`[[fault:kind]]` fires every time, `[[fault:kind*2]]` the first two times for the same prompt and pictures,
+`[[fault:kind]]` fires every time, `[[fault:kind*2]]` the first two times for the same prompt and images,
 `[[fault:kind@5]]` with a value. Rates come from the command line or from `PUT /_emulator/faults`. Draws of a kind are
 numbered; draw n of a seed always comes out the same.
 """

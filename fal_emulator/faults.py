@@ -65,13 +65,13 @@ TABLE = {
         Fault("internal_retry", "outcome", "first attempt fails inside; gateway_request_id changes"),
         Fault("slow_run", "outcome", "the run takes longer (seconds)", 30.0),
         Fault("finish_despite_cancel", "outcome", "a cancelled run finishes and is charged all the same"),
-        # what the result says about the pictures
-        Fault("fewer_images", "shape", "one picture fewer than asked for, at least one"),
+        # what the result says about the images
+        Fault("fewer_images", "shape", "one image fewer than asked for, at least one"),
         Fault("no_images", "shape", "200 with an empty list of images"),
         Fault("bare_images", "shape", "images carry only their url"),
         Fault("wrong_dimensions", "shape", "width and height are declared wrong"),
         Fault("wrong_size", "shape", "file_size is declared wrong"),
-        Fault("one_wrong_size", "shape", "file_size of the last picture is declared wrong"),
+        Fault("one_wrong_size", "shape", "file_size of the last image is declared wrong"),
         # once per webhook
         Fault("drop_webhook", "delivery", "never deliver"),
         Fault("duplicate_webhook", "delivery", "deliver twice"),
@@ -97,7 +97,7 @@ TABLE = {
         Fault("cdn_wrong_type", "cdn", "Content-Type text/plain"),
         Fault("cdn_html", "cdn", "an HTML page with 200"),
         Fault("cdn_corrupt", "cdn", "damaged bytes of the right length"),
-        Fault("cdn_oversized", "cdn", "padding behind the picture (bytes)", 64 * _MB),
+        Fault("cdn_oversized", "cdn", "padding behind the image (bytes)", 64 * _MB),
         Fault("cdn_redirect", "cdn", "302 to the same file under another URL"),
     )
 }

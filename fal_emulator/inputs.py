@@ -1,4 +1,4 @@
-"""Fetches a run's input pictures: data URIs, our own files, and http(s) URLs, under caps of size and time.
+"""Fetches a run's input images: data URIs, our own files, and http(s) URLs, under caps of size and time.
 
 Redirects are followed a few times. Nothing is decoded here, except a data URI's base64.
 """
@@ -29,7 +29,7 @@ class _TooLarge(Exception):
 
 
 class Inputs:
-    """Reads input pictures for the runner."""
+    """Reads input images for the runner."""
 
     def __init__(self, session: aiohttp.ClientSession, files: Files, options: Options) -> None:
         self._session = session
@@ -37,14 +37,14 @@ class Inputs:
         self._options = options
 
     async def fetch(self, urls: Sequence[str], origin: str) -> list[bytes]:
-        """All pictures, or InvalidInput naming the first that could not be had."""
+        """All images, or InvalidInput naming the first that could not be had."""
         results = await asyncio.gather(*(self._one(url, origin) for url in urls), return_exceptions=True)
-        pictures: list[bytes] = []
+        images: list[bytes] = []
         for position, (url, result) in enumerate(zip(urls, results, strict=True)):
             if isinstance(result, BaseException):
                 raise self._refusal(position, url, result) from result
-            pictures.append(result)
-        return pictures
+            images.append(result)
+        return images
 
     def _refusal(self, position: int, url: str, problem: BaseException) -> InvalidInput:
         if isinstance(problem, _TooLarge):

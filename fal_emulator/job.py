@@ -69,8 +69,8 @@ COLUMNS = tuple(f.name for f in fields(Job))
 
 
 @dataclass(slots=True, frozen=True)
-class Picture:
-    """One produced picture, as the reply names it and as it lies on disk."""
+class HostedImage:
+    """One produced image, as the reply names it and as it lies on disk."""
 
     url: str
     sha256: str
@@ -88,7 +88,7 @@ class Verdict:
     status: int
     body: Body
     units: int = 0
-    pictures: tuple[Picture, ...] = ()
+    hosted: tuple[HostedImage, ...] = ()
     seed: int | None = None
     error: str | None = None
     error_type: str | None = None

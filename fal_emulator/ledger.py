@@ -79,7 +79,7 @@ class Ledger:
 
     def finish(self, job: Job, verdict: Verdict, ended_at: float) -> bool:
         """End a request and charge it; False when it had ended before."""
-        images = [{**asdict(picture), "url": _short(picture.url)} for picture in verdict.pictures]
+        images = [{**asdict(image), "url": _short(image.url)} for image in verdict.hosted]
         output = verdict.body_bytes()
         job.status, job.error, job.error_type = verdict.status, verdict.error, verdict.error_type
         job.timeout_type, job.needs_retry = verdict.timeout_type, verdict.needs_retry

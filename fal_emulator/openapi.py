@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import sizes
-from .arguments import MOST_INPUTS
+from .arguments import MAX_INPUTS
 from .endpoints import QUEUE_HOST, parse
 from .job import COMPLETED, IN_PROGRESS, IN_QUEUE
 
@@ -103,7 +103,7 @@ def edit_schemas(max_side: int) -> dict[str, Schema]:
 def _edit_input() -> Schema:
     count = {"type": "integer", "minimum": 1, "maximum": 6, "default": 1}
     sized = [_named("ImageSize"), {"type": "string", "enum": list(sizes.NAMES)}]
-    used = f"Input images; of more than {MOST_INPUTS} only the last {MOST_INPUTS} are used"
+    used = f"Input images; of more than {MAX_INPUTS} only the last {MAX_INPUTS} are used"
     return _object(
         ("prompt", "image_urls"),
         prompt={"type": "string", "description": "The text prompt used to edit the image"},

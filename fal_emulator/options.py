@@ -42,12 +42,12 @@ class Options:
     jitter: float = knob(0.25, "share by which the latency varies, 0 to 1", live=True)
     time_scale: float = knob(1.0, "how many times faster retention, file expiry and webhook pauses run")
 
-    picture_mode: str = knob("full", "full edits the inputs; plain is for load", choices=("full", "plain"), live=True)
-    picture_format: str = knob("png", "encoding of the pictures", choices=("png", "jpeg"), live=True)
-    render_threads: int = knob(2, "pictures drawn at the same time")
-    max_input_bytes: int = knob(30 * 2**20, "largest input picture; beyond it 422 file_too_large")
+    image_mode: str = knob("full", "full edits the inputs; plain is for load", choices=("full", "plain"), live=True)
+    image_format: str = knob("png", "encoding of the images", choices=("png", "jpeg"), live=True)
+    render_threads: int = knob(2, "images drawn at the same time")
+    max_input_bytes: int = knob(30 * 2**20, "largest input image; beyond it 422 file_too_large")
     max_side: int = knob(4096, "longest side that image_size may ask for")
-    input_timeout: float = knob(20.0, "seconds to fetch one input picture")
+    input_timeout: float = knob(20.0, "seconds to fetch one input image")
 
     allow_private_webhooks: bool = knob(True, "deliver to loopback and private addresses (the real fal never does)")
     webhook_on_cancel: bool = knob(False, "send a webhook for a cancelled request (unknown for fal)")

@@ -77,14 +77,14 @@ def _jobs(emulator: Emulator, state: str, before: int) -> list[Job]:
 def _manner(options: Options) -> str:
     speed = f", clocks {options.time_scale:g} times faster" if options.time_scale != 1 else ""
     pace = f"{options.concurrency} at once, about {options.latency:g} s each"
-    return f"{pace}, {options.picture_mode} pictures{speed}"
+    return f"{pace}, {options.image_mode} images{speed}"
 
 
 def _totals(emulator: Emulator) -> list[tuple[str, str]]:
     totals = emulator.ledger.totals
     figures = {
         "accepted": totals.accepted,
-        "pictures made": totals.images,
+        "images made": totals.images,
         "charges": totals.charges,
         "webhooks owed": emulator.webhooks.owed,
         "faults injected": sum(emulator.faults.injected.values()),
@@ -138,16 +138,16 @@ def _span(seconds: float) -> str:
 
 
 async def thumbnail(request: web.Request) -> web.Response:
-    """`GET /_emulator/thumbnails/files/…`: a produced picture, small."""
+    """`GET /_emulator/thumbnails/files/…`: a produced image, small."""
     emulator = emulator_of(request)
     found = emulator.files.find(request.match_info["path"])
     if found is None or found.request_id is None:
         return refusal(404, "File not found")
-    data = await emulator.studio.thumbnail(emulator.files.on_disk(found.path))
+    data = await emulator.renderer.thumbnail(emulator.files.on_disk(found.path))
     return web.Response(body=data, content_type="image/jpeg", headers={"Cache-Control": LONG_CACHE})
 
 
 def add_routes(app: web.Application) -> None:
-    """Hang the page and its pictures up."""
+    """Hang the page and its images up."""
     app.router.add_get("/", index)
     app.router.add_get("/_emulator/thumbnails/files/{path:.+}", thumbnail)

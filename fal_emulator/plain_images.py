@@ -1,4 +1,4 @@
-"""Pictures for load tests: a flat colour of the right size, each with its own bytes, in a millisecond or two."""
+"""Images for load tests: a flat colour of the right size, each with its own bytes, in a millisecond or two."""
 
 import hashlib
 import struct
@@ -14,7 +14,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 @lru_cache(maxsize=16)
 def _grey_rows(width: int, height: int) -> bytes:
-    """A palette picture that points at colour 0 everywhere; one bit a pixel, so it is cached per size."""
+    """A palette image that points at colour 0 everywhere; one bit a pixel, so it is cached per size."""
     row = b"\x00" * (1 + (width + 7) // 8)
     return zlib.compress(row * height, 1)
 

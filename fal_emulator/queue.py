@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from . import disturbances
-from .authentication import complaint, refusal
+from .authentication import auth_error, refusal
 from .emulator import Emulator, emulator_of
 from .endpoints import parse, request_urls
 from .job import COMPLETED, IN_QUEUE, Job
@@ -25,7 +25,7 @@ def _lookup(request: web.Request) -> tuple[Emulator, Job | None, web.Response | 
     emulator = emulator_of(request)
     endpoint = parse(request.match_info["endpoint"])
     app_id = endpoint.app_id if endpoint else request.match_info["endpoint"]
-    if problem := complaint(request, app_id):
+    if problem := auth_error(request, app_id):
         return emulator, None, refusal(401, problem)
     job = emulator.find(request.match_info["request_id"])
     return emulator, job if job and job.app_id == app_id else None, None

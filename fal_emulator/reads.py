@@ -1,7 +1,7 @@
 """What the ledger holds for an auditor: which input each request was accepted for, and what was read of it.
 
 A hash of the whole input says for what somebody is charged, without the input itself. The counts of what was served
-whole, and of what a fault spoilt, say whether a client could have had its pictures.
+whole, and of what a fault spoilt, say whether a client could have had its images.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Draws pictures and puts them on the shelf, in a few threads, one picture in memory at a time."""
+"""Draws images and puts them on the shelf, in a few threads, one image in memory at a time."""
 
 import asyncio
 import hashlib
@@ -14,11 +14,11 @@ from . import drawing, plain_images, sizes
 from .files import Files
 
 THUMBNAIL = (160, 80)  # pixels
-INPUTS_AT_ONCE = 16  # runs that hold input pictures in memory
+INPUTS_AT_ONCE = 16  # runs that hold input images in memory
 
 
 @dataclass(frozen=True, slots=True)
-class Commission:
+class RenderJob:
     """What is to be made."""
 
     owner: str
@@ -33,8 +33,8 @@ class Commission:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """One finished picture; `data` only when it is not kept on the shelf."""
+class RenderedImage:
+    """One finished image; `data` only when it is not kept on the shelf."""
 
     path: str
     data: bytes
@@ -45,7 +45,7 @@ class Made:
     content_type: str
 
 
-class Studio:
+class Renderer:
     """The drawing threads."""
 
     def __init__(self, files: Files, threads: int) -> None:
@@ -54,24 +54,24 @@ class Studio:
         self.room = asyncio.Semaphore(INPUTS_AT_ONCE)
 
     def close(self) -> None:
-        """Let the threads go after the picture in hand."""
+        """Let the threads go after the image in hand."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def develop(self, commission: Commission, inputs: Sequence[bytes]) -> list[Made]:
-        """Pictures made from the inputs; raises pictures.Unreadable."""
+    async def render(self, commission: RenderJob, inputs: Sequence[bytes]) -> list[RenderedImage]:
+        """Images made from the inputs; raises images.Unreadable."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._develop, commission, inputs)
+        return await loop.run_in_executor(self._threads, self._render, commission, inputs)
 
-    async def flat(self, commission: Commission) -> list[Made]:
-        """Plain pictures that cost next to nothing; the inputs are not looked at."""
+    async def flat(self, commission: RenderJob) -> list[RenderedImage]:
+        """Plain images that cost next to nothing; the inputs are not looked at."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._flat, commission)
 
     async def thumbnail(self, path: Path) -> bytes:
-        """A picture on the shelf, small, as JPEG."""
+        """An image on the shelf, small, as JPEG."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, _small, path)
 
-    def _develop(self, commission: Commission, inputs: Sequence[bytes]) -> list[Made]:
+    def _render(self, commission: RenderJob, inputs: Sequence[bytes]) -> list[RenderedImage]:
         opened = drawing.open_inputs(inputs)
         size = commission.size or sizes.automatic(commission.size_name, opened[0].size, commission.max_side)
         made = []
@@ -80,22 +80,22 @@ class Studio:
             made.append(self._keep(commission, index, drawing.draw(sheet, opened, commission.encoding), size))
         return made
 
-    def _flat(self, commission: Commission) -> list[Made]:
+    def _flat(self, commission: RenderJob) -> list[RenderedImage]:
         size = commission.size or sizes.automatic(commission.size_name, (1, 1), commission.max_side)
         texts = [f"{commission.owner} {index}" for index in range(commission.count)]
         return [self._keep(commission, index, plain_images.flat(*size, text), size) for index, text in enumerate(texts)]
 
-    def _keep(self, commission: Commission, index: int, data: bytes, size: tuple[int, int]) -> Made:
+    def _keep(self, commission: RenderJob, index: int, data: bytes, size: tuple[int, int]) -> RenderedImage:
         jpeg = data.startswith(b"\xff\xd8")
         path = self._files.path_for(commission.owner, f"{index}.{'jpg' if jpeg else 'png'}")
         sha256 = self._files.write(path, data) if commission.keep else hashlib.sha256(data).hexdigest()
         content_type = "image/jpeg" if jpeg else "image/png"
-        return Made(path, b"" if commission.keep else data, sha256, len(data), *size, content_type)
+        return RenderedImage(path, b"" if commission.keep else data, sha256, len(data), *size, content_type)
 
 
 def _small(path: Path) -> bytes:
     target = BytesIO()
-    with Image.open(path) as picture:
-        picture.thumbnail(THUMBNAIL)
-        picture.convert("RGB").save(target, "JPEG", quality=80)
+    with Image.open(path) as image:
+        image.thumbnail(THUMBNAIL)
+        image.convert("RGB").save(target, "JPEG", quality=80)
     return target.getvalue()

@@ -10,8 +10,8 @@ from .catalogue import Catalogue
 from .cdn import UNSPOILT
 from .job import Job
 
-PICTURES_SHOWN = 6
-HEAD = ("accepted", "request", "state", "pictures", "charge", "webhook", "faults")
+IMAGES_SHOWN = 6
+HEAD = ("accepted", "request", "state", "images", "charge", "webhook", "faults")
 STATES = {
     "queued": ("In queue", "started_at IS NULL AND ended_at IS NULL"),
     "running": ("In progress", "started_at IS NOT NULL AND ended_at IS NULL"),
@@ -32,7 +32,7 @@ def row(catalogue: Catalogue, job: Job) -> str:
         "when": time.strftime("%H:%M:%S", time.localtime(job.submitted_at)) + took,
         "request": f"<code>{escape(job.request_id)}</code><small>{escape(job.endpoint_id)} {seed}</small>",
         "state": f'<span class="pill {state}">{STATES[state][0].lower()}</span><small>{escape(outcome)}</small>',
-        "pictures": _pictures(job),
+        "images": _images(job),
         "charge": _charge(job, catalogue.price(job.endpoint_id)),
         "webhook": _webhook(job),
         "faults": chips(job.injected.split(",")) if job.injected else "",
@@ -66,10 +66,10 @@ def _webhook(job: Job) -> str:
     return f'<span title="{escape(job.webhook_url)}">{word}</span><small>{attempts}{answer}</small>'
 
 
-def _pictures(job: Job) -> str:
+def _images(job: Job) -> str:
     """Thumbnails by path, so that the page shows them whatever host name the client used."""
     urls = [image["url"] for image in json.loads(job.images) if not image["url"].startswith("data:")]
-    paths = [escape(urlsplit(url).path) for url in urls[:PICTURES_SHOWN]]
+    paths = [escape(urlsplit(url).path) for url in urls[:IMAGES_SHOWN]]
     shown = (  # looking must not use faults up
         f'<a href="{path}?{UNSPOILT}=1"><img src="/_emulator/thumbnails{path}" alt="" loading="lazy"></a>'
         for path in paths

@@ -8,7 +8,7 @@ from typing import Any
 from . import BANNER
 from .job import Job
 
-STEPS = ("reading the input pictures", "preparing the prompt", "first pass", "second pass", "finishing")
+STEPS = ("reading the input images", "preparing the prompt", "first pass", "second pass", "finishing")
 
 
 def lines(job: Job, latency: float) -> list[dict[str, Any]]:
@@ -30,7 +30,7 @@ def lines(job: Job, latency: float) -> list[dict[str, Any]]:
 
 def _last(job: Job, at: float) -> dict[str, Any]:
     if job.status == 200:
-        return _line(at, "INFO", f"100% done, {len(json.loads(job.images))} picture(s), seed {job.seed}")
+        return _line(at, "INFO", f"100% done, {len(json.loads(job.images))} image(s), seed {job.seed}")
     return _line(at, "ERROR", f"ended with {job.status} {job.error_type or ''}: {job.error or ''}")
 
 

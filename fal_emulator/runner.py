@@ -17,7 +17,7 @@ from .ledger import Ledger
 from .options import Options
 from .store import Store
 from .verdicts import request_error
-from .waiting_queue import Line
+from .waiting_queue import WaitingQueue
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Runner:
         self._options = options
         self._work = work
         self._finished = finished
-        self.line = Line()
+        self.line = WaitingQueue()
         self.live: dict[str, Job] = {}
         self._runs: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -1,4 +1,4 @@
-"""A run of `fal-ai/bytedance/seedream/v4/edit`: check the input, take time, draw, host the pictures, name the price."""
+"""A run of `fal-ai/bytedance/seedream/v4/edit`: check the input, take time, draw, host the images, name the price."""
 
 import base64
 import hashlib
@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from . import drawing, lifecycle
-from .arguments import MOST_PICTURES, Arguments, InvalidInput, read
+from .arguments import MAX_IMAGES, Arguments, InvalidInput, read
 from .fault_plan import FaultPlan, Injection
 from .files import Files
 from .inputs import Inputs
-from .job import Job, Picture, Verdict
-from .renderer import Commission, Made, Studio
+from .job import HostedImage, Job, Verdict
+from .renderer import RenderedImage, Renderer, RenderJob
 from .runner import Run
 from .verdicts import MODEL_ERRORS, REQUEST_ERRORS, model_error, refused, request_error
 
@@ -20,10 +20,10 @@ from .verdicts import MODEL_ERRORS, REQUEST_ERRORS, model_error, refused, reques
 class Seedream:
     """The model's place in the catalogue."""
 
-    def __init__(self, inputs: Inputs, files: Files, studio: Studio, faults: FaultPlan) -> None:
+    def __init__(self, inputs: Inputs, files: Files, renderer: Renderer, faults: FaultPlan) -> None:
         self._inputs = inputs
         self._files = files
-        self._studio = studio
+        self._studio = renderer
         self._faults = faults
 
     async def run(self, run: Run) -> Verdict:
@@ -59,7 +59,7 @@ class Seedream:
 
     async def _make(self, run: Run, arguments: Arguments, shape: str) -> Verdict:
         seed = random_seed(run.job) if arguments.seed is None else arguments.seed
-        commission = Commission(
+        commission = RenderJob(
             owner=run.job.request_id,
             prompt=arguments.prompt,
             seed=seed,
@@ -67,32 +67,32 @@ class Seedream:
             size_name=arguments.size_name,
             count=_count(arguments, shape),
             max_side=run.options.max_side,
-            encoding=run.options.picture_format,
+            encoding=run.options.image_format,
             keep=not arguments.sync_mode,
         )
         made = await self._draw(run, commission, arguments.image_urls)
         shelf = [self._host(run.job, one) for one in made]
         last = len(shelf) - 1
         images = [
-            _as_named(picture, "wrong_size" if shape == "one_wrong_size" and place == last else shape)
-            for place, picture in enumerate(shelf)
+            _as_named(image, "wrong_size" if shape == "one_wrong_size" and place == last else shape)
+            for place, image in enumerate(shelf)
         ]
-        return Verdict(200, {"images": images, "seed": seed}, units=len(shelf), pictures=tuple(shelf), seed=seed)
+        return Verdict(200, {"images": images, "seed": seed}, units=len(shelf), hosted=tuple(shelf), seed=seed)
 
-    async def _draw(self, run: Run, commission: Commission, urls: tuple[str, ...]) -> list[Made]:
-        if run.options.picture_mode == "plain":
+    async def _draw(self, run: Run, commission: RenderJob, urls: tuple[str, ...]) -> list[RenderedImage]:
+        if run.options.image_mode == "plain":
             return await self._studio.flat(commission)
         async with self._studio.room:
             inputs = await self._inputs.fetch(urls, run.job.origin)
             try:
-                return await self._studio.develop(commission, inputs)
+                return await self._studio.render(commission, inputs)
             except drawing.Unreadable as error:
                 raise InvalidInput(
                     model_error("image_load_error", urls[error.position], position=error.position)
                 ) from error
 
-    def _host(self, job: Job, made: Made) -> Picture:
-        """Give a picture its URL; in sync_mode the URL is the picture (fal-protocol 9.1)."""
+    def _host(self, job: Job, made: RenderedImage) -> HostedImage:
+        """Give an image its URL; in sync_mode the URL is the image (fal-protocol 9.1)."""
         name = made.path.rpartition("_")[0].rpartition("/")[2] + "." + made.path.rpartition(".")[2]
         if made.data:
             url = f"data:{made.content_type};base64,{base64.b64encode(made.data).decode()}"
@@ -104,7 +104,7 @@ class Seedream:
                 request_id=job.request_id,
                 markers=job.markers,
             )
-        return Picture(url, made.sha256, made.content_type, name, made.size, made.width, made.height)
+        return HostedImage(url, made.sha256, made.content_type, name, made.size, made.width, made.height)
 
 
 def random_seed(job: Job) -> int:
@@ -113,25 +113,25 @@ def random_seed(job: Job) -> int:
 
 
 def _count(arguments: Arguments, shape: str) -> int:
-    """How many pictures come back; between inputs and outputs fifteen is the end (fal-protocol 9.1)."""
-    count = max(1, min(arguments.output_count, MOST_PICTURES - len(arguments.image_urls)))
+    """How many images come back; between inputs and outputs fifteen is the end (fal-protocol 9.1)."""
+    count = max(1, min(arguments.output_count, MAX_IMAGES - len(arguments.image_urls)))
     if shape == "fewer_images":
         return max(1, count - 1)
     return 0 if shape == "no_images" else count
 
 
-def _as_named(picture: Picture, shape: str) -> Mapping[str, Any]:
-    """The picture as the reply names it."""
+def _as_named(image: HostedImage, shape: str) -> Mapping[str, Any]:
+    """The image as the reply names it."""
     if shape == "bare_images":
-        return {"url": picture.url}
+        return {"url": image.url}
     wider = 8 if shape == "wrong_dimensions" else 0
     return {
-        "url": picture.url,
-        "content_type": picture.content_type,
-        "file_name": picture.file_name,
-        "file_size": picture.size + (1 if shape == "wrong_size" else 0),
-        "width": picture.width + wider,
-        "height": picture.height,
+        "url": image.url,
+        "content_type": image.content_type,
+        "file_name": image.file_name,
+        "file_size": image.size + (1 if shape == "wrong_size" else 0),
+        "width": image.width + wider,
+        "height": image.height,
     }
 
 

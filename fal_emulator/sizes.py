@@ -1,4 +1,4 @@
-"""How large the picture becomes: the model page's own rules, as pure arithmetic (fal-protocol 9.1)."""
+"""How large the image becomes: the model page's own rules, as pure arithmetic (fal-protocol 9.1)."""
 
 from math import isqrt
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from . import arguments, disturbances, lifecycle
-from .authentication import complaint, origin, refusal
+from .authentication import auth_error, origin, refusal
 from .emulator import Emulator, emulator_of
 from .endpoints import Endpoint, parse, request_urls
 from .fault_plan import read_markers
@@ -83,7 +83,7 @@ def endpoint_of(request: web.Request) -> Endpoint | web.Response:
     emulator, endpoint = emulator_of(request), parse(request.match_info["endpoint"])
     if endpoint is None or not emulator.catalogue.has_app(endpoint.app_id):
         return refusal(404, f'Application "{endpoint.app_id if endpoint else request.path}" not found')
-    if problem := complaint(request, endpoint.app_id):
+    if problem := auth_error(request, endpoint.app_id):
         return refusal(401, problem)
     return endpoint if emulator.balance > 0 else refusal(403, disturbances.LOCKED)
 

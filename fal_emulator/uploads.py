@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from . import lifecycle
-from .authentication import complaint, is_sealed, origin, refusal, seal, upload_token, upload_token_is_valid
+from .authentication import auth_error, is_sealed, origin, refusal, seal, upload_token, upload_token_is_valid
 from .emulator import emulator_of
 from .endpoints import media_base
 
@@ -26,7 +26,7 @@ COPY_CHUNK = 2**20
 
 async def token(request: web.Request) -> web.Response:
     """`POST /storage/auth/token`: a bearer token for the CDN, in exchange for the key."""
-    if problem := complaint(request, "storage"):
+    if problem := auth_error(request, "storage"):
         return refusal(401, problem)
     text, expires = upload_token(emulator_of(request).secret)
     return web.json_response(
@@ -179,7 +179,7 @@ async def initiate_multipart(request: web.Request) -> web.Response:
 
 async def _initiated(request: web.Request) -> tuple[str, str]:
     """Begin an upload for whoever has the key; from then on its unguessable URL is the permission."""
-    if problem := complaint(request, "storage"):
+    if problem := auth_error(request, "storage"):
         raise web.HTTPUnauthorized(text=problem)
     if request.query.get("storage_type") != "fal-cdn-v3":
         raise web.HTTPBadRequest(text="Invalid storage type")

@@ -12,7 +12,7 @@ LONGEST_ECHO = 2000  # characters of `input` that are echoed; a data URI would m
 
 @dataclass(frozen=True, slots=True)
 class ModelError:
-    """One of fal's typed errors, as a model that edits pictures may give it."""
+    """One of fal's typed errors, as a model that edits images may give it."""
 
     status: int
     loc: tuple[str | int, ...]
@@ -82,14 +82,14 @@ def detail(
 
 
 def model_error(kind: str, given: Any = None, *, position: int = 0, **ctx: Any) -> dict[str, Any]:
-    """The entry of a typed error; `position` is that of the picture it is about, `ctx` what the table cannot know."""
+    """The entry of a typed error; `position` is that of the image it is about, `ctx` what the table cannot know."""
     error = MODEL_ERRORS[kind]
     loc = [position if part == 0 else part for part in error.loc]
     return detail(kind, loc, error.msg, ctx={**error.ctx, **ctx}, given=given)
 
 
 def refused(details: Sequence[Mapping[str, Any]], *, seed: int | None = None, units: int = 0) -> Verdict:
-    """The verdict of a model that did not make the picture; the first entry decides the status."""
+    """The verdict of a model that did not make the image; the first entry decides the status."""
     kind = details[0]["type"]
     return Verdict(
         status=MODEL_ERRORS[kind].status if kind in MODEL_ERRORS else 422,

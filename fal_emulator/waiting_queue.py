@@ -6,7 +6,7 @@ from collections import Counter
 from .job import Job
 
 
-class Line:
+class WaitingQueue:
     """Who waits: normal priority before low, each first in, first out (fal-protocol 3.1)."""
 
     def __init__(self) -> None:

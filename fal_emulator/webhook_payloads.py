@@ -21,8 +21,8 @@ from .signing import sign
 SOMEBODY_ELSE = "github|99999999"
 
 
-class Letters:
-    """The writing desk of the delivery department."""
+class WebhookPayloads:
+    """Writes body and headers of each webhook attempt."""
 
     def __init__(self, ledger: Ledger, keys: Keys, options: Callable[[], Options]) -> None:
         self._ledger = ledger

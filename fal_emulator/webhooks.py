@@ -21,7 +21,7 @@ from .job import Job
 from .ledger import Ledger
 from .options import Options
 from .store import Store
-from .webhook_payloads import Letters
+from .webhook_payloads import WebhookPayloads
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +43,14 @@ class Webhooks:
         session: aiohttp.ClientSession,
         ledger: Ledger,
         store: Store,
-        letters: Letters,
+        payloads: WebhookPayloads,
         faults: FaultPlan,
         options: Callable[[], Options],
     ) -> None:
         self._session = session
         self._ledger = ledger
         self._store = store
-        self._letters = letters
+        self._letters = payloads
         self._faults = faults
         self._options = options
         self._tasks: set[asyncio.Task[None]] = set()

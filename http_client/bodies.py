@@ -31,7 +31,7 @@ def read_bounded(response: requests.Response, *, limit: int, seconds: float) -> 
     parts: list[bytes] = []
     size = 0
     with ExitStack() as held:
-        for part in pieces(response):
+        for part in read_pieces(response):
             if size <= LARGE < size + len(part):
                 if not LARGE_AT_ONCE.acquire(timeout=max(0.0, deadline - time.monotonic())):
                     raise ValueError("too many other large replies are being read")
@@ -45,7 +45,7 @@ def read_bounded(response: requests.Response, *, limit: int, seconds: float) -> 
         return b"".join(parts)
 
 
-def pieces(response: requests.Response) -> Iterator[bytes]:
+def read_pieces(response: requests.Response) -> Iterator[bytes]:
     """The body as it arrives; unlike `iter_content`, which gathers a whole piece however slowly it drips.
 
     Raises:
@@ -67,7 +67,7 @@ def lines(response: requests.Response, *, limit: int, seconds: float) -> Iterato
     """
     deadline = time.monotonic() + seconds
     rest = b""
-    for part in pieces(response):
+    for part in read_pieces(response):
         *whole, rest = (rest + part).split(b"\n")
         yield from (line.removesuffix(b"\r") for line in whole)
         if len(rest) > limit:
@@ -80,7 +80,7 @@ class TooSlow(Exception):
     """A body drips in more slowly than anybody sends who means to send it."""
 
 
-def paced(parts: Iterable[bytes], *, least: int, window: float) -> Iterator[bytes]:
+def enforce_rate(parts: Iterable[bytes], *, least: int, window: float) -> Iterator[bytes]:
     """The same parts, as long as at least `least` bytes come in every `window` seconds.
 
     A socket's timeout starts anew with every byte, so it never notices a body that drips.

@@ -44,7 +44,7 @@ class Call:
             self._sockets.clear()
 
 
-class Fuse:
+class Deadline:
     """One per client, safe for threads: hand `watch` to its sessions."""
 
     def __init__(self) -> None:

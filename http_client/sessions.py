@@ -247,7 +247,7 @@ def is_private(address: str) -> bool:
     return not parsed.is_global or parsed.is_multicast
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """An HTTP answer, whole; header names in any case."""
 
     status: int
@@ -264,19 +264,21 @@ def exchange(
     body: bytes | IO[bytes] | None = None,
     timeout: float,
     limit: int,
-) -> Answer:
+) -> HttpResponse:
     """One request, sent once, and its whole answer: at most `limit` bytes, begun within `timeout` seconds.
 
     Raises:
         NotConnected: nothing was sent.
         requests.RequestException, ValueError: no whole answer came.
     """
-    with opened(session, method, url, headers=headers, body=body, timeout=timeout) as response:
-        return Answer(response.status_code, read_bounded(response, limit=limit, seconds=BODY_TIMEOUT), response.headers)
+    with open_response(session, method, url, headers=headers, body=body, timeout=timeout) as response:
+        return HttpResponse(
+            response.status_code, read_bounded(response, limit=limit, seconds=BODY_TIMEOUT), response.headers
+        )
 
 
 @contextmanager
-def opened(
+def open_response(
     session: requests.Session,
     method: str,
     url: str,

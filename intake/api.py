@@ -1,4 +1,4 @@
-"""The routes under `/v1`: who asks, how often, and which function of the door answers.
+"""The routes under `/v1`: who asks, how often, and which function answers.
 
 Every change is committed before its answer is begun.
 """
@@ -14,12 +14,12 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import TooManyRequests, Unauthorized
 
 from intake import batch_actions, queries
-from intake.api_keys import Keys
+from intake.api_keys import ApiKeys
 from intake.batches import CreatedBatch, create, estimate
 from intake.openapi import KEY_MAX, KEY_PATTERN, Operation, described
 from intake.priorities import highest_priority, read_bounds
 from intake.problems import RequestFaults, checked
-from intake.rate_limit import Pace
+from intake.rate_limit import RateLimit
 from intake.request_bodies import JSON, NDJSON, NewBatch, read_batch, read_edits, read_fields
 from intake.request_schemas import (
     AppendOptions,
@@ -32,7 +32,7 @@ from intake.request_schemas import (
     ResultQuery,
     RetryRequest,
 )
-from intake.responses import Batch, BatchDetail, BatchPage, Created, EditPage, Estimated, Result, Steered, links
+from intake.responses import ActionResult, Batch, BatchDetail, BatchPage, Created, EditPage, Estimated, Result, links
 from intake.results import results
 from intake.settings import IntakeSettings
 from models.provider import price_per_image
@@ -43,41 +43,41 @@ v1 = Blueprint("v1", __name__, url_prefix="/v1")
 HEADER_LINE = '{"name": "catalogue", "priority": 1}\n'
 EDIT_LINE = '{"custom_id": "hat", "prompt": "A red hat", "image_urls": ["https://example.com/cat.png"]}\n'
 
-Asked = TypeVar("Asked", bound=BaseModel)
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
-class Door:
+class ApiContext:
     """What the routes work with."""
 
-    def __init__(self, settings: IntakeSettings, engine: Engine, keys: Keys) -> None:
+    def __init__(self, settings: IntakeSettings, engine: Engine, keys: ApiKeys) -> None:
         self.settings, self.engine, self.keys = settings, engine, keys
-        self.pace = Pace(settings.intake_rate)
+        self.rate_limit = RateLimit(settings.intake_rate)
         self.priority_bounds = read_bounds(settings.intake_priority_max)
 
 
-def install(app: Flask, door: Door) -> None:
-    """Hand the door to the routes of one application."""
-    app.extensions["darkroom"] = door
+def install(app: Flask, context: ApiContext) -> None:
+    """Give the routes of one application their context."""
+    app.extensions["darkroom"] = context
     app.register_blueprint(v1)
 
 
-def _door() -> Door:
-    door: Door = current_app.extensions["darkroom"]
-    return door
+def _context() -> ApiContext:
+    context: ApiContext = current_app.extensions["darkroom"]
+    return context
 
 
 @v1.before_request
-def _admit() -> None:
+def _authenticate() -> None:
     """Strangers are counted by their address, before they learn that they are strangers."""
-    client = _door().keys.client(request.headers.get("Authorization"))
-    if wait := _door().pace.wait(f"client {client}" if client else f"address {request.remote_addr}"):
+    client = _context().keys.client(request.headers.get("Authorization"))
+    if wait := _context().rate_limit.wait(f"client {client}" if client else f"address {request.remote_addr}"):
         raise TooManyRequests("Too many requests.", retry_after=wait)
     if client is None:
         raise Unauthorized("Send Authorization: Bearer KEY.", www_authenticate=WWWAuthenticate("bearer"))
     g.client = client
 
 
-def _asked(model: type[Asked]) -> Asked:
+def _parse_query(model: type[Schema]) -> Schema:
     doubled = [name for name, values in request.args.lists() if len(values) > 1]
     if doubled:
         raise RequestFaults(Fault(name, "is given more than once") for name in doubled)
@@ -89,7 +89,7 @@ def _own(connection: Connection, batch_id: UUID) -> None:
 
 
 def _check_priority(priority: int) -> None:
-    highest = highest_priority(_door().priority_bounds, g.client)
+    highest = highest_priority(_context().priority_bounds, g.client)
     if priority > highest:
         raise RequestFaults([Fault("priority", f"may be {highest} at most for {g.client}")])
 
@@ -105,7 +105,7 @@ def _answer(model: BaseModel, status: int = 200) -> Response:
     return Response(model.model_dump_json(), status, mimetype=JSON)
 
 
-def _written(made: CreatedBatch) -> Response:
+def _respond_created(made: CreatedBatch) -> Response:
     where = links(made.batch_id)
     created = Created(
         batch_id=made.batch_id,
@@ -136,19 +136,19 @@ def create_batch() -> Response:
     As one JSON object, or as lines: first the header, then one edit a line. Written whole or not at all. 200 instead
     of 201 says that the idempotency key found the batch already there, or that it was a dry run.
     """
-    options = _asked(CreateOptions)
+    options = _parse_query(CreateOptions)
     batch = read_batch(request, client=g.client, key=_key())
     _check_priority(batch.header.priority)
     if options.dry_run:
         return _estimated(batch, options)
-    with _door().engine.begin() as connection:
+    with _context().engine.begin() as connection:
         made = create(connection, batch.header, batch.entries(0), on_invalid=options.on_invalid)
-    return _written(made)
+    return _respond_created(made)
 
 
 def _estimated(batch: NewBatch, options: CreateOptions) -> Response:
-    with _door().engine.connect() as connection:
-        price = price_per_image(connection, _door().settings.price_per_image)
+    with _context().engine.connect() as connection:
+        price = price_per_image(connection, _context().settings.price_per_image)
     found = estimate(batch.header, batch.entries(0), price=price, on_invalid=options.on_invalid)
     return _answer(Estimated(**{**found._asdict(), "warnings": list(found.warnings)}))
 
@@ -157,17 +157,17 @@ def _estimated(batch: NewBatch, options: CreateOptions) -> Response:
 @described(Operation({200: (BatchPage,)}, query=BatchQuery))
 def list_batches() -> Response:
     """List batches, newest first."""
-    query = _asked(BatchQuery)
-    with _door().engine.connect() as connection:
-        return _answer(queries.some_batches(connection, g.client, query))
+    query = _parse_query(BatchQuery)
+    with _context().engine.connect() as connection:
+        return _answer(queries.list_batches(connection, g.client, query))
 
 
 @v1.get("/batches/<uuid:batch_id>")
 @described(Operation({200: (BatchDetail,)}))
 def get_batch(batch_id: UUID) -> Response:
     """Show one batch, counted at this moment."""
-    with _door().engine.connect() as connection:
-        return _answer(queries.one_batch(connection, g.client, batch_id))
+    with _context().engine.connect() as connection:
+        return _answer(queries.get_batch_detail(connection, g.client, batch_id))
 
 
 @v1.patch("/batches/<uuid:batch_id>")
@@ -176,19 +176,19 @@ def change_batch(batch_id: UUID) -> Response:
     """Let a batch go before, or after, others."""
     change = checked(ChangeRequest, read_fields(request))
     _check_priority(change.priority)
-    with _door().engine.begin() as connection:
+    with _context().engine.begin() as connection:
         _own(connection, batch_id)
         batch_actions.set_priority(connection, batch_id, change.priority)
-        return _answer(queries.the_batch(connection, batch_id))
+        return _answer(queries.get_batch(connection, batch_id))
 
 
 @v1.get("/batches/<uuid:batch_id>/edits")
 @described(Operation({200: (EditPage,)}, query=EditQuery))
 def list_edits(batch_id: UUID) -> Response:
     """List the edits of a batch with their errors, in their order."""
-    query = _asked(EditQuery)
-    with _door().engine.connect() as connection:
-        return _answer(queries.some_edits(connection, g.client, batch_id, query))
+    query = _parse_query(EditQuery)
+    with _context().engine.connect() as connection:
+        return _answer(queries.list_edits(connection, g.client, batch_id, query))
 
 
 @v1.post("/batches/<uuid:batch_id>/edits")
@@ -203,15 +203,15 @@ def list_edits(batch_id: UUID) -> Response:
 )
 def append_edits(batch_id: UUID) -> Response:
     """Add edits to a batch that is not finished."""
-    options, key = _asked(AppendOptions), _key()
+    options, key = _parse_query(AppendOptions), _key()
     entries = read_edits(request)
-    with _door().engine.begin() as connection:
+    with _context().engine.begin() as connection:
         _own(connection, batch_id)
         first = batch_actions.next_position(connection, batch_id)
         made = batch_actions.append(
             connection, batch_id, entries(first), idempotency_key=key, on_invalid=options.on_invalid
         )
-    return _written(made)
+    return _respond_created(made)
 
 
 @v1.get("/batches/<uuid:batch_id>/results")
@@ -221,48 +221,48 @@ def get_results(batch_id: UUID) -> Response:
 
     A line may be handed in again as it is: then the edit that it carries is what counts.
     """
-    query, door = _asked(ResultQuery), _door()
-    with door.engine.connect() as connection:
+    query, context = _parse_query(ResultQuery), _context()
+    with context.engine.connect() as connection:
         _own(connection, batch_id)
-    return Response(results(door.engine, batch_id, door.settings.storage_url, query.state), mimetype=NDJSON)
+    return Response(results(context.engine, batch_id, context.settings.storage_url, query.state), mimetype=NDJSON)
 
 
 @v1.post("/batches/<uuid:batch_id>/cancel")
-@described(Operation({200: (Steered,)}, conflicts=True))
+@described(Operation({200: (ActionResult,)}, conflicts=True))
 def cancel_batch(batch_id: UUID) -> Response:
     """Cancel what is not paid for yet."""
-    with _door().engine.begin() as connection:
+    with _context().engine.begin() as connection:
         _own(connection, batch_id)
         edits = batch_actions.cancel(connection, batch_id)
-    return _answer(Steered(batch_id=batch_id, edits=edits))
+    return _answer(ActionResult(batch_id=batch_id, edits=edits))
 
 
 @v1.post("/batches/<uuid:batch_id>/pause")
 @described(Operation({200: (Batch,)}, conflicts=True))
 def pause_batch(batch_id: UUID) -> Response:
     """Submit no more of a batch for now; what is in flight comes home."""
-    with _door().engine.begin() as connection:
+    with _context().engine.begin() as connection:
         _own(connection, batch_id)
         batch_actions.pause(connection, batch_id)
-        return _answer(queries.the_batch(connection, batch_id))
+        return _answer(queries.get_batch(connection, batch_id))
 
 
 @v1.post("/batches/<uuid:batch_id>/resume")
 @described(Operation({200: (Batch,)}, conflicts=True))
 def resume_batch(batch_id: UUID) -> Response:
     """Go on with a paused batch."""
-    with _door().engine.begin() as connection:
+    with _context().engine.begin() as connection:
         _own(connection, batch_id)
         batch_actions.resume(connection, batch_id)
-        return _answer(queries.the_batch(connection, batch_id))
+        return _answer(queries.get_batch(connection, batch_id))
 
 
 @v1.post("/batches/<uuid:batch_id>/retry")
-@described(Operation({200: (Steered,)}, body={JSON: RetryRequest}, body_required=False, conflicts=True))
+@described(Operation({200: (ActionResult,)}, body={JSON: RetryRequest}, body_required=False, conflicts=True))
 def retry_batch(batch_id: UUID) -> Response:
     """Try the failed edits of a batch again, all or those of some error types."""
     wanted = checked(RetryRequest, read_fields(request))
-    with _door().engine.begin() as connection:
+    with _context().engine.begin() as connection:
         _own(connection, batch_id)
         edits = batch_actions.retry(connection, batch_id, wanted.error_types)
-    return _answer(Steered(batch_id=batch_id, edits=edits))
+    return _answer(ActionResult(batch_id=batch_id, edits=edits))

@@ -15,7 +15,7 @@ KEY_MIN = 12
 """Characters of a key, at least: with the bound on the rate of strangers, too many to be guessed."""
 
 
-class Keys:
+class ApiKeys:
     """The clients by the hashes of their keys."""
 
     def __init__(self, settings: IntakeSettings) -> None:

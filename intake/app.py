@@ -1,15 +1,15 @@
-"""The intake API's application, made by `create_app`; granian serves the buffering server before it, `create_front`."""
+"""The intake API's application (`create_app`); granian serves the buffering server before it (`create_server`)."""
 
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, jsonify, request, send_from_directory
 from werkzeug.exceptions import BadRequest
 
-from buffering import Bounds, Front
+from buffering import BufferingServer, Limits
 from core.logs import configure_logs
 from core.settings import load
 from intake import api, problems
-from intake.api_keys import Keys, is_loopback
+from intake.api_keys import ApiKeys, is_loopback
 from intake.docs_page import ASSETS, PAGE
 from intake.openapi import Operation, described, document
 from intake.responses import Health
@@ -34,7 +34,7 @@ def create_app(settings: IntakeSettings | None = None) -> Flask:
         SettingsError: a setting is missing or wrong.
     """
     settings = settings or load(IntakeSettings)
-    keys = Keys(settings)
+    keys = ApiKeys(settings)
     configure_logs()
     app = Flask("intake", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.intake_max_bytes
@@ -43,12 +43,12 @@ def create_app(settings: IntakeSettings | None = None) -> Flask:
     app.url_map.strict_slashes = app.url_map.merge_slashes = False
     engine = make_engine(settings.database_url, application="darkroom intake", pool_size=THREADS + LARGE_THREADS)
     problems.install(app)
-    api.install(app, api.Door(settings, engine, keys))
+    api.install(app, api.ApiContext(settings, engine, keys))
     _install_pages(app)
     return app
 
 
-def create_front() -> Front:
+def create_server() -> BufferingServer:
     """What granian serves: the application behind its front. Of strangers not a byte is taken.
 
     Raises:
@@ -56,16 +56,16 @@ def create_front() -> Front:
     """
     settings = load(IntakeSettings)
     app = create_app(settings)
-    door: api.Door = app.extensions["darkroom"]
-    bounds = Bounds(
-        body_max=lambda headers: settings.intake_max_bytes if door.keys.client(headers.get("authorization")) else 0,
+    context: api.ApiContext = app.extensions["darkroom"]
+    limits = Limits(
+        body_max=lambda headers: settings.intake_max_bytes if context.keys.client(headers.get("authorization")) else 0,
         in_memory=IN_MEMORY,
         held_max=HELD_MAX,
         whole_within=BODY_WITHIN,
         idle_within=IDLE_WITHIN,
         chunked=False,
     )
-    return Front(app, bounds, threads=THREADS, large=LARGE_THREADS)
+    return BufferingServer(app, limits, threads=THREADS, large=LARGE_THREADS)
 
 
 def _require_local_name() -> None:
@@ -76,17 +76,17 @@ def _require_local_name() -> None:
 
 
 def _install_pages(app: Flask) -> None:
-    door: api.Door = app.extensions["darkroom"]
+    context: api.ApiContext = app.extensions["darkroom"]
 
     @app.get("/healthz")
     @described(Operation({200: (Health,)}))
     def healthz() -> Response:
         """Say whether the API and its database answer."""
-        with door.engine.connect() as connection:
+        with context.engine.connect() as connection:
             connection.exec_driver_sql("SELECT 1")
         return jsonify(Health().model_dump())
 
-    made = document(app, keys=door.keys.required)
+    made = document(app, keys=context.keys.required)
 
     @app.get("/openapi.json")
     def openapi() -> Response:

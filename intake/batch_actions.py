@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from core.errors import Conflict, ManifestError, NotFound
 from intake.batches import CreatedBatch, IdempotencyConflict
-from intake.insert_edits import Content, OnInvalid, read_through, write_edits
+from intake.insert_edits import Content, OnInvalid, analyze_entries, write_edits
 from intake.manifest import Entry, FaultyLine, LineFault, NewEdit
 from models.tables import additions, batches
 from models.transitions import cancel_batch, retry_failed
@@ -54,7 +54,7 @@ def resume(connection: Connection, batch_id: UUID) -> None:
 def retry(connection: Connection, batch_id: UUID, error_types: Sequence[str] = ()) -> int:
     """Try failed edits again, those of some error types or all; answers how many.
 
-    Pictures that were paid for are only fetched again; every other retry is a new paid attempt.
+    Images that were paid for are only fetched again; every other retry is a new paid attempt.
 
     Raises:
         NotFound: there is no such batch.
@@ -107,7 +107,7 @@ def append(
     with connection.begin_nested():
         batch = _batch(connection, batch_id, lock=True)
         if idempotency_key is not None and (known := _addition(connection, batch_id, idempotency_key)):
-            read_through(entries, content, on_invalid=on_invalid)
+            analyze_entries(entries, content, on_invalid=on_invalid)
             if known.content_sha256 != content.sha256():
                 raise IdempotencyConflict(
                     f"The idempotency key {idempotency_key} was used for other edits; use a new one."
@@ -115,7 +115,7 @@ def append(
             return CreatedBatch(batch_id, content.edits, content.warnings(), existing=True, skipped=content.skipped)
         if batch.cancelled_at is not None or batch.finished_at is not None:
             raise Conflict(f"The batch is {'cancelled' if batch.cancelled_at else 'finished'}; nothing can be added.")
-        fresh = _not_yet_there(connection, batch_id, batch.edit_count, entries)
+        fresh = _drop_existing(connection, batch_id, batch.edit_count, entries)
         write_edits(connection, batch_id, fresh, content, on_invalid=on_invalid, first=batch.edit_count)
         if not content.edits:
             raise ManifestError("There is no edit to be added.")
@@ -142,20 +142,22 @@ LOOKED_UP = 1_000
 """Edits whose names are looked up at one time."""
 
 
-def _not_yet_there(connection: Connection, batch_id: UUID, first: int, entries: Iterable[Entry]) -> Iterable[Entry]:
-    """The entries, with a fault for each whose pictures would be stored where another edit's are."""
+def _drop_existing(connection: Connection, batch_id: UUID, first: int, entries: Iterable[Entry]) -> Iterable[Entry]:
+    """The entries, with a fault for each whose images would be stored where another edit's are."""
     waiting: list[Entry] = []
     position = first
     for entry in entries:
         waiting.append(entry)
         if len(waiting) == LOOKED_UP:
-            yield from _judged(connection, batch_id, position, waiting)
+            yield from _compare_with_existing(connection, batch_id, position, waiting)
             position += len(waiting)
             waiting = []
-    yield from _judged(connection, batch_id, position, waiting)
+    yield from _compare_with_existing(connection, batch_id, position, waiting)
 
 
-def _judged(connection: Connection, batch_id: UUID, position: int, entries: Sequence[Entry]) -> Iterable[Entry]:
+def _compare_with_existing(
+    connection: Connection, batch_id: UUID, position: int, entries: Sequence[Entry]
+) -> Iterable[Entry]:
     names = [entry.custom_id or str(position + number) for number, entry in enumerate(entries)]
     rows = connection.exec_driver_sql(
         """

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
 from core.errors import Conflict, ManifestError
-from intake.insert_edits import Content, OnInvalid, read_through, write_edits
+from intake.insert_edits import Content, OnInvalid, analyze_entries, write_edits
 from intake.manifest import Entry
 from models.database_errors import LOCK_NOT_AVAILABLE, sqlstate
 from models.image_inputs import is_web_url
@@ -140,15 +140,15 @@ class Estimate(NamedTuple):
 def estimate(
     header: BatchHeader, entries: Iterable[Entry], *, price: Decimal, on_invalid: OnInvalid = "fail"
 ) -> Estimate:
-    """What `create` would write, without writing it: `price` is that of one picture, in USD.
+    """What `create` would write, without writing it: `price` is that of one image, in USD.
 
-    Likely is one picture per generation, which is what the model mostly returns; worst is all it may return, once.
+    Likely is one image per generation, which is what the model mostly returns; worst is all it may return, once.
 
     Raises:
         ManifestFaults, ManifestError: as `create`.
     """
     content = _content(header)
-    read_through(entries, content, on_invalid=on_invalid)
+    analyze_entries(entries, content, on_invalid=on_invalid)
     if not content.edits:
         raise ManifestError("The manifest holds no edit.")
     worst = content.images_most * price
@@ -196,7 +196,7 @@ def _claimed(connection: Connection, header: BatchHeader) -> UUID | None:
 def _existing(
     connection: Connection, header: BatchHeader, content: Content, entries: Iterable[Entry], on_invalid: OnInvalid
 ) -> CreatedBatch:
-    read_through(entries, content, on_invalid=on_invalid)
+    analyze_entries(entries, content, on_invalid=on_invalid)
     found = connection.execute(
         select(batches.c.id, batches.c.content_sha256).where(
             batches.c.client == header.client, batches.c.idempotency_key == header.idempotency_key

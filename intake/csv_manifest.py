@@ -30,7 +30,7 @@ SEPARATORS = ",;\t|"
 POWERSHELL = "#TYPE "
 """How the line begins that Export-Csv of Windows PowerShell writes before the table."""
 
-csv.field_size_limit(LINE_MAX_BYTES)  # a cell may hold a picture as a data URI; the module's own bound is far lower
+csv.field_size_limit(LINE_MAX_BYTES)  # a cell may hold an image as a data URI; the module's own bound is far lower
 
 _WHOLE_NUMBER = re.compile(r"(-?\d{1,18})(?:\.0*)?")
 _SIZE = re.compile(r"(\d{1,9})\s*[xX×*]\s*(\d{1,9})")

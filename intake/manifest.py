@@ -20,7 +20,7 @@ from core.errors import ManifestError
 from models.seedream import EditArguments, faults, most_images, warnings
 
 LINE_MAX_BYTES = 16 * 2**20
-"""Of one line without its end; room for a few pictures as data URIs, and the bound of our memory."""
+"""Of one line without its end; room for a few images as data URIs, and the bound of our memory."""
 FIELDS_MAX = 100
 """Of one object; the model has nine. Bounds how many faults a single line can make."""
 NESTED_MAX = 64
@@ -134,16 +134,16 @@ def validated(records: Iterable[Record | LineFault], *, local_paths: bool, first
             keys.pass_over()
             yield FaultyLine(record.line, None, {}, (record,))
         else:
-            yield _judged(record, keys, context)
+            yield _validate_record(record, keys, context)
 
 
-def _judged(record: Record, keys: "_Keys", context: dict[str, bool] | None) -> Entry:
-    line, fields = record.line, _given(_carried(record.fields))
+def _validate_record(record: Record, keys: "_Keys", context: dict[str, bool] | None) -> Entry:
+    line, fields = record.line, _given(_unwrap_result_line(record.fields))
     given = fields.pop("custom_id", None)
     wrong = None if given is None else _wrong_id(given)
     custom_id = given if wrong is None else None
     found = []
-    if wrong := wrong or keys.taken(custom_id, line):
+    if wrong := wrong or keys.reserve(custom_id, line):
         found.append(LineFault(line, custom_id, "custom_id", wrong))
     try:
         arguments = EditArguments.model_validate(fields, context=context)
@@ -159,7 +159,7 @@ def _judged(record: Record, keys: "_Keys", context: dict[str, bool] | None) -> E
     return NewEdit(line, custom_id, fields, seed, most_images(arguments), tuple(warnings(arguments)))
 
 
-def _carried(fields: dict[str, Any]) -> dict[str, Any]:
+def _unwrap_result_line(fields: dict[str, Any]) -> dict[str, Any]:
     """A line of results stands for the edit that it carries, so that what failed can be handed in again as it is."""
     edit = fields.get("edit")
     return dict(edit) if isinstance(edit, dict) else fields
@@ -201,7 +201,7 @@ class _Keys:
         """The next edit needs no key: nothing of it can be read."""
         self._unnamed.append(False)
 
-    def taken(self, custom_id: str | None, line: int) -> str | None:
+    def reserve(self, custom_id: str | None, line: int) -> str | None:
         """Why the next edit cannot have its key, or None and the key is taken."""
         position = self._first + len(self._unnamed)
         self._unnamed.append(custom_id is None)

@@ -1,6 +1,6 @@
 """Whatever goes wrong, as a problem of RFC 9457: what the caller should know, and never more.
 
-No traceback and no SQL; what we did not foresee is a 500 whose id stands in our log.
+No traceback and no SQL; what we did not expect is a 500 whose id stands in our log.
 """
 
 import traceback

@@ -35,13 +35,13 @@ def require_own(connection: Connection, client: str, batch_id: UUID) -> None:
         raise NotFound(f"There is no batch {batch_id}.")
 
 
-def the_batch(connection: Connection, batch_id: UUID) -> Batch:
+def get_batch(connection: Connection, batch_id: UUID) -> Batch:
     """A batch that is there, as it stands now."""
     rows = connection.exec_driver_sql(f"SELECT {COLUMNS} FROM batches b WHERE b.id = %s", (batch_id,))  # noqa: S608
     return Batch(**rows.mappings().one(), links=links(batch_id))
 
 
-def one_batch(connection: Connection, client: str, batch_id: UUID) -> BatchDetail:
+def get_batch_detail(connection: Connection, client: str, batch_id: UUID) -> BatchDetail:
     """The batch, counted now.
 
     Raises:
@@ -72,7 +72,7 @@ def _plain(row: Mapping[str, Any], model: type[Batch] | type[Counts] | type[Limi
     return {name: row[name] for name in model.model_fields if name in row}
 
 
-def some_batches(connection: Connection, client: str, query: BatchQuery) -> BatchPage:
+def list_batches(connection: Connection, client: str, query: BatchQuery) -> BatchPage:
     """One page of the client's batches, newest first: as many as were asked for, or fewer if they are large."""
     before, batch_id = _position(query.cursor)
     name, _, value = (query.metadata or "").partition("=")
@@ -134,7 +134,7 @@ def _position(cursor: str | None) -> tuple[datetime | None, UUID | None]:
         raise RequestFaults([Fault("cursor", "is none that was given out")]) from None
 
 
-def some_edits(connection: Connection, client: str, batch_id: UUID, query: EditQuery) -> EditPage:
+def list_edits(connection: Connection, client: str, batch_id: UUID, query: EditQuery) -> EditPage:
     """One page of a batch's edits, in their order.
 
     Raises:

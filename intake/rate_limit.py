@@ -8,7 +8,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 
-class Pace:
+class RateLimit:
     """A number of requests per time, for each client by itself."""
 
     def __init__(self, rate: str) -> None:

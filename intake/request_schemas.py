@@ -112,7 +112,7 @@ class ChangeRequest(_Asked):
     priority: StrictInt = Field(ge=-(2**15), le=2**15 - 1, description="higher goes first")
 
 
-def _told(schema: dict[str, Any]) -> None:
+def _describe_lines(schema: dict[str, Any]) -> None:
     """What validators of our own ask for, as far as JSON Schema can say it."""
     schema["properties"]["prompt"]["pattern"] = r"\S"
     schema["properties"]["image_urls"]["items"]["pattern"] = r"^(https?://[^\s/?#]\S*|data:image/.+)$"
@@ -125,10 +125,10 @@ def _told(schema: dict[str, Any]) -> None:
 class EditRequest(EditArguments):
     """One edit: the model's own fields, and what to call it."""
 
-    model_config = ConfigDict(json_schema_extra=_told)
+    model_config = ConfigDict(json_schema_extra=_describe_lines)
 
     custom_id: str | None = Field(
-        None, pattern=CUSTOM_ID, description="unique in its batch; part of where its pictures are stored"
+        None, pattern=CUSTOM_ID, description="unique in its batch; part of where its images are stored"
     )
 
 

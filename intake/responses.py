@@ -49,12 +49,12 @@ class Estimated(BaseModel):
     invalid: int
     images_least: int
     images_most: int
-    cost_likely: Money = Field(description="USD, one picture per generation")
-    cost_worst: Money = Field(description="USD, all pictures that may come")
+    cost_likely: Money = Field(description="USD, one image per generation")
+    cost_worst: Money = Field(description="USD, all images that may come")
     warnings: list[str]
 
 
-class Steered(BaseModel):
+class ActionResult(BaseModel):
     """What was done."""
 
     batch_id: UUID
@@ -91,7 +91,7 @@ class Counts(BaseModel):
 
 
 class Images(BaseModel):
-    """Pictures of a batch."""
+    """Images of a batch."""
 
     returned: int
     waiting: int
@@ -124,7 +124,7 @@ class BatchDetail(Batch):
     submissions: int = Field(description="POSTs to the provider, i.e. possible charges")
     unknown: int = Field(description="of these, given up without an answer")
     doubled: int = Field(description="of these, charged beside a resubmission")
-    cost: Money = Field(description="USD, for pictures that came back")
+    cost: Money = Field(description="USD, for images that came back")
 
 
 class BatchPage(BaseModel):
@@ -164,7 +164,7 @@ class EditPage(BaseModel):
 
 
 class ResultImage(BaseModel):
-    """One picture in storage."""
+    """One image in storage."""
 
     index: int
     url: str

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from models.states import EditState
 
 PAGE_EDITS, PAGE_BYTES = 500, 4 * 2**20
-"""What one page holds at most; an edit may carry its pictures in itself, so their size is counted too."""
+"""What one page holds at most; an edit may carry its images in itself, so their size is counted too."""
 URL_SAFE = "%/:@?&=+$,;~!*'()[]"
 """What stands in a URL for itself, and a percent sign, because a URL is encoded already."""
 

@@ -1,6 +1,6 @@
 """Record what the provider said: lock, rule (`decisions.py`) and write (`transitions/`) in sets.
 
-The callback and the poll lane both come through `record_answers`, inside a transaction of their own. It never
+The callback and the poll lane both come through `apply_reports`, inside a transaction of their own. It never
 calls the provider.
 """
 
@@ -12,14 +12,21 @@ from uuid import UUID
 from sqlalchemy import Connection, Row
 
 from core.settings import PolicySettings
-from models.decisions import WATCHDOG, Answer, Ruling, Standing, rule
+from models.decisions import READY_OVERDUE_AFTER, Decision, ProviderReport, SubmissionSnapshot, decide
 from models.incidents import watch_endpoints
 from models.provider import note_accepted
 from models.states import EditState, Effect, LearnedBy, Outcome
-from models.transitions import SubmissionEnd, add_images, close_submissions, move_edits, reveal_request, take_instead
+from models.transitions import (
+    SubmissionEnd,
+    add_images,
+    attach_request_id,
+    close_submissions,
+    move_edits,
+    replace_image_set,
+)
 
 
-def record_answers(connection: Connection, answers: Sequence[Answer], policy: PolicySettings) -> list[Effect]:
+def apply_reports(connection: Connection, answers: Sequence[ProviderReport], policy: PolicySettings) -> list[Effect]:
     """Lock, rule and write a set of answers; the effects come in the order of the answers.
 
     Answers about the same edit are ruled one after the other, each on what the one before left behind.
@@ -29,22 +36,22 @@ def record_answers(connection: Connection, answers: Sequence[Answer], policy: Po
     healed: list[datetime] = []
     waiting = list(enumerate(answers))
     while waiting:
-        standings, owners = _look(connection, [answer for _, answer in waiting])
-        rulings: list[tuple[Answer, Ruling]] = []
-        later: list[tuple[int, Answer]] = []
+        snapshots, owners = _load_snapshots(connection, [answer for _, answer in waiting])
+        rulings: list[tuple[ProviderReport, Decision]] = []
+        later: list[tuple[int, ProviderReport]] = []
         edits_seen: set[int] = set()
         for number, answer in waiting:
-            standing = standings.get(answer.submission_id)
-            if standing is not None and standing.edit_id in edits_seen:
+            snapshot = snapshots.get(answer.submission_id)
+            if snapshot is not None and snapshot.edit_id in edits_seen:
                 later.append((number, answer))
                 continue
-            ruling = _rule(standing, answer, owners, policy)
+            ruling = _decide(snapshot, answer, owners, policy)
             effects[number] = ruling.effect
-            if standing is not None and ruling.effect is Effect.APPLIED:
-                edits_seen.add(standing.edit_id)
+            if snapshot is not None and ruling.effect is Effect.APPLIED:
+                edits_seen.add(snapshot.edit_id)
                 rulings.append((answer, ruling))
-                if standing.request_id is None and answer.request_id:
-                    healed.append(standing.posted_at)
+                if snapshot.request_id is None and answer.request_id:
+                    healed.append(snapshot.posted_at)
         _write(connection, rulings, policy)
         ends += [ruling.end for _, ruling in rulings if ruling.end]
         waiting = later
@@ -54,18 +61,20 @@ def record_answers(connection: Connection, answers: Sequence[Answer], policy: Po
     return [effects[number] for number in range(len(answers))]
 
 
-def _rule(standing: Standing | None, answer: Answer, owners: dict[str, UUID], policy: PolicySettings) -> Ruling:
-    if standing is None:
-        return Ruling(Effect.ORPHAN)
+def _decide(
+    snapshot: SubmissionSnapshot | None, answer: ProviderReport, owners: dict[str, UUID], policy: PolicySettings
+) -> Decision:
+    if snapshot is None:
+        return Decision(Effect.ORPHAN)
     if answer.request_id and owners.setdefault(answer.request_id, answer.submission_id) != answer.submission_id:
-        return Ruling(Effect.MISMATCH)  # a request id that belongs to another submission
-    return rule(standing, answer, policy)
+        return Decision(Effect.MISMATCH)  # a request id that belongs to another submission
+    return decide(snapshot, answer, policy)
 
 
-def _write(connection: Connection, rulings: Sequence[tuple[Answer, Ruling]], policy: PolicySettings) -> None:
+def _write(connection: Connection, rulings: Sequence[tuple[ProviderReport, Decision]], policy: PolicySettings) -> None:
     for answer, ruling in rulings:
         if ruling.reveal and answer.request_id:
-            reveal_request(connection, answer.submission_id, answer.request_id, patience=WATCHDOG)
+            attach_request_id(connection, answer.submission_id, answer.request_id, overdue_after=READY_OVERDUE_AFTER)
     close_submissions(connection, [ruling.end for _, ruling in rulings if ruling.end])
     moved = move_edits(connection, [ruling.move for _, ruling in rulings if ruling.move])
     add_images(
@@ -77,15 +86,17 @@ def _write(connection: Connection, rulings: Sequence[tuple[Answer, Ruling]], pol
         ],
         expire_after=policy.fal_output_expires_after,
     )
-    take_instead(
+    replace_image_set(
         connection,
         [ruling.end.id for _, ruling in rulings if ruling.end and ruling.end.set_number and ruling.end.set_number > 1],
     )
 
 
-def _look(connection: Connection, answers: Sequence[Answer]) -> tuple[dict[UUID, Standing], dict[str, UUID]]:
+def _load_snapshots(
+    connection: Connection, answers: Sequence[ProviderReport]
+) -> tuple[dict[UUID, SubmissionSnapshot], dict[str, UUID]]:
     """Lock what the answers are about: standings by submission, and who owns the requests that they name."""
-    locked = _lock(connection, [answer.submission_id for answer in answers])
+    locked = _lock_submissions(connection, [answer.submission_id for answer in answers])
     named = [answer.request_id for answer in answers if answer.request_id]
     siblings: dict[int, list[Row[*tuple[Any, ...]]]] = {row.edit_id: [] for row in locked}
     owners: dict[str, UUID] = {}
@@ -93,18 +104,18 @@ def _look(connection: Connection, answers: Sequence[Answer]) -> tuple[dict[UUID,
         siblings.setdefault(row.edit_id, []).append(row)
         if row.request_id:
             owners[row.request_id] = row.id
-    standings = {
-        row.id: _standing(row, [other for other in siblings[row.edit_id] if other.id != row.id]) for row in locked
+    snapshots = {
+        row.id: _snapshot(row, [other for other in siblings[row.edit_id] if other.id != row.id]) for row in locked
     }
-    return standings, owners
+    return snapshots, owners
 
 
-def _lock(connection: Connection, submission_ids: Sequence[UUID]) -> Sequence[Row[*tuple[Any, ...]]]:
+def _lock_submissions(connection: Connection, submission_ids: Sequence[UUID]) -> Sequence[Row[*tuple[Any, ...]]]:
     return connection.exec_driver_sql(
         """
         SELECT s.id, s.request_id, s.posted_at, s.outcome, s.learned_by, s.error_type, s.attempt AS submission_attempt,
                e.id AS edit_id, e.state, e.attempt AS edit_attempt, e.attempts_before, b.max_attempts,
-               e.cancel_requested_at IS NOT NULL AS cancel_wished,
+               e.cancel_requested_at IS NOT NULL AS cancel_requested,
                ARRAY(SELECT entry ->> 'type' FROM jsonb_array_elements(e.errors) AS entry) AS earlier_errors
         FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
         WHERE s.id = ANY(%s) ORDER BY e.id, s.id FOR UPDATE OF e, s
@@ -132,8 +143,8 @@ def _related(
     ).all()
 
 
-def _standing(row: Row[*tuple[Any, ...]], others: Sequence[Row[*tuple[Any, ...]]]) -> Standing:
-    return Standing(
+def _snapshot(row: Row[*tuple[Any, ...]], others: Sequence[Row[*tuple[Any, ...]]]) -> SubmissionSnapshot:
+    return SubmissionSnapshot(
         submission_id=row.id,
         request_id=row.request_id,
         posted_at=row.posted_at,
@@ -146,7 +157,7 @@ def _standing(row: Row[*tuple[Any, ...]], others: Sequence[Row[*tuple[Any, ...]]
         edit_attempt=row.edit_attempt,
         attempts_before=row.attempts_before,
         max_attempts=row.max_attempts,
-        cancel_wished=row.cancel_wished,
+        cancel_requested=row.cancel_requested,
         others_open=any(other.open for other in others),
         sets_taken=max((other.set_number for other in others), default=0),
         earlier_errors=tuple(row.earlier_errors),

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from models.criteria import IMAGES_MOST
+from models.criteria import MAX_IMAGES_SQL
 from models.pauses import claim_probes, due_probes
 
 WINDOW_LOCK = 7362
@@ -56,7 +56,7 @@ def claim_edits(connection: Connection, *, limit: int, window: int, probe_after:
     """Ids of pending edits to submit now: by priority, then round-robin over batches, inside every window.
 
     A batch's turn counts what it has in flight already, so that a batch of 10 does not wait behind one of
-    100 000. A batch with a ceiling of cost gets what fits under it in the worst case, at `price` (USD a picture),
+    100 000. A batch with a ceiling of cost gets what fits under it in the worst case, at `price` (USD an image),
     beside what it has committed. While the provider's account is paused nothing is claimed; once `retry_at` has come
     one edit probes it, and the next probe is put off, doubling from `probe_after` seconds up to 15 minutes. So it is
     with an endpoint whose model is down (`incidents.py`), while other endpoints go on.
@@ -119,18 +119,18 @@ def _choose(
 ) -> list[int]:
     rows = connection.exec_driver_sql(
         f"""
-        WITH flying AS MATERIALIZED (
+        WITH in_flight AS MATERIALIZED (
             SELECT batch_id, count(*) AS edits FROM edits
             WHERE due_at IS NOT NULL AND state IN ('submitting', 'submitted') GROUP BY batch_id
         ), free AS (
-            SELECT least(%(limit)s, %(window)s - coalesce(sum(edits), 0)) AS slots FROM flying
+            SELECT least(%(limit)s, %(window)s - coalesce(sum(edits), 0)) AS slots FROM in_flight
         )
         SELECT candidate.id
         FROM batches b
-        LEFT JOIN flying ON flying.batch_id = b.id
+        LEFT JOIN in_flight ON in_flight.batch_id = b.id
         CROSS JOIN LATERAL (
-            SELECT e.id, coalesce(flying.edits, 0) + row_number() OVER (ORDER BY e.position) AS turn,
-                   sum(CASE WHEN b.max_cost IS NOT NULL THEN {IMAGES_MOST} END) OVER (ORDER BY e.position)
+            SELECT e.id, coalesce(in_flight.edits, 0) + row_number() OVER (ORDER BY e.position) AS turn,
+                   sum(CASE WHEN b.max_cost IS NOT NULL THEN {MAX_IMAGES_SQL} END) OVER (ORDER BY e.position)
                    * %(price)s::numeric AS cost
             FROM edits e
             WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now() AND e.cancel_requested_at IS NULL
@@ -138,7 +138,7 @@ def _choose(
               AND {which.edits}
             ORDER BY {which.order}
             LIMIT CASE WHEN b.max_in_flight IS NULL THEN %(limit)s
-                  ELSE least(%(limit)s, greatest(0, b.max_in_flight - coalesce(flying.edits, 0))) END
+                  ELSE least(%(limit)s, greatest(0, b.max_in_flight - coalesce(in_flight.edits, 0))) END
         ) candidate
         LEFT JOIN spending ON spending.batch_id = b.id
         WHERE b.finished_at IS NULL AND b.paused_at IS NULL AND b.cancelled_at IS NULL
@@ -160,7 +160,7 @@ LARGE = 2048
 def fit_edits(connection: Connection, edit_ids: Sequence[int], *, max_bytes: int) -> list[int]:
     """The first of these edits, as many as have `max_bytes` bytes of arguments between them, but always one.
 
-    An edit may hold its pictures as data URIs. What is stored may be compressed a hundredfold, so the large ones are
+    An edit may hold its images as data URIs. What is stored may be compressed a hundredfold, so the large ones are
     measured as they will be sent, one after the other, until it is enough.
     """
     stored = connection.exec_driver_sql(
@@ -209,7 +209,7 @@ def claim_polls(connection: Connection, *, limit: int, lease: float) -> list[Due
         FROM due, edits e JOIN batches b ON b.id = e.batch_id
         WHERE s.id = due.id AND e.id = s.edit_id
         RETURNING s.id, s.request_id, b.endpoint, s.polls, extract(epoch FROM now() - s.accepted_at)::float8,
-                  e.cancel_requested_at IS NOT NULL AND s.cancel_asked_at IS NULL,
+                  e.cancel_requested_at IS NOT NULL AND s.cancel_sent_at IS NULL,
                   s.denials, coalesce(extract(epoch FROM now() - s.denied_since), 0)::float8
         """,
         {"limit": limit, "lease": lease},
@@ -264,7 +264,7 @@ def renew_polls(connection: Connection, submission_ids: Sequence[UUID], *, lease
 
 
 class DueImage(NamedTuple):
-    """A picture to fetch, with what the provider declared of it."""
+    """An image to fetch, with what the provider declared of it."""
 
     id: int
     url: str
@@ -276,11 +276,11 @@ class DueImage(NamedTuple):
     """Where it goes: `{batch_id}/{custom_id or position}/{index}`, the extension to be told by its bytes. A set that
     was taken in the place of another has its number behind that (`transitions/sets.py`)."""
     host: str
-    """The host and port of its URL; empty where the URL holds the picture itself."""
+    """The host and port of its URL; empty where the URL holds the image itself."""
 
 
 HOST = "lower(split_part(split_part(left(url, 300), '://', 2), '/', 1))"
-"""Of a picture's URL, for counting only: where it may be fetched from, the fetcher says."""
+"""Of an image's URL, for counting only: where it may be fetched from, the fetcher says."""
 
 
 def claim_images(
@@ -291,9 +291,9 @@ def claim_images(
     not_from: Sequence[str] = (),
     max_bytes: int = 2**40,
 ) -> list[DueImage]:
-    """Pictures to fetch, the nearest expiry first.
+    """Images to fetch, the nearest expiry first.
 
-    None from the hosts `not_from`; not more than `max_bytes` bytes of URLs, which may hold the pictures themselves,
+    None from the hosts `not_from`; not more than `max_bytes` bytes of URLs, which may hold the images themselves,
     but always one.
     """
     rows = connection.exec_driver_sql(
@@ -318,7 +318,7 @@ def claim_images(
 
 
 def renew_images(connection: Connection, image_ids: Sequence[int], *, lease: float) -> None:
-    """Keep claimed pictures for as long again."""
+    """Keep claimed images for as long again."""
     connection.exec_driver_sql(
         "UPDATE images SET due_at = now() + %s * interval '1 s' WHERE id = ANY(%s) AND due_at IS NOT NULL",
         (lease, list(image_ids)),

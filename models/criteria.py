@@ -12,8 +12,8 @@ from sqlalchemy import Connection
 
 from models.states import Criterion, EditState
 
-IMAGES_MOST = "coalesce((e.arguments ->> 'num_images')::int, 1) * coalesce((e.arguments ->> 'max_images')::int, 1)"
-"""SQL: pictures that the edit `e` may return at most (fal-protocol 9.2)."""
+MAX_IMAGES_SQL = "coalesce((e.arguments ->> 'num_images')::int, 1) * coalesce((e.arguments ->> 'max_images')::int, 1)"
+"""SQL: images that the edit `e` may return at most (fal-protocol 9.2)."""
 BROKEN_BY_FAILURES = """
     CASE
     WHEN (SELECT count(*) FROM (SELECT FROM edits f WHERE f.batch_id = b.id AND f.state = 'failed' AND f.attempt > 0
@@ -75,7 +75,7 @@ def broken_batches(connection: Connection, batch_ids: Sequence[UUID] | None = No
     """Of running batches, all or these, those that break a limit of theirs.
 
     The ceiling is broken once nothing is in flight that may yet turn out cheaper than reserved, and the next edit
-    would not fit at `price` (USD a picture).
+    would not fit at `price` (USD an image).
     """
     rows = connection.exec_driver_sql(
         f"""
@@ -86,7 +86,7 @@ def broken_batches(connection: Connection, batch_ids: Sequence[UUID] | None = No
                 WHEN b.max_cost IS NOT NULL AND b.paused_at IS NULL AND NOT EXISTS (
                         SELECT FROM edits e WHERE e.batch_id = b.id AND e.due_at IS NOT NULL
                         AND e.state IN ('submitting', 'submitted'))
-                     AND (SELECT {IMAGES_MOST} * %(price)s::numeric FROM edits e
+                     AND (SELECT {MAX_IMAGES_SQL} * %(price)s::numeric FROM edits e
                           WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now()
                           ORDER BY e.position LIMIT 1)
                          > b.max_cost - (SELECT committed FROM spending WHERE batch_id = b.id)

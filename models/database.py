@@ -39,7 +39,7 @@ SILENCE_MAX = 60.0
 Found = TypeVar("Found")
 
 
-def patiently(look: Callable[[], Found]) -> Found:
+def retry_while_unavailable(look: Callable[[], Found]) -> Found:
     """What `look` finds, again and again while the database is away, as when its server restarts.
 
     Raises:

@@ -14,7 +14,7 @@ from models.states import IN_FLIGHT, EditState, Effect, LearnedBy, Outcome
 from models.transitions import EditMove, SubmissionEnd
 from models.verdict import Kind, Retry, Verdict
 
-WATCHDOG = 3600.0
+READY_OVERDUE_AFTER = 3600.0
 """Seconds a recorded result may wait for storage before it counts as overdue (`overdue` view)."""
 RESULT_EXPIRED = "result_expired"
 """The error type of a submission whose result the provider no longer had when we asked."""
@@ -22,7 +22,7 @@ LONGEST_DELAY = 900.0
 """Seconds between two paid attempts, at most."""
 
 
-class Answer(NamedTuple):
+class ProviderReport(NamedTuple):
     """What the provider says about one of our submissions."""
 
     submission_id: UUID
@@ -34,7 +34,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SubmissionSnapshot:
     """A submission and its edit, as locked."""
 
     submission_id: UUID
@@ -49,11 +49,11 @@ class Standing:
     edit_attempt: int
     attempts_before: int
     max_attempts: int | None
-    cancel_wished: bool
+    cancel_requested: bool
     others_open: bool
     """Another submission of the edit is in flight: what becomes of the edit is for that one to say."""
     sets_taken: int
-    """How many sets of pictures of other submissions the edit has taken so far, one after the other."""
+    """How many sets of images of other submissions the edit has taken so far, one after the other."""
     earlier_errors: tuple[str, ...]
 
     @property
@@ -68,11 +68,11 @@ class Standing:
 
     @property
     def taken(self) -> bool:
-        """Another submission's pictures are the edit's: stored, or on their way."""
+        """Another submission's images are the edit's: stored, or on their way."""
         return self.state in (EditState.READY, EditState.STORED)
 
 
-class Ruling(NamedTuple):
+class Decision(NamedTuple):
     """What follows from one answer; None where nothing does."""
 
     effect: Effect
@@ -81,44 +81,46 @@ class Ruling(NamedTuple):
     reveal: bool = False
 
 
-def rule(standing: Standing, answer: Answer, policy: PolicySettings) -> Ruling:
+def decide(snapshot: SubmissionSnapshot, answer: ProviderReport, policy: PolicySettings) -> Decision:
     """The ruling on one answer about one submission."""
-    if standing.request_id and answer.request_id and standing.request_id != answer.request_id:
-        return Ruling(Effect.MISMATCH)
-    if standing.outcome is not None and not standing.given_up:
-        again = standing.learned_by is LearnedBy.CALLBACK
-        return Ruling(Effect.DUPLICATE if again else Effect.LATE)
+    if snapshot.request_id and answer.request_id and snapshot.request_id != answer.request_id:
+        return Decision(Effect.MISMATCH)
+    if snapshot.outcome is not None and not snapshot.given_up:
+        again = snapshot.learned_by is LearnedBy.CALLBACK
+        return Decision(Effect.DUPLICATE if again else Effect.LATE)
     if answer.verdict.kind is Kind.UNFETCHED:
-        return Ruling(Effect.APPLIED, reveal=True)
+        return Decision(Effect.APPLIED, reveal=True)
     if answer.verdict.kind is Kind.SUCCEEDED:
-        return _succeeded(standing, answer, policy)
-    return _failed(standing, answer, policy)
+        return _succeeded(snapshot, answer, policy)
+    return _failed(snapshot, answer, policy)
 
 
-def _succeeded(standing: Standing, answer: Answer, policy: PolicySettings) -> Ruling:
+def _succeeded(snapshot: SubmissionSnapshot, answer: ProviderReport, policy: PolicySettings) -> Decision:
     verdict = answer.verdict
     end = SubmissionEnd(
-        id=standing.submission_id,
+        id=snapshot.submission_id,
         request_id=answer.request_id,
         outcome=Outcome.SUCCEEDED,
         learned_by=answer.learned_by,
         images_returned=len(verdict.images),
         # a set that could not be stored whole gives way to this one
-        set_number=None if standing.taken else standing.sets_taken + 1,
+        set_number=None if snapshot.taken else snapshot.sets_taken + 1,
         seed=verdict.seed,
         inference_time=answer.inference_time,
         billable_units=verdict.billable_units,
     )
-    if standing.taken:
-        return Ruling(Effect.APPLIED, end)
-    return Ruling(Effect.APPLIED, end, EditMove(standing.edit_id, standing.state, EditState.READY, WATCHDOG))
+    if snapshot.taken:
+        return Decision(Effect.APPLIED, end)
+    return Decision(
+        Effect.APPLIED, end, EditMove(snapshot.edit_id, snapshot.state, EditState.READY, READY_OVERDUE_AFTER)
+    )
 
 
-def _failed(standing: Standing, answer: Answer, policy: PolicySettings) -> Ruling:
+def _failed(snapshot: SubmissionSnapshot, answer: ProviderReport, policy: PolicySettings) -> Decision:
     verdict = answer.verdict
     cancelled = verdict.kind is Kind.CANCELLED
     end = SubmissionEnd(
-        id=standing.submission_id,
+        id=snapshot.submission_id,
         request_id=answer.request_id,
         outcome=Outcome.CANCELLED if cancelled else Outcome.FAILED,
         learned_by=answer.learned_by,
@@ -128,31 +130,31 @@ def _failed(standing: Standing, answer: Answer, policy: PolicySettings) -> Rulin
         billable_units=verdict.billable_units,
         may_be_charged=verdict.may_be_charged,
     )
-    if standing.others_open or standing.state not in IN_FLIGHT:
-        return Ruling(Effect.APPLIED, end)  # the edit's way does not depend on this submission (alone)
-    if standing.cancel_wished:
-        return Ruling(Effect.APPLIED, end, EditMove(standing.edit_id, standing.state, EditState.CANCELLED, 0))
+    if snapshot.others_open or snapshot.state not in IN_FLIGHT:
+        return Decision(Effect.APPLIED, end)  # the edit's way does not depend on this submission (alone)
+    if snapshot.cancel_requested:
+        return Decision(Effect.APPLIED, end, EditMove(snapshot.edit_id, snapshot.state, EditState.CANCELLED, 0))
     error = {
-        "attempt": standing.submission_attempt,
+        "attempt": snapshot.submission_attempt,
         "type": verdict.error_type or "unknown_error",
         "message": verdict.message or "",
     }
-    if _may_try_again(standing, verdict, policy):
-        move = EditMove(standing.edit_id, standing.state, EditState.PENDING, backoff(standing, policy), error)
+    if _may_try_again(snapshot, verdict, policy):
+        move = EditMove(snapshot.edit_id, snapshot.state, EditState.PENDING, backoff(snapshot, policy), error)
     else:
-        move = EditMove(standing.edit_id, standing.state, EditState.FAILED, 0, error)
-    return Ruling(Effect.APPLIED, end, move)
+        move = EditMove(snapshot.edit_id, snapshot.state, EditState.FAILED, 0, error)
+    return Decision(Effect.APPLIED, end, move)
 
 
-def _may_try_again(standing: Standing, verdict: Verdict, policy: PolicySettings) -> bool:
-    if standing.attempts >= (standing.max_attempts or policy.max_attempts):
+def _may_try_again(snapshot: SubmissionSnapshot, verdict: Verdict, policy: PolicySettings) -> bool:
+    if snapshot.attempts >= (snapshot.max_attempts or policy.max_attempts):
         return False
     if verdict.retry is Retry.ONCE:
-        return verdict.error_type not in standing.earlier_errors
+        return verdict.error_type not in snapshot.earlier_errors
     return verdict.retry is Retry.TRANSIENT
 
 
-def backoff(standing: Standing, policy: PolicySettings) -> float:
+def backoff(snapshot: SubmissionSnapshot, policy: PolicySettings) -> float:
     """Seconds until the next paid attempt: doubling from `RETRY_DELAY`, with jitter so that a wave spreads out."""
-    delay = policy.retry_delay * 2 ** (standing.attempts - 1)
+    delay = policy.retry_delay * 2 ** (snapshot.attempts - 1)
     return float(min(delay, LONGEST_DELAY) * uniform(0.75, 1.25))

@@ -95,7 +95,7 @@ SELECT 'images returned = stored + failed + waiting + discarded',
        (SELECT coalesce(sum(images_returned), 0) FROM submissions)
        - (SELECT count(*) FROM images WHERE state IN ('stored', 'failed', 'waiting', 'discarded'))
 UNION ALL
-SELECT 'stored edits with a picture that is not stored, or without any',
+SELECT 'stored edits with an image that is not stored, or without any',
        count(*) FROM edits e
 WHERE e.state = 'stored' AND (
     EXISTS (SELECT FROM submissions s JOIN images i ON i.submission_id = s.id
@@ -108,11 +108,11 @@ SELECT 'callbacks = sum over effects',
        (WHERE effect IN ('applied', 'duplicate', 'late', 'orphan', 'mismatch', 'stale', 'unreadable'))
 FROM callbacks
 UNION ALL
-SELECT 'charges = images paid: submissions with a price but no pictures, or the other way round',
+SELECT 'charges = images paid: submissions with a price but no images, or the other way round',
        count(*) FILTER (WHERE (cost IS NULL) <> (coalesce(images_returned, billable_units) IS NULL))
 FROM submissions
 UNION ALL
-SELECT 'submissions succeeded = sets of pictures kept + doubled',
+SELECT 'submissions succeeded = sets of images kept + doubled',
        (SELECT count(*) FROM submissions WHERE outcome = 'succeeded' AND NOT doubled)
        - (SELECT count(DISTINCT s.edit_id) FROM submissions s JOIN images i ON i.submission_id = s.id
           WHERE i.state <> 'discarded')

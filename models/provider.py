@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 ACCOUNT = "fal"
 LIST_PRICE = Decimal("0.03")
-"""USD per picture, as published (fal-protocol 6), for as long as nobody says otherwise."""
+"""USD per image, as published (fal-protocol 6), for as long as nobody says otherwise."""
 
 
 def pause(connection: Connection, reason: str, message: str, *, retry_after: float) -> None:
@@ -119,7 +119,7 @@ def learn_user_id(connection: Connection, found: str) -> None:
 
 
 def price_per_image(connection: Connection, configured: Decimal | None) -> Decimal:
-    """USD that one picture costs: as configured, else as the provider said last, else as published."""
+    """USD that one image costs: as configured, else as the provider said last, else as published."""
     if configured is not None:
         return configured
     row = connection.exec_driver_sql(
@@ -145,5 +145,5 @@ def price_is_older(connection: Connection, seconds: float) -> bool:
 
 
 def learn_price(connection: Connection, price: Decimal) -> None:
-    """Keep what the provider says that one picture costs, in USD."""
+    """Keep what the provider says that one image costs, in USD."""
     connection.exec_driver_sql("UPDATE provider_status SET price_per_image = %s WHERE account = %s", (price, ACCOUNT))

@@ -1,7 +1,7 @@
 """The model's input and output schema: every field, default and limit, and what an input will cost and bring.
 
 Stricter than the provider on purpose: what it would refuse after a paid run, or change in silence, is refused
-or warned of here, in plain sentences. Knows no files, no network and no database; looks at no picture.
+or warned of here, in plain sentences. Knows no files, no network and no database; looks at no image.
 """
 
 import hashlib
@@ -36,9 +36,9 @@ MAX_SIDE = 4096
 """Pixels of either side of a result; more is refused (fal-protocol 9.1)."""
 WIDEST_SHAPE = 16
 """How many times one side of a result may be the other. At the minimum area a narrower one would pass `MAX_SIDE`."""
-MOST_INPUTS = 10
-"""Pictures an edit may start from; of more, the provider uses only the last (fal-protocol 9.1)."""
-MOST_PICTURES = 15
+MAX_INPUTS = 10
+"""Images an edit may start from; of more, the provider uses only the last (fal-protocol 9.1)."""
+MAX_IMAGES = 15
 """Inputs and results together; what the provider does above it is unknown (fal-protocol 9.1)."""
 INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
 """What the database's INTEGER and BIGINT columns hold."""
@@ -106,7 +106,7 @@ def _prompt(text: str) -> str:
     return _not_blank(storable(text))
 
 
-def _input_picture(entry: str, info: ValidationInfo) -> str:
+def _input_image(entry: str, info: ValidationInfo) -> str:
     if PLAIN_URL.fullmatch(entry):
         return entry
     storable(entry)
@@ -119,7 +119,7 @@ def _input_picture(entry: str, info: ValidationInfo) -> str:
         reason = str(error)
     if local and reason.startswith("is neither"):
         reason = "is neither a URL (http, https), a data URI of an image, nor a path"
-    raise PydanticCustomError("picture", reason)
+    raise PydanticCustomError("image", reason)
 
 
 Text = Annotated[str, AfterValidator(storable)]
@@ -156,9 +156,9 @@ class EditArguments(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    prompt: Annotated[str, AfterValidator(_prompt)] = Field(description="what to do with the pictures")
-    image_urls: list[Annotated[str, AfterValidator(_input_picture)]] = Field(
-        min_length=1, max_length=MOST_INPUTS, description="the pictures to edit: URLs or data URIs, 1 to 10"
+    prompt: Annotated[str, AfterValidator(_prompt)] = Field(description="what to do with the images")
+    image_urls: list[Annotated[str, AfterValidator(_input_image)]] = Field(
+        min_length=1, max_length=MAX_INPUTS, description="the images to edit: URLs or data URIs, 1 to 10"
     )
     image_size: Annotated[
         Annotated[PresetName, Tag("name")] | Annotated[ImageSize, Tag("object")], Discriminator(_form_of_size)
@@ -167,27 +167,27 @@ class EditArguments(BaseModel):
         description="a name or {width, height}; a size under 921600 pixels is scaled up by the provider",
     )
     num_images: int = Field(1, ge=1, le=6, description="separate generations")
-    max_images: int = Field(1, ge=1, le=6, description="pictures that one generation may return")
+    max_images: int = Field(1, ge=1, le=6, description="images that one generation may return")
     seed: int | None = Field(None, ge=-INT64_MAX, le=INT64_MAX, description="darkroom draws one where it is missing")
     sync_mode: bool = Field(False, description="results as data URIs inside the answer, kept in no history")
     enable_safety_checker: bool = Field(True, description="the provider's check; the model's own moderation stays")
     enhance_prompt_mode: Literal["standard", "fast"] = Field("standard", description="fast: quicker, average quality")
 
     @model_validator(mode="after")
-    def _not_too_many_pictures(self) -> Self:
+    def _not_too_many_images(self) -> Self:
         inputs, results = len(self.image_urls), most_images(self)
-        if inputs + results > MOST_PICTURES:
+        if inputs + results > MAX_IMAGES:
             raise PydanticCustomError(
-                "too_many_pictures",
-                "makes up to {results} results (num_images x max_images), with {inputs} in image_urls {sum} pictures: "
+                "too_many_images",
+                "makes up to {results} results (num_images x max_images), with {inputs} in image_urls {sum} images: "
                 "at most {most} are allowed together",
-                {"inputs": inputs, "results": results, "sum": inputs + results, "most": MOST_PICTURES},
+                {"inputs": inputs, "results": results, "sum": inputs + results, "most": MAX_IMAGES},
             )
         return self
 
 
 def most_images(arguments: EditArguments) -> int:
-    """The most pictures this edit may return, and be charged for."""
+    """The most images this edit may return, and be charged for."""
     return arguments.num_images * arguments.max_images
 
 
@@ -214,7 +214,7 @@ def warnings(arguments: EditArguments) -> list[str]:
             f"it will come scaled up to {real[0]}x{real[1]}"
         )
     if arguments.sync_mode:
-        found.append("sync_mode: the pictures come inside the answer, which the provider then keeps for minutes only")
+        found.append("sync_mode: the images come inside the answer, which the provider then keeps for minutes only")
     return found
 
 
@@ -290,7 +290,7 @@ _MaybeSeed = Annotated[Annotated[int, Field(ge=-INT64_MAX, le=INT64_MAX)] | None
 
 
 class Image(BaseModel):
-    """One picture as the provider declares it: only `url` is certain, a wrong or odd other field counts as absent."""
+    """One image as the provider declares it: only `url` is certain, a wrong or odd other field counts as absent."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -304,7 +304,7 @@ class Image(BaseModel):
 
 
 class EditOutput(BaseModel):
-    """The model's answer. Fewer pictures than asked for are legal; what else it may carry is ignored."""
+    """The model's answer. Fewer images than asked for are legal; what else it may carry is ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
 
@@ -341,9 +341,9 @@ _REASONS = {
     "model_type": "must be an object, not {given}",
     "literal_error": "must be {expected}",
     "union_tag_not_found": _SIZE_FORMS,
-    "too_long": "{actual_length} pictures given, at most {max_length} are allowed"
+    "too_long": "{actual_length} images given, at most {max_length} are allowed"
     " (the provider would drop the first ones)",
-    "too_short": "at least one picture is needed",
+    "too_short": "at least one image is needed",
     "timezone_aware": "must name its time zone",
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must not be empty",
@@ -362,7 +362,7 @@ def faults(error: ValidationError, *, names: Iterable[str] = EditArguments.model
 def _fault(details: ErrorDetails, names: tuple[str, ...]) -> Fault:
     place, reason = details["loc"], _reason(details)
     if not place:
-        return Fault("num_images" if details["type"] == "too_many_pictures" else None, reason)
+        return Fault("num_images" if details["type"] == "too_many_images" else None, reason)
     if place[0] == "image_size":
         place = place[:1] + place[2:]  # [1] is the form that was recognised, a name or an object
         reason = _SIZE_FORMS if details["type"] == "literal_error" else reason
@@ -370,7 +370,7 @@ def _fault(details: ErrorDetails, names: tuple[str, ...]) -> Fault:
     if details["type"] == "extra_forbidden" and (near := get_close_matches(str(place[-1]), names, n=1)):
         reason += f"; did you mean {near[0]}?"
     if len(place) > 1:
-        inner = f"picture {place[1] + 1}" if isinstance(place[1], int) else printable(place[1])
+        inner = f"image {place[1] + 1}" if isinstance(place[1], int) else printable(place[1])
         reason = f"{inner} {reason}"
     return Fault(printable(place[0]), reason)
 

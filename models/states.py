@@ -21,7 +21,7 @@ class EditState(StrEnum):
 
 
 class ImageState(StrEnum):
-    """Where one returned picture stands."""
+    """Where one returned image stands."""
 
     WAITING = "waiting"
     STORED = "stored"
@@ -52,7 +52,7 @@ class Effect(StrEnum):
 
 
 class LearnedBy(StrEnum):
-    """Through which door a submission's outcome came in."""
+    """How a submission's outcome became known."""
 
     REPLY = "reply"
     CALLBACK = "callback"
@@ -96,11 +96,11 @@ EDIT_STATES: dict[EditState, Story] = {
     ),
     EditState.SUBMITTED: Story("the provider gave a request id", "the callback or the poll lane", "the poll lane asks"),
     EditState.READY: Story(
-        "the result is recorded; its pictures wait for storage",
+        "the result is recorded; its images wait for storage",
         "the download lane",
         "the same key is written again",
     ),
-    EditState.STORED: Story("final: every picture is in storage", "nobody", "nothing to do"),
+    EditState.STORED: Story("final: every image is in storage", "nobody", "nothing to do"),
     EditState.FAILED: Story("final until someone retries it", "a retry", "nothing to do"),
     EditState.CANCELLED: Story("final", "nobody", "nothing to do"),
 }
@@ -117,12 +117,12 @@ EDIT_ARROWS: dict[tuple[EditState, EditState], str] = {
         EditState.SUBMITTING,
         EditState.CANCELLED,
     ): "a cancelled edit whose POST never arrived, or ended cancelled",
-    (EditState.SUBMITTED, EditState.READY): "the result has pictures",
+    (EditState.SUBMITTED, EditState.READY): "the result has images",
     (EditState.SUBMITTED, EditState.PENDING): "a transient failure with attempts left",
     (EditState.SUBMITTED, EditState.FAILED): "the provider's verdict is final, or no attempt is left",
     (EditState.SUBMITTED, EditState.CANCELLED): "the provider ended it on our request",
-    (EditState.READY, EditState.STORED): "the last picture is in storage",
-    (EditState.READY, EditState.FAILED): "a picture can not be stored",
+    (EditState.READY, EditState.STORED): "the last image is in storage",
+    (EditState.READY, EditState.FAILED): "an image can not be stored",
     (EditState.FAILED, EditState.PENDING): "someone retries it, or its failure is excused: the model was down",
     (EditState.FAILED, EditState.SUBMITTED): "someone retries it, and a submission of it turns out to be in flight",
     # Impolite arrows: a submission given up as dead shows itself after all. While it is in flight nothing is POSTed;
@@ -132,7 +132,7 @@ EDIT_ARROWS: dict[tuple[EditState, EditState], str] = {
     (
         EditState.FAILED,
         EditState.READY,
-    ): "late result of a submission given up as dead, or its pictures are fetched again",
+    ): "late result of a submission given up as dead, or its images are fetched again",
     (EditState.CANCELLED, EditState.READY): "late result of a submission given up as dead",
 }
 
@@ -140,7 +140,7 @@ IMAGE_ARROWS: dict[tuple[ImageState, ImageState], str] = {
     (ImageState.WAITING, ImageState.STORED): "fetched, checked, stored",
     (ImageState.WAITING, ImageState.FAILED): "can not be stored",
     (ImageState.FAILED, ImageState.WAITING): "someone retries it",
-    (ImageState.WAITING, ImageState.DISCARDED): "another submission's pictures are the ones that are kept",
+    (ImageState.WAITING, ImageState.DISCARDED): "another submission's images are the ones that are kept",
     (ImageState.STORED, ImageState.DISCARDED): "its set could not be stored whole, and another one was taken instead",
     (ImageState.FAILED, ImageState.DISCARDED): "its set could not be stored whole, and another one was taken instead",
     (ImageState.DISCARDED, ImageState.WAITING): "the set that was taken first could not be stored whole",

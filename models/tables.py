@@ -184,7 +184,7 @@ submissions = Table(
     Column("error_type", TEXT),
     Column("inference_time", DOUBLE_PRECISION, comment="seconds, as the provider reports"),
     Column("images_returned", INTEGER),
-    Column("price", NUMERIC, nullable=False, server_default=text("0.03"), comment="USD per picture, when POSTed"),
+    Column("price", NUMERIC, nullable=False, server_default=text("0.03"), comment="USD per image, when POSTed"),
     Column("reserved", NUMERIC, nullable=False, server_default=text("0"), comment="USD, if it brings all it may"),
     Column("billable_units", NUMERIC, comment="as the provider reports on a result; a callback does not tell"),
     Column("cost", NUMERIC, comment="USD"),
@@ -196,13 +196,13 @@ submissions = Table(
         comment="refused after a run, and the provider did not say whether it charges for it",
     ),
     Column("committed", NUMERIC, Computed(COMMITTED, persisted=True), comment="USD that it costs, or may have cost"),
-    _time("cancel_asked_at", comment="the provider took or refused the wish to cancel"),
+    _time("cancel_sent_at", comment="the provider took or refused the wish to cancel"),
     Column(
         "doubled",
         BOOLEAN,
         nullable=False,
         server_default=text("false"),
-        comment="succeeded, but the pictures of another submission of its edit are the ones that are kept",
+        comment="succeeded, but the images of another submission of its edit are the ones that are kept",
     ),
     Column(
         "excused",
@@ -215,7 +215,7 @@ submissions = Table(
     Column(
         "set_number",
         INTEGER,
-        comment="1: its pictures were the first to be taken for the edit; 2: in the place of these; NULL: never taken",
+        comment="1: its images were the first to be taken for the edit; 2: in the place of these; NULL: never taken",
     ),
     Column(
         "denials",
@@ -245,7 +245,7 @@ submissions = Table(
     Index("submissions_completed", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
     # claims.py, guards.py: whether a submission of the edit is in flight
     Index("submissions_open", "edit_id", postgresql_where=text("outcome IS NULL")),
-    # transitions: one set of pictures after the other, never two with one number
+    # transitions: one set of images after the other, never two with one number
     Index("submissions_set", "edit_id", "set_number", unique=True, postgresql_where=text("set_number IS NOT NULL")),
     # claims.py: what the poll lane owes, the nearest first
     Index("submissions_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
@@ -337,7 +337,7 @@ images = Table(
         for column in ("storage_key", "sha256", "stored_bytes", "stored_type", "stored_at")
     ),
     UniqueConstraint("submission_id", "index"),
-    # no two pictures ever share an object in storage
+    # no two images ever share an object in storage
     Index("images_storage_key", "storage_key", unique=True, postgresql_where=text("storage_key IS NOT NULL")),
     # claims.py: what the download lane owes
     Index("images_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),

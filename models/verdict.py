@@ -23,9 +23,9 @@ MESSAGE_MAX = 500
 ENTRIES_MAX = 10
 """Entries of an error list that a message is made from."""
 UNITS_MAX = 1000
-"""Units that one request may be charged for; one has at most 36 pictures."""
+"""Units that one request may be charged for; one has at most 36 images."""
 FILE_DATA_MAX = 1024 * 1024
-"""Characters of a picture's `file_data` that are kept; of more, nothing is."""
+"""Characters of an image's `file_data` that are kept; of more, nothing is."""
 NAME_MAX = 200
 """Characters an identifier or an error type may have; the provider's are far shorter."""
 
@@ -54,7 +54,7 @@ class Retry(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeclaredImage:
-    """One picture as the provider declares it; nothing of it is believed before the bytes are read."""
+    """One image as the provider declares it; nothing of it is believed before the bytes are read."""
 
     url: str
     content_type: str | None = None
@@ -178,12 +178,14 @@ def _read_result(status: int, body: bytes, error_type: str | None) -> Verdict:
         return _success(document)
     named = _name(error_type)
     if status < 400 or (named is None and not _speaks_of_the_job(status, document)):
-        return Verdict(Kind.UNFETCHED, message=_text(_told(document)[1] or f"the result GET was answered {status}"))
+        return Verdict(
+            Kind.UNFETCHED, message=_text(_read_message(document)[1] or f"the result GET was answered {status}")
+        )
     return _failure(document, status, header=named)
 
 
 def _speaks_of_the_job(status: int, document: object) -> bool:
-    type_, message = _told(document)
+    type_, message = _read_message(document)
     if type_ is None and message is None:
         return False
     in_progress = status == 400 and "still in progress" in (message or "")
@@ -194,10 +196,10 @@ def _success(payload: object, otherwise: object = None) -> Verdict:
     try:
         output = EditOutput.model_validate(payload)
     except ValidationError:
-        return Verdict(Kind.UNFETCHED, message=_text(otherwise) or "the answer carries no readable list of pictures")
+        return Verdict(Kind.UNFETCHED, message=_text(otherwise) or "the answer carries no readable list of images")
     if not output.images:
         return Verdict(
-            Kind.FAILED, seed=output.seed, error_type="no_images", message="The provider returned no pictures."
+            Kind.FAILED, seed=output.seed, error_type="no_images", message="The provider returned no images."
         )
     return Verdict(Kind.SUCCEEDED, images=tuple(map(_declared, output.images)), seed=output.seed)
 
@@ -210,7 +212,7 @@ def _declared(image: Image) -> DeclaredImage:
 
 
 def _failure(payload: object, status: int | None, *, header: str | None = None, otherwise: object = None) -> Verdict:
-    type_, told = _told(payload)
+    type_, told = _read_message(payload)
     error_type = type_ or header or _nameless(status)
     message = _text(told) or _text(otherwise) or "The provider gave no reason."
     kind = Kind.CANCELLED if status == 499 or error_type in _CANCELLED else Kind.FAILED
@@ -236,7 +238,7 @@ def _lists_faults(payload: object) -> bool:
     return isinstance(payload, dict) and isinstance(payload.get("detail"), list)
 
 
-def _told(payload: object) -> tuple[str | None, str | None]:
+def _read_message(payload: object) -> tuple[str | None, str | None]:
     """Type and message of an error body in any of its forms (fal-protocol 5.1); the first entry of a list names it."""
     if not isinstance(payload, dict):
         return None, None

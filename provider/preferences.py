@@ -17,7 +17,7 @@ class Preferences:
     store_io: bool = True
     """The provider may keep request and answer in the account's history."""
     output_expires_after: float | None = None
-    """Seconds until the provider deletes the pictures that it made; None leaves it to the account."""
+    """Seconds until the provider deletes the images that it made; None leaves it to the account."""
 
     def headers(self) -> dict[str, str]:
         """Only what differs from the provider's defaults."""

@@ -1,4 +1,4 @@
-"""What the provider charges for one picture, in its own words (fal-protocol 7.3)."""
+"""What the provider charges for one image, in its own words (fal-protocol 7.3)."""
 
 from decimal import Decimal
 from typing import Any
@@ -17,7 +17,7 @@ class Pricing:
         self._platform = PlatformAPI(api_url, key)
 
     def per_image(self, endpoint: str) -> Decimal:
-        """USD for one picture that `endpoint` returns.
+        """USD for one image that `endpoint` returns.
 
         Raises:
             Gone: the key may not read prices, or this endpoint has none per image in USD.

@@ -14,10 +14,10 @@ import requests
 
 from core.errors import TryLater, UnknownOutcome, Unsent
 from http_client.bodies import lines, read_bounded
-from http_client.sessions import Answer, NotConnected, ThreadSessions, exchange, opened
+from http_client.sessions import HttpResponse, NotConnected, ThreadSessions, exchange, open_response
 from models.verdict import Verdict, read_result
 from provider.preferences import Preferences
-from provider.replies import Cancellation, is_typed_refusal, raise_for_question, read_submit_reply, word
+from provider.replies import Cancellation, is_typed_refusal, raise_for_question, read_submit_reply, status_text
 from provider.settings import ProviderSettings
 from provider.status_stream import EVENT_MAX_BYTES, Status, read_events, read_status
 
@@ -27,7 +27,7 @@ ASK_TIMEOUT = 15.0
 """Seconds until a reply to a question begins."""
 REPLY_MAX_BYTES = 1 * 1024 * 1024
 RESULT_MAX_BYTES = 64 * 1024 * 1024
-"""A result may carry pictures as data URIs (`sync_mode`)."""
+"""A result may carry images as data URIs (`sync_mode`)."""
 STREAM_SILENCE = 45.0
 """Seconds without a byte after which a status stream is dead; the provider sends a comment every 15."""
 STREAM_SECONDS = 3600.0
@@ -55,7 +55,7 @@ class QueueAPI:
             "Content-Type": "application/json",
             # the deadline that makes an unheard-of submit provably dead one day (fal-protocol 3.1)
             "X-Fal-Request-Timeout": f"{start_timeout:g}",
-            # another model's picture would be a wrong picture
+            # another model's image would be a wrong image
             "x-app-fal-disable-fallback": "1",
             **(preferences or Preferences()).headers(),
         }
@@ -123,7 +123,7 @@ class QueueAPI:
         url = f"{self._request_url(endpoint, request_id)}/status/stream?logs={int(logs)}"
         headers = {**self._authorization, "Accept": "text/event-stream"}
         try:
-            with opened(self._sessions.get(), "GET", url, headers=headers, timeout=STREAM_SILENCE) as response:
+            with open_response(self._sessions.get(), "GET", url, headers=headers, timeout=STREAM_SILENCE) as response:
                 if response.status_code != 200:
                     refusal = read_bounded(response, limit=REPLY_MAX_BYTES, seconds=ASK_TIMEOUT)
                     raise_for_question(response.status_code, refusal)
@@ -148,7 +148,7 @@ class QueueAPI:
             answer.status, answer.body, headers.get("X-Fal-Error-Type"), headers.get("X-Fal-Billable-Units")
         )
 
-    def outcome(self, endpoint: str, request_id: str, *, failed: bool = False) -> Answer:
+    def outcome(self, endpoint: str, request_id: str, *, failed: bool = False) -> HttpResponse:
         """Fetch the outcome of a COMPLETED request; a 4xx or 5xx is the job's own verdict (fal-protocol 2.4).
 
         A 5xx without `x-fal-request-id` may be a gateway's trouble (fal-protocol 14.7). Taken for the job's, it
@@ -184,18 +184,18 @@ class QueueAPI:
         status, reply, _ = self._ask("PUT", f"{self._request_url(endpoint, request_id)}/cancel", limit=REPLY_MAX_BYTES)
         if status in (400, 404):
             # already completed, or unknown to the queue: the poll lane learns which
-            return Cancellation(False, word(reply) or str(status))
+            return Cancellation(False, status_text(reply) or str(status))
         raise_for_question(status, reply)
         if not 200 <= status < 300:
             raise TryLater(f"the cancel was answered {status}")
-        return Cancellation(True, word(reply) or str(status))
+        return Cancellation(True, status_text(reply) or str(status))
 
     def _request_url(self, endpoint: str, request_id: str) -> str:
         """Status, result and cancel live under owner/app only, without the sub-path (fal-protocol 1.3)."""
         application = "/".join(endpoint.split("/")[:2])
         return f"{self._queue_url}/{application}/requests/{quote(request_id, safe='')}"
 
-    def _ask(self, method: str, url: str, *, limit: int) -> Answer:
+    def _ask(self, method: str, url: str, *, limit: int) -> HttpResponse:
         try:
             return self._send(method, url, self._authorization, None, timeout=ASK_TIMEOUT, limit=limit)
         except (NotConnected, requests.RequestException, ValueError) as error:
@@ -210,5 +210,5 @@ class QueueAPI:
         *,
         timeout: float,
         limit: int = REPLY_MAX_BYTES,
-    ) -> Answer:
+    ) -> HttpResponse:
         return exchange(self._sessions.get(), method, url, headers=headers, body=body, timeout=timeout, limit=limit)

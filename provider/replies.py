@@ -14,7 +14,7 @@ class Cancellation(NamedTuple):
     """What the provider says to a cancel: whether it took the wish, and its own word for it."""
 
     taken: bool
-    word: str
+    status_text: str
 
 
 def read_submit_reply(status: int, reply: bytes, headers: Mapping[str, str]) -> str:
@@ -63,10 +63,12 @@ def is_typed_refusal(status: int, reply: bytes, headers: Mapping[str, str]) -> b
     return status in PAUSES and bool(read_result(status, reply, headers.get("X-Fal-Error-Type")).error_type)
 
 
-def word(reply: bytes) -> str | None:
+def status_text(reply: bytes) -> str | None:
     """The `status` of a short answer; None where it is no word."""
     try:
-        word = json.loads(reply)["status"]
+        status_text = json.loads(reply)["status"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return word if isinstance(word, str) and word.isprintable() and len(word) <= 100 else None
+    return (
+        status_text if isinstance(status_text, str) and status_text.isprintable() and len(status_text) <= 100 else None
+    )

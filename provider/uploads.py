@@ -1,6 +1,6 @@
 """Input files of this machine, put where the provider can fetch them; the same content is uploaded once.
 
-Judged before anything is sent: a file that is no picture, too large or unreadable is the caller's mistake. What
+Judged before anything is sent: a file that is no image, too large or unreadable is the caller's mistake. What
 was uploaded is remembered in `uploads` by content and place, until it may have expired there.
 """
 
@@ -29,7 +29,7 @@ UPLOADS_AT_ONCE = 8
 
 
 class LocalFile(NamedTuple):
-    """A picture on this machine, judged fit to be sent."""
+    """An image on this machine, judged fit to be sent."""
 
     path: Path
     sha256: str
@@ -37,7 +37,7 @@ class LocalFile(NamedTuple):
     bytes: int
 
 
-Told = Callable[[LocalFile, int], object]
+ReportProgress = Callable[[LocalFile, int], object]
 """Hears how many bytes of a file have left so far; called from several threads."""
 
 
@@ -46,14 +46,14 @@ def upload_files(
     settings: ProviderSettings,
     engine: Engine,
     *,
-    begin: Callable[[Collection[LocalFile]], Told] = lambda _: lambda *_: None,
+    begin: Callable[[Collection[LocalFile]], ReportProgress] = lambda _: lambda *_: None,
 ) -> dict[Path, str]:
     """The URL of each file at the provider; a file that was inspected already is not inspected again.
 
     `begin` is called with the files that have to be uploaded, if any, and gives the one who hears how far they are.
 
     Raises:
-        UserError: a file is unreadable, too large or no picture, or the provider did not take it.
+        UserError: a file is unreadable, too large or no image, or the provider did not take it.
         SettingsError: there is no key.
     """
     files = [path if isinstance(path, LocalFile) else inspect(path) for path in paths]
@@ -103,13 +103,13 @@ def _read_to_the_end(path: Path, file: BinaryIO, head: bytes) -> str:
         raise
     except UnidentifiedImageError:
         raise UserError(
-            f"{path} is no picture of a kind that can be sent ({', '.join(FORMATS)}){_named(head)}."
+            f"{path} is no image of a kind that can be sent ({', '.join(FORMATS)}){_named(head)}."
         ) from None
     except Image.DecompressionBombError:
         raise UserError(f"{path} has too many pixels; at most {MAX_PIXELS} can be sent.") from None
     except Exception as error:  # Pillow's decoders raise what they like on damaged bytes
         if isinstance(error, ValueError) and "MAX_TEXT" in str(error):
-            raise UserError(f"{path} holds more than {TEXT_MAX_BYTES} bytes of text beside the picture.") from None
+            raise UserError(f"{path} holds more than {TEXT_MAX_BYTES} bytes of text beside the image.") from None
         raise UserError(f"{path} is cut short or damaged: it cannot be read to its end.") from None
     return type_
 
@@ -168,7 +168,7 @@ class _Counted(BufferedReader):
 
 
 def _upload(
-    files: Collection[LocalFile], settings: ProviderSettings, begin: Callable[[Collection[LocalFile]], Told]
+    files: Collection[LocalFile], settings: ProviderSettings, begin: Callable[[Collection[LocalFile]], ReportProgress]
 ) -> Iterator[tuple[LocalFile, str]]:
     cdn = CDN(settings.fal_rest_url, settings.fal_cdn_url, settings.required_key())
     told = begin(files)

@@ -55,7 +55,7 @@ def folds_case(folder: Path) -> bool:
             probe.unlink()
 
 
-def unfolded(name: str) -> str:
+def find_case_variants(name: str) -> str:
     """A key's name in which parts that differ only in case, or in how an accent is written, differ otherwise too.
 
     Lower-case parts stay as they are; every other one carries its own hash.

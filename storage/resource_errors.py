@@ -1,4 +1,4 @@
-"""Which errors are this machine's trouble, or the store's, and say nothing about the picture that met them."""
+"""Which errors are this machine's trouble, or the store's, and say nothing about the image that met them."""
 
 import errno
 
@@ -27,7 +27,7 @@ EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 def storage_trouble(error: OSError, place: str) -> StorageUnavailable | None:
-    """What an error of a file in `place` means for every picture; None where it is about this one."""
+    """What an error of a file in `place` means for every image; None where it is about this one."""
     reason = REASONS.get(error.errno or 0)
     return StorageUnavailable(reason, f"{place}: {error.strerror or error}") if reason else None
 

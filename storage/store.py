@@ -35,7 +35,7 @@ from core.errors import (
 )
 from core.settings import store_options
 from storage.durable_files import PIECE, make_folder, sync_folders, write_durably
-from storage.local_paths import folds_case, open_beneath, unfolded
+from storage.local_paths import find_case_variants, folds_case, open_beneath
 from storage.resource_errors import storage_trouble
 from storage.store_errors import explain
 
@@ -98,7 +98,7 @@ class Storage:
         try:
             obstore.put(self._store, key, file, attributes=attributes)
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise _judge_refusal(error, self.url) from error
+            raise _explain_refusal(error, self.url) from error
 
     def key_of(self, name: str) -> str:
         """The name as this store keeps it apart from others: unchanged, unless the store takes `Hat` and `hat` for one.
@@ -109,7 +109,7 @@ class Storage:
             with suppress(OSError):
                 make_folder(self._folder / INCOMING)
                 self._folds_case = folds_case(self._folder / INCOMING)
-        return unfolded(name) if self._folds_case else name
+        return find_case_variants(name) if self._folds_case else name
 
     @contextmanager
     def get(self, key: str, *, max_bytes: int) -> Iterator[BinaryIO]:
@@ -153,14 +153,14 @@ class Storage:
         except (FileNotFoundError, obstore.exceptions.NotFoundError):
             return
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise _judge_refusal(error, self.url) from error
+            raise _explain_refusal(error, self.url) from error
 
     def _put_aside(self, folder: Path, key: str, file: IO[bytes]) -> None:
-        """Write under `INCOMING`, then rename: what a killed writer leaves behind lies beside no picture."""
+        """Write under `INCOMING`, then rename: what a killed writer leaves behind lies beside no image."""
         target = folder / _relative(key)
         part = folder / INCOMING / str(uuid4())
         try:
-            try:  # this part is the same for every picture
+            try:  # this part is the same for every image
                 make_folder(part.parent)
                 write_durably(part, file)
             except OSError as error:
@@ -207,7 +207,7 @@ def _relative(key: str) -> Path:
     return Path(key)
 
 
-def _judge_refusal(error: Exception, url: str) -> DownloadError:
+def _explain_refusal(error: Exception, url: str) -> DownloadError:
     """What an object store's refusal means: about all objects, or about this one."""
     text = explain(error, url)
     if isinstance(error, obstore.exceptions.InvalidPathError):
@@ -238,5 +238,5 @@ def _sweep(incoming: Path) -> None:
 
 
 def extension(content_type: str) -> str:
-    """The file extension for a picture's real type, with its dot."""
+    """The file extension for an image's real type, with its dot."""
     return EXTENSIONS.get(content_type, ".bin")

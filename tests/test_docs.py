@@ -8,7 +8,7 @@ from pydantic_core import PydanticUndefined
 from sqlalchemy import Engine
 
 from cli.main import darkroom
-from cli.settings import DeskSettings
+from cli.settings import CLISettings
 from intake.settings import IntakeSettings
 from models.monitoring import VIEWS
 from models.seedream import EditArguments
@@ -19,7 +19,7 @@ from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-SETTINGS = (DeskSettings, WorkerSettings, ReceiverSettings, IntakeSettings)
+SETTINGS = (CLISettings, WorkerSettings, ReceiverSettings, IntakeSettings)
 
 
 def text(name: str) -> str:

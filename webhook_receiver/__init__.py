@@ -1,1 +1,1 @@
-"""The ear: a Flask application that verifies, records and answers. It calls nobody but the key set's URL."""
+"""A Flask application that verifies, records and answers. It calls nobody but the key set's URL."""

@@ -1,13 +1,13 @@
-"""The receiver's application, made by `create_app`; granian serves it behind its front, made by `create_front`."""
+"""The receiver's application, made by `create_app`; granian serves it behind its front, made by `create_server`."""
 
 from flask import Flask
 
-from buffering import Bounds, Front
+from buffering import BufferingServer, Limits
 from core.logs import configure_logs
 from core.settings import load
 from models.database import make_engine
 from webhook_receiver.callbacks import Receiver, install
-from webhook_receiver.jwks import Keys
+from webhook_receiver.jwks import KeySet
 from webhook_receiver.settings import ReceiverSettings
 
 CONNECTIONS = 8
@@ -31,11 +31,11 @@ def create_app(settings: ReceiverSettings | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.callback_max_bytes + 1
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # a redirect would lose the delivery
     engine = make_engine(settings.database_url, application="darkroom receiver", pool_size=CONNECTIONS)
-    install(app, Receiver(settings, engine, Keys(settings.fal_jwks_url)))
+    install(app, Receiver(settings, engine, KeySet(settings.fal_jwks_url)))
     return app
 
 
-def create_front() -> Front:
+def create_server() -> BufferingServer:
     """What granian serves: the application behind its front.
 
     Raises:
@@ -43,5 +43,5 @@ def create_front() -> Front:
     """
     settings = load(ReceiverSettings)
     most = settings.callback_max_bytes
-    bounds = Bounds(lambda _: most, most + 1, HELD_MAX, whole_within=BODY_WITHIN, idle_within=BODY_WITHIN)
-    return Front(create_app(settings), bounds, threads=CONNECTIONS)
+    limits = Limits(lambda _: most, most + 1, HELD_MAX, whole_within=BODY_WITHIN, idle_within=BODY_WITHIN)
+    return BufferingServer(create_app(settings), limits, threads=CONNECTIONS)

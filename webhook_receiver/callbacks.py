@@ -18,7 +18,7 @@ from core.errors import KeysUnavailable, SignatureError
 from models.database_errors import original, reason, sqlstate
 from models.provider import user_id
 from models.states import Effect
-from webhook_receiver.jwks import Keys
+from webhook_receiver.jwks import KeySet
 from webhook_receiver.recording import Delivery, record_delivery, record_first_delivery
 from webhook_receiver.rejections import Rejections
 from webhook_receiver.settings import ReceiverSettings
@@ -35,7 +35,7 @@ TOKEN_MAX = 200
 class Receiver:
     """What the routes work with."""
 
-    def __init__(self, settings: ReceiverSettings, engine: Engine, keys: Keys) -> None:
+    def __init__(self, settings: ReceiverSettings, engine: Engine, keys: KeySet) -> None:
         self.settings, self.engine, self.keys = settings, engine, keys
         self.rejections = Rejections(engine)
         self._account = settings.fal_user_id
@@ -46,7 +46,7 @@ class Receiver:
         try:
             return verify(body, headers, keys, now)
         except SignatureError:
-            newer = self.keys.after_a_miss(keys)
+            newer = self.keys.refresh_after_miss(keys)
             if newer is None:
                 raise
             return verify(body, headers, newer, now)

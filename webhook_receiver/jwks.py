@@ -29,7 +29,7 @@ FETCH_TIMEOUT = 5.0
 SET_MAX_BYTES = 256 * 1024
 
 
-class Keys:
+class KeySet:
     """The current key set of one URL. Safe for threads; one of them fetches, the others wait for it."""
 
     def __init__(self, url: str) -> None:
@@ -50,7 +50,7 @@ class Keys:
             raise KeysUnavailable
         return self._keys
 
-    def after_a_miss(self, tried: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
+    def refresh_after_miss(self, tried: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
         """The keys to try once more, or None when there is nothing newer than those tried."""
         if self._keys == tried:  # else somebody else's miss brought newer ones meanwhile
             self._refresh()

@@ -9,8 +9,8 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
 from core.settings import PolicySettings
-from models.apply_reports import record_answers
-from models.decisions import Answer
+from models.apply_reports import apply_reports
+from models.decisions import ProviderReport
 from models.provider import learn_user_id
 from models.states import Effect, LearnedBy
 from models.verdict import Kind, Unreadable, Verdict, read_callback
@@ -81,8 +81,8 @@ def apply_delivery(
     elif verdict is None:
         effect = Effect.MISMATCH if _is_ours(connection, token) else Effect.ORPHAN
     else:
-        answer = Answer(token, delivery.signed.request_id, verdict, LearnedBy.CALLBACK)
-        effect = record_answers(connection, [answer], policy)[0]
+        answer = ProviderReport(token, delivery.signed.request_id, verdict, LearnedBy.CALLBACK)
+        effect = apply_reports(connection, [answer], policy)[0]
     if effect is Effect.APPLIED:
         effect = distrust or effect
     return effect, None if effect is Effect.ORPHAN else token

@@ -1,1 +1,1 @@
-"""The hands: Celery workers that claim due rows, do the work and record the outcome."""
+"""Celery workers that claim due rows, do the work and record the outcome."""

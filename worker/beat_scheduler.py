@@ -45,7 +45,7 @@ def start_due_lanes(app: Celery, engine: Engine) -> None:
             app.send_task(f"darkroom.{lane}", expires=MESSAGE_LIFE)
 
 
-class Clock(Scheduler):  # type: ignore[misc]  # celery has no types
+class BoundedScheduler(Scheduler):  # type: ignore[misc]  # celery has no types
     """Celery beat's own scheduler, with the tick in the place of a schedule."""
 
     def setup_schedule(self) -> None:

@@ -19,14 +19,14 @@ from models.database import CONNECT_TIMEOUT as DATABASE_TIMEOUT
 from models.database import STATEMENT_TIMEOUT
 from provider.queue_api import SUBMIT_TIMEOUT
 from worker.dependencies import stopping
-from worker.lane_loop import RECORD_AGAIN_FOR, TURN
+from worker.lane_loop import RECORD_AGAIN_FOR, SLICE_SECONDS
 from worker.settings import BrokerSettings
 
 LANES = ("submit", "poll", "download", "settle", "notify")
 """Each lane has a queue of its own, so that workers can specialise."""
 
 END_WITHIN = (
-    TURN
+    SLICE_SECONDS
     + CONNECT_TIMEOUT
     + SUBMIT_TIMEOUT
     + BODY_TIMEOUT

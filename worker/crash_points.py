@@ -22,7 +22,7 @@ POINTS = (
 )
 
 
-def reach(point: str, settings: WorkerSettings) -> None:
+def crash_point(point: str, settings: WorkerSettings) -> None:
     """Die here if this is the point."""
     if settings.darkroom_crash_at is None:
         return

@@ -18,7 +18,7 @@ from provider.queue_api import SUBMIT_TIMEOUT, QueueAPI
 from storage.store import Storage
 from worker.fetch import Fetcher
 from worker.settings import WorkerSettings
-from worker.webhook_sender import Courier
+from worker.webhook_sender import WebhookSender
 from worker.webhook_signing import Signer
 
 stopping = threading.Event()
@@ -61,7 +61,7 @@ def engine() -> Engine:
 def queue() -> QueueAPI:
     """This process's client of the provider."""
     # a POST must be over long before its submission can be given up as dead
-    return QueueAPI.of(settings(), submit_timeout=min(SUBMIT_TIMEOUT, settings().patience / 4))
+    return QueueAPI.of(settings(), submit_timeout=min(SUBMIT_TIMEOUT, settings().unknown_deadline / 4))
 
 
 @once
@@ -89,11 +89,11 @@ def storage() -> Storage:
 
 
 @once
-def courier() -> Courier:
+def sender() -> WebhookSender:
     """This process's way to the callers."""
-    return Courier(Signer(settings().notify_secrets), settings().notify_private_hosts)
+    return WebhookSender(Signer(settings().notify_secrets), settings().notify_private_hosts)
 
 
-def turn() -> Callable[[], bool]:
+def time_slice() -> Callable[[], bool]:
     """Says that a lane may go on claiming, until the worker stops. How long a turn is, `lane_loop.py` knows."""
     return lambda: not stopping.is_set()

@@ -1,10 +1,10 @@
 """The download lane: fetch, check, store, record. What is recorded as stored was whole when it was written.
 
-A picture is never submitted again because its file is bad: the file is fetched again while that may help, then
-the picture is `failed` and what came is kept under `quarantine/` (architecture: rulings).
+An image is never submitted again because its file is bad: the file is fetched again while that may help, then
+the image is `failed` and what came is kept under `quarantine/` (architecture: rulings).
 
-Trouble of the store, or of this machine, fails no picture and uses up none of its tries: the lane pauses, with the
-reason in `lane_pauses`, and lets one picture through now and then until one is stored.
+Trouble of the store, or of this machine, fails no image and uses up none of its tries: the lane pauses, with the
+reason in `lane_pauses`, and lets one image through now and then until one is stored.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,37 +15,37 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from core.errors import DownloadError, FetchAgain, StorageUnavailable
-from core.image_files import check
+from core.image_files import check_image
 from models.claims import DueImage, renew_images
 from models.pauses import pause_lane, probe_again, resume_lane
-from models.transitions import ImageFault, StoredImage, put_images_back, record_image_faults, record_stored
+from models.transitions import ImageFault, StoredImage, record_image_faults, record_stored, release_images
 from storage.resource_errors import exhaustion
 from storage.store import QUARANTINE, Storage, extension
-from worker.crash_points import reach
+from worker.crash_points import crash_point
 from worker.download_claims import LANE, SUBJECT, ImageClaims, open_store, probe_delay
 from worker.fetch import Fetcher
-from worker.lane_loop import flow
+from worker.lane_loop import run_lane
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
 
 FETCHES = 8
-"""Times one file is fetched before its picture is failed: about ten minutes of trying."""
+"""Times one file is fetched before its image is failed: about ten minutes of trying."""
 FETCHES_OF_A_HOST = 300
 """Times where its host could not be asked, or asked to wait, which says nothing about the file: about a day."""
 OF_THE_HOST = frozenset({"unreachable", "http_429", "http_503"})
 LONGEST_DELAY = 300.0
 
 
-class NotStored(NamedTuple):
-    """A picture that could not be stored for a trouble that is ours."""
+class StorageTrouble(NamedTuple):
+    """An image that could not be stored for a trouble that is ours."""
 
     image_id: int
     attempt: int
     error: StorageUnavailable
 
 
-Result = StoredImage | ImageFault | NotStored
+Result = StoredImage | ImageFault | StorageTrouble
 
 
 def run(
@@ -53,9 +53,9 @@ def run(
     fetcher: Fetcher,
     open_storage: Callable[[], Storage],
     settings: WorkerSettings,
-    go_on: Callable[[], bool],
+    should_continue: Callable[[], bool],
 ) -> int:
-    """Store pictures until none is due; returns the number of tries.
+    """Store images until none is due; returns the number of tries.
 
     `open_storage` raises `SettingsError` where the store cannot be opened; the lane pauses until it can.
     """
@@ -79,46 +79,46 @@ def run(
         with engine.begin() as connection:
             renew_images(connection, [due.id for due in under_way], lease=settings.claim_lease)
 
-    return flow(
+    return run_lane(
         width=settings.download_threads,
         claim=claims.claim,
         call=call,
         record=record,
-        go_on=go_on,
+        should_continue=should_continue,
         renew=renew,
         lease=settings.claim_lease,
     )
 
 
 def store(fetcher: Fetcher, storage: Storage, due: DueImage, settings: WorkerSettings) -> Result:
-    """One picture from its URL into storage."""
+    """One image from its URL into storage."""
     try:
         return _store(fetcher, storage, due, settings)
     except StorageUnavailable as error:
-        return NotStored(due.id, due.attempt, error)
+        return StorageTrouble(due.id, due.attempt, error)
     except DownloadError as error:
-        log.warning("picture_not_stored", image=due.id, attempt=due.attempt, type=error.type)
+        log.warning("image_not_stored", image=due.id, attempt=due.attempt, type=error.type)
         if isinstance(error, FetchAgain) and error.retry_after:
             fetcher.waits.leave_alone(due.host, error.retry_after)
         return ImageFault(due.id, error.type, error.message, _delay(due, error, settings))
     except (OSError, MemoryError) as error:
         if (trouble := exhaustion(error)) is None:
             raise
-        return NotStored(due.id, due.attempt, trouble)
+        return StorageTrouble(due.id, due.attempt, trouble)
 
 
 def _store(fetcher: Fetcher, storage: Storage, due: DueImage, settings: WorkerSettings) -> StoredImage:
     with fetcher.fetch(due.url) as file:
         try:
-            picture = check(file, file_size=due.file_size, width=due.width, height=due.height)
+            checked = check_image(file, file_size=due.file_size, width=due.width, height=due.height)
         except DownloadError as error:
             if _delay(due, error, settings) is None:
                 storage.put(f"{QUARANTINE}/{storage.key_of(due.name)}", file)
             raise
-        reach("in_download", settings)
-        key = storage.key_of(due.name) + extension(picture.content_type)
-        storage.put(key, file, picture.content_type)
-    return StoredImage(due.id, key, picture.sha256, picture.bytes, picture.content_type, picture.width, picture.height)
+        crash_point("in_download", settings)
+        key = storage.key_of(due.name) + extension(checked.content_type)
+        storage.put(key, file, checked.content_type)
+    return StoredImage(due.id, key, checked.sha256, checked.bytes, checked.content_type, checked.width, checked.height)
 
 
 def _delay(due: DueImage, error: DownloadError, settings: WorkerSettings) -> float | None:
@@ -133,7 +133,7 @@ def _delay(due: DueImage, error: DownloadError, settings: WorkerSettings) -> flo
 def record_results(
     connection: Connection, results: Sequence[Result], *, probes: set[int] | frozenset[int], retry_after: float
 ) -> None:
-    """One transaction for a set of pictures; `probes` are the ids of those that probed a pause."""
+    """One transaction for a set of images; `probes` are the ids of those that probed a pause."""
     stored = [result for result in results if isinstance(result, StoredImage)]
     faults = [result for result in results if isinstance(result, ImageFault)]
     if stored:
@@ -141,7 +141,7 @@ def record_results(
     if faults:
         record_image_faults(connection, faults)
     _record_probes(connection, probes, stored, faults)
-    not_stored = [result for result in results if isinstance(result, NotStored)]
+    not_stored = [result for result in results if isinstance(result, StorageTrouble)]
     if not_stored:
         _record_trouble(connection, not_stored, retry_after)
 
@@ -152,7 +152,7 @@ def _record_probes(
     stored: Sequence[StoredImage],
     faults: Sequence[ImageFault],
 ) -> None:
-    """Only a probe ends a pause: a small picture that was under way may fit where the others do not."""
+    """Only a probe ends a pause: a small image that was under way may fit where the others do not."""
     if any(image.image_id in probes for image in stored):
         if resume_lane(connection, LANE, SUBJECT):
             log.warning("downloads_resumed")
@@ -160,8 +160,8 @@ def _record_probes(
         probe_again(connection, LANE, SUBJECT)
 
 
-def _record_trouble(connection: Connection, not_stored: Sequence[NotStored], retry_after: float) -> None:
+def _record_trouble(connection: Connection, not_stored: Sequence[StorageTrouble], retry_after: float) -> None:
     error = not_stored[-1].error
-    put_images_back(connection, [(result.image_id, result.attempt) for result in not_stored], delay=retry_after)
+    release_images(connection, [(result.image_id, result.attempt) for result in not_stored], delay=retry_after)
     pause_lane(connection, LANE, SUBJECT, reason=error.type, message=error.message, retry_after=retry_after)
-    log.error("downloads_paused", reason=error.type, message=error.message, pictures=len(not_stored))
+    log.error("downloads_paused", reason=error.type, message=error.message, images=len(not_stored))

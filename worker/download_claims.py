@@ -11,20 +11,20 @@ from core.memory_budget import Tally
 from models.claims import DueImage, claim_images
 from models.pauses import MayClaim, claim_probes, may_claim, pause_lane
 from storage.store import Storage
-from worker.host_limits import HostPlaces, HostWaits
+from worker.host_limits import HostBackoff, HostSlots
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
 
 LANE, SUBJECT = "download", "storage"
-"""What stands in `lane_pauses` while no picture can be stored."""
+"""What stands in `lane_pauses` while no image can be stored."""
 FIRST_PROBE, LAST_PROBES = 10.0, 120.0
 """Seconds until a paused store is tried again: the first time, and later on at most. A probe costs one download."""
 WAVE = 100
 URL_BYTES = 64 * 2**20
-"""Bytes of URLs in hand at one time, per lane at work: with `sync_mode` the picture stands in its URL."""
+"""Bytes of URLs in hand at one time, per lane at work: with `sync_mode` the image stands in its URL."""
 OTHERS_AGAIN_AFTER = 1.0
-"""Seconds until pictures of other hosts are looked for again, after there were none: that looks at all that is due."""
+"""Seconds until images of other hosts are looked for again, after there were none: that looks at all that is due."""
 
 
 def probe_delay(settings: WorkerSettings) -> float:
@@ -33,7 +33,7 @@ def probe_delay(settings: WorkerSettings) -> float:
 
 
 def may_download(connection: Connection, settings: WorkerSettings) -> MayClaim:
-    """Whether the store takes pictures, as far as is known."""
+    """Whether the store takes images, as far as is known."""
     return may_claim(connection, LANE, SUBJECT, probe_after=probe_delay(settings), longest=LAST_PROBES)
 
 
@@ -63,24 +63,24 @@ def open_store(engine: Engine, open_: Callable[[], Storage], settings: WorkerSet
 class ImageClaims:
     """The claims of one run of the lane."""
 
-    def __init__(self, engine: Engine, waits: HostWaits, settings: WorkerSettings) -> None:
+    def __init__(self, engine: Engine, waits: HostBackoff, settings: WorkerSettings) -> None:
         self._engine, self._waits, self._settings = engine, waits, settings
         self._urls = Tally(URL_BYTES)
         # a quarter of the places stays for other hosts, whatever one of them does
-        self._places = HostPlaces(max(1, settings.download_threads * 3 // 4))
+        self._places = HostSlots(max(1, settings.download_threads * 3 // 4))
         self._no_others_until = 0.0
         self.probes: set[int] = set()
-        """Ids of the pictures under way that probe a pause."""
+        """Ids of the images under way that probe a pause."""
 
     def claim(self, free: int) -> Sequence[DueImage]:
-        """Pictures for so many free places."""
+        """Images for so many free places."""
         claimed: list[DueImage] = []
         try:
             with self._engine.begin() as connection:
                 with connection.begin_nested() as asked:
                     may = may_download(connection, self._settings)
                     if may is MayClaim.ONE and not self._take(connection, claimed, 1):
-                        asked.rollback()  # a probe without a picture is none, and costs no wait
+                        asked.rollback()  # a probe without an image is none, and costs no wait
                 if may is MayClaim.ALL:
                     self._fill(connection, claimed, min(free, WAVE))
         except BaseException:
@@ -121,6 +121,6 @@ class ImageClaims:
         return len(found)
 
     def end(self, due: DueImage) -> None:
-        """A picture is under way no more."""
+        """An image is under way no more."""
         self._places.end(due.host)
         self._urls.remove(due.id)

@@ -16,18 +16,18 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 import requests
 
 from core.errors import FetchAgain, Unusable
-from http_client.bodies import TooSlow, paced, pieces
+from http_client.bodies import TooSlow, enforce_rate, read_pieces
 from http_client.retry_after import read_retry_after
 from http_client.sessions import CONNECT_TIMEOUT, NotConnected, ThreadSessions, is_private
 from storage.resource_errors import exhaustion, storage_trouble
-from worker.host_limits import HostWaits
+from worker.host_limits import HostBackoff
 
 READ_TIMEOUT = 20.0
 """Seconds without a byte, and in which the head of an answer must have come."""
 WHOLE_TIMEOUT = 120.0
 """Seconds for one file."""
 LEAST_RATE = (128 * 1024, 10.0)
-"""Bytes that must come in so many seconds: a picture that comes more slowly would not come in time anyway."""
+"""Bytes that must come in so many seconds: an image that comes more slowly would not come in time anyway."""
 MAX_REDIRECTS = 3
 IN_MEMORY = 4 * 1024 * 1024
 """Bytes of a file that stay in memory; the rest goes to disk."""
@@ -43,7 +43,7 @@ class Fetcher:
     def __init__(self, media_hosts: Sequence[str], *, max_bytes: int) -> None:
         self._hosts = [host.lower() for host in media_hosts]
         self._max_bytes = max_bytes
-        self.waits = HostWaits()
+        self.waits = HostBackoff()
         self._sessions = ThreadSessions(self._check_peer, head_timeout=READ_TIMEOUT)
 
     def fetch(self, url: str) -> IO[bytes]:
@@ -99,7 +99,7 @@ class Fetcher:
 
     def _copy(self, response: requests.Response, file: IO[bytes], deadline: float) -> None:
         least, window = LEAST_RATE
-        for part in paced(pieces(response), least=least, window=window):
+        for part in enforce_rate(read_pieces(response), least=least, window=window):
             file.write(part)
             if file.tell() > self._max_bytes:
                 raise Unusable("too_large", f"The file is longer than the {self._max_bytes} bytes allowed.")
@@ -120,7 +120,7 @@ class Fetcher:
         parts = urlsplit(url)
         host = (parts.hostname or "").lower()
         if parts.scheme not in ("http", "https") or parts.username or not self._allowed(host):
-            raise Unusable("host_refused", f"Pictures are not fetched from {parts.scheme}://{host}.")
+            raise Unusable("host_refused", f"Images are not fetched from {parts.scheme}://{host}.")
         if parts.scheme == "http" and host not in self._hosts:
             raise Unusable("host_refused", f"{host} is only trusted over https.")
 
@@ -133,10 +133,10 @@ class Fetcher:
             raise Unusable("host_refused", f"{host} resolves to {address}, a private address.")
 
     def _decode(self, url: str) -> IO[bytes]:
-        """RFC 2397, as `sync_mode` delivers pictures."""
+        """RFC 2397, as `sync_mode` delivers images."""
         head, _, data = url.partition(",")
         if len(data) > 4 * self._max_bytes + 12:  # not worth decoding: base64, all of it escaped, takes four a byte
-            raise Unusable("too_large", "The data URI is larger than a picture may be.")
+            raise Unusable("too_large", "The data URI is larger than an image may be.")
         try:
             raw = unquote_to_bytes(data)
             content = base64.b64decode(raw, validate=True) if head.endswith(";base64") else raw
@@ -154,7 +154,7 @@ class Fetcher:
 
 
 class LocalFile(tempfile.SpooledTemporaryFile[bytes]):
-    """A temporary file whose trouble is told from that of the picture's host."""
+    """A temporary file whose trouble is told from that of the image's host."""
 
     def write(self, content: Any) -> int:
         """As always.

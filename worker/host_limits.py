@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 
-class HostPlaces:
+class HostSlots:
     """The places of one run of the lane: at most `most` for any one host. Safe for threads."""
 
     def __init__(self, most: int) -> None:
@@ -41,7 +41,7 @@ class HostPlaces:
             return self._most - max((n for host, n in self._under_way.items() if host not in closed), default=0)
 
 
-class HostWaits:
+class HostBackoff:
     """Which hosts asked this process to wait. Safe for threads."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ GATHER = 0.01
 """Seconds in which further answers join the set of the first one: one commit for all of them."""
 IDLE = (0.02, 0.25)
 """Seconds between claims while places are free but nothing is due: from the first to the second, doubling."""
-TURN = 5.0
+SLICE_SECONDS = 5.0
 """Seconds a lane's task claims before it makes room for others in its process; the tick starts the next at once."""
 SLOW = 1.0
 """Seconds after which a call is slow: to wait for it would leave the other places empty."""
@@ -38,19 +38,19 @@ Item = TypeVar("Item")
 Reply = TypeVar("Reply")
 
 
-def flow(
+def run_lane(
     *,
     width: int,
     claim: Callable[[int], Sequence[Item]],
     call: Callable[[Item], Reply],
     record: Callable[[Sequence[Reply]], None],
-    go_on: Callable[[], bool],
-    linger: Callable[[], bool] = lambda: False,
+    should_continue: Callable[[], bool],
+    has_backlog: Callable[[], bool] = lambda: False,
     renew: Callable[[Sequence[Item]], None] = lambda items: None,
     lease: float = float("inf"),
     longest_turn: float | None = None,
 ) -> int:
-    """Run until nothing is due, or the turn is over, or `go_on` says stop; then let the calls under way end.
+    """Run until nothing is due, or the turn is over, or `should_continue` says stop; then let the calls under way end.
 
     Returns the number of calls made.
 
@@ -58,7 +58,7 @@ def flow(
         claim: takes the number of free places, returns at most so many items.
         call: runs in a thread; should turn every failure into a reply of its own.
         record: writes a set of replies; tried again while the database is away.
-        go_on: False once the lane must stop claiming, because its process ends. The end of its turn is seen here.
+        should_continue: False once the lane must stop claiming, because its process ends.
         linger: whether to wait for more although nothing was claimed (the window is full, say).
         renew: keeps the claim on items whose calls are still under way.
         lease: seconds for which a claim holds.
@@ -68,11 +68,13 @@ def flow(
         Exception: the first thing that went wrong, once everything that was under way is recorded.
     """
     with ThreadPoolExecutor(width) as pool:
-        loop = _Loop(pool, width, claim, call, record, go_on, linger, renew, lease, longest_turn or LONGEST_TURN)
+        loop = _Loop(
+            pool, width, claim, call, record, should_continue, has_backlog, renew, lease, longest_turn or LONGEST_TURN
+        )
         try:
             return loop.run()
         except BaseException:
-            loop.rescue()
+            loop.drain()
             raise
 
 
@@ -83,12 +85,12 @@ class _Loop(Generic[Item, Reply]):
     claim: Callable[[int], Sequence[Item]]
     call: Callable[[Item], Reply]
     record: Callable[[Sequence[Reply]], None]
-    go_on: Callable[[], bool]
-    linger: Callable[[], bool]
+    should_continue: Callable[[], bool]
+    has_backlog: Callable[[], bool]
     renew: Callable[[Sequence[Item]], None]
     lease: float
     longest_turn: float
-    flying: dict[Future[Reply], Item] = field(default_factory=dict)
+    in_flight: dict[Future[Reply], Item] = field(default_factory=dict)
     begun: dict[Future[Reply], float] = field(default_factory=dict)
     """When each of them was called; they stand in that order."""
     renewed: float = field(default_factory=time.monotonic)
@@ -99,28 +101,28 @@ class _Loop(Generic[Item, Reply]):
         while True:
             started = self._start()
             made += started
-            if not self.flying:
-                if not (self._may_claim() and self.linger()):
+            if not self.in_flight:
+                if not (self._may_claim() and self.has_backlog()):
                     return made
                 time.sleep(pause)
             else:
-                self._land(timeout=IDLE[1] if len(self.flying) == self.width else pause)
+                self._collect(timeout=IDLE[1] if len(self.in_flight) == self.width else pause)
             pause = IDLE[0] if started else min(2 * pause, IDLE[1])
 
     def _start(self) -> int:
-        free = self.width - len(self.flying)
+        free = self.width - len(self.in_flight)
         if not free or not self._may_claim():
             return 0
         try:
             items = self.claim(free)
         except Exception as error:
-            if not self.flying or not is_away(error):
+            if not self.in_flight or not is_away(error):
                 raise
-            log.warning("not_claimed_now", calls_under_way=len(self.flying), reason=reason(error))
+            log.warning("not_claimed_now", calls_under_way=len(self.in_flight), reason=reason(error))
             return 0
         for item in items:
             future = self.pool.submit(self.call, item)
-            self.flying[future], self.begun[future] = item, time.monotonic()
+            self.in_flight[future], self.begun[future] = item, time.monotonic()
         return len(items)
 
     def _may_claim(self) -> bool:
@@ -128,51 +130,51 @@ class _Loop(Generic[Item, Reply]):
 
         So what is waited for at the end of a turn is at most `SLOW` old; where it gets older, claiming goes on.
         """
-        if not self.go_on():
+        if not self.should_continue():
             return False
         now = time.monotonic()
-        if now - self.started < TURN:
+        if now - self.started < SLICE_SECONDS:
             return True
-        oldest = self.begun[next(iter(self.flying))] if self.flying else now
+        oldest = self.begun[next(iter(self.in_flight))] if self.in_flight else now
         return now - oldest > SLOW and now - self.started < self.longest_turn
 
-    def _land(self, *, timeout: float) -> None:
-        done, _ = wait(self.flying, timeout=timeout, return_when=FIRST_COMPLETED)
-        if done and len(done) < len(self.flying):
+    def _collect(self, *, timeout: float) -> None:
+        done, _ = wait(self.in_flight, timeout=timeout, return_when=FIRST_COMPLETED)
+        if done and len(done) < len(self.in_flight):
             time.sleep(GATHER)
-            done = {future for future in self.flying if future.done()}
+            done = {future for future in self.in_flight if future.done()}
         for future in done:
-            del self.flying[future], self.begun[future]
-        _record_landed(self.record, done)
-        if self.flying and time.monotonic() - self.renewed > self.lease / RENEWALS:
+            del self.in_flight[future], self.begun[future]
+        _record_done(self.record, done)
+        if self.in_flight and time.monotonic() - self.renewed > self.lease / RENEWALS:
             self._renew()
 
     def _renew(self) -> None:
         self.renewed = time.monotonic()
         try:
-            self.renew(list(self.flying.values()))
+            self.renew(list(self.in_flight.values()))
         except Exception as error:
             if not is_away(error):
                 raise
             # a lease that lapses costs a second fetch or question, never a second charge
-            log.warning("not_renewed_now", calls_under_way=len(self.flying), reason=reason(error))
+            log.warning("not_renewed_now", calls_under_way=len(self.in_flight), reason=reason(error))
 
-    def rescue(self) -> None:
+    def drain(self) -> None:
         """What is still in hand when the loop breaks; the error that broke it matters more than one in here."""
-        wait(self.flying)
+        wait(self.in_flight)
         try:
-            _record_landed(self.record, self.flying.keys())
+            _record_done(self.record, self.in_flight.keys())
         except Exception as error:
-            log.error("replies_lost", replies=len(self.flying), reason=reason(error))
+            log.error("replies_lost", replies=len(self.in_flight), reason=reason(error))
 
 
-def _record_landed(record: Callable[[Sequence[Reply]], None], landed: Collection[Future[Reply]]) -> None:
+def _record_done(record: Callable[[Sequence[Reply]], None], landed: Collection[Future[Reply]]) -> None:
     """Record every reply there is; one that cannot be had, or recorded, does not take its companions along."""
     errors = [error for future in landed if (error := future.exception())]
     replies = [future.result() for future in landed if not future.exception()]
     if replies:
         try:
-            _record_patiently(record, replies)
+            _record_with_retry(record, replies)
         except Exception as error:
             if is_away(error):
                 raise
@@ -186,14 +188,14 @@ def _record_singly(record: Callable[[Sequence[Reply]], None], replies: Sequence[
     errors: list[BaseException] = []
     for reply in replies:
         try:
-            _record_patiently(record, [reply])
+            _record_with_retry(record, [reply])
         except Exception as error:
             log.error("reply_not_recorded", reason=reason(error))
             errors.append(error)
     return errors
 
 
-def _record_patiently(record: Callable[[Sequence[Reply]], None], replies: Sequence[Reply]) -> None:
+def _record_with_retry(record: Callable[[Sequence[Reply]], None], replies: Sequence[Reply]) -> None:
     give_up = time.monotonic() + RECORD_AGAIN_FOR
     delay = 0.1
     while True:

@@ -18,15 +18,15 @@ from models.notifications import (
     record_attempts,
     renew_notifications,
 )
-from worker.crash_points import reach
-from worker.lane_loop import flow
+from worker.crash_points import crash_point
+from worker.lane_loop import run_lane
 from worker.settings import WorkerSettings
-from worker.webhook_sender import Answer, Courier
+from worker.webhook_sender import WebhookResponse, WebhookSender
 
 log = structlog.get_logger()
 
 WIDTH = 16
-"""POSTs under way at one time, per process; a silent receiver holds one of these places for `courier.TIMEOUT`."""
+"""POSTs under way at one time, per process; a silent receiver holds one of these places for `sender.TIMEOUT`."""
 MINUTE, HOUR = 60.0, 3600.0
 DELAYS = (5.0, 5 * MINUTE, 30 * MINUTE, *(hours * HOUR for hours in (2, 5, 10, 14, 20, 24)))
 """Seconds from a failed attempt to the next: ten attempts over about three days, then it is given up."""
@@ -40,19 +40,19 @@ SECRET_DELAY = MINUTE
 SET = 1000
 
 
-def run(engine: Engine, courier: Courier, settings: WorkerSettings, go_on: Callable[[], bool]) -> int:
+def run(engine: Engine, sender: WebhookSender, settings: WorkerSettings, should_continue: Callable[[], bool]) -> int:
     """Deliver until nothing is due; returns the number of tries."""
-    if courier.clients is not None:
-        put_off(engine, courier.clients)
+    if sender.clients is not None:
+        put_off(engine, sender.clients)
 
     def claim(free: int) -> Sequence[DueNotification]:
         with engine.begin() as connection:
-            return claim_notifications(connection, limit=free, lease=settings.claim_lease, clients=courier.clients)
+            return claim_notifications(connection, limit=free, lease=settings.claim_lease, clients=sender.clients)
 
     def call(due: DueNotification) -> Attempt:
-        answer = courier.deliver(due.url, str(due.id), due.payload, client=due.client)
-        reach("after_notify", settings)
-        return judge(due, answer)
+        answer = sender.deliver(due.url, str(due.id), due.payload, client=due.client)
+        crash_point("after_notify", settings)
+        return decide_delivery(due, answer)
 
     def record(attempts: Sequence[Attempt]) -> None:
         with engine.begin() as connection:
@@ -62,12 +62,12 @@ def run(engine: Engine, courier: Courier, settings: WorkerSettings, go_on: Calla
         with engine.begin() as connection:
             renew_notifications(connection, [due.id for due in under_way], lease=settings.claim_lease)
 
-    return flow(
+    return run_lane(
         width=WIDTH,
         claim=claim,
         call=call,
         record=record,
-        go_on=go_on,
+        should_continue=should_continue,
         renew=renew,
         lease=settings.claim_lease,
     )
@@ -83,12 +83,12 @@ def put_off(engine: Engine, signable: Collection[str]) -> None:
             log.warning("notifications_wait", waiting=waiting, reason=UNSIGNED)
 
 
-def judge(due: DueNotification, answer: Answer) -> Attempt:
+def decide_delivery(due: DueNotification, answer: WebhookResponse) -> Attempt:
     """What follows from an answer."""
     if answer.error is None:
         log.info("notified", notification=str(due.id), batch=str(due.batch_id), status=answer.status)
         return Attempt(due.id, due.attempt, answer.status, None, None)
-    delay = None if answer.hopeless else _delay(due.attempt, answer.retry_after)
+    delay = None if answer.permanent else _delay(due.attempt, answer.retry_after)
     log.warning(
         "notification_given_up" if delay is None else "not_notified",
         notification=str(due.id),

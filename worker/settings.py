@@ -23,7 +23,7 @@ from provider.settings import ProviderSettings
 from worker.webhook_signing import read_secrets
 
 MEDIA_HOSTS = ("v3.fal.media", "v3b.fal.media", "*.fal.media", "storage.googleapis.com")
-"""Where the provider's pictures are known to live."""
+"""Where the provider's images are known to live."""
 POLL_AFTER, POLL_EVERY = 60.0, 15.0
 """Seconds; callbacks come first, polling catches what they lose."""
 POLL_ALONE = 2.0
@@ -70,7 +70,7 @@ class WorkerSettings(
 
     fal_media_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list), Field(min_length=1)] = Field(
         MEDIA_HOSTS,
-        description="comma list: where pictures may be fetched from; a private address only if it is named here",
+        description="comma list: where images may be fetched from; a private address only if it is named here",
     )
     public_url: BaseURL | None = Field(
         None, description="where the provider reaches the receiver; without it polling alone carries everything"
@@ -100,9 +100,9 @@ class WorkerSettings(
         45, description="how long a claim holds unless it is renewed; work of a worker that died waits so long"
     )
 
-    picture_max_bytes: int = Field(100 * 1024 * 1024, ge=1, description="bytes one returned picture may have")
+    picture_max_bytes: int = Field(100 * 1024 * 1024, ge=1, description="bytes one returned image may have")
     submit_threads: int = Field(64, ge=1, le=512, description="POSTs under way at one time, per submit process")
-    download_threads: int = Field(16, ge=1, le=256, description="pictures under way at one time, per download process")
+    download_threads: int = Field(16, ge=1, le=256, description="images under way at one time, per download process")
 
     notify_secret: SecretStr | None = Field(
         None,
@@ -130,6 +130,6 @@ class WorkerSettings(
         return read_secrets(self.notify_secret.get_secret_value()) if self.notify_secret else {}
 
     @property
-    def patience(self) -> float:
+    def unknown_deadline(self) -> float:
         """The proven deadline of an unknown submit, in seconds: by then an accepted one has been heard of."""
         return self.submit_start_timeout + self.run_allowance + self.delivery_allowance

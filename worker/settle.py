@@ -24,7 +24,7 @@ from models.transitions import (
     finishable_batches,
     settle_batches,
 )
-from worker.crash_points import reach
+from worker.crash_points import crash_point
 from worker.lane_loop import reason
 from worker.settings import WorkerSettings
 
@@ -43,11 +43,11 @@ each turn more than the one before. Whoever starts anew begins anew, and so does
 Found = TypeVar("Found")
 
 
-def run(engine: Engine, settings: WorkerSettings, go_on: Callable[[], bool] = lambda: True) -> int:
-    """Cancel and finish what can be, large batches for as long as `go_on` says; returns the batches finished."""
+def run(engine: Engine, settings: WorkerSettings, should_continue: Callable[[], bool] = lambda: True) -> int:
+    """Cancel and finish what can be, large batches while `should_continue` says so; returns the batches finished."""
     _hold_to_limits(engine, settings)
     finished = _finish(engine, settings)
-    _cancel_the_rest(engine, go_on)
+    _cancel_the_rest(engine, should_continue)
     return finished
 
 
@@ -72,7 +72,7 @@ def _finish(engine: Engine, settings: WorkerSettings) -> int:
     def settle(connection: Connection, batch_ids: Sequence[UUID]) -> list[UUID]:
         settled = settle_batches(connection, batch_ids, results_prefix=settings.intake_url or "")
         if settled:
-            reach("before_settle", settings)
+            crash_point("before_settle", settings)
         return settled
 
     with engine.connect() as connection:
@@ -84,13 +84,13 @@ def _finish(engine: Engine, settings: WorkerSettings) -> int:
     return finished
 
 
-def _cancel_the_rest(engine: Engine, go_on: Callable[[], bool]) -> None:
+def _cancel_the_rest(engine: Engine, should_continue: Callable[[], bool]) -> None:
     """A chunk of each cancelled batch in turn, until all is done or the turn is over."""
     with engine.connect() as connection:
         reached = {batch_id: _REACHED.get(batch_id, -1) for batch_id in cancelled_with_open_edits(connection)}
     rounds = 0
     # whatever the questions before took of the turn, a large cancel makes way
-    while reached and (rounds < LEAST_ROUNDS or go_on()):
+    while reached and (rounds < LEAST_ROUNDS or should_continue()):
         rounds += 1
         for batch_id, after in list(reached.items()):
             if (position := _cancel_chunk(engine, batch_id, after)) is None:

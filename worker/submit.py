@@ -22,12 +22,12 @@ from models.transitions import (
     Submission,
     record_accepted,
     record_refused,
+    revert_unsent,
     start_submissions,
-    take_back,
 )
 from provider.queue_api import QueueAPI
-from worker.crash_points import reach
-from worker.lane_loop import flow
+from worker.crash_points import crash_point
+from worker.lane_loop import run_lane
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 WAVE = 100
 """Edits claimed at one time, at most: one statement, one commit."""
 BODY_BYTES = 32 * 2**20
-"""Bytes of arguments in hand at one time, per process, beside one edit: an edit may hold its pictures in itself.
+"""Bytes of arguments in hand at one time, per process, beside one edit: an edit may hold its images in itself.
 Each byte is there several times: as the database's answer, as values, as the body of the POST."""
 OUTAGE = 5
 """Submits in a row with unknown outcome after which submitting pauses: each of them waits for its proven deadline."""
@@ -49,7 +49,7 @@ class Reply(NamedTuple):
     error: ProviderError | None
 
 
-def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, go_on: Callable[[], bool]) -> int:
+def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, should_continue: Callable[[], bool]) -> int:
     """Submit until no pending edit may be submitted any more; returns the number of POSTs made.
 
     While the window is full it lingers, because a freed place should be filled at once, not at the next tick.
@@ -69,11 +69,15 @@ def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, go_on: Callab
                 price=price,
             )
             ids = fit_edits(connection, ids, max_bytes=bodies.free) if ids else []
-            submissions = start_submissions(connection, ids, patience=settings.patience, price=price) if ids else []
+            submissions = (
+                start_submissions(connection, ids, unknown_deadline=settings.unknown_deadline, price=price)
+                if ids
+                else []
+            )
         for submission in submissions:
             bodies.add(submission.id, text_size(submission.arguments))
         if submissions:
-            reach("after_claim", settings)
+            crash_point("after_claim", settings)
         return submissions
 
     def call(submission: Submission) -> Reply:
@@ -82,20 +86,27 @@ def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, go_on: Callab
         finally:
             submission.arguments.clear()  # sent, whatever became of it: nobody needs it while others are waited for
             bodies.remove(submission.id)
-        reach("after_post", settings)
+        crash_point("after_post", settings)
         return reply
 
     def record(replies: Sequence[Reply]) -> None:
-        reach("before_record", settings)
+        crash_point("before_record", settings)
         with engine.begin() as connection:
             record_replies(connection, replies, settings)
-        reach("after_record", settings)
+        crash_point("after_record", settings)
 
     def work_is_left() -> bool:
         with engine.connect() as connection:
             return lanes_due(connection).submit
 
-    return flow(width=settings.submit_threads, claim=claim, call=call, record=record, go_on=go_on, linger=work_is_left)
+    return run_lane(
+        width=settings.submit_threads,
+        claim=claim,
+        call=call,
+        record=record,
+        should_continue=should_continue,
+        has_backlog=work_is_left,
+    )
 
 
 def text_size(value: object) -> int:
@@ -125,7 +136,9 @@ def record_replies(connection: Connection, replies: Sequence[Reply], settings: W
     """One transaction for a set of replies."""
     accepted = [(reply.submission.id, reply.request_id) for reply in replies if reply.request_id]
     if accepted:
-        record_accepted(connection, accepted, poll_after=settings.poll_after, patience=settings.patience)
+        record_accepted(
+            connection, accepted, poll_after=settings.poll_after, unknown_deadline=settings.unknown_deadline
+        )
     refused = [
         Refusal(reply.submission.id, reply.error.type, reply.error.message)
         for reply in replies
@@ -151,5 +164,5 @@ def _record_pause(connection: Connection, replies: Sequence[Reply], settings: Wo
     """The edits go back as they were; the account waits, because the next POST would fare the same."""
     error = replies[0].error
     reason = error.reason if isinstance(error, AccountPaused) else "unreachable"
-    take_back(connection, [reply.submission.id for reply in replies], reason=reason, delay=0)
+    revert_unsent(connection, [reply.submission.id for reply in replies], reason=reason, delay=0)
     pause(connection, reason, str(error), retry_after=settings.provider_retry_after)

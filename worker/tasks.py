@@ -8,7 +8,7 @@ from core.errors import UserError
 from intake.celery_batch import create_from_document
 from worker import dependencies, download, notify, poll, price_refresh, settle, submit, unknown_submits
 from worker.celery import app
-from worker.crash_points import reach
+from worker.crash_points import crash_point
 
 MANIFEST_MAX_BYTES = 2**30
 """Of a manifest in storage; some millions of edits."""
@@ -17,7 +17,7 @@ MANIFEST_MAX_BYTES = 2**30
 @app.task(name="darkroom.submit")  # type: ignore[untyped-decorator]
 def submit_lane() -> None:
     """Submit until nothing may be submitted."""
-    submit.run(dependencies.engine(), dependencies.queue(), dependencies.settings(), dependencies.turn())
+    submit.run(dependencies.engine(), dependencies.queue(), dependencies.settings(), dependencies.time_slice())
 
 
 @app.task(name="darkroom.poll")  # type: ignore[untyped-decorator]
@@ -28,20 +28,20 @@ def poll_lane() -> None:
         dependencies.queue(),
         dependencies.listing(),
         dependencies.settings(),
-        dependencies.turn(),
+        dependencies.time_slice(),
     )
     unknown_submits.run(dependencies.engine(), dependencies.listing(), dependencies.settings())
 
 
 @app.task(name="darkroom.download")  # type: ignore[untyped-decorator]
 def download_lane() -> None:
-    """Store until no picture is due."""
+    """Store until no image is due."""
     download.run(
         dependencies.engine(),
         dependencies.fetcher(),
         dependencies.storage,
         dependencies.settings(),
-        dependencies.turn(),
+        dependencies.time_slice(),
     )
 
 
@@ -49,13 +49,13 @@ def download_lane() -> None:
 def settle_lane() -> None:
     """Hold batches to their limits and finish those that can be finished; now and then, read the price."""
     price_refresh.refresh(dependencies.engine(), dependencies.pricing(), dependencies.settings())
-    settle.run(dependencies.engine(), dependencies.settings(), dependencies.turn())
+    settle.run(dependencies.engine(), dependencies.settings(), dependencies.time_slice())
 
 
 @app.task(name="darkroom.notify")  # type: ignore[untyped-decorator]
 def notify_lane() -> None:
     """Tell callers until nobody is owed a message."""
-    notify.run(dependencies.engine(), dependencies.courier(), dependencies.settings(), dependencies.turn())
+    notify.run(dependencies.engine(), dependencies.sender(), dependencies.settings(), dependencies.time_slice())
 
 
 @app.task(  # type: ignore[untyped-decorator]
@@ -83,5 +83,5 @@ def create_batch(self: Any, document: dict[str, Any]) -> dict[str, Any]:
 
     with dependencies.engine().begin() as connection:
         created = create_from_document(connection, document, manifest, message_id=self.request.id)
-    reach("after_create", dependencies.settings())
+    crash_point("after_create", dependencies.settings())
     return {**asdict(created), "batch_id": str(created.batch_id)}

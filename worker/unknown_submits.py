@@ -21,17 +21,17 @@ from sqlalchemy.exc import IntegrityError
 
 from core.errors import Gone, TryLater
 from models.claims import DueUnknown, claim_unknown
-from models.decisions import WATCHDOG
+from models.decisions import READY_OVERDUE_AFTER
 from models.provider import is_paused, note_accepted
 from models.seedream import as_sent, identify_input
-from models.transitions import Postponement, give_up_unknown, lock_edits, poll_again, reveal_request
+from models.transitions import NextPoll, attach_request_id, lock_edits, resolve_unknown, schedule_poll
 from provider.listing import SAME_MOMENT, Listed, Listing
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
 
 WAVE = 100
-TURN = 10.0
+SLICE_SECONDS = 10.0
 """Seconds for which the listing is read at one time; then it is the others' turn, and reading goes on from there."""
 CLOCKS_DIFFER_BY = timedelta(minutes=15)
 """Between the provider's machines and our database, at most; and how late a request may be listed."""
@@ -69,29 +69,29 @@ def run(engine: Engine, listing: Listing, settings: WorkerSettings) -> int:
     Where a page takes longer than the claim holds, two may read the same; whoever records second finds it settled.
     """
     with engine.begin() as connection:
-        lost = claim_unknown(connection, limit=WAVE, lease=settings.claim_lease + TURN)
-    stop = time.monotonic() + TURN
-    for number, mine in enumerate(_of_one_time(lost, settings)):
+        lost = claim_unknown(connection, limit=WAVE, lease=settings.claim_lease + SLICE_SECONDS)
+    stop = time.monotonic() + SLICE_SECONDS
+    for number, mine in enumerate(_group_by_progress(lost, settings)):
         if number and time.monotonic() > stop:  # not looked up at all; the tick starts the next turn at once
             with engine.begin() as connection:
-                poll_again(
+                schedule_poll(
                     connection,
-                    [Postponement(due.id, 0.0, None, None, due.searched_to, due.searched_from) for due in mine],
+                    [NextPoll(due.id, 0.0, None, None, due.searched_to, due.searched_from) for due in mine],
                 )
             continue
         with engine.connect() as connection:
             identities = {due.id: _identify(connection, due.id) for due in mine}
-        search = read(listing, mine, set(identities.values()), settings, stop)
+        search = search_listing(listing, mine, set(identities.values()), settings, stop)
         try:
             with engine.begin() as connection:
-                record(connection, mine, identities, search, settings)
+                record_search(connection, mine, identities, search, settings)
         except IntegrityError:
             # a callback has just given one of these requests to its own submission; the lease brings the rest back
             log.info("lookup_overtaken", count=len(mine))
     return len(lost)
 
 
-def _of_one_time(lost: Sequence[DueUnknown], settings: WorkerSettings) -> list[list[DueUnknown]]:
+def _group_by_progress(lost: Sequence[DueUnknown], settings: WorkerSettings) -> list[list[DueUnknown]]:
     """Sets of one endpoint that go on from one place and whose times overlap: what has least left to read first.
 
     Read together with newcomers, who begin at the latest end, those that are half through would begin there again.
@@ -102,7 +102,7 @@ def _of_one_time(lost: Sequence[DueUnknown], settings: WorkerSettings) -> list[l
         if (
             before
             and (before.endpoint, before.searched_to) == (due.endpoint, due.searched_to)
-            and _from(due) <= _until(before, settings)
+            and _ended_after(due) <= _ended_before(before, settings)
         ):
             sets[-1].append(due)
         else:
@@ -119,24 +119,24 @@ def _identify(connection: Connection, submission_id: UUID) -> str:
     return identify_input(as_sent(row.arguments, row.seed))
 
 
-def _from(due: DueUnknown) -> datetime:
+def _ended_after(due: DueUnknown) -> datetime:
     return due.posted_at - CLOCKS_DIFFER_BY
 
 
-def _until(due: DueUnknown, settings: WorkerSettings) -> datetime:
+def _ended_before(due: DueUnknown, settings: WorkerSettings) -> datetime:
     """When its request has ended, and is listed, at the latest."""
-    return due.posted_at + timedelta(seconds=settings.patience) + CLOCKS_DIFFER_BY
+    return due.posted_at + timedelta(seconds=settings.unknown_deadline) + CLOCKS_DIFFER_BY
 
 
-def read(
+def search_listing(
     listing: Listing, lost: Sequence[DueUnknown], wanted: set[str], settings: WorkerSettings, stop: float
 ) -> Search:
     """Read the listing down from where these submissions have not read it yet, until `stop` (`time.monotonic`).
 
     At its end what has ended since reading began is read too: a request may run past its allowance.
     """
-    start = min(_from(due) for due in lost)
-    latest = max(_until(due, settings) for due in lost)
+    start = min(_ended_after(due) for due in lost)
+    latest = max(_ended_before(due, settings) for due in lost)
     end = down_to = max(due.searched_to or latest for due in lost)
     newest = min((due.searched_from for due in lost if due.searched_from), default=None)
     found: list[Listed] = []
@@ -163,7 +163,7 @@ def _wanted(items: Iterable[Listed], wanted: set[str]) -> list[Listed]:
     return [item for item in items if item.identity is None or item.identity in wanted]
 
 
-def record(
+def record_search(
     connection: Connection,
     lost: Sequence[DueUnknown],
     identities: dict[UUID, str],
@@ -178,64 +178,66 @@ def record(
     free = _free(connection, search.listed)
     hidden = {due.id for due in lost if _hidden(due, free, identities[due.id], settings)}
     complete = {due.id for due in lost if _is_complete(due, search, due.id in hidden)}
-    found, blocked = _pair(connection, lost, identities, free, complete, settings)
+    found, blocked = _match_requests(connection, lost, identities, free, complete, settings)
     for submission_id, request_id in found.items():
-        reveal_request(connection, submission_id, request_id, patience=WATCHDOG)
+        attach_request_id(connection, submission_id, request_id, overdue_after=READY_OVERDUE_AFTER)
     if found:
         note_accepted(connection, max(due.posted_at for due in lost if due.id in found))
     paused = is_paused(connection)
     dead: dict[str, list[UUID]] = {IN_NO_LISTING: [], UNREADABLE: []}
-    postponed: list[Postponement] = []
+    postponed: list[NextPoll] = []
     for due in lost:
         if due.id in found:
             continue
         if due.id in blocked:
             delay = (blocked[due.id] - datetime.now(UTC)).total_seconds()
             note = "a submit of the same input is not past its own deadline; either may own the request that was found"
-            postponed.append(Postponement(due.id, max(delay, 0.0), note))
-        elif (put_off := judge(due, search, due.id in hidden, paused, settings)) is None:
+            postponed.append(NextPoll(due.id, max(delay, 0.0), note))
+        elif (put_off := decide_lookup(due, search, due.id in hidden, paused, settings)) is None:
             dead[IN_NO_LISTING if due.id in complete else UNREADABLE].append(due.id)
         else:
             postponed.append(put_off)
     resubmit = settings.on_unknown == "resubmit"
     for note, ids in dead.items():
-        give_up_unknown(connection, ids, resubmit=resubmit, max_attempts=settings.max_attempts, note=note)
-    poll_again(connection, postponed)
+        resolve_unknown(connection, ids, resubmit=resubmit, max_attempts=settings.max_attempts, note=note)
+    schedule_poll(connection, postponed)
     counts = {"not_listed": len(dead[IN_NO_LISTING]), "listing_unreadable": len(dead[UNREADABLE])}
     log.warning("submits_unheard_of", count=len(lost), found=len(found), put_off=len(postponed), **counts)
 
 
-def judge(due: DueUnknown, search: Search, hidden: bool, paused: bool, settings: WorkerSettings) -> Postponement | None:
+def decide_lookup(
+    due: DueUnknown, search: Search, hidden: bool, paused: bool, settings: WorkerSettings
+) -> NextPoll | None:
     """When a submission that was not found is looked up again, and why; None: it is proven dead."""
-    pause = min(FIRST_PAUSE * 2 ** (due.lookups - 1), LONGEST_PAUSE) * settings.patience
+    pause = min(FIRST_PAUSE * 2 ** (due.lookups - 1), LONGEST_PAUSE) * settings.unknown_deadline
     if _is_complete(due, search, hidden):
         return None
     if not (search.refused or _is_read_to_its_end(due, search)):
-        return _go_on_later(due, search, hidden, pause, settings)
+        return _continue_later(due, search, hidden, pause, settings)
     if paused:  # refusals of a paused account are about the account
-        return Postponement(due.id, pause, search.trouble or "the account is paused", None)
-    if due.denials + 1 >= DENIALS and due.denied_for >= PERSISTS * settings.patience:
+        return NextPoll(due.id, pause, search.trouble or "the account is paused", None)
+    if due.denials + 1 >= DENIALS and due.denied_for >= PERSISTS * settings.unknown_deadline:
         return None
     note = search.trouble or "the listing shows requests of that time without their inputs"
-    return Postponement(due.id, pause, note, denied=True)
+    return NextPoll(due.id, pause, note, denied=True)
 
 
-def _go_on_later(due: DueUnknown, search: Search, hidden: bool, pause: float, settings: WorkerSettings) -> Postponement:
+def _continue_later(due: DueUnknown, search: Search, hidden: bool, pause: float, settings: WorkerSettings) -> NextPoll:
     """What was read stays read, and what was hidden in it stays noted."""
-    before = due.searched_to or _until(due, settings)
-    reached = min(search.down_to or _from(due), before)
+    before = due.searched_to or _ended_before(due, settings)
+    reached = min(search.down_to or _ended_after(due), before)
     if reached == before:
         denied = True if hidden else None
-        return Postponement(due.id, pause, search.trouble, denied, due.searched_to, due.searched_from)
+        return NextPoll(due.id, pause, search.trouble, denied, due.searched_to, due.searched_from)
     denied = True if hidden else False if due.searched_to is None else None
     if search.trouble:
-        return Postponement(due.id, FIRST_PAUSE * settings.patience, search.trouble, denied, reached, search.newest)
+        return NextPoll(due.id, FIRST_PAUSE * settings.unknown_deadline, search.trouble, denied, reached, search.newest)
     note = f"the listing is being read; what ended after {reached:%Y-%m-%d %H:%M:%S %Z} is done"
-    return Postponement(due.id, 0.0, note, denied, reached, search.newest)
+    return NextPoll(due.id, 0.0, note, denied, reached, search.newest)
 
 
 def _is_read_to_its_end(due: DueUnknown, search: Search) -> bool:
-    return search.down_to is None or search.down_to <= _from(due)
+    return search.down_to is None or search.down_to <= _ended_after(due)
 
 
 def _is_complete(due: DueUnknown, search: Search, hidden: bool) -> bool:
@@ -266,7 +268,7 @@ def _free(connection: Connection, listed: Sequence[Listed]) -> list[Listed]:
 
 
 def _in_time(due: DueUnknown, item: Listed, settings: WorkerSettings) -> bool:
-    return item.ended_at is None or _from(due) <= item.ended_at <= _until(due, settings)
+    return item.ended_at is None or _ended_after(due) <= item.ended_at <= _ended_before(due, settings)
 
 
 def _hidden(due: DueUnknown, free: Iterable[Listed], identity: str, settings: WorkerSettings) -> bool:
@@ -280,7 +282,7 @@ def _hidden(due: DueUnknown, free: Iterable[Listed], identity: str, settings: Wo
     )
 
 
-def _pair(
+def _match_requests(
     connection: Connection,
     lost: Sequence[DueUnknown],
     identities: dict[UUID, str],

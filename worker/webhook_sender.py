@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import requests
 
 from http_client.bodies import read_bounded
-from http_client.deadline import Call, Fuse
+from http_client.deadline import Call, Deadline
 from http_client.retry_after import read_retry_after
 from http_client.sessions import CONNECT_TIMEOUT, NotConnected, ThreadSessions, is_private
 from worker.webhook_signing import Signer
@@ -27,14 +27,14 @@ THROTTLING = frozenset({429, 502, 503, 504})
 """Statuses whose `Retry-After` counts."""
 
 
-class Answer(NamedTuple):
+class WebhookResponse(NamedTuple):
     """What a POST came to."""
 
     status: int | None = None
     """The HTTP status; None where none was answered."""
     error: str | None = None
     """Why it is no delivery; None where it is one."""
-    hopeless: bool = False
+    permanent: bool = False
     """No other try can do better."""
     retry_after: float = 0.0
     """Seconds that the receiver asks to be left in peace."""
@@ -48,7 +48,7 @@ class PrivateAddress(Exception):
     """The address leads to where nobody is notified."""
 
 
-class Courier:
+class WebhookSender:
     """Delivers signed messages. Safe for threads."""
 
     def __init__(self, signer: Signer, private_hosts: Sequence[str]) -> None:
@@ -56,24 +56,26 @@ class Courier:
         self._signer = signer
         self.clients = signer.clients
         self._private_hosts = frozenset(host.lower() for host in private_hosts)
-        self._fuse = Fuse()
+        self._fuse = Deadline()
         self._sessions = ThreadSessions(self._check_peer, self._fuse.watch)
 
-    def deliver(self, url: str, message_id: str, body: str, *, client: str, timeout: float = TIMEOUT) -> Answer:
+    def deliver(
+        self, url: str, message_id: str, body: str, *, client: str, timeout: float = TIMEOUT
+    ) -> WebhookResponse:
         """POST `body`, as UTF-8 JSON, signed as `message_id` for one of `clients`.
 
         Turns every failure into an answer, which never quotes the URL: it may hold a password or a token.
         """
         with self._fuse.within(timeout) as call:
             try:
-                return _judged(self._post(call, self._request(url, message_id, body, client), timeout))
+                return _read_reply(self._post(call, self._request(url, message_id, body, client), timeout))
             except Unusable as error:
-                return Answer(error=str(error), hopeless=True)
+                return WebhookResponse(error=str(error), permanent=True)
             except PrivateAddress as error:
-                return Answer(error=str(error))
+                return WebhookResponse(error=str(error))
             except (NotConnected, requests.RequestException, OSError, ValueError) as error:
                 silent = call.cut_off or isinstance(error, requests.Timeout)
-                return Answer(error=f"no answer within {timeout:g} s" if silent else _reason(error))
+                return WebhookResponse(error=f"no answer within {timeout:g} s" if silent else _reason(error))
 
     def _post(self, call: Call, request: requests.PreparedRequest, timeout: float) -> requests.Response:
         session = self._sessions.get()
@@ -114,12 +116,12 @@ class Courier:
             raise PrivateAddress(f"{host} is at {address}, a private address that NOTIFY_PRIVATE_HOSTS does not name")
 
 
-def _judged(response: requests.Response) -> Answer:
+def _read_reply(response: requests.Response) -> WebhookResponse:
     status = response.status_code
     if 200 <= status < 300:
-        return Answer(status)
+        return WebhookResponse(status)
     wait = read_retry_after(response.headers.get("Retry-After", "")) if status in THROTTLING else 0.0
-    return Answer(status, f"the receiver answered {status}", status == GONE, wait)
+    return WebhookResponse(status, f"the receiver answered {status}", status == GONE, wait)
 
 
 def _reason(error: Exception) -> str:

@@ -35,15 +35,15 @@ def cancel(batch: str, as_json: bool) -> None:
     with engine.begin() as connection:
         concerned = batch_actions.cancel(connection, batch_id)
     after = progress_of(engine, str(batch_id))
-    flying = int(after["submitting"]) + int(after["submitted"])
+    in_flight = int(after["submitting"]) + int(after["submitted"])
     if before["finished_at"]:
         sentence = "is finished; nothing was left to cancel"
     elif before["cancelled_at"] and not concerned:
-        sentence = "is cancelled already" + (f"; {plural(flying, 'edit')} in flight" if flying else "")
+        sentence = "is cancelled already" + (f"; {plural(in_flight, 'edit')} in flight" if in_flight else "")
     else:
         sentence = f"cancelled: {plural(concerned, 'edit')} concerned"
-        sentence += f", {flying} of them in flight end as the provider decides" if flying else ""
-    _say(as_json, batch_id, sentence, concerned=concerned, in_flight=flying, cancelled_at=after["cancelled_at"])
+        sentence += f", {in_flight} of them in flight end as the provider decides" if in_flight else ""
+    _say(as_json, batch_id, sentence, concerned=concerned, in_flight=in_flight, cancelled_at=after["cancelled_at"])
 
 
 @click.command()
@@ -121,7 +121,7 @@ def _resume_provider(*, as_json: bool) -> None:
 def retry(batch: str, types: tuple[str, ...], as_json: bool) -> None:
     """Try failed edits again.
 
-    Pictures that are paid for and only could not be stored are fetched again; every other retry is a new paid
+    Images that are paid for and only could not be stored are fetched again; every other retry is a new paid
     attempt. `darkroom status` shows the types.
     """
     engine, batch_id = _open(batch)

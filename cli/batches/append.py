@@ -9,7 +9,7 @@ from cli.batches.header_options import on_invalid_option
 from cli.batches.local_files import Manifest
 from cli.batches.progress import find_batch, progress_of
 from cli.batches.status import BATCH
-from cli.batches.submit import MANIFEST, opened, uploaded
+from cli.batches.submit import MANIFEST, open_manifest, upload_inputs
 from cli.connection import open_database
 from cli.output import json_option, plural, print_json, print_warnings, screen
 from cli.provider.fault_options import faults_as_json
@@ -34,12 +34,12 @@ def append(batch: str, manifest: Path, idempotency_key: str | None, on_invalid: 
     """
     engine = open_database()
     batch_id = UUID(find_batch(engine, batch))
-    with faults_as_json(as_json), opened(manifest) as (stream, folder):
+    with faults_as_json(as_json), open_manifest(manifest) as (stream, folder):
         row = progress_of(engine, str(batch_id))
         if idempotency_key is None and (row["cancelled_at"] or row["finished_at"]):  # before anything is uploaded
             raise Conflict(f"The batch is {'cancelled' if row['cancelled_at'] else 'finished'}; nothing can be added.")
         given = Manifest(stream, folder, reader_for(manifest.name))
-        urls = uploaded(given, engine, on_invalid=on_invalid)
+        urls = upload_inputs(given, engine, on_invalid=on_invalid)
         with engine.begin() as connection:
             entries = given.entries(urls, first=next_position(connection, batch_id))
             added = append_edits(connection, batch_id, entries, idempotency_key=idempotency_key, on_invalid=on_invalid)

@@ -15,10 +15,10 @@ BROKEN = {
 }
 """Why the rest of a batch was not done."""
 WIDEST = 24
-"""Characters of `standing_in_short`, at most: those of `not finished in 59 min.`"""
+"""Characters of `batch_summary`, at most: those of `not finished in 59 min.`"""
 
 
-def standing(row: Row) -> str:
+def batch_text(row: Row) -> str:
     """Where the batch as a whole stands."""
     if row["finished_at"]:
         cancelled = "cancelled, " if row["cancelled_at"] and not row["broken_criterion"] else ""
@@ -29,7 +29,7 @@ def standing(row: Row) -> str:
     return "running"
 
 
-def standing_in_short(row: Row) -> str:
+def batch_summary(row: Row) -> str:
     """The same in a column of a list, without markup."""
     words = (("finished_at", "finished"), ("cancelled_at", "cancelled"), ("paused_at", "paused"))
     for column, word in words:
@@ -55,13 +55,13 @@ def status_pairs(
         ("batch", f"{row['batch_id']}{name}"),
         ("created", when(row["created_at"])),
         ("priority", str(row["priority"]) if row["priority"] else ""),
-        ("state", standing(row)),
+        ("state", batch_text(row)),
         ("stopped", broken(row)),
         ("deadline", deadline(row)),
         ("edits", f"{row['edits']}: {counts(row)}{skipped}"),
         ("images", ", ".join(images) + rate if images else ""),
         ("cost", _cost(row)),
-        ("notified", told(notification) if notification else ""),
+        ("notified", delivery_text(notification) if notification else ""),
     ]
     for error in errors:
         note = "" if error["failed"] == error["edits"] else f" ({error['failed']} for good)"
@@ -112,7 +112,7 @@ def deadline(row: Row) -> str:
     return when(row["deadline"]) if row["deadline"] and not row["finished_at"] else ""
 
 
-def told(notification: Row) -> str:
+def delivery_text(notification: Row) -> str:
     """How far the newest message to the caller has come."""
     attempts = plural(int(notification["attempt"]), "attempt")
     error = f": {escape(notification['last_error'])}" if notification["last_error"] else ""

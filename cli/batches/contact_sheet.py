@@ -1,6 +1,6 @@
-"""`darkroom contact-sheet`: a batch's stored pictures on a page to look at, or on several.
+"""`darkroom contact-sheet`: a batch's stored images on a page to look at, or on several.
 
-Reads page by page, so that memory holds one page and a few decoded pictures, however large the batch is. How a page
+Reads page by page, so that memory holds one page and a few decoded images, however large the batch is. How a page
 looks is `contact_sheet_page.py`'s.
 """
 
@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from cli.batches.contact_sheet_page import TILE, Tile, draw_page
 from cli.batches.progress import Row, find_batch, progress_of
 from cli.connection import open_database
-from cli.output import aside, json_option, plural, print_json, screen
+from cli.output import json_option, plural, print_json, screen, stderr
 from core.errors import NotFound, UserError
 from core.image_files import FORMATS
 from core.settings import load
@@ -26,7 +26,7 @@ from worker.settings import WorkerSettings
 
 PAGE_TILES = 100
 READERS = 4
-"""Pictures read at one time; each may take some hundred megabytes while it is decoded."""
+"""Images read at one time; each may take some hundred megabytes while it is decoded."""
 EDITS_AT_ONCE = 100
 """Edits looked up with one question."""
 
@@ -42,7 +42,7 @@ EDITS_AT_ONCE = 100
 @click.option("--limit", type=click.IntRange(1), default=1_000, show_default=True, help="Tiles, over all pages.")
 @json_option
 def contact_sheet(batch: str, output: Path | None, limit: int, as_json: bool) -> None:
-    """Draw a batch's pictures on one page.
+    """Draw a batch's images on one page.
 
     Each with its custom_id or position; a failed edit is a grey tile with its error's type. After 100 tiles
     another page begins: sheet.png, sheet-2.png. BATCH is an id, the beginning of one, or `last`.
@@ -52,7 +52,7 @@ def contact_sheet(batch: str, output: Path | None, limit: int, as_json: bool) ->
     row = progress_of(engine, batch_id)
     total = int(row["images_stored"]) + int(row["failed"])
     if not total:
-        raise NotFound(f"Batch {batch_id} has no picture and no failed edit yet.")
+        raise NotFound(f"Batch {batch_id} has no image and no failed edit yet.")
     output = output or Path(f"contact-sheet-{batch_id[:8]}.png")
     if output.suffix.lower() != ".png":
         raise UserError(f"{output} does not end in .png; a contact sheet is a PNG.")
@@ -65,7 +65,7 @@ def contact_sheet(batch: str, output: Path | None, limit: int, as_json: bool) ->
         if not as_json:
             screen.print(str(written[-1]), markup=False, soft_wrap=True)
     if total > limit:
-        aside.print(f"The first {limit} of {plural(total, 'tile')}; more with --limit.", markup=False)
+        stderr.print(f"The first {limit} of {plural(total, 'tile')}; more with --limit.", markup=False)
     if as_json:
         print_json({"batch_id": batch_id, "tiles": min(limit, total), "of": total, "files": list(map(str, written))})
 
@@ -77,12 +77,12 @@ def drawn(engine: Engine, row: Row, read: "partial[Image.Image | str]", limit: i
         left, number = islice(tiles(engine, str(row["batch_id"])), limit), 0
         while page := list(islice(left, PAGE_TILES)):
             number += 1
-            pictures = pool.map(lambda tile: read(tile.key) if tile.key else str(tile.error), page)
-            yield draw_page(row, zip(page, pictures, strict=True), len(page), number=number, pages=pages)
+            images = pool.map(lambda tile: read(tile.key) if tile.key else str(tile.error), page)
+            yield draw_page(row, zip(page, images, strict=True), len(page), number=number, pages=pages)
 
 
 def tiles(engine: Engine, batch_id: str) -> Iterator[Tile]:
-    """A tile for each stored picture and for each failed edit, in the order of the manifest."""
+    """A tile for each stored image and for each failed edit, in the order of the manifest."""
     query = """
         SELECT e.position, coalesce(e.custom_id, e.position::text) AS name,
                CASE WHEN e.state = 'failed' THEN coalesce(e.errors -> -1 ->> 'type', 'failed') END AS error,
@@ -107,11 +107,11 @@ def tiles(engine: Engine, batch_id: str) -> Iterator[Tile]:
 
 
 def thumbnail(storage: Storage, max_bytes: int, key: str) -> Image.Image | str:
-    """A stored picture made small, or in a word why there is none."""
+    """A stored image made small, or in a word why there is none."""
     try:
-        with storage.get(key, max_bytes=max_bytes) as file, Image.open(file, formats=list(FORMATS)) as picture:
-            picture.draft("RGB", (2 * TILE, 2 * TILE))  # a JPEG need not be decoded whole
-            small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+        with storage.get(key, max_bytes=max_bytes) as file, Image.open(file, formats=list(FORMATS)) as image:
+            image.draft("RGB", (2 * TILE, 2 * TILE))  # a JPEG need not be decoded whole
+            small = image.convert("RGBA" if image.has_transparency_data else "RGB")
             small.thumbnail((TILE, TILE), Image.Resampling.LANCZOS, reducing_gap=2.0)
             return small
     except NotFound:

@@ -10,7 +10,7 @@ from cli.batches.progress import Row
 from cli.streams import one_line
 
 TILE = 240
-"""Pixels of a picture's longer side."""
+"""Pixels of an image's longer side."""
 GAP, MARGIN = 18, 40
 CAPTION, HEADER = 30, 92
 COLUMNS = (4, 10)
@@ -26,7 +26,7 @@ SAFELIGHT: Colour = (214, 72, 52)
 
 
 class Tile(NamedTuple):
-    """One place on the sheet: a picture in storage, or the reason why there is none."""
+    """One place on the sheet: an image in storage, or the reason why there is none."""
 
     name: str
     key: str | None = None
@@ -42,14 +42,14 @@ def draw_page(
     height = 2 * MARGIN + HEADER + math.ceil(count / columns) * (TILE + CAPTION + GAP) - GAP
     page = Image.new("RGB", (width, height), PAPER)
     _head(page, row, number, pages)
-    for place, (tile, picture) in enumerate(tiles):
+    for place, (tile, image) in enumerate(tiles):
         left = MARGIN + place % columns * (TILE + GAP)
         top = MARGIN + HEADER + place // columns * (TILE + CAPTION + GAP)
-        if isinstance(picture, str):
-            _reason(page, picture, left, top)
+        if isinstance(image, str):
+            _reason(page, image, left, top)
         else:
-            _picture(page, picture, left, top)
-        _caption(page, tile.name, left, top, failed=isinstance(picture, str))
+            _image(page, image, left, top)
+        _caption(page, tile.name, left, top, failed=isinstance(image, str))
     return page
 
 
@@ -70,10 +70,10 @@ def _head(page: Image.Image, row: Row, number: int, pages: int) -> None:
     draw.text((edge, MARGIN + 6), place, font=_font(18), fill=QUIET, anchor="ra")
 
 
-def _picture(page: Image.Image, picture: Image.Image, left: int, top: int) -> None:
+def _image(page: Image.Image, image: Image.Image, left: int, top: int) -> None:
     ImageDraw.Draw(page).rectangle((left, top, left + TILE - 1, top + TILE - 1), fill=CARD)
-    place = (left + (TILE - picture.width) // 2, top + (TILE - picture.height) // 2)
-    page.paste(picture, place, mask=picture if picture.mode == "RGBA" else None)
+    place = (left + (TILE - image.width) // 2, top + (TILE - image.height) // 2)
+    page.paste(image, place, mask=image if image.mode == "RGBA" else None)
 
 
 def _reason(page: Image.Image, reason: str, left: int, top: int) -> None:

@@ -1,6 +1,6 @@
 """`darkroom edit`: one edit, given field by field; with `--wait` it is watched to its end, with the model's log.
 
-It becomes a batch of one, through the same door as every other; the workers do the work, the desk only looks.
+It becomes a batch of one, inserted like every other; the workers make it, the command only watches.
 """
 
 import json
@@ -26,25 +26,25 @@ OPTIONS = {"image_urls": "--image", "image_size": "--size", "enable_safety_check
 
 
 @click.command()
-@click.option("--prompt", required=True, help="What to do with the pictures.")
+@click.option("--prompt", required=True, help="What to do with the images.")
 @click.option(
     "--image", "image_urls", multiple=True, required=True, help="A path, URL or data URI; up to 10, in this order."
 )
 @click.option("--size", "image_size", help="WIDTHxHEIGHT in pixels, or a name: square_hd, portrait_4_3, auto_4K, …")
 @click.option("--seed", type=int, help="Unless given, darkroom draws one.")
 @click.option("--num-images", type=int, help="Separate generations, 1 to 6.")
-@click.option("--max-images", type=int, help="Pictures that one generation may return, 1 to 6.")
+@click.option("--max-images", type=int, help="Images that one generation may return, 1 to 6.")
 @click.option("--enhance-prompt-mode", type=click.Choice(["standard", "fast"]), help="fast: quicker, average quality.")
 @click.option("--no-safety-checker", is_flag=True, help="Switch the provider's check off; the model's own stays.")
-@click.option("--sync-mode", is_flag=True, help="Pictures inside the answer, in no history of the provider.")
-@click.option("--custom-id", help="What to call the edit; part of the picture's path.")
+@click.option("--sync-mode", is_flag=True, help="Images inside the answer, in no history of the provider.")
+@click.option("--custom-id", help="What to call the edit; part of the image's path.")
 @click.option("--name", help="What to call its batch.")
 @click.option("--wait", is_flag=True, help="Watch it, with the model's log lines; exit code 0 only if it is stored.")
 @json_option
 def edit(name: str | None, wait: bool, as_json: bool, **given: Any) -> int:
     """Hand in one edit.
 
-    Paths are uploaded first. --wait shows the place in the line, the log lines, and the stored pictures; Ctrl-C
+    Paths are uploaded first. --wait shows the place in the line, the log lines, and the stored images; Ctrl-C
     then stops the watching only.
     """
     engine = open_database()

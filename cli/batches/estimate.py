@@ -17,7 +17,9 @@ from provider.settings import ProviderSettings
 from provider.uploads import not_uploaded
 
 
-def foresee(engine: Engine, header: BatchHeader, manifest: Manifest, *, on_invalid: OnInvalid) -> dict[str, Any]:
+def estimate_manifest(
+    engine: Engine, header: BatchHeader, manifest: Manifest, *, on_invalid: OnInvalid
+) -> dict[str, Any]:
     """Counts, costs in USD, and what would be uploaded.
 
     Raises:
@@ -38,7 +40,7 @@ def foresee(engine: Engine, header: BatchHeader, manifest: Manifest, *, on_inval
     }
 
 
-def print_foresight(found: Mapping[str, Any], *, as_json: bool) -> None:
+def print_estimate(found: Mapping[str, Any], *, as_json: bool) -> None:
     """Say it."""
     print_warnings(found["warnings"])
     if as_json:

@@ -23,7 +23,7 @@ from models.states import EditState
 def export(batch: str, state: str | None, output: Path | None) -> None:
     """Write the results of a batch, one JSON object a line.
 
-    Each line has the edit's state, its pictures and its errors, and can be
+    Each line has the edit's state, its images and its errors, and can be
     submitted again as it is: then the edit that it carries is what counts.
     BATCH is an id, the beginning of one, or `last`.
     """

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Engine
 
 from core.errors import ProviderError
-from models.database import patiently
+from models.database import retry_while_unavailable
 from models.states import FINAL, EditState
 from provider.follow_request import Update, follow
 from provider.queue_api import QueueAPI
@@ -25,7 +25,7 @@ LAST_LINES = 3.0
 """Seconds for which the last log lines of an edit that is over are waited for."""
 
 
-class Stand(NamedTuple):
+class EditStatus(NamedTuple):
     """Where an edit stands in the database."""
 
     state: EditState
@@ -45,7 +45,7 @@ class Stand(NamedTuple):
 class Step(NamedTuple):
     """What is new about an edit: where it stands, and what its request tells."""
 
-    stand: Stand
+    status: EditStatus
     updates: tuple[Update, ...]
     trouble: ProviderError | None
     """Why the provider tells nothing of the request."""
@@ -59,25 +59,25 @@ def follow_edit(engine: Engine, edit_id: int, queue: QueueAPI | None = None) -> 
     Raises:
         sqlalchemy.exc.DBAPIError: the database is away for longer than it takes to restart it.
     """
-    tail: Tail | None = None
-    before: Stand | None = None
+    tail: UpdateTail | None = None
+    before: EditStatus | None = None
     spoke = 0.0
     while True:
-        stand = patiently(lambda: stand_of(engine, edit_id))
-        if queue and stand.request_id and (tail is None or tail.request_id != stand.request_id):
-            tail = Tail(queue, stand.endpoint, stand.request_id)
-        updates = tail.taken(wait=LAST_LINES if stand.final else 0) if tail else ()
+        status = retry_while_unavailable(lambda: load_status(engine, edit_id))
+        if queue and status.request_id and (tail is None or tail.request_id != status.request_id):
+            tail = UpdateTail(queue, status.endpoint, status.request_id)
+        updates = tail.take_updates(wait=LAST_LINES if status.final else 0) if tail else ()
         trouble = tail.trouble if tail else None
-        if updates or stand != before or time.monotonic() - spoke > QUIET_MAX:
-            yield Step(stand, updates, trouble)
+        if updates or status != before or time.monotonic() - spoke > QUIET_MAX:
+            yield Step(status, updates, trouble)
             spoke = time.monotonic()
-        if stand.final:
+        if status.final:
             return
-        before = stand
+        before = status
         time.sleep(LOOK_EVERY)
 
 
-class Tail:
+class UpdateTail:
     """Follows a request in a thread of its own, so that a silent stream keeps nobody from the database."""
 
     def __init__(self, queue: QueueAPI, endpoint: str, request_id: str) -> None:
@@ -94,7 +94,7 @@ class Tail:
         except ProviderError as error:
             self.trouble = error
 
-    def taken(self, *, wait: float) -> tuple[Update, ...]:
+    def take_updates(self, *, wait: float) -> tuple[Update, ...]:
         """What came since the last call; up to `wait` seconds are given to the end."""
         self._thread.join(wait)
         updates = []
@@ -105,7 +105,7 @@ class Tail:
             return tuple(updates)
 
 
-def stand_of(engine: Engine, edit_id: int) -> Stand:
+def load_status(engine: Engine, edit_id: int) -> EditStatus:
     """Where the edit stands now."""
     query = """
         SELECT e.state, e.attempt, s.request_id, b.endpoint, e.errors -> -1 AS error,
@@ -119,4 +119,4 @@ def stand_of(engine: Engine, edit_id: int) -> Stand:
     """
     with engine.connect() as connection:
         state, *rest = connection.exec_driver_sql(query, (edit_id,)).one()
-        return Stand(EditState(state), *rest)
+        return EditStatus(EditState(state), *rest)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from core.errors import UserError
-from intake.insert_edits import FAULTS_MAX, OnInvalid, with_earlier
+from intake.insert_edits import FAULTS_MAX, OnInvalid, include_existing
 from intake.manifest import Entry, FaultyLine, LineFault, ManifestFaults, NewEdit, read_jsonl
 from intake.read_manifest import Reader
 from models.image_inputs import is_local_path
@@ -25,7 +25,7 @@ class Manifest:
     folder: Path
     read: Reader = read_jsonl
     files: dict[str, LocalFile] = field(default_factory=dict)
-    """By path as given: pictures that can be sent."""
+    """By path as given: images that can be sent."""
     faulty: dict[str, str] = field(default_factory=dict)
     """By path as given: why it cannot be sent."""
 
@@ -36,11 +36,11 @@ class Manifest:
             ManifestFaults: lines are faulty, and are not to be skipped; carries their faults.
         """
         faults: list[LineFault] = []
-        for entry in with_earlier(faults, self._lines(first=0)):
+        for entry in include_existing(faults, self._lines(first=0)):
             if isinstance(entry, NewEdit):
                 for given in filter(is_local_path, entry.arguments["image_urls"]):
                     self._look_at(given)
-            judged = self._judged(entry)
+            judged = self._check_local_files(entry)
             if isinstance(judged, FaultyLine) and on_invalid == "fail":
                 faults += judged.faults
                 if len(faults) >= FAULTS_MAX:
@@ -50,10 +50,10 @@ class Manifest:
 
     def entries(self, urls: Mapping[str, str], *, first: int = 0) -> Iterator[Entry]:
         """The lines, with the URL of each uploaded file in the place of its path as given."""
-        for entry in map(self._judged, self._lines(first=first)):
+        for entry in map(self._check_local_files, self._lines(first=first)):
             if isinstance(entry, NewEdit) and urls:
-                pictures = [urls.get(given, given) for given in entry.arguments["image_urls"]]
-                yield replace(entry, arguments={**entry.arguments, "image_urls": pictures})
+                images = [urls.get(given, given) for given in entry.arguments["image_urls"]]
+                yield replace(entry, arguments={**entry.arguments, "image_urls": images})
             else:
                 yield entry
 
@@ -73,7 +73,7 @@ class Manifest:
         except (UserError, OSError, ValueError) as error:
             self.faulty[given] = str(error).rstrip(".")
 
-    def _judged(self, entry: Entry) -> Entry:
+    def _check_local_files(self, entry: Entry) -> Entry:
         """The line; a faulty one where it names a file that cannot be sent."""
         if isinstance(entry, FaultyLine) or not self.faulty:
             return entry

@@ -15,7 +15,7 @@ from cli.batches.batch_text import BROKEN
 from cli.batches.progress import Row, all_stored, counts, done, duration, progress_of
 from cli.output import escape, print_json, screen
 from core.errors import UserError
-from models.database import patiently
+from models.database import retry_while_unavailable
 from models.states import Criterion
 
 LOOK_EVERY = 0.5
@@ -44,7 +44,7 @@ class Rate:
         return (final - before) / (now - since) if final > before else None
 
 
-def looks(engine: Engine, batch_id: str, patience: float = inf) -> Iterator[Row]:
+def poll_progress(engine: Engine, batch_id: str, patience: float = inf) -> Iterator[Row]:
     """The batch's progress again and again; the last one is that of the finished batch.
 
     Raises:
@@ -53,7 +53,7 @@ def looks(engine: Engine, batch_id: str, patience: float = inf) -> Iterator[Row]
     before, changed = None, time.monotonic()
     while True:
         started = time.monotonic()
-        row = patiently(lambda: progress_of(engine, batch_id))
+        row = retry_while_unavailable(lambda: progress_of(engine, batch_id))
         yield row
         if row["finished_at"]:
             return

@@ -2,8 +2,8 @@
 
 import click
 
-from cli.batches.batch_text import WIDEST, paused_account, standing_in_short, status_pairs, unanswered_pairs
-from cli.batches.poll_progress import exit_code, looks, print_batch, watch_batch
+from cli.batches.batch_text import WIDEST, batch_summary, paused_account, status_pairs, unanswered_pairs
+from cli.batches.poll_progress import exit_code, poll_progress, print_batch, watch_batch
 from cli.batches.progress import (
     counts,
     errors_of,
@@ -28,7 +28,7 @@ BATCH = click.argument("batch", metavar="BATCH")
 def status(batch: str, as_json: bool) -> None:
     """Show where a batch stands.
 
-    Edits by state, pictures, cost, errors, and what holds it up. BATCH is an id, the beginning of one, or `last`.
+    Edits by state, images, cost, errors, and what holds it up. BATCH is an id, the beginning of one, or `last`.
     """
     engine = open_database()
     batch_id = find_batch(engine, batch)
@@ -52,7 +52,7 @@ def watch(batch: str, as_json: bool) -> int:
     The exit code is 0 only if every edit is stored, else 1. BATCH is an id, the beginning of one, or `last`.
     """
     engine = open_database()
-    rows = looks(engine, find_batch(engine, batch))
+    rows = poll_progress(engine, find_batch(engine, batch))
     return exit_code(print_batch(rows) if as_json else watch_batch(rows))
 
 
@@ -73,7 +73,7 @@ def batches(limit: int, as_json: bool) -> None:
         screen.print(f"The provider's account is {paused_account(pause)}.", soft_wrap=True)
     for row in rows:
         name, why = escape(row["name"] or ""), row["broken_criterion"]
-        columns = f"{row['batch_id']}  {standing_in_short(row):<{WIDEST}}{row['edits']:>8}  {counts(row)}"
+        columns = f"{row['batch_id']}  {batch_summary(row):<{WIDEST}}{row['edits']:>8}  {counts(row)}"
         screen.print(f"{columns}{f', [yellow]stopped by its {why}[/]' if why else ''}  {name}", soft_wrap=True)
     if not rows:
         print("There is no batch yet.")

@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 import click
 from sqlalchemy import Engine
 
-from cli.batches.estimate import foresee, print_foresight
+from cli.batches.estimate import estimate_manifest, print_estimate
 from cli.batches.header_options import header_from, header_options, on_invalid_option
 from cli.batches.local_files import Manifest
-from cli.batches.poll_progress import exit_code, looks, wait_for_batch, watch_batch
+from cli.batches.poll_progress import exit_code, poll_progress, wait_for_batch, watch_batch
 from cli.batches.upload_bar import upload_progress
 from cli.connection import open_database
 from cli.output import json_option, plural, print_json, print_warnings, screen
@@ -54,35 +54,35 @@ def submit(manifest: Path, on_invalid: OnInvalid, dry_run: bool, wait: bool, as_
     header = header_from(**about)
     engine = open_database()
     read = reader_for(manifest.name)
-    with faults_as_json(as_json), opened(manifest) as (stream, folder):
+    with faults_as_json(as_json), open_manifest(manifest) as (stream, folder):
         if dry_run:
-            found = foresee(engine, header, Manifest(stream, folder, read), on_invalid=on_invalid)
-            print_foresight(found, as_json=as_json)
+            found = estimate_manifest(engine, header, Manifest(stream, folder, read), on_invalid=on_invalid)
+            print_estimate(found, as_json=as_json)
             return 0
         created = hand_in(engine, stream, folder, read, on_invalid=on_invalid, **header.model_dump(exclude_unset=True))
     report(created, as_json=as_json)
     if not wait:
         return 0
-    rows = looks(engine, str(created.batch_id))
+    rows = poll_progress(engine, str(created.batch_id))
     return exit_code(wait_for_batch(rows) if as_json else watch_batch(rows))
 
 
 @contextmanager
-def opened(manifest: Path) -> Iterator[tuple[BinaryIO, Path]]:
+def open_manifest(manifest: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """The manifest as a stream that can be read twice, and the folder to which its paths are relative."""
     if str(manifest) == "-":
-        with _copied(sys.stdin.buffer) as copy:
+        with _copy_to_file(sys.stdin.buffer) as copy:
             yield copy, Path()
     elif manifest.is_file():
         with manifest.open("rb") as stream:
             yield stream, manifest.parent
     else:  # a pipe by name, as `<(…)` and /dev/stdin are; its folder is nobody's
-        with manifest.open("rb") as pipe, _copied(pipe) as copy:
+        with manifest.open("rb") as pipe, _copy_to_file(pipe) as copy:
             yield copy, Path()
 
 
 @contextmanager
-def _copied(pipe: BinaryIO) -> Iterator[BinaryIO]:
+def _copy_to_file(pipe: BinaryIO) -> Iterator[BinaryIO]:
     """What comes through a pipe, as a file that can be read twice.
 
     Raises:
@@ -120,12 +120,12 @@ def hand_in(
     """
     header = header_from(**about)
     manifest = Manifest(stream, folder, read)
-    urls = uploaded(manifest, engine, on_invalid=on_invalid)
+    urls = upload_inputs(manifest, engine, on_invalid=on_invalid)
     with engine.begin() as connection:
         return create(connection, header, manifest.entries(urls), on_invalid=on_invalid)
 
 
-def uploaded(manifest: Manifest, engine: Engine, *, on_invalid: OnInvalid) -> dict[str, str]:
+def upload_inputs(manifest: Manifest, engine: Engine, *, on_invalid: OnInvalid) -> dict[str, str]:
     """Where the local files of a manifest are at the provider now, by path as given.
 
     Raises:

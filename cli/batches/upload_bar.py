@@ -8,30 +8,30 @@ from contextlib import contextmanager
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from cli.output import aside
-from provider.uploads import LocalFile, Told
+from cli.output import stderr
+from provider.uploads import LocalFile, ReportProgress
 
 LINE_EVERY = 5.0
 """Seconds between two lines where there is no terminal; what is quicker says nothing."""
 
 
 @contextmanager
-def upload_progress() -> Iterator[Callable[[Collection[LocalFile]], Told]]:
+def upload_progress() -> Iterator[Callable[[Collection[LocalFile]], ReportProgress]]:
     """What to hand to `upload_files` as its `begin`."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=aside, transient=True, disable=not aside.is_terminal) as bar:
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
 
-        def begin(files: Collection[LocalFile]) -> Told:
+        def begin(files: Collection[LocalFile]) -> ReportProgress:
             upload = Upload(files)
             task = bar.add_task(upload.title, total=upload.total)
 
-            def told(file: LocalFile, sent: int) -> None:
+            def report(file: LocalFile, sent: int) -> None:
                 upload.note(file, sent)
                 bar.update(task, completed=upload.sent)
-                if not aside.is_terminal and upload.line_is_due():
-                    aside.print(f"{upload.title}: {decimal(upload.sent)} of {decimal(upload.total)}", markup=False)
+                if not stderr.is_terminal and upload.line_is_due():
+                    stderr.print(f"{upload.title}: {decimal(upload.sent)} of {decimal(upload.total)}", markup=False)
 
-            return told
+            return report
 
         yield begin
 

@@ -15,9 +15,9 @@ from uuid import UUID
 from rich.filesize import decimal
 from sqlalchemy import Engine
 
-from cli.batches.follow_edit import Stand, Step, follow_edit
+from cli.batches.follow_edit import EditStatus, Step, follow_edit
 from cli.batches.progress import duration
-from cli.output import aside, escape, print_json, screen
+from cli.output import escape, print_json, screen, stderr
 from cli.provider.client import sentence
 from cli.provider.request import log_text
 from core.settings import StorageSettings, load
@@ -30,90 +30,90 @@ STILL = 10.0
 """Seconds in the line of ours after which it is asked whether anybody works."""
 
 
-class Watched(NamedTuple):
+class WatchedEdit(NamedTuple):
     """One edit to its end."""
 
     batch_id: UUID
     edit_id: int
-    stand: Stand
+    status: EditStatus
     logs: tuple[LogLine, ...]
 
 
-def watch_edit(engine: Engine, batch_id: UUID, *, quiet: bool) -> Watched:
+def watch_edit(engine: Engine, batch_id: UUID, *, quiet: bool) -> WatchedEdit:
     """Show the only edit of a batch until it is final; `quiet`: show nothing of it."""
     settings = load(ProviderSettings)
     queue = QueueAPI.of(settings) if settings.fal_key else None
     if queue is None:
-        aside.print("Only the states are shown: log lines need FAL_KEY, which is not set here.", markup=False)
+        stderr.print("Only the states are shown: log lines need FAL_KEY, which is not set here.", markup=False)
     with engine.connect() as connection:
         edit_id = connection.exec_driver_sql("SELECT id FROM edits WHERE batch_id = %s", (batch_id,)).scalar_one()
     logs: list[LogLine] = []
     try:
-        with told(quiet) as teller:
+        with is_reported(quiet) as teller:
             for step in follow_edit(engine, edit_id, queue):
                 logs += [line for update in step.updates for line in update.logs]
-                teller.tell(step)
+                teller.report(step)
     except KeyboardInterrupt:
-        aside.print(f"The edit goes on; to see it again: darkroom watch {batch_id}", markup=False, soft_wrap=True)
+        stderr.print(f"The edit goes on; to see it again: darkroom watch {batch_id}", markup=False, soft_wrap=True)
         raise
-    return Watched(batch_id, edit_id, step.stand, tuple(logs))
+    return WatchedEdit(batch_id, edit_id, step.status, tuple(logs))
 
 
 @contextmanager
-def told(quiet: bool) -> Iterator["Teller"]:
+def is_reported(quiet: bool) -> Iterator["EditReporter"]:
     """Someone who tells what happens."""
     if quiet or not screen.is_terminal:
-        yield Teller(quiet=quiet)
+        yield EditReporter(quiet=quiet)
     else:
         with screen.status("pending") as status:
-            yield Teller(quiet=False, say_now=status.update)
+            yield EditReporter(quiet=False, say_now=status.update)
 
 
-class Teller:
+class EditReporter:
     """Tells each thing once, as it comes; `say_now` says what is the case at this moment."""
 
     def __init__(self, *, quiet: bool, say_now: Callable[[str], object] = lambda _: None) -> None:
         self._quiet, self._say_now = quiet, say_now
         self._began = time.monotonic()
         self._said: set[str] = set()
-        self._stand: Stand | None = None
+        self._status: EditStatus | None = None
 
-    def tell(self, step: Step) -> None:
+    def report(self, step: Step) -> None:
         """What is new in a step, in the order in which it happened."""
-        stand = step.stand
-        if stand.state in IN_FLIGHT:
-            self._tell_stand(stand)
+        status = step.status
+        if status.state in IN_FLIGHT:
+            self._report_state(status)
         for update in step.updates:
-            self._tell_update(update)
+            self._report_update(update)
         if step.trouble:
-            self._warn(f"No log lines: {sentence(step.trouble, stand.request_id or '')}")
-        self._tell_stand(stand)
-        self._say_now(f"{stand.state}, {duration(time.monotonic() - self._began)}")
+            self._warn(f"No log lines: {sentence(step.trouble, status.request_id or '')}")
+        self._report_state(status)
+        self._say_now(f"{status.state}, {duration(time.monotonic() - self._began)}")
 
-    def _tell_stand(self, stand: Stand) -> None:
-        before, self._stand = self._stand, stand
-        if stand.paused and stand.state is EditState.PENDING:
-            self._warn(f"Nothing is submitted now: {stand.paused}")
-        elif stand.state is EditState.PENDING and not stand.attempt and time.monotonic() - self._began > STILL:
+    def _report_state(self, status: EditStatus) -> None:
+        before, self._status = self._status, status
+        if status.paused and status.state is EditState.PENDING:
+            self._warn(f"Nothing is submitted now: {status.paused}")
+        elif status.state is EditState.PENDING and not status.attempt and time.monotonic() - self._began > STILL:
             self._warn("Nothing has moved yet: does `darkroom up` run, or has it other work to do first?")
-        if stand.error and (before is None or stand.error != before.error) and not stand.final:
-            self._line(f"[yellow]attempt {stand.attempt} failed[/]  {escape(error_text(stand.error))}")
-        if before is None or stand.state != before.state:
-            known = stand.state is EditState.SUBMITTED and stand.request_id
+        if status.error and (before is None or status.error != before.error) and not status.final:
+            self._line(f"[yellow]attempt {status.attempt} failed[/]  {escape(error_text(status.error))}")
+        if before is None or status.state != before.state:
+            known = status.state is EditState.SUBMITTED and status.request_id
             request = f"  request {escape(known)}" if known else ""
-            self._line(f"[bold]{stand.state}[/]{request}")
+            self._line(f"[bold]{status.state}[/]{request}")
 
-    def _tell_update(self, update: Update) -> None:
+    def _report_update(self, update: Update) -> None:
         if update.status == "IN_QUEUE" and update.queue_position is not None:
             self._line(f"in the provider's queue, {update.queue_position} ahead")
         elif update.status == "IN_PROGRESS":
-            self._tell_start(update.request_id)
+            self._report_start(update.request_id)
         for line in update.logs:
             self._line(f"  {log_text(line)}")
         if update.status == "COMPLETED" and isinstance(update.inference_time, int | float):
             self._line(f"made in {duration(update.inference_time)}")
 
-    def _tell_start(self, request_id: str) -> None:
+    def _report_start(self, request_id: str) -> None:
         if request_id not in self._said:
             self._said.add(request_id)
             self._line("running at the provider")
@@ -121,7 +121,7 @@ class Teller:
     def _warn(self, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
-            aside.print(text, markup=False, soft_wrap=True)
+            stderr.print(text, markup=False, soft_wrap=True)
 
     def _line(self, text: str) -> None:
         if not self._quiet:
@@ -133,21 +133,21 @@ def error_text(error: dict[str, Any]) -> str:
     return f"{error.get('type')}: {error.get('message')}"
 
 
-def print_end(engine: Engine, watched: Watched, *, as_json: bool) -> int:
+def print_end(engine: Engine, watched: WatchedEdit, *, as_json: bool) -> int:
     """Say what became of the edit; gives the exit code."""
-    end = end_of(engine, watched)
+    end = describe_end(engine, watched)
     if as_json:
         print_json({**end, "logs": [line.message for line in watched.logs]})
     else:
         for image in end["images"]:
             facts = f"{image['width']}x{image['height']}  {image['content_type']}  {decimal(image['bytes'])}"
             screen.print(f"[green]{escape(image['path'])}[/]  {facts}", soft_wrap=True)
-        if end["state"] != EditState.STORED and watched.stand.error:
-            screen.print(f"[red]{escape(error_text(watched.stand.error))}[/]", soft_wrap=True)
+        if end["state"] != EditState.STORED and watched.status.error:
+            screen.print(f"[red]{escape(error_text(watched.status.error))}[/]", soft_wrap=True)
     return 0 if end["state"] == EditState.STORED else 1
 
 
-def end_of(engine: Engine, watched: Watched) -> dict[str, Any]:
+def describe_end(engine: Engine, watched: WatchedEdit) -> dict[str, Any]:
     """Everything that the database knows of an edit that is over."""
     storage_url = load(StorageSettings).storage_url
     with engine.connect() as connection:
@@ -172,10 +172,10 @@ def end_of(engine: Engine, watched: Watched) -> dict[str, Any]:
             (watched.edit_id,),
         )
         stored = [{"path": place(storage_url, row["storage_key"]), **row} for row in images.mappings()]
-        return {**edit.mappings().one(), "request_id": watched.stand.request_id, "images": stored}
+        return {**edit.mappings().one(), "request_id": watched.status.request_id, "images": stored}
 
 
 def place(storage_url: str, key: str) -> str:
-    """Where a stored picture is: a path on this machine, or its address in the store."""
+    """Where a stored image is: a path on this machine, or its address in the store."""
     parts = urlsplit(storage_url)
     return str(Path(unquote(parts.path)) / key) if parts.scheme == "file" else f"{storage_url}/{key}"

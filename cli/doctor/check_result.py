@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
-class Result(StrEnum):
+class ResultKind(StrEnum):
     """How bad it is."""
 
     OK = "ok"
@@ -14,25 +14,25 @@ class Result(StrEnum):
     """Something stands still or is wrong until somebody does something."""
 
 
-class Finding(NamedTuple):
+class CheckResult(NamedTuple):
     """One line: what was looked at, how it is, and what to do about it."""
 
     check: str
-    result: Result
+    result: ResultKind
     message: str
     advice: str = ""
 
 
-def ok(check: str, message: str) -> Finding:
+def ok(check: str, message: str) -> CheckResult:
     """All is well."""
-    return Finding(check, Result.OK, message)
+    return CheckResult(check, ResultKind.OK, message)
 
 
-def warning(check: str, message: str, advice: str = "") -> Finding:
+def warning(check: str, message: str, advice: str = "") -> CheckResult:
     """Worth a look."""
-    return Finding(check, Result.WARNING, message, advice)
+    return CheckResult(check, ResultKind.WARNING, message, advice)
 
 
-def fault(check: str, message: str, advice: str = "") -> Finding:
+def failure(check: str, message: str, advice: str = "") -> CheckResult:
     """Something has to be done."""
-    return Finding(check, Result.FAULT, message, advice)
+    return CheckResult(check, ResultKind.FAULT, message, advice)

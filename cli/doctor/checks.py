@@ -14,7 +14,7 @@ import requests
 from kombu.exceptions import OperationalError
 from urllib3.exceptions import HTTPError
 
-from cli.doctor.check_result import Finding, fault, ok, warning
+from cli.doctor.check_result import CheckResult, failure, ok, warning
 from cli.output import plural
 from cli.settings import PROCESSES
 from cli.stack.readiness import QUESTION_TIMEOUT
@@ -35,7 +35,7 @@ STORE_WITHIN = 20.0
 HEALTH_TIMEOUT, HEALTH_MAX_BYTES = 5.0, 64 * 1024
 
 
-def settings() -> Iterator[Finding]:
+def settings() -> Iterator[CheckResult]:
     """Every setting of every process."""
     wrong: dict[str, None] = {}
     for cls in PROCESSES:
@@ -44,13 +44,13 @@ def settings() -> Iterator[Finding]:
         except SettingsError as error:
             wrong[str(error).rstrip(".")] = None
     for sentence in wrong:
-        yield fault("settings", f"{sentence}.", "Set it as docs/settings.md says, and start darkroom again.")
+        yield failure("settings", f"{sentence}.", "Set it as docs/settings.md says, and start darkroom again.")
     if not wrong:
         names = {name for cls in PROCESSES for name in cls.model_fields}
         yield ok("settings", f"{len(names)} read")
 
 
-def notify_secrets(settings: WorkerSettings, clients: Collection[str]) -> Finding:
+def notify_secrets(settings: WorkerSettings, clients: Collection[str]) -> CheckResult:
     """Whether every client that is to be told has a secret of its own; `clients` are those to be told."""
     secrets = settings.notify_secrets
     sharing = sorted(client for client in clients if client not in secrets)
@@ -63,7 +63,7 @@ def notify_secrets(settings: WorkerSettings, clients: Collection[str]) -> Findin
     return ok("notify", "no client can sign for another")
 
 
-def broker(url: str) -> Finding:
+def broker(url: str) -> CheckResult:
     """Whether Redis answers Celery, and takes what Celery writes: as broker and as result backend."""
     options = {"socket_timeout": QUESTION_TIMEOUT, "socket_connect_timeout": QUESTION_TIMEOUT, "max_retries": 1}
     app = celery_client(
@@ -81,10 +81,10 @@ def broker(url: str) -> Finding:
             role, memory = _described(connection.default_channel.client)
     except (redis.RedisError, OperationalError, OSError, ValueError) as error:
         sentence, advice = _broken_broker(error.__cause__ if isinstance(error, OperationalError) else error)
-        return fault("broker", f"Redis at {shown} {sentence}.", advice)
+        return failure("broker", f"Redis at {shown} {sentence}.", advice)
     if role in ("slave", "replica"):
         advice = "Let REDIS_URL name the primary; nothing is lost, and work goes on by itself."
-        return fault("broker", f"Redis at {shown} is a replica: what is written to it does not last.", advice)
+        return failure("broker", f"Redis at {shown} is a replica: what is written to it does not last.", advice)
     return ok("broker", f"Redis answers{f', {memory} in use' if memory else ''}")
 
 
@@ -124,7 +124,7 @@ def _broken_broker(error: BaseException | None) -> tuple[str, str]:
     return f"does not answer: {said}", f"Start Redis, or mend REDIS_URL ({forms}); {safe}"
 
 
-def provider(settings: WorkerSettings) -> Finding:
+def provider(settings: WorkerSettings) -> CheckResult:
     """Whether the provider answers and takes the key: the status of a request that does not exist costs nothing."""
     try:
         key = settings.required_key()
@@ -138,24 +138,24 @@ def provider(settings: WorkerSettings) -> Finding:
         pass  # it knows us, and rightly does not know the request
     except AccountPaused as error:
         advice = "Mend the key or the account with the provider, then run `darkroom resume --provider`."
-        return fault("provider", f"{settings.fal_queue_url} refuses us: {error}.", advice)
+        return failure("provider", f"{settings.fal_queue_url} refuses us: {error}.", advice)
     except ProviderError as error:
         advice = "Edits wait, none fails; submitting goes on by itself once it answers."
-        return fault("provider", f"{settings.fal_queue_url} gives no usable answer: {str(error)[:300]}.", advice)
+        return failure("provider", f"{settings.fal_queue_url} gives no usable answer: {str(error)[:300]}.", advice)
     return ok("provider", f"{settings.fal_queue_url} answers and takes the key")
 
 
-def keys(url: str) -> Finding:
+def keys(url: str) -> CheckResult:
     """Whether the signing keys can be had."""
     try:
         found = fetch_keys(url)
     except (requests.RequestException, HTTPError, ValueError, RecursionError) as error:
         advice = "Callbacks wait at the provider, which delivers again for hours; results are polled meanwhile."
-        return fault("keys", f"No signing keys from {url}: {str(error)[:300]}.", advice)
+        return failure("keys", f"No signing keys from {url}: {str(error)[:300]}.", advice)
     return ok("keys", f"{plural(len(found), 'signing key')} at {url}")
 
 
-def public_url(url: str | None) -> Finding:
+def public_url(url: str | None) -> CheckResult:
     """Whether our receiver answers where the provider is told to deliver; best effort, as seen from here."""
     if url is None:
         return ok("address", "PUBLIC_URL is not set: the provider is polled, and sends no callbacks")
@@ -177,7 +177,7 @@ def public_url(url: str | None) -> Finding:
     return ok("address", f"the receiver answers at {url}")
 
 
-def storage(url: str) -> Finding:
+def storage(url: str) -> CheckResult:
     """Whether an object can be put into the store and taken away; it touches no other."""
     key = f"doctor-{uuid4()}"
 
@@ -186,13 +186,11 @@ def storage(url: str) -> Finding:
         store.put(key, BytesIO(b"darkroom doctor\n"), "text/plain")
         store.delete(key)
 
-    advice = (
-        "Mend STORAGE_URL, its disk or its rights; pictures are fetched again for as long as the provider has them."
-    )
+    advice = "Mend STORAGE_URL, its disk or its rights; images are fetched again for as long as the provider has them."
     try:
         within(STORE_WITHIN, put_and_delete)
     except (SettingsError, DownloadError, TimeoutError) as error:
-        return fault("storage", f"{url} does not take a picture: {str(error)[:300].rstrip('.')}.", advice)
+        return failure("storage", f"{url} does not take an image: {str(error)[:300].rstrip('.')}.", advice)
     return ok("storage", f"{url} takes and deletes objects")
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from cli.connection import connect
 from cli.doctor import checks, database_checks, lane_checks
-from cli.doctor.check_result import Finding, Result, fault
+from cli.doctor.check_result import CheckResult, ResultKind, failure
 from cli.output import escape, json_option, plural, print_json, screen
 from cli.settings import attach
 from core.errors import SettingsError
@@ -21,7 +21,7 @@ from core.settings import DatabaseSettings, Settings, load
 from webhook_receiver.settings import ReceiverSettings
 from worker.settings import BrokerSettings, WorkerSettings
 
-COLOURS = {Result.OK: "green", Result.WARNING: "yellow", Result.FAULT: "bold red"}
+COLOURS = {ResultKind.OK: "green", ResultKind.WARNING: "yellow", ResultKind.FAULT: "bold red"}
 
 Loaded = TypeVar("Loaded", bound=Settings)
 
@@ -41,33 +41,33 @@ def doctor(as_json: bool) -> int:
             print_json(finding._asdict())
         else:
             _print(finding)
-    faults, warnings = found.count(Result.FAULT), found.count(Result.WARNING)
+    faults, warnings = found.count(ResultKind.FAULT), found.count(ResultKind.WARNING)
     if not as_json:
         summary = [plural(number, noun) for number, noun in ((faults, "fault"), (warnings, "warning")) if number]
         screen.print(f"\n{', '.join(summary)}." if summary else "\nAll is well.")
     return 1 if faults else 0
 
 
-def _print(finding: Finding) -> None:
+def _print(finding: CheckResult) -> None:
     advice = f" [dim]{escape(finding.advice)}[/]" if finding.advice else ""
     result = f"[{COLOURS[finding.result]}]{finding.result.value:<7}[/]"
     screen.print(f"{result}  [dim]{finding.check:<10}[/]  {escape(finding.message)}{advice}", soft_wrap=True)
 
 
-def examination() -> Iterator[Finding]:
+def examination() -> Iterator[CheckResult]:
     """Every check, in the order in which one thing rests on another."""
     try:
         attach()
     except SettingsError as error:
-        yield fault("stack", str(error))
+        yield failure("stack", str(error))
     yield from checks.settings()
     worker, broker, receiver = _loaded(WorkerSettings), _loaded(BrokerSettings), _loaded(ReceiverSettings)
     engine = _engine()
     usable = False
     if engine is not None:
-        grounds = list(database_checks.grounds(engine))
-        usable = all(finding.result is Result.OK for finding in grounds)
-        yield from grounds
+        connectivity = list(database_checks.connectivity(engine))
+        usable = all(finding.result is ResultKind.OK for finding in connectivity)
+        yield from connectivity
     if engine is not None and usable:
         yield from database_checks.contents(engine)
     if engine is not None and usable and worker is not None:
@@ -75,7 +75,7 @@ def examination() -> Iterator[Finding]:
     answers = False
     if broker is not None:
         finding = checks.broker(broker.redis_url)
-        answers = finding.result is Result.OK
+        answers = finding.result is ResultKind.OK
         yield finding
     if broker is not None and answers:
         yield lane_checks.workers(broker.redis_url)

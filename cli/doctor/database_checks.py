@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from cli import migrate
 from cli.batches.batch_text import why_paused
 from cli.batches.progress import duration, lane_pauses, provider_pause, when
-from cli.doctor.check_result import Finding, fault, ok, warning
+from cli.doctor.check_result import CheckResult, failure, ok, warning
 from cli.output import plural
 from core.errors import DatabaseError
 from models.database import check_schema
@@ -22,7 +22,7 @@ FOR_GOOD = ("invalid_key", "locked")
 """Reasons of a pause that no waiting mends."""
 
 
-def grounds(engine: Engine) -> Iterator[Finding]:
+def connectivity(engine: Engine) -> Iterator[CheckResult]:
     """Whether it answers, and stands at our schema."""
     try:
         with engine.connect() as connection:
@@ -32,22 +32,22 @@ def grounds(engine: Engine) -> Iterator[Finding]:
         advice = (
             "Start PostgreSQL, or mend DATABASE_URL; everything stands still until it answers, and nothing is lost."
         )
-        yield fault("database", f"PostgreSQL does not answer: {reason(error)}{advise(error)}.", advice)
+        yield failure("database", f"PostgreSQL does not answer: {reason(error)}{advise(error)}.", advice)
         return
     if read_only:
         advice = "A standby, or a server that protects a full disk: mend it, or let DATABASE_URL name the primary."
-        yield fault("database", "PostgreSQL is read-only; everything stands still, and nothing is lost.", advice)
+        yield failure("database", "PostgreSQL is read-only; everything stands still, and nothing is lost.", advice)
         return
     yield ok("database", f"PostgreSQL {str(version).split()[0]} answers")
     try:
         check_schema(engine, migrate.newest())
     except DatabaseError as error:
-        yield fault("schema", str(error))
+        yield failure("schema", str(error))
         return
     lacking = missing_rights(engine)
     if lacking:
         sentence = f"The role may not {'; '.join(lacking)}."
-        yield fault("rights", sentence, "Grant these rights as docs/deploy.md says; edits stand still until then.")
+        yield failure("rights", sentence, "Grant these rights as docs/deploy.md says; edits stand still until then.")
         return
     yield ok("schema", f"at {migrate.newest()}, the newest")
 
@@ -65,7 +65,7 @@ def missing_rights(engine: Engine) -> list[str]:
         return [f"{lacking} on {name}" for name, lacking in found]
 
 
-def contents(engine: Engine) -> Iterator[Finding]:
+def contents(engine: Engine) -> Iterator[CheckResult]:
     """What stands in it."""
     for name, check in (
         ("clock", clock),
@@ -80,7 +80,7 @@ def contents(engine: Engine) -> Iterator[Finding]:
             yield warning(name, f"The database did not answer this question: {reason(error)}.", "Try again later.")
 
 
-def clock(engine: Engine) -> Iterator[Finding]:
+def clock(engine: Engine) -> Iterator[CheckResult]:
     """How far this machine's clock is from the database's; stamps of callbacks are judged by the receiver's own."""
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")  # so that connecting is not measured
@@ -95,10 +95,10 @@ def clock(engine: Engine) -> Iterator[Finding]:
     sentence = f"This machine's clock is {duration(abs(seconds))} {word} the database's."
     limit = TOLERANCE.total_seconds()
     advice = f"Set the clocks by NTP; where the receiver's is wrong by {limit:.0f} s, no callback is believed."
-    yield (fault if abs(seconds) >= limit else warning)("clock", sentence, advice)
+    yield (failure if abs(seconds) >= limit else warning)("clock", sentence, advice)
 
 
-def account(engine: Engine) -> Iterator[Finding]:
+def account(engine: Engine) -> Iterator[CheckResult]:
     """Whether the provider's account is paused."""
     with engine.connect() as connection:
         pause = provider_pause(connection)
@@ -108,7 +108,7 @@ def account(engine: Engine) -> Iterator[Finding]:
     since, again = when(pause["paused_at"]), when(pause["retry_at"])
     sentence = f"Paused since {since}, {why_paused(pause).rstrip('.')}; next try {again}."
     if pause["reason"] in FOR_GOOD:
-        yield fault("account", sentence, "Mend it with the provider, then run `darkroom resume --provider`.")
+        yield failure("account", sentence, "Mend it with the provider, then run `darkroom resume --provider`.")
     else:
         yield warning("account", sentence, "It is tried again by itself; `darkroom resume --provider` tries at once.")
 
@@ -123,7 +123,7 @@ def notified_clients(engine: Engine) -> list[str]:
         return list(connection.exec_driver_sql(query).scalars())
 
 
-def pauses(engine: Engine) -> Iterator[Finding]:
+def pauses(engine: Engine) -> Iterator[CheckResult]:
     """What of a lane stands still because the store, a disk or one model refuses."""
     with engine.connect() as connection:
         rows = lane_pauses(connection)
@@ -131,24 +131,24 @@ def pauses(engine: Engine) -> Iterator[Finding]:
         since, again, why = when(row["paused_at"]), when(row["retry_at"]), why_paused(row).rstrip(".")
         sentence = f"{row['lane']} ({row['subject']}) has stood still since {since}, {why}; next try {again}."
         advice = "Mend what it says; nothing fails meanwhile, and it goes on by itself."
-        yield (fault if row["lane"] == "download" else warning)("pauses", sentence, advice)
+        yield (failure if row["lane"] == "download" else warning)("pauses", sentence, advice)
     if not rows:
         yield ok("pauses", "no lane stands still")
 
 
-def accounting(engine: Engine) -> Iterator[Finding]:
+def accounting(engine: Engine) -> Iterator[CheckResult]:
     """Whether everything adds up."""
     with engine.connect() as connection:
         rows = connection.exec_driver_sql("SELECT identity, difference FROM accounting").all()
     wrong = [row for row in rows if row.difference]
     for row in wrong:
         advice = "This must not be, whatever died: a mistake of darkroom's. Keep the logs and report it."
-        yield fault("accounting", f"{row.identity}: {row.difference} unexplained.", advice)
+        yield failure("accounting", f"{row.identity}: {row.difference} unexplained.", advice)
     if not wrong:
         yield ok("accounting", f"all {len(rows)} accounts balance")
 
 
-def overdue(engine: Engine) -> Iterator[Finding]:
+def overdue(engine: Engine) -> Iterator[CheckResult]:
     """What has waited longer than its state may last."""
     query = """
         SELECT what, state, count(*) AS rows, extract(epoch FROM max(late))::float8 AS late

@@ -13,7 +13,7 @@ import redis
 from sqlalchemy import Connection, Engine
 
 from cli.batches.progress import duration
-from cli.doctor.check_result import Finding, fault, ok, warning
+from cli.doctor.check_result import CheckResult, failure, ok, warning
 from cli.output import plural
 from cli.stack.readiness import QUESTION_TIMEOUT
 from models.claims import claim_edits, claim_images, claim_polls, claim_unknown
@@ -47,7 +47,7 @@ class First(NamedTuple):
 Look = Callable[[Connection, WorkerSettings], First | None]
 
 
-def workers(redis_url: str) -> Finding:
+def workers(redis_url: str) -> CheckResult:
     """Whether every queue has somebody who listens to it."""
     missing = {*LANES, "intake"}
     app = celery_client(redis_url)
@@ -66,10 +66,10 @@ def workers(redis_url: str) -> Finding:
     except (redis.RedisError, OSError) as error:
         return warning("workers", f"They could not be asked: {error}.", "Try again.")
     sentence = f"No worker answers for {', '.join(sorted(missing))}."
-    return fault("workers", sentence, "Start them (`darkroom up`); what is due waits and is not lost.")
+    return failure("workers", sentence, "Start them (`darkroom up`); what is due waits and is not lost.")
 
 
-def lanes(engine: Engine, settings: WorkerSettings, redis_url: str | None) -> Iterator[Finding]:
+def lanes(engine: Engine, settings: WorkerSettings, redis_url: str | None) -> Iterator[CheckResult]:
     """Per lane: messages in its queue, and whether somebody takes what is due."""
     try:
         first = {lane: _look(engine, look, settings) for lane, look in LOOKS.items()}
@@ -82,7 +82,7 @@ def lanes(engine: Engine, settings: WorkerSettings, redis_url: str | None) -> It
         queue = f", {plural(lengths[lane], 'message')} in its queue" if lane in lengths else ""
         if lane in stuck:
             waiting = duration(stuck[lane].seconds)
-            yield fault(lane, f"Work is due since {waiting}, and nobody takes it{queue}.", ADVICE)
+            yield failure(lane, f"Work is due since {waiting}, and nobody takes it{queue}.", ADVICE)
         else:
             yield ok(lane, f"{'takes what is due' if one else 'nothing to take'}{queue}")
 

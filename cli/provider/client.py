@@ -1,4 +1,4 @@
-"""The desk's way to the provider, and its errors as one sentence that says what a person can do."""
+"""The commands' client of the provider, and its errors as one sentence that says what a person can do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ def open_provider() -> QueueAPI:
 
 
 @contextmanager
-def asking(request_id: str) -> Iterator[None]:
+def provider_call(request_id: str) -> Iterator[None]:
     """Ask the provider about a request; what goes wrong is told in a sentence.
 
     Raises:

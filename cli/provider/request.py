@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.connection import open_database
-from cli.output import aside, encode_json, escape, json_option, print_json, print_pairs, screen
-from cli.provider.client import asking, open_provider
+from cli.output import encode_json, escape, json_option, print_json, print_pairs, screen, stderr
+from cli.provider.client import open_provider, provider_call
 from core.errors import NotFound, UserError
 from models.seedream import ENDPOINT
 from models.verdict import read_result
@@ -35,7 +35,7 @@ def request() -> None:
     """
 
 
-def _asked(command: Callable[..., Any]) -> Callable[..., Any]:
+def _ask_provider(command: Callable[..., Any]) -> Callable[..., Any]:
     """What every command of the group takes."""
     endpoint = click.option("--endpoint", default=ENDPOINT, show_default=True, help="The model.")
     return click.argument("request_id", metavar="REQUEST_ID", callback=_plain_id)(endpoint(json_option(command)))
@@ -48,10 +48,10 @@ def _plain_id(_context: click.Context, _parameter: click.Parameter, given: str) 
 
 
 @request.command()
-@_asked
+@_ask_provider
 def status(request_id: str, endpoint: str, as_json: bool) -> None:
     """Show how far a request is."""
-    with asking(request_id):
+    with provider_call(request_id):
         found = open_provider().status(endpoint, request_id)
     edit = edit_of(request_id)
     if as_json:
@@ -76,10 +76,10 @@ def _as_words(found: Status) -> str:
 
 @request.command()
 @click.option("--follow", "follows", is_flag=True, help="Go on until the request has ended.")
-@_asked
+@_ask_provider
 def logs(request_id: str, endpoint: str, as_json: bool, follows: bool) -> None:
     """Print what the model has logged so far."""
-    with asking(request_id):
+    with provider_call(request_id):
         queue = open_provider()
         if follows:
             for update in follow(queue, endpoint, request_id):
@@ -104,14 +104,14 @@ def log_text(line: LogLine) -> str:
 
 
 @request.command()
-@_asked
+@_ask_provider
 def result(request_id: str, endpoint: str, as_json: bool) -> int:
     """Print the provider's JSON.
 
     The exit code is 1 where the request failed.
     """
     queue = open_provider()
-    with asking(request_id):
+    with provider_call(request_id):
         failed = queue.status(endpoint, request_id).failed
         answer = queue.outcome(endpoint, request_id, failed=failed)
     try:
@@ -122,28 +122,30 @@ def result(request_id: str, endpoint: str, as_json: bool) -> int:
     if 200 <= answer.status < 300:
         return 0
     verdict = read_result(answer.status, answer.body, answer.headers.get("X-Fal-Error-Type"))
-    aside.print(f"failed: {answer.status} {verdict.error_type or ''} {verdict.message or ''}", markup=False)
+    stderr.print(f"failed: {answer.status} {verdict.error_type or ''} {verdict.message or ''}", markup=False)
     return 1
 
 
 @request.command()
-@_asked
+@_ask_provider
 def cancel(request_id: str, endpoint: str, as_json: bool) -> int:
     """Ask the provider to cancel a request.
 
     Says what it answered. The exit code is 1 where it was too late. An edit of darkroom's ends `cancelled` if the
-    provider says so, and `stored` if the picture was made all the same.
+    provider says so, and `stored` if the image was made all the same.
     """
     queue = open_provider()
     edit = edit_of(request_id, wish=True)
-    with asking(request_id):
+    with provider_call(request_id):
         reply = queue.cancellation(endpoint, request_id)
-    if reply.word == "NOT_FOUND":
+    if reply.status_text == "NOT_FOUND":
         raise NotFound(f"The provider does not know the request {request_id}, or no longer.")
     if as_json:
-        print_json({"request_id": request_id, "cancelled": reply.taken, "answer": reply.word, "edit": edit})
+        print_json({"request_id": request_id, "cancelled": reply.taken, "answer": reply.status_text, "edit": edit})
     else:
-        screen.print(f"{reply.word}: {WORDS.get(reply.word, 'see what the provider says of it')}", markup=False)
+        screen.print(
+            f"{reply.status_text}: {WORDS.get(reply.status_text, 'see what the provider says of it')}", markup=False
+        )
     return 0 if reply.taken else 1
 
 

@@ -33,7 +33,7 @@ def adopt_orphans() -> None:
     process_control()(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def bury() -> None:
+def reap() -> None:
     """Take leave of adopted processes that have ended, so that they do not stay as zombies."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
@@ -56,7 +56,7 @@ def end_all() -> None:
             except psutil.NoSuchProcess:
                 continue
         psutil.wait_procs(living, timeout=1)
-        bury()
+        reap()
         if time.monotonic() > deadline:
             print(f"still there: {[process.pid for process in living]}", file=sys.stderr)
             return

@@ -1,6 +1,6 @@
 """`darkroom demo`: a first look, in a minute, without a key, a network or anything installed.
 
-Starts a stack with the stand-in (or uses the one that runs in the home), has sample pictures edited, shows what
+Starts a stack with the stand-in (or uses the one that runs in the home), has sample images edited, shows what
 the database knows about it, and leaves nothing running. It never works with the real provider: that costs money.
 """
 
@@ -13,12 +13,12 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from cli.batches.poll_progress import exit_code, looks, wait_for_batch, watch_batch
+from cli.batches.poll_progress import exit_code, poll_progress, wait_for_batch, watch_batch
 from cli.batches.progress import Row, as_text
 from cli.batches.submit import hand_in
 from cli.connection import open_database
-from cli.output import aside, escape, json_option, print_json, print_pairs, screen
-from cli.settings import DeskSettings, adopt, attach, forget
+from cli.output import escape, json_option, print_json, print_pairs, screen, stderr
+from cli.settings import CLISettings, adopt, attach, forget
 from cli.stack.child_processes import adopt_orphans
 from cli.stack.embedded import free_port, is_free, loopback
 from cli.stack.home import Home
@@ -49,27 +49,27 @@ SIZES = ("landscape_16_9", "portrait_4_3", "square_hd", "landscape_4_3", "portra
 
 
 @click.command()
-@click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Pictures to edit.")
-@click.option("--prompt", help="What to do with every picture.")
-@click.option("--edits", type=click.IntRange(1, 10_000), help="24 of the samples; of your own pictures one each.")
+@click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Images to edit.")
+@click.option("--prompt", help="What to do with every image.")
+@click.option("--edits", type=click.IntRange(1, 10_000), help="24 of the samples; of your own images one each.")
 @json_option
 def demo(images: Path | None, prompt: str | None, edits: int | None, as_json: bool) -> int:
     """See it work, without a key and at no cost.
 
-    Sample pictures go through the whole pipeline, with a stand-in for the provider: no AI.
+    Sample images go through the whole pipeline, with a stand-in for the provider: no AI.
     """
-    home = load(DeskSettings).home
+    home = load(CLISettings).home
     manifest = write_manifest(home, images, prompt, edits)
     with stop_signals(), demo_stack(home):
         engine = open_database()
         with manifest.open("rb") as stream:
             created = hand_in(engine, stream, manifest.parent, name="demo")
         batch_id = str(created.batch_id)
-        rows = looks(engine, batch_id, PATIENCE)
+        rows = poll_progress(engine, batch_id, PATIENCE)
         row = wait_for_batch(rows) if as_json else watch_batch(rows)
         engine.dispose()
-        pictures = Path(unquote(urlsplit(load(WorkerSettings).storage_url).path)) / batch_id
-        report(row, pictures, as_json=as_json)
+        image_files = Path(unquote(urlsplit(load(WorkerSettings).storage_url).path)) / batch_id
+        report(row, image_files, as_json=as_json)
     return exit_code(row)
 
 
@@ -80,19 +80,19 @@ def demo_stack(home: Home) -> Iterator[None]:
     Raises:
         UserError: the one that runs works with the real provider.
     """
-    if home.told():
+    if home.published():
         attach()
         if urlsplit(load(WorkerSettings).fal_queue_url).hostname not in ("127.0.0.1", "::1"):
             raise UserError(f"The stack in {home.folder} works with the real provider; the demo would cost money.")
         yield
         return
     forget("DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "FAL_KEY", "FAL_KEY_FILE")
-    settings = load(DeskSettings)
+    settings = load(CLISettings)
     if not is_free(settings.bind_host, settings.receiver_port) and "receiver_port" not in settings.model_fields_set:
         adopt({"RECEIVER_PORT": str(free_port()), "INTAKE_PORT": str(free_port())})
-        settings = load(DeskSettings)
+        settings = load(CLISettings)
     port = EMULATOR_PORT if is_free(loopback(), EMULATOR_PORT) else free_port()
-    with home.held() as lock, aside.status("starting") as line:
+    with home.held() as lock, stderr.status("starting") as line:
         prepared = plan(settings, EmulatorOptions(port, loopback(), CONCURRENCY, LATENCY))
         adopt_orphans()
         with running(prepared, lock, line.update):
@@ -103,43 +103,43 @@ def demo_stack(home: Home) -> Iterator[None]:
 
 
 def write_manifest(home: Home, images: Path | None, prompt: str | None, edits: int | None) -> Path:
-    """A manifest of so many edits of the given pictures, or of samples drawn for it.
+    """A manifest of so many edits of the given images, or of samples drawn for it.
 
     Raises:
-        UserError: there is no picture.
+        UserError: there is no image.
     """
     home.create()
     folder = home.folder / "demo"
     folder.mkdir(exist_ok=True)
     if images is None:
-        pictures = draw_samples(folder)
+        image_files = draw_samples(folder)
     else:
-        pictures = sorted(path.resolve() for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not pictures:
-        raise UserError(f"There is no picture in {images} ({', '.join(sorted(SUFFIXES))}).")
+        image_files = sorted(path.resolve() for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not image_files:
+        raise UserError(f"There is no image in {images} ({', '.join(sorted(SUFFIXES))}).")
     manifest = folder / "manifest.jsonl"
     with manifest.open("w") as file:
-        for number in range(edits or (SAMPLE_EDITS if images is None else len(pictures))):
-            picture = pictures[number % len(pictures)]
+        for number in range(edits or (SAMPLE_EDITS if images is None else len(image_files))):
+            image_file = image_files[number % len(image_files)]
             edit = {
                 "custom_id": f"demo-{number + 1:03}",
                 "prompt": prompt or PROMPTS[number % len(PROMPTS)],
-                "image_urls": [str(picture)],
+                "image_urls": [str(image_file)],
                 "image_size": "auto" if images else SIZES[number % len(SIZES)],
             }
             file.write(json.dumps(edit) + "\n")
     return manifest
 
 
-def report(row: Row, pictures: Path, *, as_json: bool) -> None:
+def report(row: Row, image_files: Path, *, as_json: bool) -> None:
     """Show what the database knows now, and how to look further."""
     if as_json:
-        print_json({**row, "folder": str(pictures)})
+        print_json({**row, "folder": str(image_files)})
         return
     screen.print("\n[dim]select * from batch_progress[/]")
     print_pairs((name, escape(as_text(value))) for name, value in row.items())
-    screen.print("\nThe pictures, made by a stand-in and not by an AI:")
-    screen.print(f"  {pictures}", markup=False, soft_wrap=True)
+    screen.print("\nThe images, made by a stand-in and not by an AI:")
+    screen.print(f"  {image_files}", markup=False, soft_wrap=True)
     screen.print("\nTo look further:")
     program = escape(sys.argv[0])  # as it was typed: it may be on no PATH
     screen.print(

@@ -141,7 +141,7 @@ class Home:
             waiting = True
             time.sleep(0.1)
 
-    def tell(self, variables: Mapping[str, str]) -> None:
+    def publish(self, variables: Mapping[str, str]) -> None:
         """Let other terminals find the running stack; for this user's eyes only, it may hold a key."""
         _write_private(self._variables, "".join(f"{name}={value}\n" for name, value in sorted(variables.items())))
 
@@ -150,7 +150,7 @@ class Home:
         if not self.notify_secret.exists():
             _write_private(self.notify_secret, f"{secret}\n")
 
-    def told(self) -> dict[str, str]:
+    def published(self) -> dict[str, str]:
         """What the stack that runs here has told; nothing where none runs."""
         with suppress(FileNotFoundError), self._lock.open() as lock:
             if not _locked(lock.fileno(), fcntl.LOCK_SH):

@@ -55,12 +55,12 @@ caller who does not answer. The tick needs none: the clock does it."""
 def receiver(host: str, port: int) -> Process:
     """The Flask application that hears the provider's callbacks."""
     # connections that say nothing are cheap, but must not stay: the bound counts them too
-    return Process("receiver", granian("webhook_receiver.app:create_front", host, port, requests=4096), Stage.FRONT)
+    return Process("receiver", granian("webhook_receiver.app:create_server", host, port, requests=4096), Stage.FRONT)
 
 
 def intake(host: str, port: int) -> Process:
     """The Flask application through which other services hand in batches."""
-    return Process("intake", granian("intake.app:create_front", host, port, requests=512), Stage.FRONT)
+    return Process("intake", granian("intake.app:create_server", host, port, requests=512), Stage.FRONT)
 
 
 def granian(target: str, host: str, port: int, *, requests: int) -> tuple[str, ...]:
@@ -83,7 +83,16 @@ def workers() -> tuple[Process, ...]:
         )
         for name, (queues, size) in LANES.items()
     )
-    clock = ("celery", "-A", "worker", "beat", "--scheduler", "worker.beat_scheduler:Clock", "--loglevel", "warning")
+    clock = (
+        "celery",
+        "-A",
+        "worker",
+        "beat",
+        "--scheduler",
+        "worker.beat_scheduler:BoundedScheduler",
+        "--loglevel",
+        "warning",
+    )
     return (*lanes, Process("beat", clock, Stage.WORKERS))
 
 

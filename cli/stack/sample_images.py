@@ -1,7 +1,7 @@
-"""Six sample pictures, drawn with gradients and shapes, so that the demo needs no file and no network.
+"""Six sample images, drawn with gradients and shapes, so that the demo needs no file and no network.
 
 Each scene is a function of a blank canvas; everything is drawn at twice the size and scaled down, which smooths
-the edges. Randomness is seeded: the same pictures every time.
+the edges. Randomness is seeded: the same images every time.
 """
 
 import math
@@ -19,7 +19,7 @@ Point = tuple[float, float]
 
 
 class Canvas:
-    """A picture measured from 0 to 1 in both directions."""
+    """An image measured from 0 to 1 in both directions."""
 
     def __init__(self, size: tuple[int, int], seed: str) -> None:
         self.width, self.height = size[0] * SCALE, size[1] * SCALE

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from cli.settings import DeskSettings, adopt, environment, stack_variables
+from cli.settings import CLISettings, adopt, environment, stack_variables
 from cli.stack import broker, embedded, processes
 from cli.stack.child_processes import end_all, require_process_list
 from cli.stack.home import Home
@@ -18,7 +18,7 @@ from cli.stack.processes import ASKING, SHARED, Process, Stage
 from cli.stack.supervision import Supervisor
 from core.errors import SettingsError
 from core.settings import load
-from intake.api_keys import Keys
+from intake.api_keys import ApiKeys
 from intake.settings import IntakeSettings
 from webhook_receiver.settings import ReceiverSettings
 from worker.settings import WorkerSettings
@@ -62,7 +62,7 @@ class Plan:
         return any(process.name == name for process in self.processes)
 
 
-def plan(settings: DeskSettings, emulator: EmulatorOptions | None) -> Plan:
+def plan(settings: CLISettings, emulator: EmulatorOptions | None) -> Plan:
     """Decide what runs, and check what can be checked beforehand. The home must be held.
 
     Raises:
@@ -82,7 +82,7 @@ def plan(settings: DeskSettings, emulator: EmulatorOptions | None) -> Plan:
     adopt(variables)
     load(WorkerSettings)
     load(ReceiverSettings)
-    Keys(load(IntakeSettings))
+    ApiKeys(load(IntakeSettings))
     parts: list[Process] = []
     if settings.database_url is None:
         parts.append(embedded.postgres(home))
@@ -106,7 +106,7 @@ def plan(settings: DeskSettings, emulator: EmulatorOptions | None) -> Plan:
     )
 
 
-def _require_ports(settings: DeskSettings, emulator: EmulatorOptions | None) -> None:
+def _require_ports(settings: CLISettings, emulator: EmulatorOptions | None) -> None:
     host, ports = settings.bind_host, {"RECEIVER_PORT": settings.receiver_port, "INTAKE_PORT": settings.intake_port}
     for name, port in ports.items():
         if not embedded.is_free(host, port):
@@ -137,7 +137,7 @@ def running(plan: Plan, lock: int, say: Say) -> Iterator[Supervisor]:
         supervisor.start(Stage.FRONT)
         supervisor.start(Stage.WORKERS)
         supervisor.finish(plan.answers, say)
-        plan.home.tell(plan.variables)
+        plan.home.publish(plan.variables)
         yield supervisor
     finally:
         supervisor.stop()

@@ -7,7 +7,7 @@ itself imports none of it, and stays small. What they are at is printed, one lin
 import sys
 from collections.abc import Callable, Sequence
 
-from cli.settings import DeskSettings
+from cli.settings import CLISettings
 from cli.stack.home import Home
 from core.errors import UserError
 from core.settings import DatabaseSettings, load
@@ -77,7 +77,7 @@ def wait_for(name: str, answers: Callable[[], bool]) -> None:
 
     if until(answers, timeout=ANSWER_WITHIN):
         return
-    home = load(DeskSettings).home
+    home = load(CLISettings).home
     said = last_line(home, name)
     where = f"its last words in {home.logs}: {said}" if said else f"see {home.logs}"
     raise UserError(f"No answer from {name} in {ANSWER_WITHIN:.0f} s; {where}")

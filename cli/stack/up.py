@@ -12,9 +12,9 @@ from types import FrameType
 
 import click
 
-from cli.output import aside, json_option, print_json
-from cli.settings import DeskSettings
-from cli.stack.child_processes import adopt_orphans, bury
+from cli.output import json_option, print_json, stderr
+from cli.settings import CLISettings
+from cli.stack.child_processes import adopt_orphans, reap
 from cli.stack.embedded import loopback
 from cli.stack.start import EmulatorOptions, Plan, plan, running
 from cli.stack.supervision import Supervisor
@@ -70,7 +70,7 @@ def up(
 
     Without DATABASE_URL and REDIS_URL it brings a PostgreSQL and a Redis of its own.
     """
-    settings = load(DeskSettings)
+    settings = load(CLISettings)
     emulator = EmulatorOptions(emulator_port, loopback(), emulator_concurrency, emulator_latency) if emulated else None
     settings.home.create()
     try:
@@ -87,7 +87,7 @@ def up(
 
 def run(prepared: Plan, lock: int, as_json: bool) -> None:
     """Start everything, say so, and stay until the supervisor dies or Stop is raised."""
-    with aside.status("starting") as line, running(prepared, lock, line.update) as supervisor:
+    with stderr.status("starting") as line, running(prepared, lock, line.update) as supervisor:
         line.stop()
         announce(prepared, as_json)
         stay(supervisor)
@@ -106,7 +106,7 @@ def run_again(prepared: Plan, lock: int, as_json: bool) -> None:
 def stay(supervisor: Supervisor) -> None:
     """Until the supervisor dies."""
     while not supervisor.dead:
-        bury()
+        reap()
         time.sleep(LOOK_EVERY)
 
 
@@ -124,6 +124,6 @@ def announce(prepared: Plan, as_json: bool) -> None:
     elif "PUBLIC_URL" not in variables:
         provider += " (no PUBLIC_URL: it is polled, no callbacks)"
     database = f"database {'embedded' if prepared.has('postgres') else 'as in DATABASE_URL'}"
-    pictures = f"pictures {variables['STORAGE_URL']}"
-    doors = f"API {prepared.intake_url}, receiver {prepared.receiver_url}"
-    print(f"ready: {doors}, {provider}, {database}, {pictures}", flush=True)
+    images = f"images {variables['STORAGE_URL']}"
+    addresses = f"API {prepared.intake_url}, receiver {prepared.receiver_url}"
+    print(f"ready: {addresses}, {provider}, {database}, {images}", flush=True)

@@ -13,18 +13,18 @@ from models.transitions.batch_actions import (
     cancel_chunk,
     cancelled_with_open_edits,
     fail_skipped,
-    record_cancel_asked,
+    record_cancel_sent,
     retry_failed,
 )
 from models.transitions.finish_batches import finishable_batches, settle_batches
-from models.transitions.image_sets import take_instead
+from models.transitions.image_sets import replace_image_set
 from models.transitions.incident_failures import excuse_failures
 from models.transitions.stored_images import (
     ImageFault,
     StoredImage,
-    put_images_back,
     record_image_faults,
     record_stored,
+    release_images,
 )
 from models.transitions.submission_ends import (
     EditMove,
@@ -34,30 +34,31 @@ from models.transitions.submission_ends import (
     move_edits,
 )
 from models.transitions.submissions import (
-    Postponement,
+    NextPoll,
     Refusal,
     Submission,
-    give_up_unknown,
+    attach_request_id,
     lock_edits,
-    poll_again,
     record_accepted,
     record_refused,
-    reveal_request,
+    resolve_unknown,
+    revert_unsent,
+    schedule_poll,
     start_submissions,
-    take_back,
 )
 
 __all__ = [
     "CHUNK",
     "EditMove",
     "ImageFault",
-    "Postponement",
+    "NextPoll",
     "Refusal",
     "SkippedEdit",
     "StoredImage",
     "Submission",
     "SubmissionEnd",
     "add_images",
+    "attach_request_id",
     "cancel_batch",
     "cancel_chunk",
     "cancelled_with_open_edits",
@@ -65,20 +66,19 @@ __all__ = [
     "excuse_failures",
     "fail_skipped",
     "finishable_batches",
-    "give_up_unknown",
     "lock_edits",
     "move_edits",
-    "poll_again",
-    "put_images_back",
     "record_accepted",
-    "record_cancel_asked",
+    "record_cancel_sent",
     "record_image_faults",
     "record_refused",
     "record_stored",
+    "release_images",
+    "replace_image_set",
+    "resolve_unknown",
     "retry_failed",
-    "reveal_request",
+    "revert_unsent",
+    "schedule_poll",
     "settle_batches",
     "start_submissions",
-    "take_back",
-    "take_instead",
 ]

@@ -52,7 +52,7 @@ def cancel_batch(connection: Connection, batch_id: UUID, *, criterion: Criterion
     """Cancel what is not paid for yet: pending edits at once, edits in flight by a wish; answers how many these are.
 
     What is in flight is asked about at once, and the poll lane hands the wish to the provider; it ends `cancelled` if
-    the provider says so and `stored` if the picture was made anyway. A batch that is cancelled or finished already
+    the provider says so and `stored` if the image was made anyway. A batch that is cancelled or finished already
     stays as it is. Of a batch larger than `CHUNK` only the row of the batch is written, which is enough that nothing
     of it is submitted any more; the settle lane cancels its edits (`cancel_chunk`), and the answer is the most that
     they may be.
@@ -158,16 +158,16 @@ def _cancel_open(
     return int(rows.scalar_one())
 
 
-def record_cancel_asked(connection: Connection, submission_ids: Sequence[UUID]) -> None:
+def record_cancel_sent(connection: Connection, submission_ids: Sequence[UUID]) -> None:
     """The provider has heard the wish, whatever it answered; it is not told again."""
     connection.exec_driver_sql(
-        "UPDATE submissions SET cancel_asked_at = now() WHERE id = ANY(%s) AND cancel_asked_at IS NULL",
+        "UPDATE submissions SET cancel_sent_at = now() WHERE id = ANY(%s) AND cancel_sent_at IS NULL",
         (list(submission_ids),),
     )
 
 
 def retry_failed(connection: Connection, batch_id: UUID, error_types: Sequence[str] = ()) -> int:
-    """failed -> ready where pictures are paid for and only their files failed: these are fetched again, not paid again;
+    """failed -> ready where images are paid for and only their files failed: these are fetched again, not paid again;
     failed -> submitted where a submission of it turned out to be in flight, because what it brings is paid for already;
     every other failed -> pending, with its attempts counted anew. Answers how many edits these are.
 

@@ -50,9 +50,9 @@ def settle_batches(
         """,  # noqa: S608 - constants of ours
         (list(locked.scalars()),),
     ).all()
-    told = [_count(connection, row.id, row.edit_count) for row in rows if row.notify_url]
-    if told:
-        _note_notifications(connection, told, results_prefix)
+    messages = [_count(connection, row.id, row.edit_count) for row in rows if row.notify_url]
+    if messages:
+        _note_notifications(connection, messages, results_prefix)
     return [row.id for row in rows]
 
 

@@ -1,10 +1,10 @@
-"""Which set of pictures an edit keeps: that of one submission, whole, and never two at once.
+"""Which set of images an edit keeps: that of one submission, whole, and never two at once.
 
 Sets are numbered per edit, in the order in which they are taken, and the number is part of every later set's storage
 keys (`claims.claim_images`): the first writes to `{batch}/{edit}/{index}`, the second to `{batch}/{edit}/{index}.2`. A
 set gives way only when it cannot be stored whole. Some download of it may still be under way then, in a process that
 nobody can stop, and an object store has no transactions; but it can write only to keys of its own set, and what it then
-reports moves no row, because its picture is discarded. So at every moment each row tells the bytes under its key.
+reports moves no row, because its image is discarded. So at every moment each row tells the bytes under its key.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 
-def take_instead(connection: Connection, submission_ids: Sequence[UUID]) -> None:
-    """The pictures of these submissions, one an edit, take the place of whatever set was taken before.
+def replace_image_set(connection: Connection, submission_ids: Sequence[UUID]) -> None:
+    """The images of these submissions, one an edit, take the place of whatever set was taken before.
 
     Theirs are waiting from now on, those of every other submission of the edit are discarded; a stored one keeps key
     and hash, because its bytes still lie there. The edits must be locked.
@@ -48,10 +48,10 @@ def take_instead(connection: Connection, submission_ids: Sequence[UUID]) -> None
     )
 
 
-def take_spare_sets(connection: Connection, edit_ids: Sequence[int]) -> None:
+def use_spare_image_sets(connection: Connection, edit_ids: Sequence[int]) -> None:
     """Where the set taken by an edit cannot be stored whole, and another one was paid for too: that one is taken.
 
-    Looks only at edits that are `ready` and of which no picture waits any more; they stay `ready`.
+    Looks only at edits that are `ready` and of which no image waits any more; they stay `ready`.
     """
     spare = connection.exec_driver_sql(
         """
@@ -66,4 +66,4 @@ def take_spare_sets(connection: Connection, edit_ids: Sequence[int]) -> None:
         """,
         (list(edit_ids),),
     )
-    take_instead(connection, list(spare.scalars()))
+    replace_image_set(connection, list(spare.scalars()))

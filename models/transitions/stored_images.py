@@ -1,15 +1,15 @@
-"""The arrows of pictures, and those of their edits that follow: stored, or failed."""
+"""The arrows of images, and those of their edits that follow: stored, or failed."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from models.transitions.image_sets import take_spare_sets
+from models.transitions.image_sets import use_spare_image_sets
 
 
 class StoredImage(NamedTuple):
-    """One picture that is in storage, as measured from its bytes."""
+    """One image that is in storage, as measured from its bytes."""
 
     image_id: int
     storage_key: str
@@ -21,7 +21,7 @@ class StoredImage(NamedTuple):
 
 
 def record_stored(connection: Connection, stored: Sequence[StoredImage]) -> None:
-    """Pictures waiting -> stored, and their edits ready -> stored where these were the last."""
+    """Images waiting -> stored, and their edits ready -> stored where these were the last."""
     edit_ids = _lock_edits_of_images(connection, [image.image_id for image in stored])
     connection.exec_driver_sql(
         """
@@ -47,7 +47,7 @@ def record_stored(connection: Connection, stored: Sequence[StoredImage]) -> None
 
 
 class ImageFault(NamedTuple):
-    """Why one picture could not be stored; `delay` (seconds) until it is fetched again, None: never."""
+    """Why one image could not be stored; `delay` (seconds) until it is fetched again, None: never."""
 
     image_id: int
     type: str
@@ -55,10 +55,10 @@ class ImageFault(NamedTuple):
     delay: float | None
 
 
-def put_images_back(connection: Connection, claims: Sequence[tuple[int, int]], *, delay: float) -> None:
-    """Pictures stay waiting as they were before they were claimed: for `delay` seconds, with no try used up.
+def release_images(connection: Connection, claims: Sequence[tuple[int, int]], *, delay: float) -> None:
+    """Images stay waiting as they were before they were claimed: for `delay` seconds, with no try used up.
 
-    For trouble that is ours; it says nothing about a picture. A claim is an image's id and its `attempt`: one whose
+    For trouble that is ours; it says nothing about an image. A claim is an image's id and its `attempt`: one whose
     lease lapsed is somebody else's by now.
     """
     connection.exec_driver_sql(
@@ -76,7 +76,7 @@ def put_images_back(connection: Connection, claims: Sequence[tuple[int, int]], *
 
 
 def record_image_faults(connection: Connection, faults: Sequence[ImageFault]) -> None:
-    """Pictures that stay waiting for another try, or waiting -> failed, and then their edits ready -> failed."""
+    """Images that stay waiting for another try, or waiting -> failed, and then their edits ready -> failed."""
     edit_ids = _lock_edits_of_images(connection, [fault.image_id for fault in faults])
     connection.exec_driver_sql(
         """
@@ -100,7 +100,7 @@ def record_image_faults(connection: Connection, faults: Sequence[ImageFault]) ->
 
 
 def _lock_edits_of_images(connection: Connection, image_ids: Sequence[int]) -> list[int]:
-    """Two last pictures of one edit that end at once must not be blind to each other: the edit goes first."""
+    """Two last images of one edit that end at once must not be blind to each other: the edit goes first."""
     rows = connection.exec_driver_sql(
         """
         SELECT id FROM edits WHERE id IN (
@@ -113,11 +113,11 @@ def _lock_edits_of_images(connection: Connection, image_ids: Sequence[int]) -> l
 
 
 def _finish_edits(connection: Connection, edit_ids: Sequence[int]) -> None:
-    """ready -> stored, or failed if a picture failed, once no picture of the edit waits any more.
+    """ready -> stored, or failed if an image failed, once no image of the edit waits any more.
 
     Where another set was paid for as well, that one is taken before the edit fails.
     """
-    take_spare_sets(connection, edit_ids)
+    use_spare_image_sets(connection, edit_ids)
     connection.exec_driver_sql(
         """
         WITH ended AS (

@@ -1,4 +1,4 @@
-"""The arrows that a verdict leads along: submissions close, edits move, pictures are noted."""
+"""The arrows that a verdict leads along: submissions close, edits move, images are noted."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -81,7 +81,7 @@ class SubmissionEnd(NamedTuple):
     error_type: str | None = None
     images_returned: int | None = None
     set_number: int | None = None
-    """Which set of pictures of its edit this becomes; None: its pictures are not taken."""
+    """Which set of images of its edit this becomes; None: its images are not taken."""
     seed: int | None = None
     inference_time: float | None = None
     """Seconds, as the provider reports; a callback does not tell."""
@@ -92,8 +92,8 @@ class SubmissionEnd(NamedTuple):
 def close_submissions(connection: Connection, ends: Sequence[SubmissionEnd]) -> None:
     """Write down how submissions ended; one that had been given up as unknown may still turn out otherwise.
 
-    A submission that succeeded and whose pictures are not taken is `doubled`: nothing else is. What it costs follows
-    from the units that the provider reports, where it does, else from the pictures that came.
+    A submission that succeeded and whose images are not taken is `doubled`: nothing else is. What it costs follows
+    from the units that the provider reports, where it does, else from the images that came.
     """
     if not ends:
         return
@@ -143,7 +143,7 @@ def add_images(
     *,
     expire_after: float | None = None,
 ) -> None:
-    """Note the pictures that submissions returned: waiting, or discarded where others are kept.
+    """Note the images that submissions returned: waiting, or discarded where others are kept.
 
     `expire_after`: seconds for which the provider keeps their files, where that is known.
     """

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from models.criteria import IMAGES_MOST
+from models.criteria import MAX_IMAGES_SQL
 from models.transitions.submission_ends import LARGE_RESULT_KEPT, RESULT_KEPT
 
 _OTHER_OPEN = "EXISTS (SELECT FROM submissions o WHERE o.edit_id = s.edit_id AND o.id <> s.id AND o.outcome IS NULL)"
@@ -34,13 +34,13 @@ class Submission(NamedTuple):
 
 
 def start_submissions(
-    connection: Connection, edit_ids: Sequence[int], *, patience: float, price: Decimal
+    connection: Connection, edit_ids: Sequence[int], *, unknown_deadline: float, price: Decimal
 ) -> list[Submission]:
     """pending -> submitting: write down one submission per edit, before any POST, with what it may cost.
 
     The new submission's id is random (PostgreSQL's `gen_random_uuid`) and becomes the token in the webhook URL.
-    `patience` (seconds) is the proven deadline: if nothing is heard by then, the POST is dead. `price` is that of
-    one picture, in USD. An edit of which a submission is in flight gets none (`guards.py` refuses it too).
+    If nothing is heard for `unknown_deadline` seconds, the POST is dead. `price` is that of one image, in USD. An edit
+    of which a submission is in flight gets none (`guards.py` refuses it too).
     """
     rows = connection.exec_driver_sql(
         f"""
@@ -49,7 +49,7 @@ def start_submissions(
             SET state = 'submitting', attempt = attempt + 1, due_at = now() + %(patience)s * interval '1 s'
             WHERE id = ANY(%(ids)s) AND state = 'pending' AND cancel_requested_at IS NULL
               AND NOT EXISTS (SELECT FROM submissions s WHERE s.edit_id = e.id AND s.outcome IS NULL)
-            RETURNING id, batch_id, attempt, arguments, seed, {IMAGES_MOST} AS images_most
+            RETURNING id, batch_id, attempt, arguments, seed, {MAX_IMAGES_SQL} AS images_most
         ), written AS (
             INSERT INTO submissions (id, edit_id, attempt, due_at, price, reserved)
             SELECT gen_random_uuid(), id, attempt, now() + %(patience)s * interval '1 s',
@@ -59,13 +59,13 @@ def start_submissions(
         SELECT written.id, moved.id, moved.attempt, batches.endpoint, moved.arguments, moved.seed
         FROM written JOIN moved ON moved.id = written.edit_id JOIN batches ON batches.id = moved.batch_id
         """,  # noqa: S608 - a constant of ours
-        {"ids": list(edit_ids), "patience": patience, "price": price},
+        {"ids": list(edit_ids), "patience": unknown_deadline, "price": price},
     )
     return [Submission(*row) for row in rows]
 
 
 def record_accepted(
-    connection: Connection, replies: Sequence[tuple[UUID, str]], *, poll_after: float, patience: float
+    connection: Connection, replies: Sequence[tuple[UUID, str]], *, poll_after: float, unknown_deadline: float
 ) -> None:
     """submitting -> submitted: the provider gave request ids.
 
@@ -106,14 +106,14 @@ def record_accepted(
             "ids": [submission_id for submission_id, _ in replies],
             "requests": [request_id for _, request_id in replies],
             "poll_after": poll_after,
-            "patience": patience,
+            "patience": unknown_deadline,
             "kept": RESULT_KEPT,
             "large_kept": LARGE_RESULT_KEPT,
         },
     )
 
 
-def take_back(connection: Connection, submission_ids: Sequence[UUID], *, reason: str, delay: float) -> None:
+def revert_unsent(connection: Connection, submission_ids: Sequence[UUID], *, reason: str, delay: float) -> None:
     """submitting -> pending (or cancelled, where that was wished): certainly not accepted, so not an attempt.
 
     For what never left this machine and for refusals of the account; no edit fails for either. While an earlier
@@ -186,7 +186,7 @@ def record_refused(connection: Connection, refusals: Sequence[Refusal]) -> None:
     )
 
 
-def reveal_request(connection: Connection, submission_id: UUID, request_id: str, *, patience: float) -> None:
+def attach_request_id(connection: Connection, submission_id: UUID, request_id: str, *, overdue_after: float) -> None:
     """submitting or pending -> submitted: a request id becomes known otherwise than by the reply.
 
     By a callback whose body cannot be used as it is, or by the listing; asked for by the poll lane at once. Opens a
@@ -211,11 +211,11 @@ def reveal_request(connection: Connection, submission_id: UUID, request_id: str,
           -- a POST that was taken back left its number to the next, which may be the one in flight
           AND (e.state = 'pending' OR (e.state = 'submitting' AND e.attempt = known.attempt AND NOT known.others_open))
         """,  # noqa: S608 - a constant of this file
-        {"id": submission_id, "request": request_id, "patience": patience, "kept": LARGE_RESULT_KEPT},
+        {"id": submission_id, "request": request_id, "patience": overdue_after, "kept": LARGE_RESULT_KEPT},
     )
 
 
-class Postponement(NamedTuple):
+class NextPoll(NamedTuple):
     """When an open submission is asked about again, and why it has to be."""
 
     submission_id: UUID
@@ -230,7 +230,7 @@ class Postponement(NamedTuple):
     """When the latest request listed at the beginning of that had ended."""
 
 
-def poll_again(connection: Connection, postponed: Sequence[Postponement]) -> None:
+def schedule_poll(connection: Connection, postponed: Sequence[NextPoll]) -> None:
     """Put the next question about open submissions off, and note what the last one brought."""
     if not postponed:
         return
@@ -258,7 +258,7 @@ def poll_again(connection: Connection, postponed: Sequence[Postponement]) -> Non
     )
 
 
-def give_up_unknown(
+def resolve_unknown(
     connection: Connection,
     submission_ids: Sequence[UUID],
     *,

@@ -13,16 +13,16 @@ from core.errors import Conflict, NotFound
 from intake import batch_actions
 from intake.batches import BatchHeader, IdempotencyConflict, create, estimate
 from intake.manifest import Entry, ManifestFaults, read_objects
-from models.apply_reports import record_answers
+from models.apply_reports import apply_reports
 from models.claims import claim_images, claim_polls
 from models.states import Outcome
 from models.transitions import (
     ImageFault,
     StoredImage,
     cancel_batch,
-    give_up_unknown,
     record_image_faults,
     record_stored,
+    resolve_unknown,
     settle_batches,
 )
 from models.verdict import Kind, Retry, Verdict
@@ -41,12 +41,12 @@ from tests.support.factories import (
     unbalanced,
 )
 
-PICTURES = ["https://example.com/a.png"]
+IMAGES = ["https://example.com/a.png"]
 
 
 def entries(*edits: dict[str, object], first: int = 0) -> Iterator[Entry]:
     """Edits of a document; each is sound unless it says otherwise."""
-    return read_objects([{"prompt": "x", "image_urls": PICTURES, **edit} for edit in edits], first=first)
+    return read_objects([{"prompt": "x", "image_urls": IMAGES, **edit} for edit in edits], first=first)
 
 
 def append(connection: Connection, batch_id: UUID, *edits: dict[str, object], **options: object) -> int:
@@ -59,14 +59,14 @@ def append(connection: Connection, batch_id: UUID, *edits: dict[str, object], **
 def failed_edit(connection: Connection, error: str = "internal_server_error", **header: object) -> UUID:
     """A batch of one edit that failed for good."""
     [submission] = make_submitted(connection, **header)
-    record_answers(connection, [answer(submission, failure(error, Retry.NEVER))], POLICY)
+    apply_reports(connection, [answer(submission, failure(error, Retry.NEVER))], POLICY)
     query = "SELECT batch_id FROM edits WHERE id = %s"
     found = connection.exec_driver_sql(query, (submission.edit_id,)).scalar_one()
     assert isinstance(found, UUID)
     return found
 
 
-def the_batch(connection: Connection) -> UUID:
+def get_batch(connection: Connection) -> UUID:
     found = connection.exec_driver_sql("SELECT id FROM batches ORDER BY created_at DESC LIMIT 1").scalar_one()
     assert isinstance(found, UUID)
     return found
@@ -91,12 +91,12 @@ def test_cancel_takes_pending_at_once_and_wishes_for_the_rest(engine: Engine) ->
 
 
 def test_cancelled_in_flight_ends_as_the_provider_decides(engine: Engine) -> None:
-    """Cancelled if it says so or fails; stored if it made the picture all the same: what was paid for is kept."""
+    """Cancelled if it says so or fails; stored if it made the image all the same: what was paid for is kept."""
     with engine.begin() as connection:
         first, second, third = make_submitted(connection, 3)
-        batch_actions.cancel(connection, the_batch(connection))
+        batch_actions.cancel(connection, get_batch(connection))
         gone = Verdict(Kind.CANCELLED, error_type="client_cancelled", message="cancelled")
-        record_answers(connection, [answer(first, gone), answer(second, failure()), answer(third, success())], POLICY)
+        apply_reports(connection, [answer(first, gone), answer(second, failure()), answer(third, success())], POLICY)
         assert states(connection) == {"cancelled": 2, "ready": 1}
 
 
@@ -169,7 +169,7 @@ def test_retry_counts_attempts_anew(engine: Engine) -> None:
         [submission] = claim(connection)
         assert submission.attempt == 2
         accept(connection, [submission])
-        record_answers(connection, [answer(submission, success())], POLICY)
+        apply_reports(connection, [answer(submission, success())], POLICY)
         assert states(connection) == {"ready": 1}
         assert batch_actions.retry(connection, batch_id) == 0
         assert unbalanced(connection) == []
@@ -182,7 +182,7 @@ def test_retry_after_a_retry_spends_attempts_again(engine: Engine) -> None:
         batch_actions.retry(connection, batch_id)
         [submission] = claim(connection)
         accept(connection, [submission])
-        record_answers(connection, [answer(submission, failure())], POLICY)
+        apply_reports(connection, [answer(submission, failure())], POLICY)
         assert states(connection) == {"pending": 1}
 
 
@@ -195,7 +195,7 @@ def test_unknown_submit_after_a_retry_is_made_again(engine: Engine) -> None:
                 batch_actions.retry(connection, batch_id)
             fall_due(connection)
             [submission] = claim(connection)
-            give_up_unknown(connection, [submission.id], resubmit=True, max_attempts=3)
+            resolve_unknown(connection, [submission.id], resubmit=True, max_attempts=3)
             assert states(connection) == {expected: 1}
 
 
@@ -204,22 +204,22 @@ def test_retry_by_error_type(engine: Engine) -> None:
     with engine.begin() as connection:
         first, second = make_submitted(connection, 2)
         verdicts = (failure("content_policy_violation", Retry.NEVER), failure("internal_error", Retry.NEVER))
-        record_answers(connection, [answer(s, v) for s, v in zip((first, second), verdicts, strict=True)], POLICY)
-        assert batch_actions.retry(connection, the_batch(connection), ["internal_error"]) == 1
+        apply_reports(connection, [answer(s, v) for s, v in zip((first, second), verdicts, strict=True)], POLICY)
+        assert batch_actions.retry(connection, get_batch(connection), ["internal_error"]) == 1
         assert states(connection) == {"failed": 1, "pending": 1}
 
 
 def test_retry_fetches_what_is_paid_for_and_pays_for_nothing(engine: Engine) -> None:
-    """Two pictures came, one could not be stored: it is fetched again, and no second submission is made."""
+    """Two images came, one could not be stored: it is fetched again, and no second submission is made."""
     with engine.begin() as connection:
         [submission] = make_submitted(connection)
-        record_answers(connection, [answer(submission, success(2))], POLICY)
+        apply_reports(connection, [answer(submission, success(2))], POLICY)
         good, bad = claim_images(connection, limit=10, lease=60)
         record_stored(connection, [StoredImage(good.id, good.name, "ab", 1, "image/png", 1, 1)])
         record_image_faults(connection, [ImageFault(bad.id, "undecodable", "broken", None)])
         assert states(connection) == {"failed": 1}
 
-        assert batch_actions.retry(connection, the_batch(connection)) == 1
+        assert batch_actions.retry(connection, get_batch(connection)) == 1
         assert states(connection) == {"ready": 1}
         assert claim(connection) == []
         [again] = claim_images(connection, limit=10, lease=60)
@@ -233,18 +233,18 @@ def test_retry_of_a_cancelled_batch_is_refused(engine: Engine) -> None:
     """It would never be submitted."""
     with engine.begin() as connection:
         [submission, _] = make_submitted(connection, 2)
-        record_answers(connection, [answer(submission, failure(retry=Retry.NEVER))], POLICY)
-        batch_actions.cancel(connection, the_batch(connection))
+        apply_reports(connection, [answer(submission, failure(retry=Retry.NEVER))], POLICY)
+        batch_actions.cancel(connection, get_batch(connection))
         with pytest.raises(Conflict, match="cancelled"):
-            batch_actions.retry(connection, the_batch(connection))
+            batch_actions.retry(connection, get_batch(connection))
 
 
 def test_retry_that_meets_settle_leaves_no_edit_behind(engine: Engine) -> None:
     """The last open edit ends while a retry is not committed yet: the batch must not be finished over its head."""
     with engine.begin() as connection:
         first, second = make_submitted(connection, 2)
-        record_answers(connection, [answer(first, failure(retry=Retry.NEVER))], POLICY)
-        batch_id = the_batch(connection)
+        apply_reports(connection, [answer(first, failure(retry=Retry.NEVER))], POLICY)
+        batch_id = get_batch(connection)
 
     def settle() -> None:
         with engine.begin() as other:
@@ -253,7 +253,7 @@ def test_retry_that_meets_settle_leaves_no_edit_behind(engine: Engine) -> None:
     with engine.begin() as connection:
         batch_actions.retry(connection, batch_id)
         with engine.begin() as other:
-            record_answers(other, [answer(second, failure(retry=Retry.NEVER))], POLICY)
+            apply_reports(other, [answer(second, failure(retry=Retry.NEVER))], POLICY)
         settling = threading.Thread(target=settle)
         settling.start()
         wait_for_a_lock(engine, settling)
@@ -316,7 +316,7 @@ def test_append_is_idempotent_by_its_key(engine: Engine) -> None:
 
 @pytest.mark.parametrize(("there", "added"), [({"custom_id": "a"}, {"custom_id": "a"}), ({}, {"custom_id": "0"})])
 def test_append_refuses_a_name_that_is_taken(engine: Engine, there: dict[str, str], added: dict[str, str]) -> None:
-    """Two edits would store their pictures under one key; the line is named."""
+    """Two edits would store their images under one key; the line is named."""
     with engine.begin() as connection:
         batch_id = create(connection, BatchHeader(), entries(there)).batch_id
         with pytest.raises(ManifestFaults, match="line 2: custom_id") as caught:
@@ -392,11 +392,11 @@ def test_parked_submit_that_is_retried_and_shows_after_all_is_doubled(engine: En
         batch_id = make_batch(connection)
         [lost] = claim(connection)
         fall_due(connection)
-        give_up_unknown(connection, [lost.id], resubmit=False, max_attempts=3)
+        resolve_unknown(connection, [lost.id], resubmit=False, max_attempts=3)
         assert batch_actions.retry(connection, batch_id) == 1
         [again] = claim(connection)
         accept(connection, [again])
-        record_answers(connection, [answer(again, success()), answer(lost, success())], POLICY)
+        apply_reports(connection, [answer(again, success()), answer(lost, success())], POLICY)
         rows = connection.exec_driver_sql("SELECT attempt, outcome, doubled FROM submissions ORDER BY attempt").all()
         assert [tuple(row) for row in rows] == [(1, Outcome.SUCCEEDED, True), (2, Outcome.SUCCEEDED, False)]
         assert unbalanced(connection) == []

@@ -233,13 +233,13 @@ class _Paused:
 
     def __init__(self, *lines: dict[str, object]) -> None:
         self._lines = lines
-        self.reached, self.go_on = threading.Event(), threading.Event()
+        self.reached, self.should_continue = threading.Event(), threading.Event()
 
     def __iter__(self) -> Iterator[NewEdit | FaultyLine]:
         entries = _entries(*self._lines)
         yield next(entries)
         self.reached.set()
-        assert self.go_on.wait(10)
+        assert self.should_continue.wait(10)
         yield from entries
 
 
@@ -262,7 +262,7 @@ def _race(engine: Engine, first: _Paused, *second: dict[str, object]) -> tuple[A
         assert first.reached.wait(10)
         behind = pool.submit(_create, engine, KEYED, *second)
         _until(lambda: _rows(engine, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
-        first.go_on.set()
+        first.should_continue.set()
         return ahead.exception() or ahead.result(), behind.result()
 
 
@@ -298,7 +298,7 @@ def test_a_request_does_not_wait_for_ever_for_its_twin(engine: Engine) -> None:
             connection.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")
             with pytest.raises(IdempotencyConflict, match="being created"):
                 create(connection, KEYED, _entries(_line(), _line()))
-        first.go_on.set()
+        first.should_continue.set()
         assert ahead.result().edits == 2
 
 

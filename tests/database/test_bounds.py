@@ -10,14 +10,14 @@ from sqlalchemy import Connection, Engine
 
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
-from models.apply_reports import record_answers
+from models.apply_reports import apply_reports
 from models.claims import claim_edits, claim_images, fit_edits, lanes_due
 from models.pauses import MayClaim, list_pauses, may_claim, pause_lane, probe_again
-from models.transitions import StoredImage, put_images_back
+from models.transitions import StoredImage, release_images
 from tests.support.factories import POLICY, PRICE, answer, claim, fall_due, make_batch, make_submitted, success
 from worker import download_claims
 from worker.download import record_results
-from worker.host_limits import HostWaits
+from worker.host_limits import HostBackoff
 from worker.settings import WorkerSettings
 
 KILO = 1000
@@ -50,9 +50,9 @@ def test_small_edits_all_fit(engine: Engine) -> None:
 
 
 def waiting(connection: Connection, *urls: str) -> None:
-    """A picture behind each of these URLs, the first one to expire first."""
+    """An image behind each of these URLs, the first one to expire first."""
     (submission,) = make_submitted(connection)
-    record_answers(connection, [answer(submission, success(len(urls)))], POLICY)
+    apply_reports(connection, [answer(submission, success(len(urls)))], POLICY)
     for index, url in enumerate(urls):
         connection.exec_driver_sql(
             "UPDATE images SET url = %s, expires_at = now() + %s * interval '1 minute' WHERE index = %s",
@@ -60,8 +60,8 @@ def waiting(connection: Connection, *urls: str) -> None:
         )
 
 
-def test_pictures_within_bytes(engine: Engine) -> None:
-    """With `sync_mode` the picture stands in its URL: few at one time, the nearest expiry first, one always."""
+def test_images_within_bytes(engine: Engine) -> None:
+    """With `sync_mode` the image stands in its URL: few at one time, the nearest expiry first, one always."""
     with engine.begin() as connection:
         uris = [f"data:image/png;base64,{n}" + "A" * 90 * KILO for n in range(4)]
         waiting(connection, *uris)
@@ -78,7 +78,7 @@ def test_data_uris_of_the_lane_are_few_at_one_time(
     settings = WorkerSettings(database_url=database_url, redis_url="redis://127.0.0.1:1/0")
     with engine.begin() as connection:
         waiting(connection, *[f"data:image/png;base64,{n}" + "A" * 90 * KILO for n in range(5)])
-    claims = download_claims.ImageClaims(engine, HostWaits(), settings)
+    claims = download_claims.ImageClaims(engine, HostBackoff(), settings)
     first = claims.claim(10)
     assert len(first) == 2
     assert claims.claim(10) == []
@@ -86,8 +86,8 @@ def test_data_uris_of_the_lane_are_few_at_one_time(
     assert len(claims.claim(10)) == 1
 
 
-def test_pictures_not_from_some_hosts(engine: Engine) -> None:
-    """A host that has its places, or asked to wait, is passed over; everybody else's pictures are claimed."""
+def test_images_not_from_some_hosts(engine: Engine) -> None:
+    """A host that has its places, or asked to wait, is passed over; everybody else's images are claimed."""
     with engine.begin() as connection:
         slow = [f"https://Slow.example:444/{n}?x=https://b.example/" for n in range(3)]
         waiting(connection, *slow, "https://b.example/1", "data:,x")
@@ -96,19 +96,19 @@ def test_pictures_not_from_some_hosts(engine: Engine) -> None:
         assert {due.url for due in claim_images(connection, limit=10, lease=60)} == {*slow}
 
 
-def test_picture_that_is_put_back(engine: Engine) -> None:
+def test_image_that_is_put_back(engine: Engine) -> None:
     """It stands as before its claim, and is due again later; a claim that lapsed takes nothing from the next."""
     with engine.begin() as connection:
         waiting(connection, "https://a.example/1")
         (first,) = claim_images(connection, limit=1, lease=60)
-        put_images_back(connection, [(first.id, first.attempt)], delay=5)
+        release_images(connection, [(first.id, first.attempt)], delay=5)
         state = "SELECT state, attempt, due_at > now() + interval '4 s', errors FROM images"
         assert connection.exec_driver_sql(state).one() == ("waiting", 0, True, [])
         fall_due(connection)
         (lapsed,) = claim_images(connection, limit=1, lease=60)
         fall_due(connection)
         (second,) = claim_images(connection, limit=1, lease=60)
-        put_images_back(connection, [(lapsed.id, lapsed.attempt)], delay=5)
+        release_images(connection, [(lapsed.id, lapsed.attempt)], delay=5)
         assert connection.exec_driver_sql("SELECT attempt FROM images").scalar() == second.attempt == 2
 
 
@@ -141,7 +141,7 @@ def test_only_a_probe_ends_a_pause(engine: Engine) -> None:
 
 
 def test_claim_follows_nothing_else(engine: Engine) -> None:
-    """A picture's pause stops no submitting."""
+    """An image's pause stops no submitting."""
     with engine.begin() as connection:
         pause_lane(connection, "download", "storage", reason="disk_full", message="full", retry_after=60)
         make_batch(connection, 2)

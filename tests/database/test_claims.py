@@ -4,10 +4,10 @@ import threading
 
 from sqlalchemy import Connection, Engine
 
-from models.apply_reports import record_answers
+from models.apply_reports import apply_reports
 from models.claims import claim_edits, claim_images, claim_polls, lanes_due
 from models.provider import pause, resume
-from models.transitions import start_submissions, take_back
+from models.transitions import revert_unsent, start_submissions
 from tests.support.factories import (
     PATIENCE,
     POLICY,
@@ -109,7 +109,7 @@ def test_claimers_take_turns(engine: Engine) -> None:
         thread = threading.Thread(target=take)
         thread.start()
         thread.join(0.5)
-        start_submissions(first, chosen, patience=60, price=PRICE)
+        start_submissions(first, chosen, unknown_deadline=60, price=PRICE)
     thread.join()
     with engine.begin() as connection:
         assert states(connection) == {"submitting": 5, "pending": 5}
@@ -147,16 +147,16 @@ def test_retry_delay_holds_an_edit_back(engine: Engine) -> None:
     with engine.begin() as connection:
         make_batch(connection, 3)
         first = claim(connection, limit=1)
-        take_back(connection, [submission.id for submission in first], reason="unreachable", delay=60)
+        revert_unsent(connection, [submission.id for submission in first], reason="unreachable", delay=60)
         assert first[0].edit_id not in due(connection)
         assert len(due(connection)) == 2
 
 
 def test_claimed_work_is_leased(engine: Engine) -> None:
-    """Polls and pictures are claimed by one worker at a time, and fall due again if it dies."""
+    """Polls and images are claimed by one worker at a time, and fall due again if it dies."""
     with engine.begin() as connection:
         first, second = make_submitted(connection, 2)
-        record_answers(connection, [answer(first, success(3))], POLICY)
+        apply_reports(connection, [answer(first, success(3))], POLICY)
         fall_due(connection)
     with engine.begin() as one, engine.begin() as other:
         assert [poll.id for poll in claim_polls(one, limit=10, lease=60)] == [second.id]
@@ -181,7 +181,7 @@ def test_lanes_due(engine: Engine) -> None:
         assert lanes_due(connection) == (False, False, False, True, False)
         fall_due(connection)
         assert lanes_due(connection) == (False, True, False, True, False)
-        record_answers(connection, [answer(submission, success())], POLICY)
+        apply_reports(connection, [answer(submission, success())], POLICY)
         assert lanes_due(connection) == (False, False, True, True, False)
 
 

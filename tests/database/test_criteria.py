@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine
 from intake import batch_actions
 from intake.batches import BatchHeader, create
 from intake.manifest import read_objects
-from models.apply_reports import record_answers
+from models.apply_reports import apply_reports
 from models.claims import claim_images
 from models.criteria import broken_batches
 from models.provider import learn_price, price_is_older, price_per_image
@@ -17,10 +17,10 @@ from models.transitions import (
     ImageFault,
     Submission,
     cancel_batch,
-    give_up_unknown,
     record_image_faults,
+    resolve_unknown,
+    revert_unsent,
     settle_batches,
-    take_back,
 )
 from models.verdict import Retry
 from tests.support.factories import (
@@ -44,7 +44,7 @@ def criteria(connection: Connection) -> list[str]:
 
 def fail(connection: Connection, submissions: list[Submission]) -> None:
     verdict = failure("content_policy_violation", Retry.NEVER)
-    record_answers(connection, [answer(submission, verdict) for submission in submissions], POLICY)
+    apply_reports(connection, [answer(submission, verdict) for submission in submissions], POLICY)
 
 
 def committed(connection: Connection) -> Decimal:
@@ -118,13 +118,13 @@ def test_deadline(engine: Engine) -> None:
 
 
 def priced_batch(connection: Connection, max_cost: str, *images: int) -> UUID:
-    """Edits that may bring so many pictures each, under a ceiling."""
+    """Edits that may bring so many images each, under a ceiling."""
     edits = [{"prompt": "x", "image_urls": ["https://example.com/a.png"], "max_images": count} for count in images]
     return create(connection, BatchHeader(max_cost=Decimal(max_cost)), read_objects(edits)).batch_id
 
 
 def test_ceiling_counts_the_worst_case_until_the_real_number_is_known(engine: Engine) -> None:
-    """0.12 USD are four pictures: one edit of three at a time; when it brings one only, the next has room."""
+    """0.12 USD are four images: one edit of three at a time; when it brings one only, the next has room."""
     with engine.begin() as connection:
         priced_batch(connection, "0.12", 3, 3)
         [first] = claim(connection)
@@ -132,7 +132,7 @@ def test_ceiling_counts_the_worst_case_until_the_real_number_is_known(engine: En
         assert claim(connection) == []
         assert criteria(connection) == []  # what is in flight may turn out cheaper
         accept(connection, [first])
-        record_answers(connection, [answer(first, success(1))], POLICY)
+        apply_reports(connection, [answer(first, success(1))], POLICY)
         assert committed(connection) == Decimal("0.03")
         assert len(claim(connection)) == 1
         assert unbalanced(connection) == []
@@ -144,7 +144,7 @@ def test_ceiling_that_nothing_fits_under_ends_the_batch(engine: Engine) -> None:
         priced_batch(connection, "0.10", 3, 3)
         [first] = claim(connection)
         accept(connection, [first])
-        record_answers(connection, [answer(first, success(3))], POLICY)
+        apply_reports(connection, [answer(first, success(3))], POLICY)
         assert claim(connection) == []
         assert criteria(connection) == ["max_cost"]
 
@@ -163,7 +163,7 @@ def test_unknown_submit_stays_reserved(engine: Engine, resubmit: bool) -> None:
         priced_batch(connection, "1", 2)
         [lost] = claim(connection)
         fall_due(connection)
-        give_up_unknown(connection, [lost.id], resubmit=resubmit, max_attempts=3)
+        resolve_unknown(connection, [lost.id], resubmit=resubmit, max_attempts=3)
         assert committed(connection) == Decimal("0.06")
         claim(connection)
         assert committed(connection) == Decimal("0.12" if resubmit else "0.06")
@@ -175,7 +175,7 @@ def test_what_was_never_sent_or_failed_is_free(engine: Engine) -> None:
     with engine.begin() as connection:
         priced_batch(connection, "1", 2, 2)
         unsent, refused = claim(connection)
-        take_back(connection, [unsent.id], reason="unreachable", delay=3600)
+        revert_unsent(connection, [unsent.id], reason="unreachable", delay=3600)
         accept(connection, [refused])
         fail(connection, [refused])
         assert committed(connection) == 0
@@ -195,9 +195,9 @@ def test_costs_tell_reserved_paid_wasted_and_uncertain(engine: Engine) -> None:
     of every view are the same."""
     with engine.begin() as connection:
         priced_batch(connection, "10", 2, 2, 2, 2)
-        _, paid, broken, lost = flying = claim(connection)
-        accept(connection, flying[:3])
-        record_answers(connection, [answer(paid, success(2)), answer(broken, success(1))], POLICY)
+        _, paid, broken, lost = in_flight = claim(connection)
+        accept(connection, in_flight[:3])
+        apply_reports(connection, [answer(paid, success(2)), answer(broken, success(1))], POLICY)
         [*_, image] = claim_images(connection, limit=10, lease=60)
         owner = connection.exec_driver_sql(
             "SELECT edit_id FROM submissions s JOIN images i ON i.submission_id = s.id WHERE i.id = %s", (image.id,)
@@ -205,7 +205,7 @@ def test_costs_tell_reserved_paid_wasted_and_uncertain(engine: Engine) -> None:
         assert owner == broken.edit_id
         record_image_faults(connection, [ImageFault(image.id, "undecodable", "broken", None)])
         fall_due(connection)
-        give_up_unknown(connection, [lost.id], resubmit=False, max_attempts=3)
+        resolve_unknown(connection, [lost.id], resubmit=False, max_attempts=3)
         amounts = (Decimal("0.06"), Decimal("0.09"), Decimal("0.03"), Decimal("0.06"))
         for view in ("edit_costs", "batch_costs", "client_costs", "daily_costs", "charges"):
             query = f"SELECT sum(reserved), sum(paid), sum(wasted), sum(uncertain) FROM {view}"

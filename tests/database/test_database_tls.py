@@ -7,13 +7,13 @@ import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from cli.doctor.check_result import Result
+from cli.doctor.check_result import ResultKind
 from cli.doctor.database_checks import grounds
 from cli.migrate import newest
 from core.errors import DatabaseError
 from models.database import check_schema, make_engine
 from models.database_errors import is_away
-from tests.support.command_line import Desk
+from tests.support.command_line import CommandLine
 from tests.support.own_postgres import OwnServer, copy_key, own_postgres, tls_programs
 from tests.support.wire_faults import AUTHORITY, CERTIFICATES
 
@@ -40,8 +40,8 @@ def plain() -> Iterator[OwnServer]:
 
 
 @pytest.fixture
-def typing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Desk:
-    return Desk(monkeypatch, capsys, tmp_path, REDIS_URL="redis://127.0.0.1:1/0")
+def typing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> CommandLine:
+    return CommandLine(monkeypatch, capsys, tmp_path, REDIS_URL="redis://127.0.0.1:1/0")
 
 
 def sslmode(**parameters: object) -> dict[str, str]:
@@ -59,12 +59,12 @@ def sslmode(**parameters: object) -> dict[str, str]:
         ("provider.example", sslmode(sslrootcert=AUTHORITY, hostaddr="127.0.0.1")),
     ],
 )
-def test_a_connection_over_tls(host: str, parameters: dict[str, str], server: OwnServer, typing: Desk) -> None:
+def test_a_connection_over_tls(host: str, parameters: dict[str, str], server: OwnServer, typing: CommandLine) -> None:
     url = server.url(host, **parameters)
     typing.set(DATABASE_URL=url)
     assert typing("migrate").code == 0
     assert typing("batches").out == "There is no batch yet.\n"
-    assert found(url)[0] == ("database", Result.OK)
+    assert found(url)[0] == ("database", ResultKind.OK)
     engine = make_engine(url, application="darkroom worker")
     with engine.connect() as connection:
         query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
@@ -73,7 +73,7 @@ def test_a_connection_over_tls(host: str, parameters: dict[str, str], server: Ow
     engine.dispose()
 
 
-def found(url: str) -> list[tuple[str, Result]]:
+def found(url: str) -> list[tuple[str, ResultKind]]:
     """What the doctor finds of the database."""
     engine = make_engine(url, application="darkroom doctor")
     findings = [(finding.check, finding.result) for finding in grounds(engine)]
@@ -81,7 +81,7 @@ def found(url: str) -> list[tuple[str, Result]]:
     return findings
 
 
-def test_the_machines_own_authorities(server: OwnServer, typing: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_machines_own_authorities(server: OwnServer, typing: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a hosted server with a public certificate is reached. The driver's own OpenSSL knows no authority at all."""
     url = server.url("localhost", sslrootcert="system", channel_binding="prefer")
     typing.set(DATABASE_URL=url)
@@ -93,7 +93,7 @@ def test_the_machines_own_authorities(server: OwnServer, typing: Desk, monkeypat
     assert "does not match" in refusal(typing, "batches")
 
 
-def test_a_client_certificate(server: OwnServer, typing: Desk, tmp_path: Path) -> None:
+def test_a_client_certificate(server: OwnServer, typing: CommandLine, tmp_path: Path) -> None:
     key = copy_key(CLIENT, tmp_path / "me.key")
     as_darkroom = server.url(**sslmode(sslrootcert=AUTHORITY)).replace("postgres@", "darkroom@")
     typing.set(DATABASE_URL=f"{as_darkroom}&sslcert={CLIENT}&sslkey={key}")
@@ -108,7 +108,7 @@ def test_a_client_certificate(server: OwnServer, typing: Desk, tmp_path: Path) -
     assert "0600" in refusal(typing, "migrate")
 
 
-def refusal(typing: Desk, command: str, *arguments: str) -> str:
+def refusal(typing: CommandLine, command: str, *arguments: str) -> str:
     """The one sentence with which a command gives up."""
     said = typing(command, *arguments)
     assert (said.code, said.out, said.err.count("\n")) == (2, "", 1), said
@@ -125,17 +125,17 @@ def refusal(typing: Desk, command: str, *arguments: str) -> str:
     ],
 )
 def test_what_is_wrong_is_one_sentence(
-    host: str, parameters: dict[str, str], why: str, advice: str, server: OwnServer, typing: Desk
+    host: str, parameters: dict[str, str], why: str, advice: str, server: OwnServer, typing: CommandLine
 ) -> None:
     check_refusals(server.url(host, **parameters), typing, why, advice)
 
 
 @pytest.mark.parametrize("mode", [{"sslmode": "require"}, sslmode(sslrootcert=AUTHORITY)])
-def test_a_server_without_tls(mode: dict[str, str], plain: OwnServer, typing: Desk) -> None:
+def test_a_server_without_tls(mode: dict[str, str], plain: OwnServer, typing: CommandLine) -> None:
     check_refusals(plain.url(**mode), typing, "server does not support SSL", "turn TLS on")
 
 
-def check_refusals(url: str, typing: Desk, why: str, advice: str) -> None:
+def check_refusals(url: str, typing: CommandLine, why: str, advice: str) -> None:
     """Every command, the doctor and a worker's engine say why, and what to set."""
     typing.set(DATABASE_URL=url)
     for command in (("migrate",), ("batches",), ("status", "last")):
@@ -143,7 +143,7 @@ def check_refusals(url: str, typing: Desk, why: str, advice: str) -> None:
         assert (why in sentence, advice in sentence) == (True, True), sentence
     engine = make_engine(url, application="darkroom worker")
     (finding,) = grounds(engine)
-    assert (finding.result, why in finding.message, advice in finding.message) == (Result.FAULT, True, True)
+    assert (finding.result, why in finding.message, advice in finding.message) == (ResultKind.FAULT, True, True)
     with pytest.raises(DatabaseError, match=why):
         check_schema(engine, newest())
     with pytest.raises(OperationalError) as refused:
@@ -152,7 +152,7 @@ def check_refusals(url: str, typing: Desk, why: str, advice: str) -> None:
     engine.dispose()
 
 
-def test_the_doctor_goes_on_to_its_other_checks(plain: OwnServer, typing: Desk) -> None:
+def test_the_doctor_goes_on_to_its_other_checks(plain: OwnServer, typing: CommandLine) -> None:
     typing.set(DATABASE_URL=plain.url(sslmode="require"))
     said = typing("doctor", "--json")
     checks = {line["check"]: line for line in said.lines}

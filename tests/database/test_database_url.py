@@ -13,7 +13,7 @@ from core.database_url import hide_password, parse_database_url, read_database_u
 from core.errors import DatabaseError, SettingsError
 from models.database import check_schema, make_engine
 from tests.conftest import NUMBERS, database_named
-from tests.support.command_line import Desk
+from tests.support.command_line import CommandLine
 
 SECRET = "hunter3"
 
@@ -29,8 +29,8 @@ def empty(postgres_url: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def typing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Desk:
-    return Desk(monkeypatch, capsys, tmp_path, REDIS_URL="redis://127.0.0.1:1/0")
+def typing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> CommandLine:
+    return CommandLine(monkeypatch, capsys, tmp_path, REDIS_URL="redis://127.0.0.1:1/0")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_password_is_never_shown(url: str) -> None:
 @pytest.mark.parametrize(
     "options", ["-csearch_path%3Ddark", "-c%20search_path%3Ddark", "--search_path%3Ddark", "-c+search_path%3Ddark"]
 )
-def test_the_schema_is_filled_where_it_is_read(empty: str, typing: Desk, options: str) -> None:
+def test_the_schema_is_filled_where_it_is_read(empty: str, typing: CommandLine, options: str) -> None:
     """And the time limits hold beside the URL's own options."""
     with psycopg.connect(empty, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA dark")
@@ -128,7 +128,7 @@ def test_an_option_of_the_url_wins(database_url: str) -> None:
     engine.dispose()
 
 
-def test_a_schema_that_is_not_there(empty: str, typing: Desk) -> None:
+def test_a_schema_that_is_not_there(empty: str, typing: CommandLine) -> None:
     typing.set(DATABASE_URL=f"{empty}&options=-csearch_path%3Dnowhere")
     said = typing("migrate")
     assert (said.code, said.err.count("\n")) == (2, 1)
@@ -149,7 +149,7 @@ def as_role(url: str, role: str) -> str:
     return make_url(url).set(username=role).render_as_string(hide_password=False)
 
 
-def test_a_role_that_may_not_create(empty: str, role: str, typing: Desk) -> None:
+def test_a_role_that_may_not_create(empty: str, role: str, typing: CommandLine) -> None:
     typing.set(DATABASE_URL=as_role(empty, role))
     said = typing("migrate")
     assert said.code == 2
@@ -157,7 +157,7 @@ def test_a_role_that_may_not_create(empty: str, role: str, typing: Desk) -> None
     assert "permission denied for schema public (CREATE)" in said.err
 
 
-def test_a_role_that_may_not_read(database_url: str, role: str, typing: Desk) -> None:
+def test_a_role_that_may_not_read(database_url: str, role: str, typing: CommandLine) -> None:
     typing.set(DATABASE_URL=as_role(database_url, role))
     said = typing("batches")
     assert said.code == 2
@@ -165,7 +165,7 @@ def test_a_role_that_may_not_read(database_url: str, role: str, typing: Desk) ->
     assert "no darkroom schema" not in said.err
 
 
-def test_a_role_that_may_only_read(database_url: str, role: str, typing: Desk, tmp_path: Path) -> None:
+def test_a_role_that_may_only_read(database_url: str, role: str, typing: CommandLine, tmp_path: Path) -> None:
     """It may look; what it may not do is named by whoever tries, and by the doctor."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
@@ -182,7 +182,7 @@ def test_a_role_that_may_only_read(database_url: str, role: str, typing: Desk, t
         connection.execute(f"DROP OWNED BY {role}")
 
 
-def test_a_view_alone_is_missing(database_url: str, typing: Desk) -> None:
+def test_a_view_alone_is_missing(database_url: str, typing: CommandLine) -> None:
     """Only a missing table says that there is no schema."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("DROP VIEW batch_progress CASCADE")
@@ -201,7 +201,7 @@ def test_the_newest_revision_is_wanted(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["status", "doctor", "migrate", "batches", "env"])
-def test_every_command_says_it_in_one_sentence(typing: Desk, command: str) -> None:
+def test_every_command_says_it_in_one_sentence(typing: CommandLine, command: str) -> None:
     typing.set(DATABASE_URL=f"postgresql://u:{SECRET}@h/db?schema=public")
     said = typing(command, *(["last"] if command == "status" else []))
     assert said.code == (1 if command == "doctor" else 2)

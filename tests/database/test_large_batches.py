@@ -10,7 +10,7 @@ import models.transitions.batch_actions
 import models.transitions.finish_batches
 import worker.settle
 from intake import batch_actions
-from models.apply_reports import record_answers
+from models.apply_reports import apply_reports
 from models.claims import claim_polls, lanes_due
 from models.verdict import Kind, Retry, Verdict
 from tests.support.factories import POLICY, accept, answer, claim, failure, make_batch, states, success, unbalanced
@@ -68,7 +68,7 @@ def fail_all(connection: Connection, batch_edits: int, **header: object) -> UUID
     submissions = claim(connection)
     accept(connection, submissions)
     verdict = failure("content_policy_violation", Retry.NEVER)
-    record_answers(connection, [answer(submission, verdict) for submission in submissions], POLICY)
+    apply_reports(connection, [answer(submission, verdict) for submission in submissions], POLICY)
     return batch_id
 
 
@@ -101,7 +101,7 @@ def test_cancel_of_a_large_batch(engine: Engine, settings: WorkerSettings) -> No
     assert settle.run(engine, settings) == 0
     with engine.begin() as connection:
         gone = Verdict(Kind.CANCELLED, error_type="client_cancelled", message="cancelled")
-        record_answers(connection, [answer(first, gone), answer(second, gone)], POLICY)
+        apply_reports(connection, [answer(first, gone), answer(second, gone)], POLICY)
     assert settle.run(engine, settings) == 1
     with engine.connect() as connection:
         event_, payload = connection.exec_driver_sql("SELECT event, payload -> 'data' FROM notifications").one()
@@ -146,7 +146,7 @@ def test_edit_that_comes_back_to_a_cancelled_batch_is_cancelled(engine: Engine, 
         [submission] = claim(connection, limit=1)
         accept(connection, [submission])
         batch_actions.cancel(connection, batch_id)
-        record_answers(connection, [answer(submission, failure("generation_timeout"))], POLICY)
+        apply_reports(connection, [answer(submission, failure("generation_timeout"))], POLICY)
         assert states(connection) == {"pending": 6}
         connection.exec_driver_sql("UPDATE edits SET due_at = now()")
         assert claim(connection) == []
@@ -162,8 +162,8 @@ def test_all_counts_that_a_caller_is_told(engine: Engine, settings: WorkerSettin
         submissions = claim(connection, limit=7)
         accept(connection, submissions)
         bad = failure("content_policy_violation", Retry.NEVER)
-        record_answers(connection, [answer(s, success(2)) for s in submissions[:5]], POLICY)
-        record_answers(connection, [answer(s, bad) for s in submissions[5:]], POLICY)
+        apply_reports(connection, [answer(s, success(2)) for s in submissions[:5]], POLICY)
+        apply_reports(connection, [answer(s, bad) for s in submissions[5:]], POLICY)
         connection.exec_driver_sql(
             "UPDATE edits SET state = 'cancelled', due_at = NULL, finished_at = now() WHERE state = 'pending'"
         )

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import Connection, Engine
 
-from models.apply_reports import record_answers
+from models.apply_reports import apply_reports
 from models.claims import DueImage, claim_images, claim_polls, claim_unknown
-from models.decisions import Answer
+from models.decisions import ProviderReport
 from models.states import EDIT_ARROWS, FINAL, EditState, LearnedBy
 from models.transitions import (
     ImageFault,
@@ -27,14 +27,14 @@ from models.transitions import (
     StoredImage,
     Submission,
     cancel_batch,
-    give_up_unknown,
     record_accepted,
     record_image_faults,
     record_refused,
     record_stored,
+    resolve_unknown,
     retry_failed,
+    revert_unsent,
     settle_batches,
-    take_back,
 )
 from models.verdict import Kind, Retry, Verdict
 from tests.support.factories import (
@@ -93,7 +93,7 @@ class Request:
 
 @dataclass
 class Provider:
-    """What the other side knows, and what lies in storage: by key, which picture wrote it last."""
+    """What the other side knows, and what lies in storage: by key, which image wrote it last."""
 
     requests: list[Request] = field(default_factory=list)
     objects: dict[str, str] = field(default_factory=dict)
@@ -135,7 +135,7 @@ class Machine(RuleBasedStateMachine):
                 self.provider.requests[-1].named = True
             elif fate in ("not sent", "taken back, yet accepted"):
                 self.bury(submission.id)
-                take_back(self.connection, [submission.id], reason="unreachable", delay=0)
+                revert_unsent(self.connection, [submission.id], reason="unreachable", delay=0)
             elif fate == "refused":
                 self.refuse(submission)
 
@@ -155,7 +155,7 @@ class Machine(RuleBasedStateMachine):
         """Callbacks: late, doubled, in any order, several in one set."""
         chosen = [request for request in map(self.pick, picks) if request]
         before = self.snapshot()
-        record_answers(self.connection, [self.answer(request, LearnedBy.CALLBACK) for request in chosen], POLICY)
+        apply_reports(self.connection, [self.answer(request, LearnedBy.CALLBACK) for request in chosen], POLICY)
         for request in chosen:
             self.hear_of(request)
         self.nothing_in_flight_was_ended(before)
@@ -187,7 +187,7 @@ class Machine(RuleBasedStateMachine):
         """A reply that is recorded after whatever happened in the meantime."""
         if request := self.pick(pick):
             reply = (request.submission.id, request_id(request.submission))
-            record_accepted(self.connection, [reply], poll_after=60, patience=PATIENCE)
+            record_accepted(self.connection, [reply], poll_after=60, unknown_deadline=PATIENCE)
             if not request.told and self.known(request):
                 request.named = True
                 self.provider.dead.discard(request.submission.id)
@@ -199,7 +199,7 @@ class Machine(RuleBasedStateMachine):
         if first and second and first is not second and self.known(second):
             states = self.snapshot()
             wrong = self.answer(first, LearnedBy.CALLBACK)._replace(request_id=request_id(second.submission))
-            record_answers(self.connection, [wrong], POLICY)
+            apply_reports(self.connection, [wrong], POLICY)
             assert self.snapshot() == states
 
     @rule()
@@ -211,7 +211,7 @@ class Machine(RuleBasedStateMachine):
         for due in claim_polls(self.connection, limit=100, lease=60):
             request = by_id[due.request_id]
             if request.verdict.kind is not Kind.UNFETCHED:
-                record_answers(self.connection, [self.answer(request, LearnedBy.POLL)], POLICY)
+                apply_reports(self.connection, [self.answer(request, LearnedBy.POLL)], POLICY)
                 request.told = True
                 self.nothing_in_flight_was_ended(before)
 
@@ -223,7 +223,7 @@ class Machine(RuleBasedStateMachine):
         named = {request.submission.id for request in self.provider.requests if request.named}
         assert named.isdisjoint(lost), "a request whose id we were told counts as unheard of"
         before = self.snapshot()
-        give_up_unknown(self.connection, lost, resubmit=resubmit, max_attempts=3)
+        resolve_unknown(self.connection, lost, resubmit=resubmit, max_attempts=3)
         self.nothing_in_flight_was_ended(before)
         for submission_id in lost:
             self.bury(submission_id)
@@ -287,12 +287,12 @@ class Machine(RuleBasedStateMachine):
                 self.answer_of(one)
 
     def answer_of(self, request: Request) -> None:
-        record_answers(self.connection, [self.answer(request, LearnedBy.CALLBACK)], POLICY)
+        apply_reports(self.connection, [self.answer(request, LearnedBy.CALLBACK)], POLICY)
         self.hear_of(request)
 
     @rule(broken=st.booleans(), limit=st.integers(1, 3))
     def download(self, broken: bool, limit: int) -> None:
-        """Some pictures arrive, or one cannot be stored."""
+        """Some images arrive, or one cannot be stored."""
         fall_due(self.connection)
         due = claim_images(self.connection, limit=limit, lease=60)
         if broken and due:
@@ -314,7 +314,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def rows_tell_what_lies_in_storage(self) -> None:
-        """Under every key that a row names lies the very picture of that row."""
+        """Under every key that a row names lies the very image of that row."""
         if hasattr(self, "connection"):
             rows = self.connection.exec_driver_sql(
                 "SELECT storage_key, sha256 FROM images WHERE storage_key IS NOT NULL"
@@ -363,7 +363,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def no_paid_set_is_left_aside(self) -> None:
-        """No edit is failed that has a whole set of pictures, paid for, which nobody has tried to store."""
+        """No edit is failed that has a whole set of images, paid for, which nobody has tried to store."""
         if hasattr(self, "connection"):
             rows = self.connection.exec_driver_sql(
                 """
@@ -404,7 +404,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def rows_tell_what_was_charged(self) -> None:
-        """Per edit: what the provider charged and told is `paid`; what of it brought no kept picture is `wasted`; and
+        """Per edit: what the provider charged and told is `paid`; what of it brought no kept image is `wasted`; and
         `doubled` are all but one of the charged submissions that were told."""
         if not hasattr(self, "connection"):
             return
@@ -439,8 +439,8 @@ class Machine(RuleBasedStateMachine):
         )
         return bool(found.scalar())
 
-    def answer(self, request: Request, by: LearnedBy) -> Answer:
-        return Answer(request.submission.id, request_id(request.submission), request.verdict, by)
+    def answer(self, request: Request, by: LearnedBy) -> ProviderReport:
+        return ProviderReport(request.submission.id, request_id(request.submission), request.verdict, by)
 
     def snapshot(self) -> dict[int, EditState]:
         rows = self.connection.exec_driver_sql("SELECT id, state FROM edits")

@@ -56,7 +56,7 @@ def test_up_down_up(empty_url: str) -> None:
 
 
 def test_rows_of_the_release_before(empty_url: str) -> None:
-    """A result without a deadline gets one; two pictures under one key, and a set that is kept, are told apart."""
+    """A result without a deadline gets one; two images under one key, and a set that is kept, are told apart."""
     command.upgrade(_config(empty_url), "0003")
     with psycopg.connect(empty_url) as connection:
         connection.execute(

@@ -9,24 +9,24 @@ import pytest
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from models.apply_reports import record_answers
+from models.apply_reports import apply_reports
 from models.claims import DueImage, claim_images, claim_polls, claim_unknown
-from models.decisions import Answer
+from models.decisions import ProviderReport
 from models.states import Effect, LearnedBy
 from models.transitions import (
     ImageFault,
     Refusal,
     StoredImage,
     Submission,
-    give_up_unknown,
+    attach_request_id,
     lock_edits,
     record_image_faults,
     record_refused,
     record_stored,
+    resolve_unknown,
     retry_failed,
-    reveal_request,
+    revert_unsent,
     start_submissions,
-    take_back,
 )
 from models.verdict import DeclaredImage, Kind, Retry, Verdict, read_result
 from tests.support.factories import (
@@ -61,11 +61,11 @@ def one(connection: Connection, query: str) -> tuple:
 
 
 def give_up(connection: Connection, *submissions: Submission, resubmit: bool = True) -> None:
-    give_up_unknown(connection, [s.id for s in submissions], resubmit=resubmit, max_attempts=3)
+    resolve_unknown(connection, [s.id for s in submissions], resubmit=resubmit, max_attempts=3)
 
 
 def tell(connection: Connection, submission: Submission, verdict: Verdict) -> Effect:
-    (effect,) = record_answers(connection, [answer(submission, verdict)], POLICY)
+    (effect,) = apply_reports(connection, [answer(submission, verdict)], POLICY)
     return effect
 
 
@@ -79,7 +79,7 @@ def given_up(connection: Connection) -> Submission:
 def taken_back(connection: Connection) -> Submission:
     make_batch(connection)
     (first,) = claim(connection)
-    take_back(connection, [first.id], reason="locked", delay=0)
+    revert_unsent(connection, [first.id], reason="locked", delay=0)
     return first
 
 
@@ -104,7 +104,7 @@ def test_no_post_while_the_first_shows_itself(history, connection: Connection) -
     assert claim(connection) == []
     assert [due.request_id for due in claim_polls(connection, limit=9, lease=60)] == [request_id(first)]
 
-    record_answers(connection, [answer(first, failure(), LearnedBy.POLL)], POLICY)
+    apply_reports(connection, [answer(first, failure(), LearnedBy.POLL)], POLICY)
     assert states(connection) == {"pending": 1}
     fall_due(connection)
     assert len(claim(connection)) == 1
@@ -133,7 +133,7 @@ def both_open(connection: Connection) -> tuple[Submission, Submission]:
     [
         lambda connection, second: give_up(connection, second),
         lambda connection, second: give_up(connection, second, resubmit=False),
-        lambda connection, second: take_back(connection, [second.id], reason="locked", delay=0),
+        lambda connection, second: revert_unsent(connection, [second.id], reason="locked", delay=0),
         lambda connection, second: record_refused(connection, [Refusal(second.id, "bad_request", "no")]),
     ],
     ids=["dead", "parked", "taken back", "refused"],
@@ -159,7 +159,7 @@ def test_edit_that_is_pending_beside_a_submission_in_flight(connection: Connecti
         "UPDATE submissions SET outcome = 'rejected', learned_by = 'reply', due_at = NULL WHERE id <> %s", (first.id,)
     )
     assert first.edit_id not in [submission.edit_id for submission in claim(connection)]
-    assert start_submissions(connection, [first.edit_id], patience=PATIENCE, price=PRICE) == []
+    assert start_submissions(connection, [first.edit_id], unknown_deadline=PATIENCE, price=PRICE) == []
 
 
 def test_database_refuses_a_second_post(engine: Engine) -> None:
@@ -182,14 +182,14 @@ def test_claim_that_waited_sees_the_first_open_again(engine: Engine) -> None:
 
     def submit() -> None:
         with engine.begin() as connection:
-            written.extend(start_submissions(connection, [first.edit_id], patience=PATIENCE, price=PRICE))
+            written.extend(start_submissions(connection, [first.edit_id], unknown_deadline=PATIENCE, price=PRICE))
 
     with engine.begin() as connection:
         lock_edits(connection, [first.id])
         thread = threading.Thread(target=submit)
         thread.start()
         thread.join(0.5)
-        reveal_request(connection, first.id, request_id(first), patience=60)
+        attach_request_id(connection, first.id, request_id(first), overdue_after=60)
     thread.join()
     assert written == []
     with engine.begin() as connection:
@@ -210,7 +210,7 @@ class Shelf:
         return claim_images(self.connection, limit=limit, lease=60)
 
     def write(self, due: DueImage) -> StoredImage:
-        """The bytes of a picture are its URL and the submission that it came from."""
+        """The bytes of an image are its URL and the submission that it came from."""
         content = f"{due.id} {due.url}".encode()
         key = f"{due.name}.png"
         (self.folder / key).parent.mkdir(parents=True, exist_ok=True)
@@ -275,7 +275,7 @@ def test_late_success_takes_the_place_of_a_set_that_is_not_whole(connection: Con
 
 
 def test_download_that_outlives_its_set(connection: Connection, shelf: Shelf) -> None:
-    """A worker whose lease lapsed still writes a picture of the old set after the switch: another set's bytes are never
+    """A worker whose lease lapsed still writes an image of the old set after the switch: another set's bytes are never
     touched, and what it reports moves no row."""
     first, second = two_posts(connection)
     tell(connection, second, success(2))
@@ -393,7 +393,9 @@ def test_what_a_result_says_of_itself_is_kept(connection: Connection) -> None:
         seed=746406749,
         billable_units=Decimal(1),
     )
-    record_answers(connection, [Answer(submission.id, request_id(submission), verdict, LearnedBy.POLL, 7.42)], POLICY)
+    apply_reports(
+        connection, [ProviderReport(submission.id, request_id(submission), verdict, LearnedBy.POLL, 7.42)], POLICY
+    )
     assert one(connection, "SELECT seed, inference_time, billable_units, cost, images_returned FROM submissions") == (
         746406749,
         7.42,
@@ -456,7 +458,7 @@ def test_every_known_request_has_a_deadline_of_its_result(way: str, connection: 
         case "callback":
             tell(connection, submission, UNREADABLE)
         case "listing":
-            reveal_request(connection, submission.id, "r", patience=60)
+            attach_request_id(connection, submission.id, "r", overdue_after=60)
         case "closing":
             tell(connection, submission, success())
     assert one(connection, "SELECT result_lost_after > now() FROM submissions") == (True,)
@@ -476,9 +478,7 @@ def test_permanent_failure_of_a_reopened_submission_ends_the_edit(connection: Co
     """Once it is in flight again it decides, as any other."""
     first = given_up(connection)
     tell(connection, first, UNREADABLE)
-    record_answers(
-        connection, [answer(first, failure("content_policy_violation", Retry.NEVER), LearnedBy.POLL)], POLICY
-    )
+    apply_reports(connection, [answer(first, failure("content_policy_violation", Retry.NEVER), LearnedBy.POLL)], POLICY)
     assert states(connection) == {"failed": 1}
 
 

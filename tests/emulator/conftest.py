@@ -12,7 +12,7 @@ import pytest
 
 from fal_emulator.options import Options
 
-from .emulator_process import FAST, Receiver, Standin, picture_bytes
+from .emulator_process import FAST, Receiver, Standin, image_bytes
 
 
 class _QuietServer(ThreadingHTTPServer):
@@ -73,11 +73,11 @@ def make_standin(tmp_path: Path) -> Iterator[Callable[..., Standin]]:
 
 @pytest.fixture
 def standin(make_standin: Callable[..., Standin]) -> Standin:
-    """A fast stand-in with plain pictures."""
+    """A fast stand-in with plain images."""
     return make_standin()
 
 
 @pytest.fixture
 def data_uri() -> str:
     """A small drawing as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(picture_bytes()).decode()
+    return "data:image/png;base64," + base64.b64encode(image_bytes()).decode()

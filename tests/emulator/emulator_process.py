@@ -17,7 +17,7 @@ from fal_emulator.options import Options
 
 EDIT = "fal-ai/bytedance/seedream/v4/edit"
 KEY = "kid:ksecret"
-FAST: dict[str, Any] = {"latency": 0.0, "jitter": 0.0, "picture_mode": "plain", "concurrency": 8}
+FAST: dict[str, Any] = {"latency": 0.0, "jitter": 0.0, "image_mode": "plain", "concurrency": 8}
 
 
 class Standin:
@@ -118,11 +118,11 @@ class Receiver:
         return self.deliveries
 
 
-def picture_bytes(encoding: str = "PNG", size: tuple[int, int] = (320, 240), seed: int = 0) -> bytes:
+def image_bytes(encoding: str = "PNG", size: tuple[int, int] = (320, 240), seed: int = 0) -> bytes:
     """A small drawing."""
-    picture = Image.linear_gradient("L").resize(size).convert("RGB")
-    pen = ImageDraw.Draw(picture)
+    image = Image.linear_gradient("L").resize(size).convert("RGB")
+    pen = ImageDraw.Draw(image)
     pen.ellipse((size[0] // 4, size[1] // 4, size[0] // 2, size[1] // 2), fill=(200, 30 + seed % 200, 40))
     target = io.BytesIO()
-    picture.save(target, encoding)
+    image.save(target, encoding)
     return target.getvalue()

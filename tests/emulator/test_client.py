@@ -199,14 +199,14 @@ def test_priority(client, fal):
 
 
 def test_encoded_inputs(client, fal, tmp_path):
-    """The three ways of sending a picture inside the body are inputs like any other."""
-    fal.put("/_emulator/options", json={"picture_mode": "full"})
-    picture, path = Image.new("RGB", (300, 200), "navy"), tmp_path / "picture.png"
-    picture.save(path)
+    """The three ways of sending an image inside the body are inputs like any other."""
+    fal.put("/_emulator/options", json={"image_mode": "full"})
+    sample, path = Image.new("RGB", (300, 200), "navy"), tmp_path / "image.png"
+    sample.save(path)
     uris = [
         fal_client.encode(path.read_bytes(), "image/png"),
         fal_client.encode_file(path),
-        fal_client.encode_image(picture),
+        fal_client.encode_image(sample),
     ]
     result = client.subscribe(EDIT, arguments={"prompt": "x", "image_urls": uris, "image_size": "auto"})
 
@@ -223,11 +223,11 @@ def test_the_client_repeats_a_broken_submit(client, fal):
 
 
 def test_uploads(client, fal, tmp_path):
-    """Text, file and picture come back byte by byte, anonymously, from a URL on fal's CDN."""
+    """Text, file and image come back byte by byte, anonymously, from a URL on fal's CDN."""
     path = tmp_path / "note.txt"
     path.write_bytes(b"from a file")
-    picture = Image.new("RGB", (64, 48), "teal")
-    urls = [client.upload(b"text", "text/plain"), client.upload_file(path), client.upload_image(picture)]
+    sample = Image.new("RGB", (64, 48), "teal")
+    urls = [client.upload(b"text", "text/plain"), client.upload_file(path), client.upload_image(sample)]
 
     assert all(url.startswith("https://v3b.fal.media/files/b/") for url in urls)
     with httpx.Client() as anonymous:
@@ -248,9 +248,9 @@ def test_multipart_upload(client, monkeypatch, tmp_path):
         assert path.read_bytes() == anonymous.get(url).content
 
 
-def test_uploaded_pictures_are_inputs(client, fal):
+def test_uploaded_images_are_inputs(client, fal):
     """A URL on fal's CDN means our own shelf, never the real one."""
-    fal.put("/_emulator/options", json={"picture_mode": "full"})
+    fal.put("/_emulator/options", json={"image_mode": "full"})
     url = client.upload_image(Image.new("RGB", (300, 200), "navy"))
     result = client.subscribe(EDIT, arguments={"prompt": "x", "image_urls": [url], "image_size": "square"})
 
@@ -258,7 +258,7 @@ def test_uploaded_pictures_are_inputs(client, fal):
 
 
 def test_run_and_stream(client, fal):
-    """The run host: one picture at once, also from a data URI, and a stream whose last event is not partial."""
+    """The run host: one image at once, also from a data URI, and a stream whose last event is not partial."""
     assert len(client.run(SDXL, arguments={"prompt": "x"})["images"]) == 1
     target = io.BytesIO()
     Image.new("RGB", (1024, 1024)).save(target, "JPEG")

@@ -69,7 +69,7 @@ def test_start_and_stop(tmp_path, session, number):
 
 def test_killed_at_work(tmp_path, session, receiver):
     """SIGKILL in the middle: all that was accepted is finished by the next process, charged once, delivered."""
-    knobs = ("--latency", "0.3", "--concurrency", "4", "--picture-mode", "plain", "--webhook-backoff", "0.1")
+    knobs = ("--latency", "0.3", "--concurrency", "4", "--image-mode", "plain", "--webhook-backoff", "0.1")
     process = Process(tmp_path, *knobs)
     try:
         accepted = [
@@ -146,7 +146,7 @@ def test_a_taken_state_folder(tmp_path):
         ("--fault", "nonsense=1"),
         ("--fault", "drop_webhook"),
         ("--time-scale", "0"),
-        ("--picture-mode", "oil"),
+        ("--image-mode", "oil"),
         ("--latency", "-1"),
         ("--jitter", "2"),
         ("--submit-status", "500"),

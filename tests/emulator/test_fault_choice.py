@@ -123,7 +123,7 @@ def download(standin, url):
 
 
 def test_a_tour_without_a_fault(standin, receiver):
-    """Accepted at once, charged, called once, whole pictures as declared: what the tours below are compared with."""
+    """Accepted at once, charged, called once, whole images as declared: what the tours below are compared with."""
     facts = tour(standin, receiver, "", "x")
 
     assert facts["submit"][0][:2] == (200, "application/json; charset=utf-8")
@@ -136,7 +136,7 @@ def test_a_tour_without_a_fault(standin, receiver):
 def test_every_kind_in_every_way(kind, receiver, tmp_path):
     """Once by `--fault`, once by `PUT /_emulator/faults`, once by a marker; counted, and seen where it belongs."""
     spec = f"1*1@{TUNED[kind]}" if kind in TUNED else "1*1"
-    quiet = ("--latency", "0", "--jitter", "0", "--picture-mode", "plain", "--state-dir", str(tmp_path / "chosen"))
+    quiet = ("--latency", "0", "--jitter", "0", "--image-mode", "plain", "--state-dir", str(tmp_path / "chosen"))
     options = options_from(["--fault", f"{kind}={spec}", *quiet])
     assert options
     moment = TABLE[kind].moment

@@ -182,7 +182,7 @@ def test_internal_retry(standin, seen, receiver):
 
 
 def test_shapes_of_a_result(standin, seen):
-    """Fewer pictures, none, bare ones, and wrong declarations; charged is what was made."""
+    """Fewer images, none, bare ones, and wrong declarations; charged is what was made."""
 
     def images(kind):
         seen(kind)
@@ -292,7 +292,7 @@ def test_huge_body(standin, seen, receiver):
     assert len(body) > 3_000_000
 
 
-def picture(standin, kind):
+def sample(standin, kind):
     job = standin.submit(prompt=f"[[fault:{kind}]]")
     image = standin.finish(job).json()["images"][0]
     return standin.row(job)["sha256"][0], image
@@ -302,9 +302,9 @@ def picture(standin, kind):
     "kind", ["cdn_404", "cdn_403", "cdn_html", "cdn_wrong_type", "cdn_corrupt", "cdn_oversized@99999"]
 )
 def test_downloads_that_are_no_good(standin, seen, kind):
-    """Each answer is whole, and none is the picture that was declared."""
+    """Each answer is whole, and none is the image that was declared."""
     seen(kind.partition("@")[0])
-    sha256, image = picture(standin, kind)
+    sha256, image = sample(standin, kind)
     reply = standin.get(image["url"])
     expected = {"cdn_404": 404, "cdn_403": 403}.get(kind, 200)
     kept_type = kind in ("cdn_corrupt", "cdn_oversized@99999")
@@ -321,7 +321,7 @@ def test_downloads_that_are_no_good(standin, seen, kind):
 def test_a_download_that_breaks_off(standin, seen):
     """The declared length never comes."""
     seen("cdn_truncated")
-    _, image = picture(standin, "cdn_truncated")
+    _, image = sample(standin, "cdn_truncated")
 
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         standin.get(image["url"])
@@ -330,7 +330,7 @@ def test_a_download_that_breaks_off(standin, seen):
 def test_a_download_in_drops(standin, seen):
     """Whole in the end."""
     seen("cdn_slow")
-    sha256, image = picture(standin, "cdn_slow@0.3")
+    sha256, image = sample(standin, "cdn_slow@0.3")
     begun = time.monotonic()
 
     assert sha256 == hashlib.sha256(standin.get(image["url"]).content).hexdigest()
@@ -338,9 +338,9 @@ def test_a_download_in_drops(standin, seen):
 
 
 def test_a_redirected_download(standin, seen):
-    """One hop, then the picture."""
+    """One hop, then the image."""
     seen("cdn_redirect")
-    sha256, image = picture(standin, "cdn_redirect")
+    sha256, image = sample(standin, "cdn_redirect")
     assert standin.get(image["url"], allow_redirects=False).status_code == 302
 
     assert sha256 == hashlib.sha256(standin.get(image["url"]).content).hexdigest()
@@ -395,7 +395,7 @@ def test_the_same_seed_gives_the_same_plan(make_standin):
 
 
 def test_counted_markers(standin):
-    """`*2` fires twice for the same prompt and pictures, and afresh for others."""
+    """`*2` fires twice for the same prompt and images, and afresh for others."""
     body = {**BODY, "prompt": "y [[fault:busy_429*2]]"}
     assert [standin.submit_raw(json=body).status_code for _ in range(3)] == [429, 429, 200]
 

@@ -232,7 +232,7 @@ def test_keys_of_the_platform(make_standin):
 
 
 def test_prices(standin):
-    """Three cents a picture, in the platform's words."""
+    """Three cents an image, in the platform's words."""
     reply = standin.get("/v1/models/pricing", params={"endpoint_id": EDIT}).json()
 
     assert reply["prices"] == [{"endpoint_id": EDIT, "unit_price": 0.03, "unit": "image", "currency": "USD"}]

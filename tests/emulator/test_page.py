@@ -36,7 +36,7 @@ def test_before_anything_was_submitted(standin):
     assert "Nothing was submitted yet" in page
     command = unescape(re.search(r"<pre>(.*?)</pre>", page, re.DOTALL)[1])
     url, body = re.search(r"(http://\S+)", command)[1], re.search(r"-d '(.*)'", command, re.DOTALL)[1]
-    standin.put("/_emulator/options", json={"picture_mode": "full"})
+    standin.put("/_emulator/options", json={"image_mode": "full"})
 
     assert standin.finish(standin.post(url, data=body).json()).status_code == 200
 
@@ -94,7 +94,7 @@ def test_older_requests(standin):
 
 
 def test_thumbnails(standin):
-    """Small pictures that use no fault up; what they lead to is the picture itself."""
+    """Small images that use no fault up; what they lead to is the image itself."""
     job = standin.submit(prompt="[[fault:cdn_404*1]]", num_images=2)
     url = standin.finish(job).json()["images"][0]["url"]
     page = standin.get("/").text

@@ -19,7 +19,7 @@ def test_submit_names_the_application_only(standin):
 
 
 def test_fal_hosts_get_fal_urls(standin):
-    """Under fal's Host header the reply names fal's hosts, and pictures lie on its CDN."""
+    """Under fal's Host header the reply names fal's hosts, and images lie on its CDN."""
     headers = {"Host": "queue.fal.run"}
     body = {"prompt": "x", "image_urls": ["https://v3b.fal.media/files/b/x/y.png"]}
     reply = standin.post(f"/{EDIT}", headers=headers, json=body).json()
@@ -319,7 +319,7 @@ def test_live_knobs(standin):
     """Latency and concurrency can be turned while it runs; other knobs are refused with a sentence."""
     assert standin.put("/_emulator/options", json={"latency": 0.5, "concurrency": 3}).status_code == 200
     assert standin.get("/_emulator/state").json()["options"]["latency"] == 0.5
-    for wrong in ({"port": 1}, {"latency": -1}, {"picture_mode": "beautiful"}, {"latency": "slow"}):
+    for wrong in ({"port": 1}, {"latency": -1}, {"image_mode": "beautiful"}, {"latency": "slow"}):
         refused = standin.put("/_emulator/options", json=wrong)
         assert refused.status_code == 400
         assert refused.json()["detail"]

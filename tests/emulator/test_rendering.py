@@ -1,4 +1,4 @@
-"""The pictures: really made from the inputs, of the right size, the same again for the same request."""
+"""The images: really made from the inputs, of the right size, the same again for the same request."""
 
 import base64
 import hashlib
@@ -17,18 +17,18 @@ from fal_emulator import drawing
 from fal_emulator.caption import clean, typeface, wrap
 from fal_emulator.plain_images import flat
 
-from .emulator_process import picture_bytes
+from .emulator_process import image_bytes
 
 
 def draw(prompt="Turn the page", seed=1, size=(480, 480), index=0, inputs=1, encoding="png"):
-    opened = drawing.open_inputs([picture_bytes(seed=n) for n in range(inputs)])
+    opened = drawing.open_inputs([image_bytes(seed=n) for n in range(inputs)])
     return drawing.draw(drawing.Print(prompt, seed, *size, index), opened, encoding)
 
 
 def opened(data):
-    picture = Image.open(io.BytesIO(data))
-    picture.load()
-    return picture
+    sample = Image.open(io.BytesIO(data))
+    sample.load()
+    return sample
 
 
 def test_the_same_request_gives_the_same_bytes():
@@ -41,7 +41,7 @@ def test_the_same_request_gives_the_same_bytes():
 
 
 def test_a_person_sees_the_difference():
-    """Another seed is not one pixel but another picture."""
+    """Another seed is not one pixel but another image."""
     one, two = (opened(draw(seed=seed)).resize((64, 64)) for seed in (1, 2))
     difference = ImageChops.difference(one, two).convert("L").histogram()
 
@@ -95,16 +95,16 @@ def test_cost():
     assert time.process_time() - begun < 0.6  # twice the promise: other tests share the machine
 
 
-@pytest.mark.parametrize("broken", [b"", b"no picture", picture_bytes()[:200], picture_bytes("JPEG")[:400]])
+@pytest.mark.parametrize("broken", [b"", b"no image", image_bytes()[:200], image_bytes("JPEG")[:400]])
 def test_unreadable_inputs_are_named(broken):
-    """The first input that is no picture is named by its position."""
+    """The first input that is no image is named by its position."""
     with pytest.raises(drawing.Unreadable) as caught:
-        drawing.open_inputs([picture_bytes(), broken])
+        drawing.open_inputs([image_bytes(), broken])
     assert caught.value.position == 1
 
 
 def test_inputs_of_every_mode():
-    """Palette, grey, transparent and 16-bit pictures are inputs like any other."""
+    """Palette, grey, transparent and 16-bit images are inputs like any other."""
     for mode in ("P", "L", "LA", "RGBA", "I;16", "1", "CMYK"):
         target = io.BytesIO()
         Image.new(mode, (40, 30)).save(target, "TIFF")
@@ -120,7 +120,7 @@ def test_too_many_pixels():
         drawing.open_inputs([bomb])
 
 
-def test_plain_pictures():
+def test_plain_images():
     """Of the right size, each with its own bytes, carrying their text, a whole PNG."""
     one, two = opened(flat(2048, 1024, "id 0")), opened(flat(2048, 1024, "id 1"))
     assert one.size == (2048, 1024)
@@ -129,7 +129,7 @@ def test_plain_pictures():
 
 def test_edit_of_an_uploaded_file(make_standin, data_uri):
     """Our own CDN, data URIs and other web servers are all inputs; the result is what the reply declares."""
-    standin = make_standin(picture_mode="full")
+    standin = make_standin(image_mode="full")
     body = standin.run(image_urls=[data_uri], image_size="square_hd", num_images=2, seed=4).json()
 
     assert (len(body["images"]), body["seed"]) == (2, 4)
@@ -144,7 +144,7 @@ def test_edit_of_an_uploaded_file(make_standin, data_uri):
 
 def test_jpeg(make_standin, data_uri):
     """Output encoding is not promised; JPEG is a knob."""
-    standin = make_standin(picture_mode="full", picture_format="jpeg")
+    standin = make_standin(image_mode="full", image_format="jpeg")
     image = standin.run(image_urls=[data_uri], image_size="square").json()["images"][0]
 
     assert image["content_type"] == "image/jpeg"
@@ -152,7 +152,7 @@ def test_jpeg(make_standin, data_uri):
 
 
 def test_sync_mode(standin):
-    """The picture comes as a data URI, is not hosted, and its payload stays out of the history."""
+    """The image comes as a data URI, is not hosted, and its payload stays out of the history."""
     job = standin.submit(sync_mode=True, image_size="square")
     url = standin.finish(job).json()["images"][0]["url"]
     data = base64.b64decode(url.removeprefix("data:image/png;base64,"))
@@ -166,7 +166,7 @@ def test_sync_mode(standin):
 @pytest.fixture
 def web_server(tmp_path):
     """A plain web server over a folder with one good and one bad file."""
-    (tmp_path / "good.jpg").write_bytes(picture_bytes("JPEG"))
+    (tmp_path / "good.jpg").write_bytes(image_bytes("JPEG"))
     (tmp_path / "page.jpg").write_bytes(b"<html>")
 
     class Handler(SimpleHTTPRequestHandler):
@@ -187,7 +187,7 @@ def web_server(tmp_path):
 
 def test_inputs_from_the_web(make_standin, web_server):
     """Fetched for real: good ones are used, the others are named with fal's error types."""
-    standin = make_standin(picture_mode="full", max_input_bytes=50_000, input_timeout=2.0)
+    standin = make_standin(image_mode="full", max_input_bytes=50_000, input_timeout=2.0)
     good = f"{web_server}/good.jpg"
     assert standin.run(image_urls=[good], image_size="square").status_code == 200
 

@@ -55,7 +55,7 @@ def large_body(standin, _receiver):
     return standin.submit_raw(json={**GOOD, "prompt": "x" * 5000}).status_code
 
 
-def sixteen_pictures(standin, _receiver):
+def sixteen_images(standin, _receiver):
     reply = standin.run(image_urls=["u"] * 10, num_images=6)
     return len(reply.json()["images"]) if reply.status_code == 200 else reply.status_code
 
@@ -110,7 +110,7 @@ UNKNOWNS = [
     ("webhook_backoff_factor", pauses, {1.0: True, 4.0: True}, {"webhook_backoff": 0.05}),
     ("webhook_max_body", webhook_without_payload, {0: False, 10: True}, {}),
     ("max_body", large_body, {1000: 413, 10_000: 200}, {}),
-    ("over_fifteen", sixteen_pictures, {"refuse": 422, "clamp": 5}, {}),
+    ("over_fifteen", sixteen_images, {"refuse": 422, "clamp": 5}, {}),
     ("charge_422", charge_of_a_refusal, {False: 0, True: 1}, {}),
     ("retry_after", header_of_429, {0: None, 7: "7"}, {}),
     ("list_in_flight", listed_in_flight, {False: [], True: [None]}, {"concurrency": 0}),

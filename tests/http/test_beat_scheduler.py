@@ -11,7 +11,7 @@ from cli.stack.readiness import redis_answers, until
 from tests.http.conftest import Away
 from tests.support.factories import make_batch
 from tests.support.running_stack import broker_process
-from worker.beat_scheduler import MESSAGES_MAX, TICK, Clock
+from worker.beat_scheduler import MESSAGES_MAX, TICK, BoundedScheduler
 from worker.broker import redis_client
 from worker.celery import LANES
 
@@ -26,7 +26,7 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def clock(engine: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(engine: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[BoundedScheduler]:
     """Over an empty database and a broker of its own."""
     monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
     monkeypatch.setenv("REDIS_URL", redis_url)
@@ -34,7 +34,7 @@ def clock(engine: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> It
     app.conf.task_routes = {f"darkroom.{lane}": {"queue": lane} for lane in LANES}
     with redis_client(redis_url, timeout=5) as client:
         client.flushall()
-    clock = Clock(app=app)
+    clock = BoundedScheduler(app=app)
     yield clock
     clock.engine.dispose()
     app.close()
@@ -45,7 +45,7 @@ def messages(redis_url: str) -> dict[str, int]:
         return {lane: int(client.llen(lane)) for lane in LANES if client.llen(lane)}
 
 
-def test_tick_starts_lanes_that_have_work_and_no_more(clock: Clock, engine: Engine, redis_url: str) -> None:
+def test_tick_starts_lanes_that_have_work_and_no_more(clock: BoundedScheduler, engine: Engine, redis_url: str) -> None:
     """Nothing due, nothing sent; a new batch starts two lanes; however often it ticks, few messages lie there."""
     assert clock.tick() == TICK
     assert messages(redis_url) == {}
@@ -59,7 +59,7 @@ def test_tick_starts_lanes_that_have_work_and_no_more(clock: Clock, engine: Engi
 
 
 def test_clock_outlives_its_database(
-    clock: Clock,
+    clock: BoundedScheduler,
     engine: Engine,
     redis_url: str,
     database_away: Away,

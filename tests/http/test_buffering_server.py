@@ -25,7 +25,7 @@ def port() -> int:
 @pytest.fixture(scope="module")
 def served(port: int) -> Iterator[psutil.Process]:
     """The process that serves."""
-    command = processes.granian("tests.support.buffered_app:create_front", "127.0.0.1", port, requests=64)
+    command = processes.granian("tests.support.buffered_app:create_server", "127.0.0.1", port, requests=64)
     with granian(command, port) as process:
         yield process
 

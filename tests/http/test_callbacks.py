@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
-from models.apply_reports import record_answers
+from models.apply_reports import apply_reports
 from models.claims import claim_polls
 from models.states import LearnedBy
 from tests.support.factories import POLICY, answer, request_id, states, success, unbalanced
@@ -26,7 +26,7 @@ def due_for_poll(engine: Engine) -> list[str]:
 
 
 def test_success_is_applied(engine: Engine, client: FlaskClient, provider: Provider) -> None:
-    """A success ends the submission, makes its edit ready and notes its pictures, waiting."""
+    """A success ends the submission, makes its edit ready and notes its images, waiting."""
     (one,) = submitted(engine)
 
     assert effect(deliver(client, provider, one.id, ok(request_id(one), images=2), request_id(one))) == "applied"
@@ -110,7 +110,7 @@ def test_delivery_after_a_poll_is_late(engine: Engine, client: FlaskClient, prov
     """Who asked first wins; the delivery that follows is kept and moves nothing."""
     (one,) = submitted(engine)
     with engine.begin() as connection:
-        record_answers(connection, [answer(one, success(), LearnedBy.POLL)], POLICY)
+        apply_reports(connection, [answer(one, success(), LearnedBy.POLL)], POLICY)
     before = world(engine)
 
     assert effect(deliver(client, provider, one.id, ok(request_id(one)), request_id(one))) == "late"

@@ -15,8 +15,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
 from tests.support.api_client import counts, edits, intake_app, lines, problem
-from tests.support.command_line import Desk
-from tests.support.lane_runner import Emulator, all_are, hands, make_edits
+from tests.support.command_line import CommandLine
+from tests.support.lane_runner import Emulator, all_are, lane_runner, make_edits
 from tests.support.provider_callbacks import Provider
 from tests.support.receiving import deliver, rows, submitted
 
@@ -53,7 +53,7 @@ def test_replies_to_paid_posts_are_kept(engine: Engine, emulator: Emulator, data
     emulator.mark(latency=0.05)
     make_edits(engine, [f"edit {n}" for n in range(4)])
     with refusing(database_url, "UPDATE OF request_id ON submissions", *FIRST_SECONDS):
-        with hands(engine, emulator, tmp_path, deaf=True) as worker:
+        with lane_runner(engine, emulator, tmp_path, without_callbacks=True) as worker:
             worker.work_until(all_are(engine, stored=4))
         assert rows(engine, "SELECT last_value FROM troubles")[0][0] > len(FIRST_SECONDS)
     assert [row["charges"] for row in emulator.rows] == [1] * 4
@@ -81,14 +81,14 @@ def test_a_person_is_told_in_one_sentence(
 ) -> None:
     manifest = tmp_path / "m.jsonl"
     manifest.write_bytes(lines(*edits(2)))
-    desk = Desk(monkeypatch, capsys, tmp_path, DATABASE_URL=database_url, REDIS_URL="redis://127.0.0.1:1/0")
+    run_cli = CommandLine(monkeypatch, capsys, tmp_path, DATABASE_URL=database_url, REDIS_URL="redis://127.0.0.1:1/0")
     for state in AWAY:
         with refusing(database_url, "INSERT ON edits", state):
-            said = desk("submit", manifest)
+            said = run_cli("submit", manifest)
             assert (said.code, said.out, said.err.count("\n")) == (2, "", 1), state
             assert "The database " in said.err
     assert counts(engine) == (0, 0)
-    assert desk("submit", manifest).code == 0
+    assert run_cli("submit", manifest).code == 0
 
 
 def test_a_callback_comes_again(client: FlaskClient, provider: Provider, engine: Engine, database_url: str) -> None:

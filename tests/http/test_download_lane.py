@@ -9,7 +9,16 @@ from sqlalchemy import Engine
 
 from storage import store
 from tests.http.conftest import Away
-from tests.support.lane_runner import LONG, Emulator, all_are, assert_stored_as_made, hands, make_edits, stand, wait_for
+from tests.support.lane_runner import (
+    LONG,
+    Emulator,
+    all_are,
+    assert_stored_as_made,
+    lane_runner,
+    make_edits,
+    stand,
+    wait_for,
+)
 from tests.support.receiving import rows
 from worker import download
 
@@ -26,7 +35,7 @@ def errors(engine: Engine) -> list[tuple]:
 def test_bad_file_is_fetched_again(kind: str, engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """A file that is bad once is stored whole the next time, or at once where nothing was wrong with its bytes."""
     make_edits(engine, [f"{n} [[fault:{kind}*1]]" for n in range(2)])
-    with hands(engine, emulator, tmp_path) as worker:
+    with lane_runner(engine, emulator, tmp_path) as worker:
         worker.work_until(all_are(engine, stored=2))
 
     assert [row["charges"] for row in emulator.rows] == [1, 1]
@@ -46,7 +55,7 @@ def test_names_that_the_store_takes_for_one(
     make_edits(engine, ["a hat", "another hat"])
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE edits SET custom_id = CASE position WHEN 0 THEN 'Hat' ELSE 'hat' END")
-    with hands(engine, emulator, tmp_path) as worker:
+    with lane_runner(engine, emulator, tmp_path) as worker:
         worker.work_until(all_are(engine, stored=2))
 
     assert len({key.casefold() for (key,) in rows(engine, "SELECT storage_key FROM images")}) == 2
@@ -72,10 +81,10 @@ def test_bad_file_is_given_up_in_the_end(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A file that stays bad fails its picture after FETCHES tries; what came is quarantined, nothing is paid again."""
+    """A file that stays bad fails its image after FETCHES tries; what came is quarantined, nothing is paid again."""
     monkeypatch.setattr(download, "FETCHES", 3)
     batch_id = make_edits(engine, [f"a [[fault:{kind}]]", "good"])
-    with hands(engine, emulator, tmp_path) as worker:
+    with lane_runner(engine, emulator, tmp_path) as worker:
         worker.work_until(all_are(engine, stored=1, failed=1))
 
     assert [row["charges"] for row in emulator.rows] == [1, 1]
@@ -88,9 +97,9 @@ def test_bad_file_is_given_up_in_the_end(
 
 @pytest.mark.parametrize("url", ["http://evil.example/x.png", "https://[bad", "http://10.0.0.1\\@127.0.0.1/", "x"])
 def test_address_that_is_never_fetched(url: str, engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
-    """A picture behind an address that is not allowed fails at once, and holds no other picture up."""
+    """An image behind an address that is not allowed fails at once, and holds no other image up."""
     make_edits(engine, ["a", "good"])
-    with hands(engine, emulator, tmp_path) as worker:
+    with lane_runner(engine, emulator, tmp_path) as worker:
         worker.work_until(all_are(engine, ready=2), lanes=("submit",))
         with engine.begin() as connection:
             connection.exec_driver_sql("UPDATE images SET url = %s WHERE id = (SELECT min(id) FROM images)", (url,))
@@ -101,11 +110,11 @@ def test_address_that_is_never_fetched(url: str, engine: Engine, emulator: Emula
 
 
 def test_storage_that_does_not_take_it(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
-    """While the store refuses, pictures wait; once it takes them they are stored."""
+    """While the store refuses, images wait; once it takes them they are stored."""
     batch_id = make_edits(engine, ["a"])
     in_the_way = tmp_path / str(batch_id)
     in_the_way.write_text("a file where a folder should be")
-    with hands(engine, emulator, tmp_path) as worker:
+    with lane_runner(engine, emulator, tmp_path) as worker:
         worker.work_until(lambda: rows(engine, "SELECT 1 FROM images WHERE jsonb_array_length(errors) = 2"))
         assert stand(engine) == {"ready": 1}
         in_the_way.unlink()
@@ -117,10 +126,10 @@ def test_storage_that_does_not_take_it(engine: Engine, emulator: Emulator, tmp_p
     assert_stored_as_made(engine, emulator, tmp_path)
 
 
-def test_pictures_outlive_the_database(engine: Engine, emulator: Emulator, tmp_path: Path, database_away: Away) -> None:
+def test_images_outlive_the_database(engine: Engine, emulator: Emulator, tmp_path: Path, database_away: Away) -> None:
     """The same for what was fetched meanwhile."""
     make_edits(engine, [f"{n} [[fault:cdn_slow@0.5]]" for n in range(4)])
-    with hands(engine, emulator, tmp_path) as worker:
+    with lane_runner(engine, emulator, tmp_path) as worker:
         worker.work_until(all_are(engine, ready=4), lanes=("submit",))
 
         def outage() -> None:

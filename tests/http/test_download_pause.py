@@ -1,4 +1,4 @@
-"""Trouble of the store, and of hosts: it fails no picture, holds up no other, and ends by itself."""
+"""Trouble of the store, and of hosts: it fails no image, holds up no other, and ends by itself."""
 
 import os
 import threading
@@ -16,10 +16,10 @@ from models.claims import lanes_due
 from models.pauses import list_pauses
 from tests.support.lane_runner import (
     Emulator,
-    Hands,
+    LaneRunner,
     all_are,
     assert_stored_as_made,
-    hands,
+    lane_runner,
     make_edits,
     stand,
     wait_for,
@@ -30,7 +30,7 @@ from worker import fetch
 
 CANVAS = BytesIO()
 Image.new("RGB", (64, 64)).save(CANVAS, "PNG")
-PICTURE = CANVAS.getvalue()
+IMAGE = CANVAS.getvalue()
 
 pytestmark = pytest.mark.usefixtures("balanced")
 
@@ -53,7 +53,7 @@ def change(engine: Engine, statement: str) -> None:
 
 
 def serve_from(engine: Engine, url: str, which: str) -> None:
-    """Some of the pictures stand at another host, and come first in line."""
+    """Some of the images stand at another host, and come first in line."""
     declared = "file_size = NULL, width = NULL, height = NULL"
     change(engine, f"UPDATE images SET url = '{url}/' || id, {declared}, expires_at = now() WHERE {which}")
 
@@ -63,21 +63,21 @@ def due(engine: Engine) -> bool:
         return lanes_due(connection).download
 
 
-def download(worker: Hands, done: Callable[[], object]) -> None:
+def download(worker: LaneRunner, done: Callable[[], object]) -> None:
     worker.work_until(lambda: bool(done()), lanes=("download",))
 
 
 @contextmanager
-def ready(engine: Engine, emulator: Emulator, folder: Path, edits: int, **changes: object) -> Iterator[Hands]:
+def ready(engine: Engine, emulator: Emulator, folder: Path, edits: int, **changes: object) -> Iterator[LaneRunner]:
     """Results that wait to be stored."""
     make_edits(engine, [f"edit {n}" for n in range(edits)])
-    with hands(engine, emulator, folder, **changes) as worker:
+    with lane_runner(engine, emulator, folder, **changes) as worker:
         worker.work_until(all_are(engine, ready=edits), lanes=("submit",))
         yield worker
 
 
 def test_full_disk_fails_nothing(engine: Engine, emulator: Emulator, small_disk: Path) -> None:
-    """For as long as it is full pictures wait with all their tries; once there is room everything is stored."""
+    """For as long as it is full images wait with all their tries; once there is room everything is stored."""
     with ready(engine, emulator, small_disk, 6) as worker:
         ballast = fill(small_disk)
         download(worker, lambda: rows(engine, "SELECT 1 FROM lane_pauses WHERE probes > 3"))
@@ -118,7 +118,7 @@ def test_nothing_is_fetched_in_vain(engine: Engine, emulator: Emulator, small_di
     """While the lane is paused nobody downloads what cannot be stored, and the tick starts no lane."""
     with ready(engine, emulator, small_disk, 30, download_threads=4, provider_retry_after=3) as worker:
         fill(small_disk)
-        with serve(lambda line: line.reply(200, PICTURE)) as wire:
+        with serve(lambda line: line.reply(200, IMAGE)) as wire:
             serve_from(engine, wire.url, "true")
             download(worker, lambda: reasons(engine))
             begun = len(wire.received)
@@ -133,7 +133,7 @@ def test_nothing_is_fetched_in_vain(engine: Engine, emulator: Emulator, small_di
 
 
 def test_probe_that_tells_nothing(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
-    """A probe whose own file is bad neither ends the pause nor puts the next probe off: another picture goes."""
+    """A probe whose own file is bad neither ends the pause nor puts the next probe off: another image goes."""
     with ready(engine, emulator, tmp_path, 3, retry_delay=60) as worker:
         change(engine, "UPDATE images SET url = url || '/no', expires_at = now() WHERE mod(id, 3) > 0")
         change(
@@ -161,7 +161,7 @@ def drip(line: Line) -> None:
 def test_dripping_host_holds_nobody_up(
     engine: Engine, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many pictures of a host that drips come first in line; those of another host are stored beside them."""
+    """Many images of a host that drips come first in line; those of another host are stored beside them."""
     monkeypatch.setattr(fetch, "LEAST_RATE", (1000, 60.0))
     with ready(engine, emulator, tmp_path, 24, download_threads=4) as worker, serve(drip) as wire:
         serve_from(engine, wire.url, "mod(id, 2) = 0")
@@ -179,7 +179,7 @@ def test_dripping_host_holds_nobody_up(
 
 
 def test_host_that_asks_to_wait_is_left_alone(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
-    """`Retry-After` holds for every picture of the host, and none loses its tries by asking again too soon."""
+    """`Retry-After` holds for every image of the host, and none loses its tries by asking again too soon."""
     moments: list[float] = []
     lock = threading.Lock()
 
@@ -200,7 +200,7 @@ def test_host_that_asks_to_wait_is_left_alone(engine: Engine, emulator: Emulator
 def test_host_that_asks_to_wait_is_left_alone_by_every_worker(
     engine: Engine, emulator: Emulator, tmp_path: Path
 ) -> None:
-    """What one process was told stands in the picture's row, too: no other process asks for it before."""
+    """What one process was told stands in the image's row, too: no other process asks for it before."""
     with (
         ready(engine, emulator, tmp_path, 1, retry_delay=0.01) as worker,
         serve(lambda line: line.reply(503, b"", retry_after="600")) as wire,

@@ -1,4 +1,4 @@
-"""What is called stored outlives a power cut, and what the store cannot take is told from what one picture cannot be.
+"""What is called stored outlives a power cut, and what the store cannot take is told from what one image cannot be.
 
 A power cut itself cannot be tested here, nor whether a disk keeps its promise. What can be: that everything is synced,
 in the order in which it must be, before a put returns; and that no put returns after a sync has failed.
@@ -20,7 +20,7 @@ from storage import store as module
 from storage.store import INCOMING, Storage
 from tests.support.servers import Line, closed_port, serve
 
-PICTURE = os.urandom(300_000)
+IMAGE = os.urandom(300_000)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_everything_is_synced_before_a_put_returns(folder: Path, monkeypatch: py
     store = Storage(folder.as_uri())
     calls = Calls(monkeypatch, folder)
 
-    store.put("batch/id/0.png", io.BytesIO(PICTURE))
+    store.put("batch/id/0.png", io.BytesIO(IMAGE))
 
     renamed = calls.first("replace", "batch/id/0.png")
     assert calls.first("fsync", f"{INCOMING}/part") < renamed
@@ -81,7 +81,7 @@ def test_new_store_is_durable_in_the_folder_that_holds_it(folder: Path, monkeypa
     folder.rmdir()
     calls = Calls(monkeypatch, folder)
 
-    store.put("batch/id/0.png", io.BytesIO(PICTURE))
+    store.put("batch/id/0.png", io.BytesIO(IMAGE))
 
     assert calls.first("mkdir", ".") < calls.last("fsync", "..")
 
@@ -92,7 +92,7 @@ def test_folder_that_another_thread_has_just_made_is_synced_too(folder: Path, mo
     (folder / "batch" / "id").mkdir(parents=True)
     calls = Calls(monkeypatch, folder)
 
-    store.put("batch/id/0.png", io.BytesIO(PICTURE))
+    store.put("batch/id/0.png", io.BytesIO(IMAGE))
 
     assert {("fsync", name) for name in ("batch/id", "batch", ".")} <= set(calls.seen)
 
@@ -114,11 +114,11 @@ def test_sync_that_fails_is_no_success(
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(StorageUnavailable) as caught:
-        store.put("batch/id/0.png", io.BytesIO(PICTURE))
+        store.put("batch/id/0.png", io.BytesIO(IMAGE))
     assert caught.value.type == reason
 
-    store.put("batch/id/0.png", io.BytesIO(PICTURE))
-    assert (folder / "batch/id/0.png").read_bytes() == PICTURE
+    store.put("batch/id/0.png", io.BytesIO(IMAGE))
+    assert (folder / "batch/id/0.png").read_bytes() == IMAGE
     assert list((folder / INCOMING).iterdir()) == []
 
 
@@ -134,14 +134,14 @@ def test_file_system_without_that_call(folder: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "fsync", fsync)
 
-    store.put("batch/id/0.png", io.BytesIO(PICTURE))
+    store.put("batch/id/0.png", io.BytesIO(IMAGE))
 
-    assert (folder / "batch/id/0.png").read_bytes() == PICTURE
+    assert (folder / "batch/id/0.png").read_bytes() == IMAGE
 
 
 def trouble(store: Storage, key: str = "batch/id/0.png") -> DownloadError:
     with pytest.raises(DownloadError) as caught:
-        store.put(key, io.BytesIO(PICTURE))
+        store.put(key, io.BytesIO(IMAGE))
     return caught.value
 
 
@@ -153,7 +153,7 @@ def test_full_disk(small_disk: Path) -> None:
     error = trouble(store)
     left = [path for path in small_disk.rglob("*") if path.is_file()]
     (small_disk / "ballast").unlink()
-    store.put("batch/id/0.png", io.BytesIO(PICTURE))
+    store.put("batch/id/0.png", io.BytesIO(IMAGE))
 
     assert (type(error), error.type) == (StorageUnavailable, "disk_full")
     assert "No space left on device" in error.message
@@ -169,7 +169,7 @@ def test_disk_that_became_read_only(small_disk: Path) -> None:
 
 
 def test_too_many_open_files(folder: Path) -> None:
-    """A process out of handles can store nothing, whichever picture it is."""
+    """A process out of handles can store nothing, whichever image it is."""
     import resource
 
     store = Storage(folder.as_uri())
@@ -197,7 +197,7 @@ def test_what_is_in_the_way_of_one_batch_is_no_trouble_of_all(folder: Path) -> N
 
     assert type(trouble(store)) is FetchAgain
     assert type(trouble(store, f"{'x' * 300}/0.png")) is Unusable
-    store.put("another/id/0.png", io.BytesIO(PICTURE))
+    store.put("another/id/0.png", io.BytesIO(IMAGE))
 
 
 @pytest.fixture
@@ -261,8 +261,8 @@ def test_object_store_that_acknowledges(bucket: Callable[[str], Storage]) -> Non
         return line.reply(200, etag='"e"')
 
     with serve(late) as wire:
-        bucket(wire.url).put("batch/id/0.png", io.BytesIO(PICTURE), "image/png")
+        bucket(wire.url).put("batch/id/0.png", io.BytesIO(IMAGE), "image/png")
 
     (request,) = wire.received
-    assert (request.target, request.body) == ("/bucket/prefix/batch/id/0.png", PICTURE)
+    assert (request.target, request.body) == ("/bucket/prefix/batch/id/0.png", IMAGE)
     assert request.headers["content-type"] == "image/png"

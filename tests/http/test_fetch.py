@@ -16,7 +16,7 @@ from typing import ClassVar
 import pytest
 
 from core.errors import DownloadError, FetchAgain, StorageUnavailable, Unusable
-from tests.support.fetching import LIMIT, PICTURE, fault, fetched, fetcher, pictures
+from tests.support.fetching import IMAGE, LIMIT, fault, fetched, fetcher, images
 from tests.support.servers import Line, Script, closed_port, reply, serve
 from worker import fetch
 
@@ -50,8 +50,8 @@ def files(monkeypatch: pytest.MonkeyPatch) -> list[Temporary]:
 
 def test_file_as_it_is() -> None:
     """The bytes, asked for once, without the key, without an encoding in between."""
-    with pictures() as wire:
-        assert fetched(f"{wire.url}/files/a%20b.png?x=1#part") == PICTURE
+    with images() as wire:
+        assert fetched(f"{wire.url}/files/a%20b.png?x=1#part") == IMAGE
 
     (request,) = wire.received
     assert (request.method, request.target) == ("GET", "/files/a%20b.png?x=1")
@@ -62,13 +62,13 @@ def test_file_as_it_is() -> None:
 def test_large_file_goes_to_disk(monkeypatch: pytest.MonkeyPatch, files: list[Temporary]) -> None:
     """What is larger than IN_MEMORY is not kept there; the caller closes the file."""
     monkeypatch.setattr(fetch, "IN_MEMORY", 1000)
-    with pictures() as wire, fetcher().fetch(wire.url) as file:
+    with images() as wire, fetcher().fetch(wire.url) as file:
         assert file._rolled
 
     assert [file.closed for file in files] == [True]
 
 
-@pytest.mark.parametrize("url", ["{}", "data:image/png;base64," + base64.b64encode(PICTURE).decode()])
+@pytest.mark.parametrize("url", ["{}", "data:image/png;base64," + base64.b64encode(IMAGE).decode()])
 def test_full_temporary_folder(
     url: str, monkeypatch: pytest.MonkeyPatch, files: list[Temporary], small_disk: Path
 ) -> None:
@@ -76,7 +76,7 @@ def test_full_temporary_folder(
     (small_disk / "ballast").write_bytes(bytes(512 * 1024))
     monkeypatch.setattr(fetch, "IN_MEMORY", 1000)
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
-    with pictures() as wire, pytest.raises(StorageUnavailable) as caught:
+    with images() as wire, pytest.raises(StorageUnavailable) as caught:
         fetched(url.format(wire.url))
 
     assert caught.value.type == "disk_full"
@@ -85,10 +85,10 @@ def test_full_temporary_folder(
 
 
 def test_no_handle_for_a_connection() -> None:
-    """A process out of handles cannot connect: that is no fault of the picture's host."""
+    """A process out of handles cannot connect: that is no fault of the image's host."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     handles = []
-    with pictures() as wire:
+    with images() as wire:
         source = fetcher()
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, hard))
@@ -108,7 +108,7 @@ def test_no_handle_for_a_connection() -> None:
 @pytest.mark.parametrize("code", [201, 204, 206, 304, 400, 401, 403, 404, 410, 416, 429, 500, 502, 503])
 def test_any_other_status(code: int) -> None:
     """Only a 200 is a file; anything else, 401 and 403 too, may change."""
-    with serve(lambda line: line.reply(code, PICTURE if code not in (204, 304) else b"")) as wire:
+    with serve(lambda line: line.reply(code, IMAGE if code not in (204, 304) else b"")) as wire:
         assert fault(wire.url, kind=FetchAgain) == f"http_{code}"
 
 
@@ -159,7 +159,7 @@ def test_head_that_drips_is_cut_off_soon(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def script(line: Line) -> bool | None:
         if next(replies, None):
-            return line.reply(200, PICTURE)
+            return line.reply(200, IMAGE)
         for byte in b"HTTP/1.1 200 OK\r\n" + b"X-Filler: 1\r\n" * 100:
             line.send(bytes([byte]))
             line.silence(0.05)
@@ -206,12 +206,12 @@ def endless_chunks(line: Line) -> None:
 
 SPOILT: dict[str, tuple[Script, type[DownloadError], tuple[str, ...]]] = {
     "truncated": (
-        lambda line: line.send(reply(200, PICTURE[:100], content_length="5000")),
+        lambda line: line.send(reply(200, IMAGE[:100], content_length="5000")),
         FetchAgain,
         ("truncated", "fetch_error"),
     ),
     "reset in the middle": (
-        lambda line: [line.send(reply(200, PICTURE[:100], content_length="5000")), line.silence(0.1), line.reset()][2],
+        lambda line: [line.send(reply(200, IMAGE[:100], content_length="5000")), line.silence(0.1), line.reset()][2],
         FetchAgain,
         ("fetch_error",),
     ),
@@ -229,7 +229,7 @@ SPOILT: dict[str, tuple[Script, type[DownloadError], tuple[str, ...]]] = {
     "no HTTP": (lambda line: line.send(b"hello\r\n"), FetchAgain, ("fetch_error",)),
     "silent": (lambda line: line.silence(), FetchAgain, ("fetch_error",)),
     "silent in the middle": (
-        lambda line: [line.send(reply(200, PICTURE[:100], content_length="5000")), line.silence()][0],
+        lambda line: [line.send(reply(200, IMAGE[:100], content_length="5000")), line.silence()][0],
         FetchAgain,
         ("fetch_error",),
     ),
@@ -248,7 +248,7 @@ SPOILT: dict[str, tuple[Script, type[DownloadError], tuple[str, ...]]] = {
         Unusable,
         ("too_large",),
     ),
-    "no gzip": (lambda line: line.reply(200, PICTURE, content_encoding="gzip"), FetchAgain, ("fetch_error",)),
+    "no gzip": (lambda line: line.reply(200, IMAGE, content_encoding="gzip"), FetchAgain, ("fetch_error",)),
     "two lengths": (
         lambda line: line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 5\r\n\r\nabc"),
         FetchAgain,
@@ -274,8 +274,8 @@ def test_spoilt_transfer(manner: str, files: list[Temporary]) -> None:
 def test_length_that_is_no_number(length: str) -> None:
     """A nonsensical Content-Length counts as none; it is no crash."""
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode("latin-1")
-    with serve(lambda line: line.send(head + PICTURE)) as wire:
-        assert fetched(wire.url) == PICTURE
+    with serve(lambda line: line.send(head + IMAGE)) as wire:
+        assert fetched(wire.url) == IMAGE
 
 
 def test_file_at_the_cap() -> None:
@@ -294,7 +294,7 @@ def test_nobody_there() -> None:
 def test_connection_is_used_again() -> None:
     """Files of one host come over one connection, after a failure too."""
     codes = iter([200, 404, 200])
-    with serve(lambda line: line.reply(next(codes), PICTURE)) as wire:
+    with serve(lambda line: line.reply(next(codes), IMAGE)) as wire:
         source = fetcher()
         for kind in (None, FetchAgain, None):
             try:
@@ -307,15 +307,15 @@ def test_connection_is_used_again() -> None:
     assert wire.connections <= 2
 
 
-B64 = base64.b64encode(PICTURE).decode()
+B64 = base64.b64encode(IMAGE).decode()
 
 
 @pytest.mark.parametrize(
     ("uri", "content"),
     [
-        (f"data:image/png;base64,{B64}", PICTURE),
-        (f"data:;base64,{B64}", PICTURE),
-        (f"data:image/png;charset=x;base64,{B64.replace('+', '%2B').replace('/', '%2F').replace('=', '%3D')}", PICTURE),
+        (f"data:image/png;base64,{B64}", IMAGE),
+        (f"data:;base64,{B64}", IMAGE),
+        (f"data:image/png;charset=x;base64,{B64.replace('+', '%2B').replace('/', '%2F').replace('=', '%3D')}", IMAGE),
         ("data:image/png,%89PNG%00", b"\x89PNG\0"),
         ("data:,", b""),
         ("data:", b""),
@@ -323,7 +323,7 @@ B64 = base64.b64encode(PICTURE).decode()
     ids=range(6),
 )
 def test_data_uri(uri: str, content: bytes) -> None:
-    """With sync_mode the URL is the picture (RFC 2397)."""
+    """With sync_mode the URL is the image (RFC 2397)."""
     assert fetched(uri) == content
 
 
@@ -341,7 +341,7 @@ def test_data_uri(uri: str, content: bytes) -> None:
     ids=range(7),
 )
 def test_bad_data_uri(uri: str, type_: str, files: list[Temporary]) -> None:
-    """What is no base64, or more than a picture may be, is never taken: it would be the same next time."""
+    """What is no base64, or more than an image may be, is never taken: it would be the same next time."""
     assert fault(uri) == type_
     assert all(file.closed for file in files)
 

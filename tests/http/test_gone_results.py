@@ -14,7 +14,7 @@ from models.provider import pause, resume
 from provider import listing as listing_module
 from provider.listing import Listing
 from tests.support.factories import make_submitted
-from tests.support.lane_runner import KEY, Emulator, hands, stand
+from tests.support.lane_runner import KEY, Emulator, lane_runner, stand
 from tests.support.receiving import rows
 from tests.support.servers import Line, serve
 from worker import poll
@@ -38,7 +38,10 @@ def test_result_is_gone_only_after_several_404s(engine: Engine, emulator: Emulat
     with engine.begin() as connection:
         make_submitted(connection)
         connection.exec_driver_sql("UPDATE submissions SET due_at = now()")
-    with serve(answering_404) as wire, hands(engine, emulator, tmp_path, deaf=True, **CLOCKS) as worker:
+    with (
+        serve(answering_404) as wire,
+        lane_runner(engine, emulator, tmp_path, without_callbacks=True, **CLOCKS) as worker,
+    ):
         worker.settings = worker.settings.model_copy(update={"fal_queue_url": wire.url})
         ask = worker.lane("poll")
         while time.monotonic() < began + 0.8:
@@ -69,7 +72,7 @@ def test_404_between_answers_counts_for_nothing(engine: Engine, emulator: Emulat
         return line.reply(202, b'{"status": "IN_PROGRESS", "logs": null}')
 
     script.count = 0
-    with serve(script) as wire, hands(engine, emulator, tmp_path, deaf=True, **CLOCKS) as worker:
+    with serve(script) as wire, lane_runner(engine, emulator, tmp_path, without_callbacks=True, **CLOCKS) as worker:
         worker.settings = worker.settings.model_copy(update={"fal_queue_url": wire.url, "poll_every": 0.2})
         ask, began = worker.lane("poll"), time.monotonic()
         while time.monotonic() < began + 2.5:
@@ -93,7 +96,10 @@ def test_two_404s_are_few_however_far_apart(engine: Engine, emulator: Emulator, 
     with engine.begin() as connection:
         make_submitted(connection)
         connection.exec_driver_sql("UPDATE submissions SET accepted_at = now() - interval '1 day'")
-    with serve(answering_404) as wire, hands(engine, emulator, tmp_path, deaf=True, **CLOCKS) as worker:
+    with (
+        serve(answering_404) as wire,
+        lane_runner(engine, emulator, tmp_path, without_callbacks=True, **CLOCKS) as worker,
+    ):
         worker.settings = worker.settings.model_copy(update={"fal_queue_url": wire.url, "poll_every": 60})
         for _ in range(poll.DENIALS - 1):
             ask_a_day_later(engine, worker.lane("poll"))
@@ -109,7 +115,10 @@ def test_404s_of_a_paused_account_count_for_nothing(engine: Engine, emulator: Em
         make_submitted(connection)
         connection.exec_driver_sql("UPDATE submissions SET accepted_at = now() - interval '1 day'")
         pause(connection, "invalid_key", "no", retry_after=3600)
-    with serve(answering_404) as wire, hands(engine, emulator, tmp_path, deaf=True, **CLOCKS) as worker:
+    with (
+        serve(answering_404) as wire,
+        lane_runner(engine, emulator, tmp_path, without_callbacks=True, **CLOCKS) as worker,
+    ):
         worker.settings = worker.settings.model_copy(update={"fal_queue_url": wire.url, "poll_every": 60})
         for _ in range(2 * poll.DENIALS):
             ask_a_day_later(engine, worker.lane("poll"))

@@ -6,14 +6,14 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from models.apply_reports import record_answers
+from models.apply_reports import apply_reports
 from models.claims import lanes_due
 from models.incidents import EDITS, EXCUSED_MOST, FAILURES, INCIDENT_TYPES
 from models.pauses import list_pauses
-from models.transitions import Submission, excuse_failures, give_up_unknown, settle_batches
+from models.transitions import Submission, excuse_failures, resolve_unknown, settle_batches
 from models.verdict import ERRORS, Retry, Verdict
 from tests.support.factories import POLICY, accept, answer, claim, failure, fall_due, make_batch, states, success
-from tests.support.lane_runner import Emulator, all_are, assert_stored_as_made, hands, make_edits
+from tests.support.lane_runner import Emulator, all_are, assert_stored_as_made, lane_runner, make_edits
 from tests.support.receiving import rows
 
 pytestmark = pytest.mark.usefixtures("balanced")
@@ -27,7 +27,7 @@ def end(engine: Engine, submissions: list[Submission], verdict: Verdict = DOWN) 
         accept(connection, submissions)
     for submission in submissions:
         with engine.begin() as connection:
-            record_answers(connection, [answer(submission, verdict)], POLICY)
+            apply_reports(connection, [answer(submission, verdict)], POLICY)
 
 
 def submit(engine: Engine, limit: int = 100) -> list[Submission]:
@@ -58,7 +58,7 @@ def test_every_edit_survives_an_incident(kind: str, engine: Engine, emulator: Em
     emulator.faults(**{kind: 1})
     make_edits(engine, [f"edit {n}" for n in range(20)], max_attempts=2)
     lanes = ("submit", "poll", "download")
-    with hands(engine, emulator, tmp_path, max_in_flight=10, provider_retry_after=0.3) as worker:
+    with lane_runner(engine, emulator, tmp_path, max_in_flight=10, provider_retry_after=0.3) as worker:
         worker.work_until(lambda: rows(engine, "SELECT 1 FROM lane_pauses WHERE probes >= 3"), lanes=lanes)
         made = len(emulator.rows)
         assert paused(engine) == [("submit", "model_down")]
@@ -100,7 +100,7 @@ def test_an_excused_edit_waits_for_its_first_submission(engine: Engine) -> None:
     with engine.begin() as connection:
         make_batch(connection, 1)
         [first] = claim(connection)
-        give_up_unknown(connection, [first.id], resubmit=True, max_attempts=2)
+        resolve_unknown(connection, [first.id], resubmit=True, max_attempts=2)
         fall_due(connection)
         [second] = claim(connection)
     end(engine, [second])

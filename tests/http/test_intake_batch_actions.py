@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import Connection, Engine
 
 from intake.results import results
-from models.apply_reports import record_answers
+from models.apply_reports import apply_reports
 from models.claims import claim_images
 from models.transitions import StoredImage, record_stored
 from models.verdict import Retry
@@ -39,13 +39,13 @@ def worked(connection: Connection, *, failing: int) -> None:
     accept(connection, submissions)
     for number, submission in enumerate(submissions):
         verdict = failure("content_policy_violation", Retry.NEVER) if number < failing else success(2)
-        record_answers(connection, [answer(submission, verdict)], POLICY)
+        apply_reports(connection, [answer(submission, verdict)], POLICY)
     due = claim_images(connection, limit=100, lease=60)
     record_stored(connection, [StoredImage(i.id, f"{i.name}.png", "ab" * 32, 7, "image/png", 3, 2) for i in due])
 
 
 def test_batch_is_counted_live(engine: Engine, alice: FlaskClient) -> None:
-    """Counts by state, pictures and money are those of this moment."""
+    """Counts by state, images and money are those of this moment."""
     made = hand_in(alice, *edits(3), max_in_flight=9, notify_url="https://shop.example/hook")
     with engine.begin() as connection:
         worked(connection, failing=1)
@@ -101,7 +101,7 @@ def test_results_tell_everything_and_failed_ones_go_in_again(engine: Engine, ali
     key = found[1]["images"][1]["storage_key"]
     assert found[1]["images"][1] == {
         "index": 1,
-        "url": f"s3://pictures/shop/{key}",
+        "url": f"s3://images/shop/{key}",
         "storage_key": key,
         "sha256": "ab" * 32,
         "bytes": 7,
@@ -128,7 +128,7 @@ def test_addresses_in_storage_are_addresses(engine: Engine, alice: FlaskClient) 
     with engine.begin() as connection:
         worked(connection, failing=0)
     for store, url in [
-        ("file:///srv/all%20pictures/100%25", "file:///srv/all%20pictures/100%25/"),
+        ("file:///srv/all%20images/100%25", "file:///srv/all%20images/100%25/"),
         ("s3://bucket/a pr\u00e4fix", "s3://bucket/a%20pr%C3%A4fix/"),
     ]:
         (line,) = b"".join(results(engine, batch_id, store)).splitlines()

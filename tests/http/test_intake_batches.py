@@ -14,19 +14,19 @@ from tests.support.receiving import rows
 
 
 @pytest.fixture
-def door(database_url: str) -> Iterator[FlaskClient]:
+def api(database_url: str) -> Iterator[FlaskClient]:
     """Someone on this machine, where no keys are needed."""
     with intake_app(database_url, intake_max_bytes=10_000_000) as app:
         yield app.test_client()
 
 
-def post_lines(door: FlaskClient, *objects: object, **options: str):
-    return door.post("/v1/batches", data=lines(*objects), content_type=NDJSON, query_string=options)
+def post_lines(api: FlaskClient, *objects: object, **options: str):
+    return api.post("/v1/batches", data=lines(*objects), content_type=NDJSON, query_string=options)
 
 
-def test_document_becomes_a_batch(engine: Engine, door: FlaskClient) -> None:
+def test_document_becomes_a_batch(engine: Engine, api: FlaskClient) -> None:
     """Header and edits stand in the database before the answer, for the client that has no name of its own."""
-    made = hand_in(door, *edits(2), name="catalogue", priority=3, max_cost=1.5, metadata={"season": "autumn"})
+    made = hand_in(api, *edits(2), name="catalogue", priority=3, max_cost=1.5, metadata={"season": "autumn"})
 
     assert (made["edits"], made["skipped"], made["existing"]) == (2, 0, False)
     assert rows(engine, "SELECT id::text, name, client, priority, max_cost, metadata FROM batches") == [
@@ -38,11 +38,11 @@ def test_document_becomes_a_batch(engine: Engine, door: FlaskClient) -> None:
     ]
 
 
-def test_lines_become_the_same_batch(engine: Engine, door: FlaskClient) -> None:
+def test_lines_become_the_same_batch(engine: Engine, api: FlaskClient) -> None:
     """The two forms are one order: under one key the second finds what the first made."""
     key = {"Idempotency-Key": "k-1"}
-    first = door.post("/v1/batches", json={"name": "a", "edits": edits(3)}, headers=key)
-    second = door.post("/v1/batches", data=lines({"name": "a"}, *edits(3)), content_type=NDJSON, headers=key)
+    first = api.post("/v1/batches", json={"name": "a", "edits": edits(3)}, headers=key)
+    second = api.post("/v1/batches", data=lines({"name": "a"}, *edits(3)), content_type=NDJSON, headers=key)
 
     assert (first.status_code, second.status_code) == (201, 200)
     assert first.headers["Location"] == second.headers["Location"] == first.json["links"]["self"]
@@ -50,21 +50,21 @@ def test_lines_become_the_same_batch(engine: Engine, door: FlaskClient) -> None:
     assert counts(engine) == (1, 3)
 
 
-def test_same_key_for_something_else_is_a_conflict(engine: Engine, door: FlaskClient) -> None:
+def test_same_key_for_something_else_is_a_conflict(engine: Engine, api: FlaskClient) -> None:
     """A key that stands for another order neither runs this one nor hides it behind the first."""
-    door.post("/v1/batches", json={"edits": edits(2)}, headers={"Idempotency-Key": "k"})
+    api.post("/v1/batches", json={"edits": edits(2)}, headers={"Idempotency-Key": "k"})
 
-    response = door.post("/v1/batches", json={"edits": edits(3)}, headers={"Idempotency-Key": "k"})
+    response = api.post("/v1/batches", json={"edits": edits(3)}, headers={"Idempotency-Key": "k"})
 
     assert problem(response, 409)["type"] == "urn:darkroom:problem:idempotency-conflict"
     assert counts(engine) == (1, 2)
 
 
-def test_all_faults_come_at_once_with_their_lines(engine: Engine, door: FlaskClient) -> None:
+def test_all_faults_come_at_once_with_their_lines(engine: Engine, api: FlaskClient) -> None:
     """A manifest is mended in one go: every fault has its line in the body, its name and its reason."""
     good, bad = {**EDIT, "custom_id": "a"}, {**EDIT, "custom_id": "b", "seed": "x", "image_urls": []}
 
-    found = problem(post_lines(door, {}, good, bad, {"prompt": "x"}), 422)
+    found = problem(post_lines(api, {}, good, bad, {"prompt": "x"}), 422)
 
     assert found["type"] == "urn:darkroom:problem:faults"
     assert [(fault["line"], fault.get("custom_id"), fault["field"]) for fault in found["faults"]] == [
@@ -75,24 +75,24 @@ def test_all_faults_come_at_once_with_their_lines(engine: Engine, door: FlaskCli
     assert counts(engine) == (0, 0)
 
 
-def test_faults_are_shown_up_to_a_limit(engine: Engine, door: FlaskClient) -> None:
+def test_faults_are_shown_up_to_a_limit(engine: Engine, api: FlaskClient) -> None:
     """A wrong file of very many lines has a bounded answer."""
-    assert len(problem(post_lines(door, {}, *[{}] * 5000), 422)["faults"]) == 1000
+    assert len(problem(post_lines(api, {}, *[{}] * 5000), 422)["faults"]) == 1000
 
 
-def test_faulty_lines_may_be_skipped(engine: Engine, door: FlaskClient) -> None:
+def test_faulty_lines_may_be_skipped(engine: Engine, api: FlaskClient) -> None:
     """With on_invalid=skip the good edits go, the others stand beside them as failed, each with its reason."""
-    response = post_lines(door, {}, EDIT, {"prompt": "x"}, EDIT, on_invalid="skip")
+    response = post_lines(api, {}, EDIT, {"prompt": "x"}, EDIT, on_invalid="skip")
 
     assert response.status_code == 201
     assert (response.json["edits"], response.json["skipped"]) == (3, 1)
-    page = door.get(response.json["links"]["edits"], query_string={"state": "failed"}).json
+    page = api.get(response.json["links"]["edits"], query_string={"state": "failed"}).json
     assert [(edit["position"], edit["errors"][0]["type"]) for edit in page["edits"]] == [(1, "invalid_input")]
 
 
-def test_dry_run_tells_and_writes_nothing(engine: Engine, door: FlaskClient) -> None:
+def test_dry_run_tells_and_writes_nothing(engine: Engine, api: FlaskClient) -> None:
     """What it would come to at worst and likely, with the warnings, from the same reading of the same lines."""
-    response = post_lines(door, {}, {**EDIT, "max_images": 3}, {**EDIT, "image_size": "square"}, dry_run="true")
+    response = post_lines(api, {}, {**EDIT, "max_images": 3}, {**EDIT, "image_size": "square"}, dry_run="true")
 
     assert response.status_code == 200
     told = response.json
@@ -100,7 +100,7 @@ def test_dry_run_tells_and_writes_nothing(engine: Engine, door: FlaskClient) -> 
     assert (told["cost_likely"], told["cost_worst"]) == (0.06, 0.12)
     assert "image_size" in told["warnings"][0]
     assert counts(engine) == (0, 0)
-    problem(post_lines(door, {}, {}, dry_run="true"), 422)
+    problem(post_lines(api, {}, {}, dry_run="true"), 422)
 
 
 DEEP = b'{"edits": ' + b"[" * 100_000
@@ -146,11 +146,11 @@ FAULTY_EDITS = ("an edit that is no object", "a cut line")
     ("name", "on_invalid"),
     [(name, how) for name in REFUSED for how in ("fail", "skip") if how == "fail" or name not in FAULTY_EDITS],
 )
-def test_what_cannot_be_read_is_refused(name: str, on_invalid: str, engine: Engine, door: FlaskClient) -> None:
+def test_what_cannot_be_read_is_refused(name: str, on_invalid: str, engine: Engine, api: FlaskClient) -> None:
     """Each with its status, a problem, and nothing written; skipping mends no header and no document."""
     body, content_type, status = REFUSED[name]
 
-    response = door.post(f"/v1/batches?on_invalid={on_invalid}", data=body, content_type=content_type)
+    response = api.post(f"/v1/batches?on_invalid={on_invalid}", data=body, content_type=content_type)
 
     found = problem(response, status)
     assert "Traceback" not in response.text
@@ -160,10 +160,10 @@ def test_what_cannot_be_read_is_refused(name: str, on_invalid: str, engine: Engi
 
 
 @pytest.mark.parametrize("depth", [60, 70, 255, 480, 900, 940, 980])
-def test_nesting_never_breaks_us(depth: int, engine: Engine, door: FlaskClient) -> None:
+def test_nesting_never_breaks_us(depth: int, engine: Engine, api: FlaskClient) -> None:
     """However deep a faulty line is, and whatever our own depth, it is a fault or an edit, never our error."""
     line = b'{"prompt": ' + b"[" * depth + b"]" * depth + b"}\n"
-    response = door.post("/v1/batches?on_invalid=skip", data=b"{}\n" + line, content_type=NDJSON)
+    response = api.post("/v1/batches?on_invalid=skip", data=b"{}\n" + line, content_type=NDJSON)
     assert response.status_code == 201
 
 
@@ -176,70 +176,70 @@ def test_nesting_never_breaks_us(depth: int, engine: Engine, door: FlaskClient) 
         ("dry_run=true&dry_run=true", "dry_run"),
     ],
 )
-def test_options_are_strict(query: str, field: str, engine: Engine, door: FlaskClient) -> None:
+def test_options_are_strict(query: str, field: str, engine: Engine, api: FlaskClient) -> None:
     """A mistyped dry_run must not cost money."""
-    found = problem(door.post(f"/v1/batches?{query}", json={"edits": [EDIT]}), 422)
+    found = problem(api.post(f"/v1/batches?{query}", json={"edits": [EDIT]}), 422)
     assert [fault["field"] for fault in found["faults"]] == [field]
     assert counts(engine) == (0, 0)
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "caf\xe9"])
-def test_key_that_cannot_be_kept(key: str, engine: Engine, door: FlaskClient) -> None:
+def test_key_that_cannot_be_kept(key: str, engine: Engine, api: FlaskClient) -> None:
     """A key is refused rather than shortened or passed over."""
-    problem(door.post("/v1/batches", json={"edits": [EDIT]}, headers={"Idempotency-Key": key}), 422)
-    other = door.post("/v1/batches", json={"idempotency_key": "a", "edits": [EDIT]}, headers={"Idempotency-Key": "b"})
+    problem(api.post("/v1/batches", json={"edits": [EDIT]}, headers={"Idempotency-Key": key}), 422)
+    other = api.post("/v1/batches", json={"idempotency_key": "a", "edits": [EDIT]}, headers={"Idempotency-Key": "b"})
     problem(other, 422)
     assert counts(engine) == (0, 0)
 
 
-def test_edits_are_added(engine: Engine, door: FlaskClient) -> None:
+def test_edits_are_added(engine: Engine, api: FlaskClient) -> None:
     """In both forms, once for each key, at the end of the batch; a name that is taken there is a fault."""
-    made = hand_in(door, *edits(2))
+    made = hand_in(api, *edits(2))
     path, key = made["links"]["edits"], {"Idempotency-Key": "more"}
     more = [{**EDIT, "custom_id": "new"}, EDIT]
 
-    first = door.post(path, json={"edits": more}, headers=key)
-    again = door.post(path, data=lines(*more), content_type=NDJSON, headers=key)
-    other = door.post(path, json={"edits": [EDIT]}, headers=key)
-    taken = door.post(path, data=lines(EDIT, {**EDIT, "custom_id": "e1"}), content_type=NDJSON)
+    first = api.post(path, json={"edits": more}, headers=key)
+    again = api.post(path, data=lines(*more), content_type=NDJSON, headers=key)
+    other = api.post(path, json={"edits": [EDIT]}, headers=key)
+    taken = api.post(path, data=lines(EDIT, {**EDIT, "custom_id": "e1"}), content_type=NDJSON)
 
     assert (first.status_code, again.status_code) == (201, 200)
     assert again.json == {**first.json, "existing": True}
     assert problem(other, 409)["type"] == "urn:darkroom:problem:idempotency-conflict"
     assert [(fault["line"], fault["field"]) for fault in problem(taken, 422)["faults"]] == [(2, "custom_id")]
-    problem(door.post(path, json={"edits": [EDIT], "name": "x"}), 422)
+    problem(api.post(path, json={"edits": [EDIT], "name": "x"}), 422)
     assert counts(engine) == (1, 4)
     assert rows(engine, "SELECT custom_id FROM edits ORDER BY position") == [("e0",), ("e1",), ("new",), (None,)]
 
 
-def test_nothing_is_added_to_what_is_over(engine: Engine, door: FlaskClient) -> None:
+def test_nothing_is_added_to_what_is_over(engine: Engine, api: FlaskClient) -> None:
     """A cancelled batch takes no more edits, and says so."""
-    made = hand_in(door)
-    door.post(made["links"]["self"] + "/cancel")
+    made = hand_in(api)
+    api.post(made["links"]["self"] + "/cancel")
 
-    found = problem(door.post(made["links"]["edits"], json={"edits": [EDIT]}), 409)
+    found = problem(api.post(made["links"]["edits"], json={"edits": [EDIT]}), 409)
 
     assert "cancelled" in found["detail"]
     assert counts(engine) == (1, 1)
 
 
-def test_without_a_database_it_asks_for_patience(engine: Engine, door: FlaskClient, database_away: Away) -> None:
+def test_without_a_database_it_asks_for_patience(engine: Engine, api: FlaskClient, database_away: Away) -> None:
     """503 with a time to come again, in every route, and no word of SQL; afterwards all is well by itself."""
-    made = hand_in(door)
+    made = hand_in(api)
     with database_away():
         for method, path in (("POST", "/v1/batches"), ("GET", made["links"]["self"]), ("GET", "/healthz")):
-            response = door.open(path, method=method, json={"edits": [EDIT]} if method == "POST" else None)
+            response = api.open(path, method=method, json={"edits": [EDIT]} if method == "POST" else None)
             assert "darkroom" not in problem(response, 503)["detail"]
             assert int(response.headers["Retry-After"]) > 0
-    hand_in(door)
+    hand_in(api)
     assert counts(engine) == (2, 2)
 
 
-def test_metadata_is_bounded(engine: Engine, door: FlaskClient) -> None:
+def test_metadata_is_bounded(engine: Engine, api: FlaskClient) -> None:
     """Every list and every notification carries it: 64 KiB are kept, a byte more is refused, in either form."""
     fits = {"x": "é" * ((64 * 1024 - len('{"x": ""}')) // 2)}
-    assert hand_in(door, EDIT, metadata=fits)["edits"] == 1
-    response = door.post("/v1/batches", json={"edits": [EDIT], "metadata": {"x": fits["x"] + "éé"}})
+    assert hand_in(api, EDIT, metadata=fits)["edits"] == 1
+    response = api.post("/v1/batches", json={"edits": [EDIT], "metadata": {"x": fits["x"] + "éé"}})
 
     assert "at most 65536 are kept" in json.dumps(problem(response, 422))
     assert counts(engine) == (1, 1)

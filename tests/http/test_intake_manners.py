@@ -13,7 +13,7 @@ from structlog.testing import LogCapture
 
 from core.errors import SettingsError
 from core.settings import load
-from intake.api_keys import Keys
+from intake.api_keys import ApiKeys
 from intake.app import create_app
 from intake.settings import IntakeSettings
 from tests.support.api_client import ALICE, BOB, EDIT, KEYS, hand_in, intake_app, problem
@@ -112,7 +112,7 @@ def test_our_own_error_tells_nothing_but_its_id(stranger: FlaskClient, monkeypat
 
     capture = LogCapture()
     monkeypatch.setattr("intake.problems.log", structlog.wrap_logger(None, processors=[capture]))
-    monkeypatch.setattr("intake.queries.some_batches", broken)
+    monkeypatch.setattr("intake.queries.list_batches", broken)
     response = stranger.get("/v1/batches", headers={"Authorization": f"Bearer {ALICE}"})
 
     found, logged = problem(response, 500), repr(capture.entries)
@@ -161,7 +161,7 @@ def test_keys_come_from_a_file_and_stay_hidden(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "keys").write_text(f"alice:{one},alice:{two},bob:{colon}\n")
     monkeypatch.setenv("DARKROOM_API_KEYS_FILE", str(tmp_path / "keys"))
     settings = load(IntakeSettings, database_url="postgresql://x/y")
-    keys = Keys(settings)
+    keys = ApiKeys(settings)
 
     found = [keys.client(f"Bearer {key}") for key in (one, two, colon, "another-one")]
 

@@ -12,7 +12,7 @@ from tests.support.servers import closed_port
 
 SCHEMATHESIS = Path(sys.executable).with_name("st")
 UNTOLD = "positive_data_acceptance"
-"""The one check left out: JSON Schema cannot say all that the model asks for (fifteen pictures together), nor what
+"""The one check left out: JSON Schema cannot say all that the model asks for (fifteen images together), nor what
 a line is."""
 
 

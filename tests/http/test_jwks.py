@@ -13,7 +13,7 @@ from nacl.signing import SigningKey
 from core.errors import KeysUnavailable
 from tests.support.servers import Line, Wire, closed_port, serve
 from webhook_receiver import jwks as module
-from webhook_receiver.jwks import Keys
+from webhook_receiver.jwks import KeySet
 
 FIRST, SECOND = (bytes(SigningKey(bytes([n]) * 32).verify_key) for n in (1, 2))
 
@@ -50,8 +50,8 @@ def wire(publisher: Publisher) -> Iterator[Wire]:
 
 
 @pytest.fixture
-def keys(wire: Wire) -> Keys:
-    return Keys(wire.url + "/.well-known/jwks.json")
+def keys(wire: Wire) -> KeySet:
+    return KeySet(wire.url + "/.well-known/jwks.json")
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ BROKEN: dict[str, Callable[[Line], bool | None]] = {
 
 
 @pytest.mark.parametrize("x", [base64.urlsafe_b64encode(FIRST), base64.urlsafe_b64encode(FIRST).rstrip(b"=")])
-def test_padding_is_optional(x: bytes, publisher: Publisher, keys: Keys) -> None:
+def test_padding_is_optional(x: bytes, publisher: Publisher, keys: KeySet) -> None:
     """The live service publishes `x` with padding, the standard says without; both are the same key."""
     publisher.publish(entry(FIRST, x=x.decode()))
 
@@ -136,20 +136,20 @@ def test_padding_is_optional(x: bytes, publisher: Publisher, keys: Keys) -> None
     ],
     ids=repr,
 )
-def test_odd_entries_are_passed_over(odd: object, publisher: Publisher, keys: Keys) -> None:
+def test_odd_entries_are_passed_over(odd: object, publisher: Publisher, keys: KeySet) -> None:
     """An entry that is no Ed25519 key costs nothing but itself; its neighbours count, in their order."""
     publisher.publish(entry(SECOND), odd, entry(FIRST, use="sig", kid="1"))
 
     assert keys.current() == (SECOND, FIRST)
 
 
-def test_set_is_cached(wire: Wire, keys: Keys) -> None:
+def test_set_is_cached(wire: Wire, keys: KeySet) -> None:
     """A set in hand is used without asking, and what is asked is the one URL, once."""
     assert [keys.current() for _ in range(5)] == [(FIRST,)] * 5
     assert [(received.method, received.target) for received in wire.received] == [("GET", "/.well-known/jwks.json")]
 
 
-def test_set_grows_old(monkeypatch: pytest.MonkeyPatch, wire: Wire, publisher: Publisher, keys: Keys) -> None:
+def test_set_grows_old(monkeypatch: pytest.MonkeyPatch, wire: Wire, publisher: Publisher, keys: KeySet) -> None:
     """After FRESH_FOR seconds the set is asked for again."""
     keys.current()
     publisher.publish(entry(SECOND))
@@ -179,7 +179,7 @@ def together(count: int, work: Callable[[], object]) -> list[object]:
     return results
 
 
-def test_cold_start_of_many_fetches_once(wire: Wire, publisher: Publisher, keys: Keys) -> None:
+def test_cold_start_of_many_fetches_once(wire: Wire, publisher: Publisher, keys: KeySet) -> None:
     """Eight deliveries that find no keys make one request, and all eight get its answer."""
     quick = publisher.script
     publisher.script = lambda line: [line.silence(0.1), quick(line)][1]
@@ -189,7 +189,7 @@ def test_cold_start_of_many_fetches_once(wire: Wire, publisher: Publisher, keys:
 
 
 def test_misses_of_many_fetch_once(
-    monkeypatch: pytest.MonkeyPatch, wire: Wire, publisher: Publisher, keys: Keys
+    monkeypatch: pytest.MonkeyPatch, wire: Wire, publisher: Publisher, keys: KeySet
 ) -> None:
     """After a rotation a burst of misses makes one request; every one of them gets the new set, late comers too."""
     tried = keys.current()
@@ -197,45 +197,45 @@ def test_misses_of_many_fetch_once(
     monkeypatch.setattr(module, "ASK_EVERY", 0.6)
     time.sleep(0.6)
 
-    assert together(8, lambda: keys.after_a_miss(tried)) == [(SECOND,)] * 8
-    assert keys.after_a_miss(tried) == (SECOND,)
+    assert together(8, lambda: keys.refresh_after_miss(tried)) == [(SECOND,)] * 8
+    assert keys.refresh_after_miss(tried) == (SECOND,)
     assert len(wire.received) == 2
 
 
-def test_forgeries_do_not_make_us_hammer_the_provider(wire: Wire, publisher: Publisher, keys: Keys) -> None:
+def test_forgeries_do_not_make_us_hammer_the_provider(wire: Wire, publisher: Publisher, keys: KeySet) -> None:
     """Within a minute of the last fetch a miss asks nobody, and there is nothing newer to try."""
     tried = keys.current()
     publisher.publish(entry(SECOND))
 
-    assert [keys.after_a_miss(tried) for _ in range(50)] == [None] * 50
+    assert [keys.refresh_after_miss(tried) for _ in range(50)] == [None] * 50
     assert len(wire.received) == 1
 
 
-def test_miss_a_minute_later_asks_again(monkeypatch: pytest.MonkeyPatch, wire: Wire, keys: Keys) -> None:
+def test_miss_a_minute_later_asks_again(monkeypatch: pytest.MonkeyPatch, wire: Wire, keys: KeySet) -> None:
     """A minute after the last fetch a miss asks once more; an unchanged set is nothing newer."""
     tried = keys.current()
     monkeypatch.setattr(module, "ASK_EVERY", 0.0)
 
-    assert keys.after_a_miss(tried) is None
+    assert keys.refresh_after_miss(tried) is None
     assert len(wire.received) == 2
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("manner", BROKEN)
-def test_last_good_set_stays(manner: str, publisher: Publisher, keys: Keys) -> None:
+def test_last_good_set_stays(manner: str, publisher: Publisher, keys: KeySet) -> None:
     """However the next fetch fails, the last good set goes on being used, and a miss finds nothing newer."""
     assert keys.current() == (FIRST,)
     publisher.script = BROKEN[manner]
     began = time.monotonic()
 
     assert keys.current() == (FIRST,)
-    assert keys.after_a_miss((FIRST,)) is None
+    assert keys.refresh_after_miss((FIRST,)) is None
     assert time.monotonic() - began < 4
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("manner", BROKEN)
-def test_no_set_at_all(manner: str, publisher: Publisher, keys: Keys) -> None:
+def test_no_set_at_all(manner: str, publisher: Publisher, keys: KeySet) -> None:
     """Where there never was a good set the deliveries cannot be judged: KeysUnavailable, however the fetch fails."""
     publisher.script = BROKEN[manner]
 
@@ -246,10 +246,10 @@ def test_no_set_at_all(manner: str, publisher: Publisher, keys: Keys) -> None:
 def test_nobody_listens() -> None:
     """A refused connection is a failed fetch like any other."""
     with pytest.raises(KeysUnavailable):
-        Keys(f"http://127.0.0.1:{closed_port()}/").current()
+        KeySet(f"http://127.0.0.1:{closed_port()}/").current()
 
 
-def test_with_no_set_a_second_is_the_pace(wire: Wire, publisher: Publisher, keys: Keys) -> None:
+def test_with_no_set_a_second_is_the_pace(wire: Wire, publisher: Publisher, keys: KeySet) -> None:
     """With nothing in hand it is tried again after a second instead of a minute, and not before."""
     good, publisher.script = publisher.script, BROKEN["server error"]
     for _ in range(5):
@@ -263,7 +263,7 @@ def test_with_no_set_a_second_is_the_pace(wire: Wire, publisher: Publisher, keys
     assert keys.current() == (FIRST,)
 
 
-def test_gzip_is_understood(publisher: Publisher, keys: Keys) -> None:
+def test_gzip_is_understood(publisher: Publisher, keys: KeySet) -> None:
     """The live reply may be compressed."""
     body = gzip.compress(key_set(entry(FIRST)))
     publisher.script = lambda line: line.reply(200, body, content_encoding="gzip")
@@ -273,7 +273,7 @@ def test_gzip_is_understood(publisher: Publisher, keys: Keys) -> None:
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirect_is_not_followed(status: int, wire: Wire, publisher: Publisher, keys: Keys) -> None:
+def test_redirect_is_not_followed(status: int, wire: Wire, publisher: Publisher, keys: KeySet) -> None:
     """Keys come from the configured URL or not at all."""
     with serve(lambda line: line.reply(200, key_set(entry(SECOND)))) as elsewhere:
         publisher.script = lambda line: line.reply(status, b"", location=elsewhere.url)
@@ -284,7 +284,7 @@ def test_redirect_is_not_followed(status: int, wire: Wire, publisher: Publisher,
 
 
 @pytest.mark.usefixtures("impatient")
-def test_endless_redirect_is_dropped(publisher: Publisher, keys: Keys) -> None:
+def test_endless_redirect_is_dropped(publisher: Publisher, keys: KeySet) -> None:
     """Not even the body of a redirect is read to its end."""
 
     def script(line: Line) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from models.apply_reports import record_answers
+from models.apply_reports import apply_reports
 from models.claims import claim_edits
 from models.provider import count_unknown, pause, resume
 from tests.http.conftest import Away
@@ -17,7 +17,7 @@ from tests.support.lane_runner import (
     Emulator,
     all_are,
     assert_stored_as_made,
-    hands,
+    lane_runner,
     make_edits,
     sampling,
     stand,
@@ -32,15 +32,15 @@ pytestmark = pytest.mark.usefixtures("balanced")
 
 
 def test_batch_from_end_to_end(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
-    """Two submit workers: one charge per edit, every picture as made, the window used and never exceeded."""
+    """Two submit workers: one charge per edit, every image as made, the window used and never exceeded."""
     emulator.mark(concurrency=2, latency=0.05)
     batch_id = make_edits(engine, [f"edit {n}" for n in range(16)])
 
     def look() -> tuple[int, int]:
-        flying = rows(engine, "SELECT count(*) FROM edits WHERE state IN ('submitting', 'submitted')")[0][0]
-        return flying, emulator.in_flight
+        in_flight = rows(engine, "SELECT count(*) FROM edits WHERE state IN ('submitting', 'submitted')")[0][0]
+        return in_flight, emulator.in_flight
 
-    with hands(engine, emulator, tmp_path, max_in_flight=5) as worker, sampling(look) as window:
+    with lane_runner(engine, emulator, tmp_path, max_in_flight=5) as worker, sampling(look) as window:
         worker.work_until(all_are(engine, stored=16), lanes=("submit", "submit", "poll", "download"))
 
     assert max(ours for ours, _ in window) == 5
@@ -57,7 +57,7 @@ def test_batch_from_end_to_end(engine: Engine, emulator: Emulator, tmp_path: Pat
 def test_request_as_the_provider_saw_it(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """The seed and the token of the submission in the database, and no other model than the one asked for."""
     make_edits(engine, ["a", "b"])
-    with hands(engine, emulator, tmp_path) as worker:
+    with lane_runner(engine, emulator, tmp_path) as worker:
         worker.work_until(all_are(engine, stored=2))
         public = worker.settings.public_url
 
@@ -70,7 +70,7 @@ def test_request_as_the_provider_saw_it(engine: Engine, emulator: Emulator, tmp_
 def test_polling_alone(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """Without a public URL no callback is asked for, and the batch is finished all the same."""
     make_edits(engine, [f"edit {n}" for n in range(10)])
-    with hands(engine, emulator, tmp_path, deaf=True, max_in_flight=4) as worker:
+    with lane_runner(engine, emulator, tmp_path, without_callbacks=True, max_in_flight=4) as worker:
         worker.work_until(all_are(engine, stored=10))
 
     assert {row["webhook_url"] for row in emulator.rows} == {None}
@@ -86,7 +86,7 @@ def test_lost_callbacks_are_made_up_for(engine: Engine, emulator: Emulator, tmp_
         f"{n} [[fault:{kind}]]" for n in range(2) for kind in ("drop_webhook", "duplicate_webhook", "null_payload")
     ]
     make_edits(engine, prompts)
-    with hands(engine, emulator, tmp_path, poll_after=0.5) as worker:
+    with lane_runner(engine, emulator, tmp_path, poll_after=0.5) as worker:
         worker.work_until(all_are(engine, stored=6))
 
     assert [row["charges"] for row in emulator.rows] == [1] * 6
@@ -101,7 +101,7 @@ def test_lost_callbacks_are_made_up_for(engine: Engine, emulator: Emulator, tmp_
 def test_unknown_submit_is_healed(kind: str, engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """Accepted, but the reply is spoilt: never sent again; the callback tells, and there is one charge for one edit."""
     make_edits(engine, [f"{n} [[fault:{kind}]]" for n in range(3)])
-    with hands(engine, emulator, tmp_path) as worker:
+    with lane_runner(engine, emulator, tmp_path) as worker:
         worker.work_until(all_are(engine, stored=3))
 
     assert [row["charges"] for row in emulator.rows] == [1] * 3
@@ -116,7 +116,7 @@ def test_unknown_submit_is_healed(kind: str, engine: Engine, emulator: Emulator,
 def test_callback_overtakes_the_reply(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """The provider answers the POST only after its callback was taken: the late reply takes nothing back."""
     make_edits(engine, [f"{n} [[fault:webhook_before_reply]]" for n in range(4)])
-    with hands(engine, emulator, tmp_path) as worker:
+    with lane_runner(engine, emulator, tmp_path) as worker:
         worker.work_until(all_are(engine, stored=4))
 
     assert [row["charges"] for row in emulator.rows] == [1] * 4
@@ -126,7 +126,7 @@ def test_callback_overtakes_the_reply(engine: Engine, emulator: Emulator, tmp_pa
 def test_outcome_nobody_tells_is_never_sent_again(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """The reply is lost and no callback can come: the edit waits for its proven deadline, there is no second POST."""
     make_edits(engine, ["a [[fault:reset_after_accept]]"])
-    with hands(engine, emulator, tmp_path, deaf=True) as worker:
+    with lane_runner(engine, emulator, tmp_path, without_callbacks=True) as worker:
         worker.work_until(lambda: len(emulator.rows) == 1)
         began = time.monotonic()
         worker.work_until(lambda: time.monotonic() > began + 0.7)
@@ -139,7 +139,9 @@ def test_outage_pauses(engine: Engine, emulator: Emulator, tmp_path: Path) -> No
     """Where one POST after the other goes out and nothing usable comes back, submitting stops after a few."""
     emulator.faults(nginx_502_before=1)
     make_edits(engine, [f"edit {n}" for n in range(20)])
-    with hands(engine, emulator, tmp_path, deaf=True, max_in_flight=1000, submit_threads=2) as worker:
+    with lane_runner(
+        engine, emulator, tmp_path, without_callbacks=True, max_in_flight=1000, submit_threads=2
+    ) as worker:
         worker.work_until(lambda: rows(engine, "SELECT 1 FROM provider_status WHERE reason <> ''"), lanes=("submit",))
 
     assert rows(engine, "SELECT reason FROM provider_status") == [("outage",)]
@@ -177,7 +179,7 @@ def test_lost_replies_do_not_crawl(engine: Engine, emulator: Emulator, tmp_path:
         return stand(engine).get("submitting", 0)
 
     with (
-        hands(engine, emulator, tmp_path, max_in_flight=12, provider_retry_after=60) as worker,
+        lane_runner(engine, emulator, tmp_path, max_in_flight=12, provider_retry_after=60) as worker,
         sampling(look) as window,
     ):
         worker.work_until(all_are(engine, stored=60), lanes=("submit", "submit", "poll", "download"))
@@ -200,7 +202,7 @@ def test_callback_that_proves_a_submit_ends_some_pauses(reason: str, ends: bool,
         [probe] = claim(connection)
         count_unknown(connection, [probe.id])
     with engine.begin() as connection:
-        record_answers(connection, [answer(probe, success())], POLICY)
+        apply_reports(connection, [answer(probe, success())], POLICY)
     assert rows(engine, "SELECT paused_at IS NULL, unknown_submits FROM provider_status") == [(ends, 0)]
 
 
@@ -214,7 +216,7 @@ def test_callback_of_before_says_nothing_about_now(engine: Engine) -> None:
         assert count_unknown(connection, [submission.id for submission in late]) == OUTAGE
         pause(connection, "outage", "no", retry_after=600)
     with engine.begin() as connection:
-        record_answers(connection, [answer(early, success())], POLICY)
+        apply_reports(connection, [answer(early, success())], POLICY)
     assert rows(engine, "SELECT reason, unknown_submits FROM provider_status") == [("outage", OUTAGE)]
 
 
@@ -229,7 +231,7 @@ def test_refused_account_pauses(kind: str, reason: str, engine: Engine, emulator
     def look() -> list[tuple]:
         return rows(engine, "SELECT reason FROM provider_status WHERE paused_at IS NOT NULL")
 
-    with hands(engine, emulator, tmp_path, max_in_flight=2) as worker, sampling(look) as seen:
+    with lane_runner(engine, emulator, tmp_path, max_in_flight=2) as worker, sampling(look) as seen:
         worker.work_until(all_are(engine, stored=6))
 
     assert [(reason,)] in seen
@@ -246,7 +248,7 @@ def test_paused_account_is_left_in_peace(engine: Engine, emulator: Emulator, tmp
     """While the pause lasts nobody knocks; then one edit does, alone."""
     emulator.faults(locked_403=1)
     make_edits(engine, [f"edit {n}" for n in range(20)])
-    with hands(engine, emulator, tmp_path, max_in_flight=20, provider_retry_after=0.6) as worker:
+    with lane_runner(engine, emulator, tmp_path, max_in_flight=20, provider_retry_after=0.6) as worker:
         worker.work_until(lambda: rows(engine, "SELECT 1 FROM provider_status WHERE probes = 1"), lanes=("submit",))
 
     refused = rows(engine, "SELECT posted_at::text, count(*) FROM submissions GROUP BY 1 ORDER BY 1")
@@ -260,12 +262,12 @@ def test_provider_that_cannot_be_reached(engine: Engine, emulator: Emulator, tmp
     """Nothing left the machine: no attempt is counted, submitting pauses as unreachable, and goes on once it can."""
     make_edits(engine, ["a", "b"])
     nowhere = f"http://127.0.0.1:{closed_port()}"
-    with hands(engine, emulator, tmp_path, fal_queue_url=nowhere, provider_retry_after=0.1) as worker:
+    with lane_runner(engine, emulator, tmp_path, fal_queue_url=nowhere, provider_retry_after=0.1) as worker:
         worker.work_until(lambda: rows(engine, "SELECT 1 FROM provider_status WHERE probes > 1"), lanes=("submit",))
     assert rows(engine, "SELECT reason FROM provider_status") == [("unreachable",)]
     assert rows(engine, "SELECT DISTINCT state, attempt, errors FROM edits") == [("pending", 0, [])]
 
-    with hands(engine, emulator, tmp_path, provider_retry_after=0.1) as worker:
+    with lane_runner(engine, emulator, tmp_path, provider_retry_after=0.1) as worker:
         worker.work_until(all_are(engine, stored=2))
 
 
@@ -273,7 +275,7 @@ def test_replies_outlive_the_database(engine: Engine, emulator: Emulator, tmp_pa
     """The database goes away while eight paid POSTs are under way: all eight replies are recorded when it is back."""
     emulator.faults(slow_submit="1@0.4")
     make_edits(engine, [f"edit {n}" for n in range(8)])
-    with hands(engine, emulator, tmp_path, deaf=True, poll_after=30) as worker:
+    with lane_runner(engine, emulator, tmp_path, without_callbacks=True, poll_after=30) as worker:
 
         def outage() -> None:
             wait_for(lambda: len(emulator.rows) == 8)
@@ -297,13 +299,13 @@ def test_batch_window_and_priority(engine: Engine, emulator: Emulator, tmp_path:
     emulator.mark(concurrency=0)
     calm = make_edits(engine, [f"calm {n}" for n in range(6)], max_in_flight=2)
     urgent = make_edits(engine, [f"urgent {n}" for n in range(3)], priority=5)
-    with hands(engine, emulator, tmp_path, deaf=True, max_in_flight=4) as worker:
+    with lane_runner(engine, emulator, tmp_path, without_callbacks=True, max_in_flight=4) as worker:
         worker.work_until(all_are(engine, pending=5, submitted=4), lanes=("submit", "submit"))
         with engine.begin() as connection:
             assert claim_edits(connection, limit=10, window=4, probe_after=60, price=PRICE) == []
 
-    flying = dict(rows(engine, "SELECT batch_id, count(*) FROM edits WHERE state = 'submitted' GROUP BY 1"))
-    assert flying == {urgent: 3, calm: 1}
+    in_flight = dict(rows(engine, "SELECT batch_id, count(*) FROM edits WHERE state = 'submitted' GROUP BY 1"))
+    assert in_flight == {urgent: 3, calm: 1}
     assert len(emulator.rows) == 4
 
 
@@ -311,7 +313,7 @@ def test_stopped_lane_lets_its_calls_end(engine: Engine, emulator: Emulator, tmp
     """Told to stop in the middle of a wave, the lane records every reply before it returns."""
     emulator.faults(slow_submit="1@0.3")
     make_edits(engine, [f"edit {n}" for n in range(6)])
-    with hands(engine, emulator, tmp_path, deaf=True, poll_after=30, max_in_flight=3) as worker:
+    with lane_runner(engine, emulator, tmp_path, without_callbacks=True, poll_after=30, max_in_flight=3) as worker:
         made = worker.lane("submit")(engine, lambda: not emulator.rows)
 
     assert (made, stand(engine)) == (3, {"pending": 3, "submitted": 3})

@@ -1,4 +1,4 @@
-"""From where a picture may come: named hosts, URLs without tricks, at every hop, no private address by name."""
+"""From where an image may come: named hosts, URLs without tricks, at every hop, no private address by name."""
 
 import socket
 import time
@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import DownloadError, FetchAgain
 from http_client.sessions import is_private
-from tests.support.fetching import PICTURE, fault, fetched, pictures
+from tests.support.fetching import IMAGE, fault, fetched, images
 from tests.support.servers import Line, Script, serve
 from worker.fetch import MAX_REDIRECTS
 
@@ -56,7 +56,7 @@ REFUSED_URLS = [
 @pytest.mark.parametrize("url", REFUSED_URLS, ids=ascii)
 def test_address_that_is_refused(url: str) -> None:
     """Only the named host, spelled as it is named, over http or https and without a user: all else is never taken."""
-    with pictures() as wire:
+    with images() as wire:
         assert fault(url.format(port=wire.port), "127.0.0.1") == "host_refused"
 
     assert wire.connections == 0
@@ -65,8 +65,8 @@ def test_address_that_is_refused(url: str) -> None:
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}\\@evil.example/", "http://127.0.0.1:{port}/@evil.example"])
 def test_address_is_judged_as_it_is_called(url: str) -> None:
     """Where parsers differ over a URL, the host that was judged is the host that is asked."""
-    with pictures() as wire:
-        assert fetched(url.format(port=wire.port)) == PICTURE
+    with images() as wire:
+        assert fetched(url.format(port=wire.port)) == IMAGE
 
     assert wire.received[0].headers["host"] == f"127.0.0.1:{wire.port}"
 
@@ -131,9 +131,9 @@ def test_pattern_needs_https() -> None:
 @pytest.mark.parametrize("pattern", ["*", "*host", "l*"])
 def test_private_address_behind_an_allowed_name(pattern: str) -> None:
     """A name that resolves to this machine is refused when it is connected to, unless it is named itself."""
-    with pictures() as wire:
+    with images() as wire:
         assert fault(f"https://localhost:{wire.port}/x.png", pattern) == "host_refused"
-        assert fetched(f"http://localhost:{wire.port}/x.png", pattern, "LocalHost") == PICTURE
+        assert fetched(f"http://localhost:{wire.port}/x.png", pattern, "LocalHost") == IMAGE
 
     assert len(wire.received) == 1
 
@@ -167,11 +167,11 @@ def test_private_addresses(address: str, private: bool) -> None:
 
 
 def chain(hops: int) -> Script:
-    """Redirects, then the picture."""
+    """Redirects, then the image."""
 
     def script(line: Line) -> bool:
         left = int(line.request.target.strip("/") or hops)
-        return line.reply(302, b"moved", location=f"/{left - 1}") if left else line.reply(200, PICTURE)
+        return line.reply(302, b"moved", location=f"/{left - 1}") if left else line.reply(200, IMAGE)
 
     return script
 
@@ -179,7 +179,7 @@ def chain(hops: int) -> Script:
 def test_redirects_up_to_the_limit() -> None:
     """Three hops are followed, a fourth is not."""
     with serve(chain(MAX_REDIRECTS)) as wire:
-        assert fetched(wire.url + "/3") == PICTURE
+        assert fetched(wire.url + "/3") == IMAGE
     with serve(chain(MAX_REDIRECTS)) as wire:
         assert fault(wire.url + "/4") == "too_many_redirects"
 
@@ -189,14 +189,14 @@ def test_redirects_up_to_the_limit() -> None:
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 def test_every_kind_of_redirect(code: int) -> None:
     """To another port of the host, absolute, whatever the code."""
-    with pictures() as there, serve(lambda line: line.reply(code, b"", location=there.url + "/y")) as here:
-        assert fetched(here.url + "/x") == PICTURE
+    with images() as there, serve(lambda line: line.reply(code, b"", location=there.url + "/y")) as here:
+        assert fetched(here.url + "/x") == IMAGE
 
 
 @pytest.mark.parametrize("location", [*REFUSED_URLS[:3], *REFUSED_URLS[6:16], "ftp://127.0.0.1/", "//evil.example/x"])
 def test_redirect_to_where_it_may_not_go(location: str) -> None:
     """Each hop is judged like the first."""
-    with pictures() as there:
+    with images() as there:
         place = location.format(port=there.port)
         with serve(lambda line: line.reply(302, b"", location=place)) as here:
             assert fault(here.url) == "host_refused"

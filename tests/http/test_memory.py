@@ -1,4 +1,4 @@
-"""Memory is bounded by bytes: neither large inputs nor large pictures add up, however many are under way."""
+"""Memory is bounded by bytes: neither large inputs nor large images add up, however many are under way."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ from tests.support.receiving import rows
 from tests.support.servers import Line, serve
 
 LARGE = 4_000_000
-"""Bytes of the pictures that an edit holds as data URIs."""
+"""Bytes of the images that an edit holds as data URIs."""
 EDITS = 12
 
 
@@ -54,7 +54,7 @@ def test_large_inputs_do_not_add_up(engine: Engine, database_url: str) -> None:
         return line.reply(200, json.dumps({"request_id": str(uuid4())}).encode())
 
     with serve(accept) as wire:
-        script = Path(__file__).with_name("lane_memory.py")
+        script = Path(__file__).parent.with_name("support") / "lane_memory.py"
         command = [sys.executable, str(script), database_url, wire.url, str(LARGE)]
         environment = {**os.environ, "PYTHONPATH": str(script.parent.parent.parent)}
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
@@ -67,7 +67,7 @@ def test_large_inputs_do_not_add_up(engine: Engine, database_url: str) -> None:
     assert most <= 2
 
 
-def test_large_pictures_are_decoded_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_decoded_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many threads have one in hand."""
     file = BytesIO()
     Image.new("RGB", (3000, 3000)).save(file, "PNG")
@@ -75,13 +75,13 @@ def test_large_pictures_are_decoded_one_after_the_other(monkeypatch: pytest.Monk
     lock = threading.Lock()
     load = PngImageFile.load
 
-    def counted(picture: PngImageFile) -> object:
+    def counted(image: PngImageFile) -> object:
         nonlocal under_way, most
         with lock:
             under_way += 1
             most = max(most, under_way)
         try:
-            return load(picture)
+            return load(image)
         finally:
             with lock:
                 under_way -= 1
@@ -90,7 +90,7 @@ def test_large_pictures_are_decoded_one_after_the_other(monkeypatch: pytest.Monk
     monkeypatch.setattr(image_files, "DECODED", image_files.Budget(20_000_000))
     undeclared = dict.fromkeys(("file_size", "width", "height"))
     threads = [
-        threading.Thread(target=image_files.check, args=(BytesIO(file.getvalue()),), kwargs=undeclared)
+        threading.Thread(target=image_files.check_image, args=(BytesIO(file.getvalue()),), kwargs=undeclared)
         for _ in range(12)
     ]
     for thread in threads:

@@ -17,7 +17,7 @@ from tests.support.servers import Line, Script, Wire, closed_port, reply, serve
 from tests.support.wire_faults import AUTHORITY, Proxy, proxying, server_context
 from webhook_receiver.jwks import fetch_keys
 from worker.fetch import Fetcher
-from worker.webhook_sender import Courier
+from worker.webhook_sender import WebhookSender
 from worker.webhook_signing import EVERYONE, Signer
 
 KEY = "key-id:key-secret"
@@ -33,7 +33,7 @@ ANSWERS: dict[str, bytes] = {
 
 def answer(line: Line) -> bool:
     assert line.request is not None
-    return line.reply(200, ANSWERS.get(line.request.target.partition("?")[0], b"a picture"))
+    return line.reply(200, ANSWERS.get(line.request.target.partition("?")[0], b"an image"))
 
 
 def secure(script: Script = answer):
@@ -66,14 +66,14 @@ def submit(url: str = "https://provider.example") -> str:
 
 
 def deliver(url: str) -> None:
-    sent = Courier(Signer({EVERYONE: (bytes(32),)}), ()).deliver(url, "message", "{}", client="", timeout=5)
+    sent = WebhookSender(Signer({EVERYONE: (bytes(32),)}), ()).deliver(url, "message", "{}", client="", timeout=5)
     assert sent.status == 200, sent.error
 
 
 CALLS: dict[str, Callable[[str], object]] = {
     "provider": submit,
     "keys": lambda url: fetch_keys(f"{url}/jwks.json"),
-    "picture": lambda url: Fetcher(["provider.example"], max_bytes=1000).fetch(f"{url}/a.png").close(),
+    "image": lambda url: Fetcher(["provider.example"], max_bytes=1000).fetch(f"{url}/a.png").close(),
     "upload": lambda url: CDN(url, url, KEY).upload(BytesIO(b"x"), content_type="image/png", file_name="a.png"),
     "platform": lambda url: PlatformAPI(url, KEY).get("/v1/models/pricing", {}, items="prices"),
     "caller": deliver,
@@ -199,7 +199,7 @@ def test_a_literal_address_is_judged_as_without_a_proxy(proxy: Proxy) -> None:
     """Else a caller, or the provider, could have the proxy fetch from inside the company."""
     with pytest.raises(Unusable, match="private address"):
         Fetcher(["10.*"], max_bytes=1000).fetch("https://10.1.2.3/a.png")
-    sent = Courier(Signer({EVERYONE: (bytes(32),)}), ()).deliver(
+    sent = WebhookSender(Signer({EVERYONE: (bytes(32),)}), ()).deliver(
         "https://10.1.2.3/hook", "m", "{}", client="", timeout=2
     )
     assert "private address" in (sent.error or "")

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from models.apply_reports import record_answers
+from models.apply_reports import apply_reports
 from models.claims import claim_images
 from models.states import NotificationEvent
 from models.transitions import StoredImage, record_stored, settle_batches
@@ -30,13 +30,13 @@ def block(language: str) -> str:
 
 
 def finished_batch(engine: Engine) -> Received:
-    """The message about the batch of the page's example: 23 pictures, one failure."""
+    """The message about the batch of the page's example: 23 images, one failure."""
     with receiver(200) as wire:
         header = {"name": "catalogue", "client": "shop", "metadata": {"order": "4711"}, "notify_url": wire.url}
         with engine.begin() as connection:
             last, *others = make_submitted(connection, 24, **header)
             answers = [answer(submission, success()) for submission in others]
-            record_answers(connection, [*answers, answer(last, failure("no_images", Retry.NEVER))], POLICY)
+            apply_reports(connection, [*answers, answer(last, failure("no_images", Retry.NEVER))], POLICY)
             due = claim_images(connection, limit=100, lease=60)
             record_stored(connection, [StoredImage(i.id, i.name, "ab", 1, "image/png", 1, 1) for i in due])
         with engine.begin() as connection:

@@ -36,7 +36,7 @@ from worker.notify import DELAYS, LONGEST_WAIT, UNSIGNED
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shorter deadline, so that a test need not wait for the real one."""
-    monkeypatch.setattr(webhook_sender.Courier.deliver, "__kwdefaults__", {"timeout": 0.5})
+    monkeypatch.setattr(webhook_sender.WebhookSender.deliver, "__kwdefaults__", {"timeout": 0.5})
 
 
 def test_delivered_once_signed(engine: Engine) -> None:
@@ -399,9 +399,9 @@ def test_each_client_is_signed_for_alone(engine: Engine) -> None:
 
 def test_crash_between_post_and_record(engine: Engine, tmp_path: Path) -> None:
     """The worker dies after the receiver answered: the message comes again, under the same id."""
-    program = "from tests.http import notifying; from models.database import make_engine; import sys; "
+    program = "from tests.support import notify_receiver; from models.database import make_engine; import sys; "
     program += "e = make_engine(sys.argv[1], application='t'); "
-    program += "notifying.run(e, claim_lease=0.5, darkroom_crash_at='after_notify:' + sys.argv[2])"
+    program += "notify_receiver.run(e, claim_lease=0.5, darkroom_crash_at='after_notify:' + sys.argv[2])"
     with receiver(200) as wire:
         (message,) = owe(engine, wire.url)
         url = engine.url.render_as_string(hide_password=False)

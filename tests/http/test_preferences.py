@@ -1,4 +1,4 @@
-"""Preferences at work: the provider does as it is told, and who notes pictures counts with it."""
+"""Preferences at work: the provider does as it is told, and who notes images counts with it."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from core.errors import SettingsError
 from core.settings import load
 from fal_emulator.options import Options
-from models.apply_reports import record_answers
+from models.apply_reports import apply_reports
 from models.claims import claim_images
 from models.verdict import DeclaredImage, Kind, Verdict
 from provider.listing import Listing
@@ -18,7 +18,7 @@ from provider.queue_api import QueueAPI
 from provider.settings import ProviderSettings
 from tests.emulator.emulator_process import FAST, Standin
 from tests.support.factories import POLICY, answer, make_submitted, success
-from tests.support.lane_runner import Emulator, all_are, hands, make_edits, wait_for
+from tests.support.lane_runner import Emulator, all_are, lane_runner, make_edits, wait_for
 from tests.support.queueing import ARGUMENTS, ENDPOINT, KEY
 from tests.support.receiving import rows
 
@@ -70,7 +70,7 @@ def test_history_is_kept_or_not(emulator: Emulator, store_io: bool) -> None:
 
 
 def test_provider_does_as_it_is_told(tmp_path: Path) -> None:
-    """A picture whose life was asked to be short is gone after it; one without a wish stays."""
+    """An image whose life was asked to be short is gone after it; one without a wish stays."""
     standin = Standin(Options(state_dir=tmp_path, time_scale=3600, **FAST))
     try:
         short = outcome(standin.url, submit(standin.url, output_expires_after=3600.0))
@@ -82,8 +82,10 @@ def test_provider_does_as_it_is_told(tmp_path: Path) -> None:
 
 
 def test_settings_reach_the_provider_and_the_rows(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
-    """Through the lanes: asked for with the submit, and each picture's row knows when its file goes."""
-    with hands(engine, emulator, tmp_path, deaf=True, fal_output_expires_after=7200, fal_store_io=False) as machine:
+    """Through the lanes: asked for with the submit, and each image's row knows when its file goes."""
+    with lane_runner(
+        engine, emulator, tmp_path, without_callbacks=True, fal_output_expires_after=7200, fal_store_io=False
+    ) as machine:
         make_edits(engine, ["a"])
         machine.work_until(all_are(engine, stored=1))
     ((left,),) = rows(engine, "SELECT extract(epoch FROM expires_at - created_at)::int FROM images")
@@ -93,14 +95,14 @@ def test_settings_reach_the_provider_and_the_rows(engine: Engine, emulator: Emul
 
 
 def test_nearest_expiry_is_fetched_first(engine: Engine) -> None:
-    """A picture that goes soon is fetched before one that stays; what lies inside the answer never goes."""
+    """An image that goes soon is fetched before one that stays; what lies inside the answer never goes."""
     inside = Verdict(Kind.SUCCEEDED, (DeclaredImage("data:image/png;base64,AAAA"),))
     soon = POLICY.model_copy(update={"fal_output_expires_after": 600.0})
     with engine.begin() as connection:
         stays, first, data = make_submitted(connection, 3)
-        record_answers(connection, [answer(stays, success())], POLICY)
-        record_answers(connection, [answer(data, inside)], soon)
-        record_answers(connection, [answer(first, success())], soon)
+        apply_reports(connection, [answer(stays, success())], POLICY)
+        apply_reports(connection, [answer(data, inside)], soon)
+        apply_reports(connection, [answer(first, success())], soon)
         (due,) = claim_images(connection, limit=1, lease=60)
         found = connection.exec_driver_sql(
             "SELECT submission_id, expires_at IS NOT NULL FROM images WHERE id = %s", (due.id,)

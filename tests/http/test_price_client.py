@@ -42,7 +42,7 @@ def test_price_is_exact() -> None:
     [{**SOLD, "unit": "megapixel"}, {**SOLD, "currency": "EUR"}, {**SOLD, "endpoint_id": "other"}, "text", None],
 )
 def test_other_price_is_none_of_ours(entry: object) -> None:
-    """Sold otherwise, or not listed: not taken for dollars a picture."""
+    """Sold otherwise, or not listed: not taken for dollars an image."""
     with pytest.raises(Gone):
         price(entry)
 

@@ -19,7 +19,7 @@ from tests.support.queueing import ENDPOINT, KEY, NGINX, dripping
 from tests.support.servers import Line, Script, Wire, closed_port, serve
 
 BASE = "/fal-ai/bytedance/requests/8f1c"
-PICTURES = {"images": [{"url": "https://v3.fal.media/x.png", "width": 8, "height": 8, "file_size": 70}], "seed": 7}
+IMAGES = {"images": [{"url": "https://v3.fal.media/x.png", "width": 8, "height": 8, "file_size": 70}], "seed": 7}
 ASK = {
     "status": lambda url, request="8f1c": QueueAPI(url, KEY, start_timeout=600).status(ENDPOINT, request),
     "result": lambda url, request="8f1c": QueueAPI(url, KEY, start_timeout=600).result(ENDPOINT, request),
@@ -145,10 +145,10 @@ def test_account_is_refused(question: str, code: int, reason: str) -> None:
     assert (caught.value.reason, caught.value.message) == (reason, "no")
 
 
-def test_result_with_pictures() -> None:
-    """A success, compressed or not, brings its pictures as declared."""
-    packed = gzip.compress(json.dumps(PICTURES).encode())
-    for script in (answering(200, PICTURES), answering(200, packed, content_encoding="gzip")):
+def test_result_with_images() -> None:
+    """A success, compressed or not, brings its images as declared."""
+    packed = gzip.compress(json.dumps(IMAGES).encode())
+    for script in (answering(200, IMAGES), answering(200, packed, content_encoding="gzip")):
         with serve(script) as wire:
             verdict = ASK["result"](wire.url)
         assert (verdict.kind, verdict.seed) == (Kind.SUCCEEDED, 7)
@@ -160,7 +160,7 @@ def test_result_with_pictures() -> None:
 def test_result_says_what_was_billed() -> None:
     """The header of a result counts, and nonsense in it says nothing."""
     for text, units in (("2", Decimal(2)), ("many", None)):
-        with serve(answering(200, PICTURES, x_fal_billable_units=text)) as wire:
+        with serve(answering(200, IMAGES, x_fal_billable_units=text)) as wire:
             assert ASK["result"](wire.url).billable_units == units
 
 
@@ -334,7 +334,7 @@ def test_answer_over_the_limit(question: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_large_result_is_taken() -> None:
-    """Pictures as data URIs make a result of megabytes."""
+    """Images as data URIs make a result of megabytes."""
     body = {"images": [{"url": "data:image/png;base64," + "A" * 8_000_000}]}
     with serve(answering(200, body)) as wire:
         assert ASK["result"](wire.url).kind is Kind.SUCCEEDED

@@ -118,12 +118,16 @@ def test_name_that_does_not_resolve(host: str) -> None:
 def test_no_route(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that never answers the connection attempt: certainly not sent."""
     monkeypatch.setattr(sessions, "CONNECT_TIMEOUT", 0.2)
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf, socket.socket() as first, socket.socket() as second:
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as without_callbacks,
+        socket.socket() as first,
+        socket.socket() as second,
+    ):
         for filler in (first, second):  # the backlog is full: a further attempt is left without an answer
             filler.setblocking(False)
-            filler.connect_ex(deaf.getsockname())
+            filler.connect_ex(without_callbacks.getsockname())
         with pytest.raises(Unsent):
-            submit(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+            submit(f"http://127.0.0.1:{without_callbacks.getsockname()[1]}")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from models.database import make_engine
 from models.database_errors import is_away, sqlstate
 from tests.conftest import database_named
 from tests.support.api_client import intake_app, problem
-from tests.support.lane_runner import Emulator, all_are, hands, make_edits, stand, wait_for
+from tests.support.lane_runner import Emulator, all_are, lane_runner, make_edits, stand, wait_for
 from tests.support.provider_callbacks import Provider
 from tests.support.receiving import deliver, rows, submitted
 
@@ -48,7 +48,7 @@ def test_replies_to_paid_posts_are_kept(engine: Engine, emulator: Emulator, tmp_
     emulator.mark(latency=0.05)
     emulator.faults(slow_submit="1@1.8")
     make_edits(engine, [f"edit {n}" for n in range(4)])
-    with hands(engine, emulator, tmp_path, deaf=True) as worker:
+    with lane_runner(engine, emulator, tmp_path, without_callbacks=True) as worker:
 
         def turn_read_only() -> None:
             wait_for(lambda: stand(engine).get("submitting") == 4)

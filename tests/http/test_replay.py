@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from models.states import Effect
 from models.verdict import Unreadable
-from tests.support.command_line import Desk
+from tests.support.command_line import CommandLine
 from tests.support.factories import request_id
 from tests.support.provider_callbacks import ACCOUNT, Provider, ok
 from tests.support.receiving import deliver, effect, kept, rows, submitted, unanswered, world
@@ -18,10 +18,10 @@ pytestmark = pytest.mark.usefixtures("balanced")
 
 
 @pytest.fixture
-def desk(
+def run_cli(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, database_url: str
-) -> Desk:
-    return Desk(monkeypatch, capsys, tmp_path, DATABASE_URL=database_url, FAL_USER_ID=ACCOUNT)
+) -> CommandLine:
+    return CommandLine(monkeypatch, capsys, tmp_path, DATABASE_URL=database_url, FAL_USER_ID=ACCOUNT)
 
 
 def received_by_a_bug(
@@ -40,85 +40,87 @@ def received_by_a_bug(
 
 
 def test_a_mended_bug(
-    desk: Desk, client: FlaskClient, provider: Provider, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    run_cli: CommandLine, client: FlaskClient, provider: Provider, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What could not be read is applied now, once; a second replay changes nothing any more."""
     received_by_a_bug(client, provider, engine, monkeypatch, edits=2)
-    told = desk("replay", "--effect", "unreadable", "--json")
+    told = run_cli("replay", "--effect", "unreadable", "--json")
     change = {"before": "unreadable", "after": "applied", "count": 2}
     assert told.json == {"callbacks": 2, "applied": 2, "dry_run": False, "effects": [change]}
     assert rows(engine, "SELECT state FROM edits") == [("ready",)] * 2
     assert [row[0] for row in kept(engine)] == ["applied"] * 2
     before = world(engine)
-    assert desk("replay", "last").out == "       2  applied -> duplicate\n2 callbacks taken again, 0 applied.\n"
+    assert run_cli("replay", "last").out == "       2  applied -> duplicate\n2 callbacks taken again, 0 applied.\n"
     assert [row[0] for row in kept(engine)] == ["applied"] * 2
     assert world(engine) == before
-    assert desk("replay", "--effect", "unreadable", "--json").json["callbacks"] == 0
+    assert run_cli("replay", "--effect", "unreadable", "--json").json["callbacks"] == 0
 
 
 def test_dry_run_changes_nothing(
-    desk: Desk, client: FlaskClient, provider: Provider, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    run_cli: CommandLine, client: FlaskClient, provider: Provider, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says what would happen, and every row stays as it was."""
     received_by_a_bug(client, provider, engine, monkeypatch)
     before = world(engine), kept(engine)
-    told = desk("replay", "--dry-run", "--json").json
+    told = run_cli("replay", "--dry-run", "--json").json
     assert (told["applied"], told["dry_run"]) == (1, True)
     assert (world(engine), kept(engine)) == before
-    assert "nothing was changed: a dry run." in desk("replay", "--dry-run").out
+    assert "nothing was changed: a dry run." in run_cli("replay", "--dry-run").out
 
 
-def test_stale_stays_stale(desk: Desk, client: FlaskClient, provider: Provider, engine: Engine) -> None:
+def test_stale_stays_stale(run_cli: CommandLine, client: FlaskClient, provider: Provider, engine: Engine) -> None:
     """Its age is that which it had when it came: the body is still not believed, only the request id."""
     [submission] = unanswered(engine)
     answer = deliver(client, provider, submission.id, ok("r"), "r", age=900)
     assert effect(answer) == "stale"
-    assert desk("replay", "--json").json["effects"] == [{"before": "stale", "after": "stale", "count": 1}]
+    assert run_cli("replay", "--json").json["effects"] == [{"before": "stale", "after": "stale", "count": 1}]
     assert rows(engine, "SELECT state FROM edits") == [("submitted",)]
     assert [row[0] for row in kept(engine)] == ["stale"]
 
 
 def test_fresh_stays_fresh(
-    desk: Desk, client: FlaskClient, provider: Provider, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    run_cli: CommandLine, client: FlaskClient, provider: Provider, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was in time when it came is in time, however late the replay."""
     received_by_a_bug(client, provider, engine, monkeypatch)
     with engine.begin() as connection:
         for column in ("received_at", "signed_at"):
             connection.exec_driver_sql(f"UPDATE callbacks SET {column} = {column} - interval '9 days'")
-    assert desk("replay", "--since", "8d", "--json").json["callbacks"] == 0
-    assert desk("replay", "--since", "10d", "--json").json["applied"] == 1
+    assert run_cli("replay", "--since", "8d", "--json").json["callbacks"] == 0
+    assert run_cli("replay", "--since", "10d", "--json").json["applied"] == 1
 
 
 def test_another_account(
-    desk: Desk, client: FlaskClient, provider: Provider, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    run_cli: CommandLine, client: FlaskClient, provider: Provider, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What came while our account was not known, and is another's, is not believed now either."""
     received_by_a_bug(client, provider, engine, monkeypatch)
-    desk.set(FAL_USER_ID="github|someone-else")
+    run_cli.set(FAL_USER_ID="github|someone-else")
     before = world(engine)
-    told = desk("replay", "--json").json
+    told = run_cli("replay", "--json").json
     assert told["effects"] == [{"before": "unreadable", "after": "other account", "count": 1}]
     assert world(engine) == before
 
 
-def test_orphan_and_mismatch(desk: Desk, client: FlaskClient, provider: Provider, engine: Engine) -> None:
+def test_orphan_and_mismatch(run_cli: CommandLine, client: FlaskClient, provider: Provider, engine: Engine) -> None:
     """Strangers and contradictions stay what they are; nothing moves."""
     [submission] = submitted(engine)
     deliver(client, provider, "nobody", ok("r"), "r")
     deliver(client, provider, submission.id, ok("another"), "another")
     before = world(engine), kept(engine)
     assert [row[0] for row in kept(engine)] == ["orphan", "mismatch"]
-    told = desk("replay", "--json").json
+    told = run_cli("replay", "--json").json
     assert {(way["before"], way["after"]) for way in told["effects"]} == {
         ("orphan", "orphan"),
         ("mismatch", "mismatch"),
     }
     assert (world(engine), kept(engine)) == before
-    assert desk("replay", "last", "--json").json["callbacks"] == 1  # the orphan is no batch's
+    assert run_cli("replay", "last", "--json").json["callbacks"] == 1  # the orphan is no batch's
 
 
-def test_an_orphan_finds_its_edit(desk: Desk, client: FlaskClient, provider: Provider, engine: Engine) -> None:
+def test_an_orphan_finds_its_edit(
+    run_cli: CommandLine, client: FlaskClient, provider: Provider, engine: Engine
+) -> None:
     """A callback that came when its submission was not to be found is applied, and belongs to it then."""
     [submission] = submitted(engine)
     deliver(client, provider, submission.id, ok(request_id(submission)), request_id(submission))
@@ -132,11 +134,11 @@ def test_an_orphan_finds_its_edit(desk: Desk, client: FlaskClient, provider: Pro
             """
         )
         connection.exec_driver_sql("UPDATE edits SET state = 'submitted'")
-    assert desk("replay", "last", "--effect", "orphan", "--json").json["applied"] == 1
+    assert run_cli("replay", "last", "--effect", "orphan", "--json").json["applied"] == 1
     assert kept(engine) == [(Effect.APPLIED, submission.id)]
 
 
-def test_wrong_options(desk: Desk) -> None:
+def test_wrong_options(run_cli: CommandLine) -> None:
     """A sentence each."""
-    assert desk("replay", "--since", "lately").err.startswith("darkroom: --since 'lately' is neither a duration")
-    assert desk("replay", "--effect", "odd").code == 2
+    assert run_cli("replay", "--since", "lately").err.startswith("darkroom: --since 'lately' is neither a duration")
+    assert run_cli("replay", "--effect", "odd").code == 2

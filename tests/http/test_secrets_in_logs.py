@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from core.logs import configure_logs
 from models.database import make_engine
-from tests.support.lane_runner import KEY, Emulator, hands, make_edits, stand
+from tests.support.lane_runner import KEY, Emulator, lane_runner, make_edits, stand
 from tests.support.receiving import rows
 
 SECRET_PROMPT = "a hat for the unreleased catalogue"
@@ -46,7 +46,7 @@ def test_no_token_in_a_log(
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # the test's own server; granian keeps no such log
     batch = make_edits(engine, [f"{SECRET_PROMPT} [[fault:{kind}]]" for kind in FAULTS])
     make_edits(engine, [f"{SECRET_PROMPT} [[fail:content_policy_violation]]"])
-    with hands(
+    with lane_runner(
         engine, emulator, tmp_path, poll_after=0.2, submit_start_timeout=2, run_allowance=1, delivery_allowance=1
     ) as worker:
         worker.work_until(lambda: "submitted" in stand(engine))

@@ -34,12 +34,12 @@ class Halting(io.BytesIO):
 
     def __init__(self, content: bytes) -> None:
         super().__init__(content)
-        self.halted, self.go_on, self.breaks = threading.Event(), threading.Event(), False
+        self.halted, self.should_continue, self.breaks = threading.Event(), threading.Event(), False
 
     def read(self, size: int | None = -1) -> bytes:
         if self.tell() > LARGE // 2 and not self.halted.is_set():
             self.halted.set()
-            self.go_on.wait(10)
+            self.should_continue.wait(10)
             if self.breaks:
                 raise OSError("the disk of the temporary file is gone")
         return super().read(size)
@@ -88,7 +88,7 @@ def test_half_a_put_shows_nothing(before: bytes | None, storage: Storage, folder
     assert file.halted.wait(5)
 
     shown = (folder / "k").read_bytes() if (folder / "k").exists() else None
-    file.go_on.set()
+    file.should_continue.set()
     thread.join()
 
     assert shown == before
@@ -103,7 +103,7 @@ def test_broken_put_changes_nothing(before: bytes | None, storage: Storage, fold
         storage.put("k", io.BytesIO(before))
     file = Halting(b"n" * LARGE)
     file.breaks = True
-    file.go_on.set()
+    file.should_continue.set()
 
     thread, errors = putting(storage, "k", file)
     thread.join()
@@ -157,7 +157,7 @@ def test_odd_characters(key: str, storage: Storage, folder: Path) -> None:
 
 @pytest.mark.parametrize("key", ["../up", "a/../../up", "/../up", "a//b", "a/./b", "x" * 300, "a\nb", "", "a\0b"])
 def test_key_that_cannot_be_one(key: str, storage: Storage, folder: Path) -> None:
-    """A key that would leave the folder, or that it cannot hold, is this picture's trouble alone, and stays so."""
+    """A key that would leave the folder, or that it cannot hold, is this image's trouble alone, and stays so."""
     with pytest.raises(Unusable) as caught:
         storage.put(key, io.BytesIO(b"x"))
 
@@ -195,7 +195,7 @@ def test_folder_with_an_odd_name(name: str, tmp_path: Path) -> None:
 
 
 def test_store_that_cannot_be_opened(tmp_path: Path) -> None:
-    """A file where the folder should be is one sentence at the start, not an error per picture."""
+    """A file where the folder should be is one sentence at the start, not an error per image."""
     (tmp_path / "file").write_text("x")
 
     with pytest.raises(SettingsError, match="STORAGE_URL cannot be opened"):
@@ -223,7 +223,7 @@ def test_many_at_once(storage: Storage, folder: Path) -> None:
     assert [(folder / f"b/{number}/0.png").read_bytes()[-1] for number in range(16)] == list(range(16))
 
 
-def test_killed_writer_leaves_nothing_beside_the_pictures(storage: Storage, folder: Path) -> None:
+def test_killed_writer_leaves_nothing_beside_the_images(storage: Storage, folder: Path) -> None:
     """SIGKILL in the middle of a put: no part of a file under the key, nor under any name beside it."""
     storage.put("batch/0.png", io.BytesIO(b"old"))
     script = f"""
@@ -231,7 +231,7 @@ def test_killed_writer_leaves_nothing_beside_the_pictures(storage: Storage, fold
         file = t.Halting(b"n" * t.LARGE)
         t.putting(t.Storage({folder.as_uri()!r}), "batch/0.png", file)
         print(file.halted.wait(10), flush=True)
-        file.go_on.wait()
+        file.should_continue.wait()
     """
     command = [sys.executable, "-c", dedent(script)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
@@ -245,7 +245,7 @@ def test_killed_writer_leaves_nothing_beside_the_pictures(storage: Storage, fold
 
 
 def test_what_a_killed_writer_left_is_swept(folder: Path) -> None:
-    """Parts lie aside, never beside a picture; old ones go when the store is opened, young ones may be in work."""
+    """Parts lie aside, never beside an image; old ones go when the store is opened, young ones may be in work."""
     incoming = folder / INCOMING
     incoming.mkdir(parents=True)
     for name, age in (("old", 2 * ABANDONED_AFTER), ("young", 0)):

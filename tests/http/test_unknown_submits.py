@@ -25,11 +25,11 @@ from tests.support.lane_runner import (
     KEY,
     LONG,
     Emulator,
-    Hands,
+    LaneRunner,
     all_are,
     assert_stored_as_made,
     emulating,
-    hands,
+    lane_runner,
     stand,
     wait_for,
 )
@@ -94,11 +94,11 @@ def assert_every_image_is_of_its_input(engine: Engine, emulator: Emulator) -> No
 @contextmanager
 def looking_up(engine: Engine, emulator: Emulator, folder: Path, **changes: Any):
     """The lanes without callbacks, and the looking up beside them as the poll task does it."""
-    with hands(engine, emulator, folder, deaf=True, **{**SOON, **changes}) as worker:
+    with lane_runner(engine, emulator, folder, without_callbacks=True, **{**SOON, **changes}) as worker:
         yield worker, lambda: unknown_submits.run(engine, Listing(emulator.url, KEY), worker.settings)
 
 
-def work(worker: Hands, look: Callable[[], int], done: Callable[[], bool]) -> None:
+def work(worker: LaneRunner, look: Callable[[], int], done: Callable[[], bool]) -> None:
     """The lanes and the looking up, until done."""
 
     def looked() -> bool:
@@ -108,7 +108,7 @@ def work(worker: Hands, look: Callable[[], int], done: Callable[[], bool]) -> No
     worker.work_until(looked)
 
 
-def post_all(worker: Hands, emulator: Emulator, count: int) -> None:
+def post_all(worker: LaneRunner, emulator: Emulator, count: int) -> None:
     """Every POST goes out, no reply comes back, and every request has ended."""
     worker.work_until(lambda: len(emulator.rows) == count, lanes=("submit",))
     wait_for(lambda: emulator.in_flight == 0)
@@ -183,7 +183,7 @@ def test_long_listing(
 ) -> None:
     """More than five thousand requests ended since: the lost one is found all the same, in one turn of reading or in
     many of one page each."""
-    monkeypatch.setattr(unknown_submits, "TURN", turn)
+    monkeypatch.setattr(unknown_submits, "SLICE_SECONDS", turn)
     emulator.mark(concurrency=100)
     emulator.faults(reset_after_accept=1)
     make_inputs(engine, different(1))
@@ -226,7 +226,7 @@ def test_what_ends_while_the_listing_is_read(
     engine: Engine, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request runs past every allowance and ends when the upper part of a long listing has been read already."""
-    monkeypatch.setattr(unknown_submits, "TURN", 0.0)  # a page in a turn
+    monkeypatch.setattr(unknown_submits, "SLICE_SECONDS", 0.0)  # a page in a turn
     emulator.mark(concurrency=100)
     emulator.faults(reset_after_accept=1, slow_run="1@9")
     make_inputs(engine, different(1))
@@ -289,12 +289,12 @@ def test_listing_that_keeps_saying_no(
     make_inputs(engine, different(1))
     with looking_up(engine, emulator, tmp_path, delivery_allowance=0.01, run_allowance=0.01) as (worker, look):
         worker.work_until(all_are(engine, submitting=1), lanes=("submit",))
-        began, patience = time.monotonic(), worker.settings.patience
-        while time.monotonic() < began + (1 + unknown_submits.PERSISTS) * patience:
+        began, unknown_deadline = time.monotonic(), worker.settings.unknown_deadline
+        while time.monotonic() < began + (1 + unknown_submits.PERSISTS) * unknown_deadline:
             assert stand(engine) == {"submitting": 1}
             look()
             time.sleep(0.02)
-        deadline = time.monotonic() + (LONG if ends else 2 * patience)
+        deadline = time.monotonic() + (LONG if ends else 2 * unknown_deadline)
         while stand(engine) == {"submitting": 1} and time.monotonic() < deadline:
             look()
             time.sleep(0.02)
@@ -310,7 +310,7 @@ def test_refusals_must_be_several_and_persist(before: int, over: float, dead: bo
     """Two refusals are few, however far apart; fifty are few within an hour."""
     settings = WorkerSettings(database_url=database_url, redis_url="redis://127.0.0.1:1/0")
     posted_at = datetime.now(UTC) - timedelta(days=2)
-    due = DueUnknown(UUID(int=1), ENDPOINT, posted_at, before + 1, before, over * settings.patience, None, None)
+    due = DueUnknown(UUID(int=1), ENDPOINT, posted_at, before + 1, before, over * settings.unknown_deadline, None, None)
     refused = Search([], posted_at, None, "not for this key (403)", refused=True)
     judged = unknown_submits.judge(due, refused, hidden=False, paused=False, settings=settings)
     assert (judged is None) == dead
@@ -357,7 +357,7 @@ def test_a_failure_is_nobodys_while_the_listing_is_read(engine: Engine, emulator
         now = datetime.now(UTC)
         return Listed(request_id, identity, True, status, now, now)
 
-    with hands(engine, emulator, tmp_path, deaf=True) as worker, engine.begin() as connection:
+    with lane_runner(engine, emulator, tmp_path, without_callbacks=True) as worker, engine.begin() as connection:
         due = claim_unknown(connection, limit=9, lease=60)
         for search, request in (
             (Search([listed("theirs", 500)], datetime.now(UTC)), None),
@@ -366,12 +366,12 @@ def test_a_failure_is_nobodys_while_the_listing_is_read(engine: Engine, emulator
         ):
             if search.trouble:
                 search = search._replace(down_to=datetime.now(UTC))
-            unknown_submits.record(connection, due, {submission.id: identity}, search, worker.settings)
+            unknown_submits.record_search(connection, due, {submission.id: identity}, search, worker.settings)
             assert connection.exec_driver_sql("SELECT request_id FROM submissions").scalar_one() == request
 
 
 def test_of_two_successes_the_own_is_taken(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
-    """Another program asked for the very same a little later; its pictures may be spoilt, while ours are paid for."""
+    """Another program asked for the very same a little later; its images may be spoilt, while ours are paid for."""
     make_inputs(engine, different(1))
     with engine.begin() as connection:
         [submission] = claim(connection)
@@ -380,9 +380,9 @@ def test_of_two_successes_the_own_is_taken(engine: Engine, emulator: Emulator, t
     now = datetime.now(UTC)
     theirs = Listed("theirs", identity, True, 200, now + timedelta(seconds=9), now + timedelta(seconds=10))
     ours = Listed("ours", identity, True, 200, now, now + timedelta(seconds=1))
-    with hands(engine, emulator, tmp_path, deaf=True) as worker, engine.begin() as connection:
+    with lane_runner(engine, emulator, tmp_path, without_callbacks=True) as worker, engine.begin() as connection:
         due = claim_unknown(connection, limit=9, lease=60)
-        unknown_submits.record(
+        unknown_submits.record_search(
             connection, due, {submission.id: identity}, Search([theirs, ours], None), worker.settings
         )
         assert connection.exec_driver_sql("SELECT request_id FROM submissions").scalar_one() == "ours"

@@ -13,10 +13,10 @@ from PIL.PngImagePlugin import PngInfo
 from sqlalchemy import Engine
 
 from core.errors import SettingsError, UserError
-from core.image_files import check
+from core.image_files import check_image
 from provider import uploads
 from provider.settings import ProviderSettings
-from provider.uploads import LocalFile, Told, needed_for, upload_files
+from provider.uploads import LocalFile, ReportProgress, needed_for, upload_files
 from tests.support.lane_runner import Emulator
 from tests.support.queueing import KEY, NGINX
 from tests.support.servers import Line, Script, Wire, serve
@@ -24,7 +24,7 @@ from tests.support.servers import Line, Script, Wire, serve
 EXPIRES = "2999-01-01T00:00:00+00:00"
 
 
-def picture(path: Path, colour: str = "red", kind: str = "PNG") -> Path:
+def image(path: Path, colour: str = "red", kind: str = "PNG") -> Path:
     Image.new("RGB", (8, 8), colour).save(path, kind)
     return path
 
@@ -48,7 +48,7 @@ def posts(wire: Wire) -> list[str]:
 
 def test_same_content_is_sent_once(engine: Engine, tmp_path: Path) -> None:
     """Two names of one content, and the same content later: one upload, one URL."""
-    first, second = picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
+    first, second = image(tmp_path / "a.png"), image(tmp_path / "b.png")
     with serve(storage) as wire:
         urls = upload_files([first, second], settings(wire.url), engine)
         again = upload_files([second], settings(wire.url), engine)
@@ -60,7 +60,7 @@ def test_same_content_is_sent_once(engine: Engine, tmp_path: Path) -> None:
 def test_key_goes_to_the_token_only(engine: Engine, tmp_path: Path) -> None:
     """The upload carries the token; no host that a reply names is ever spoken to."""
     with serve(storage) as wire:
-        upload_files([picture(tmp_path / "a b.jpg", kind="JPEG")], settings(wire.url), engine)
+        upload_files([image(tmp_path / "a b.jpg", kind="JPEG")], settings(wire.url), engine)
 
     token, upload = wire.received
     assert (token.target, token.headers["authorization"]) == (
@@ -75,7 +75,7 @@ def test_key_goes_to_the_token_only(engine: Engine, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("beyond", "sent"), [(60, 1), (-60, 2)])
 def test_sent_again_before_it_expires(engine: Engine, tmp_path: Path, beyond: float, sent: int) -> None:
     """A URL that would die before its edit has run is replaced; how long that takes follows the settings."""
-    path = picture(tmp_path / "a.png")
+    path = image(tmp_path / "a.png")
     with serve(storage) as wire:
         slow = settings(wire.url, submit_start_timeout=9_000, run_allowance=1_000)
         upload_files([path], slow, engine)
@@ -91,14 +91,14 @@ def test_sent_again_before_it_expires(engine: Engine, tmp_path: Path, beyond: fl
 
 def test_progress_is_told(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has to be sent is named first, then how far each file is; a file that is known is not among them."""
-    known, small = picture(tmp_path / "known.png", "blue"), picture(tmp_path / "small.png")
+    known, small = image(tmp_path / "known.png", "blue"), image(tmp_path / "small.png")
     large = tmp_path / "large.png"
     Image.effect_noise((900, 900), 90).save(large)
     begun: list[set[str]] = []
     heard: dict[str, list[int]] = {}
     lock = threading.Lock()
 
-    def begin(files: Collection[LocalFile]) -> Told:
+    def begin(files: Collection[LocalFile]) -> ReportProgress:
         begun.append({file.path.name for file in files})
 
         def told(file: LocalFile, sent: int) -> None:
@@ -120,14 +120,14 @@ def test_progress_is_told(engine: Engine, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "no picture"), (b"<svg></svg>", "no picture"), (b"\x89PNG\r\n\x1a\n", "no picture")]
+    ("content", "reason"), [(b"", "no image"), (b"<svg></svg>", "no image"), (b"\x89PNG\r\n\x1a\n", "no image")]
 )
-def test_no_picture_is_refused(engine: Engine, tmp_path: Path, content: bytes, reason: str) -> None:
+def test_no_image_is_refused(engine: Engine, tmp_path: Path, content: bytes, reason: str) -> None:
     """A file that the model could not load is named, and nothing is sent."""
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with serve(storage) as wire, pytest.raises(UserError, match=reason) as caught:
-        upload_files([picture(tmp_path / "fine.png"), path], settings(wire.url), engine)
+        upload_files([image(tmp_path / "fine.png"), path], settings(wire.url), engine)
     assert str(path) in str(caught.value)
     assert wire.received == []
 
@@ -140,7 +140,7 @@ def cut(path: Path, keep: float) -> Path:
 
 @pytest.mark.parametrize("keep", [0.5, 0.999])
 @pytest.mark.parametrize(("kind", "how"), [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {})])
-def test_a_picture_that_was_cut_is_refused(
+def test_a_image_that_was_cut_is_refused(
     engine: Engine, tmp_path: Path, kind: str, how: dict[str, Any], keep: float
 ) -> None:
     """A copy that broke off is named before it is uploaded; the head of the file alone would pass."""
@@ -160,17 +160,17 @@ def with_text(path: Path, characters: int, *, zipped: bool) -> Path:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_large_text_beside_the_picture_is_no_fault(tmp_path: Path, zipped: bool) -> None:
+def test_large_text_beside_the_image_is_no_fault(tmp_path: Path, zipped: bool) -> None:
     """ComfyUI and others keep the whole workflow in a PNG; Pillow alone stops at a megabyte."""
     path = with_text(tmp_path / "a.png", 5_000_000, zipped=zipped)
     assert uploads.inspect(path).content_type == "image/png"
     with path.open("rb") as file:
-        assert check(file, file_size=path.stat().st_size, width=8, height=8).content_type == "image/png"
+        assert check_image(file, file_size=path.stat().st_size, width=8, height=8).content_type == "image/png"
 
 
 def test_text_without_bound_is_refused(tmp_path: Path) -> None:
     """A few kilobytes may unpack to gigabytes."""
-    with pytest.raises(UserError, match="bytes of text beside the picture") as caught:
+    with pytest.raises(UserError, match="bytes of text beside the image") as caught:
         uploads.inspect(with_text(tmp_path / "a.png", 70_000_000, zipped=True))
     assert str(tmp_path / "a.png") in str(caught.value)
 
@@ -205,8 +205,8 @@ def test_another_kind_is_named(tmp_path: Path, head: bytes, kind: str) -> None:
         ("P", "GIF", {}),
     ],
 )
-def test_pictures_as_phones_and_printers_make_them(tmp_path: Path, mode: str, kind: str, how: dict[str, Any]) -> None:
-    """Rotation, several pictures in one file, other colours, bytes behind the end: sent as they are."""
+def test_images_as_phones_and_printers_make_them(tmp_path: Path, mode: str, kind: str, how: dict[str, Any]) -> None:
+    """Rotation, several images in one file, other colours, bytes behind the end: sent as they are."""
     path = tmp_path / "a"
     Image.new(mode, (8, 8)).save(path, kind, **how)
     if kind == "JPEG":
@@ -216,7 +216,7 @@ def test_pictures_as_phones_and_printers_make_them(tmp_path: Path, mode: str, ki
 
 def test_too_large_and_unreadable_are_refused(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with its reason."""
-    path = picture(tmp_path / "a.png")
+    path = image(tmp_path / "a.png")
     with pytest.raises(UserError, match="cannot be read"):
         upload_files([tmp_path], settings("http://127.0.0.1:1"), engine)
     monkeypatch.setattr(uploads, "INPUT_MAX_BYTES", path.stat().st_size - 1)
@@ -256,7 +256,7 @@ def test_storage_that_does_not_take_it(engine: Engine, tmp_path: Path, manner: s
     """One sentence, whatever it answers; nothing is remembered as uploaded."""
     script, word = REFUSALS[manner]
     with serve(script) as wire, pytest.raises(UserError, match=word):
-        upload_files([picture(tmp_path / "a.png")], settings(wire.url), engine)
+        upload_files([image(tmp_path / "a.png")], settings(wire.url), engine)
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM uploads").scalar() == 0
 
@@ -264,19 +264,19 @@ def test_storage_that_does_not_take_it(engine: Engine, tmp_path: Path, manner: s
 def test_token_without_time_zone(engine: Engine, tmp_path: Path) -> None:
     """Taken for UTC, as the provider's own are."""
     with serve(storage_that_says(TOKEN, b'{"access_url": "https://v3b.fal.media/a"}')) as wire:
-        urls = upload_files([picture(tmp_path / "a.png")], settings(wire.url), engine)
+        urls = upload_files([image(tmp_path / "a.png")], settings(wire.url), engine)
     assert list(urls.values()) == ["https://v3b.fal.media/a"]
 
 
 def test_missing_key_names_its_variable(engine: Engine, tmp_path: Path) -> None:
     """Without a key nothing is sent."""
     with pytest.raises(SettingsError, match="FAL_KEY"):
-        upload_files([picture(tmp_path / "a.png")], ProviderSettings(), engine)
+        upload_files([image(tmp_path / "a.png")], ProviderSettings(), engine)
 
 
 def test_uploaded_file_can_be_fetched(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """Against the stand-in: what lies behind the URL is the file."""
-    path = picture(tmp_path / "a.png")
+    path = image(tmp_path / "a.png")
     (url,) = upload_files([path], settings(emulator.url), engine).values()
     fetched = emulator.session.get(url, timeout=5).content
     assert fetched == path.read_bytes()

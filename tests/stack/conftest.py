@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import Desk
+from tests.support.command_line import CommandLine
 from tests.support.running_stack import Stack
 
 
@@ -26,12 +26,12 @@ def stack(clean_environment: None) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def desk(
+def run_cli(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, database_url: str
-) -> Desk:
+) -> CommandLine:
     """A command line on a fresh database; no broker, no workers."""
     folder = tmp_path / "images"
-    return Desk(
+    return CommandLine(
         monkeypatch,
         capsys,
         tmp_path / "home",

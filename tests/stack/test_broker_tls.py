@@ -14,7 +14,7 @@ import pytest
 import redis
 from celery.contrib.testing.worker import start_worker
 
-from cli.doctor.check_result import Finding, Result
+from cli.doctor.check_result import CheckResult, ResultKind
 from cli.doctor.checks import broker
 from cli.stack.broker import PROGRAMS
 from cli.stack.embedded import free_port
@@ -94,10 +94,10 @@ def test_the_machines_own_store(own_tls: int, monkeypatch: pytest.MonkeyPatch) -
     works(f"rediss://:{ENCODED}@localhost:{own_tls}/0")
 
 
-def refused(url: str) -> Finding:
+def refused(url: str) -> CheckResult:
     """What the doctor says; the password is not part of it."""
     finding = broker(url)
-    assert finding.result is Result.FAULT
+    assert finding.result is ResultKind.FAULT
     assert PASSWORD not in finding.message
     assert ENCODED not in finding.message
     assert "\n" not in finding.message

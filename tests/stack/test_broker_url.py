@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from cli.doctor import lane_checks
-from cli.doctor.check_result import Result
+from cli.doctor.check_result import ResultKind
 from cli.doctor.checks import broker
 from cli.stack import embedded
 from cli.stack.broker import find_server
@@ -73,7 +73,7 @@ def works(url: str) -> None:
         connection.default_channel.client.delete("links")
     app.backend.client.set("result", "x", ex=5)
     finding = broker(url)
-    assert finding.result is Result.OK, finding.message
+    assert finding.result is ResultKind.OK, finding.message
 
 
 def test_plain(plain: int) -> None:
@@ -102,7 +102,7 @@ def test_tls_with_the_machines_own_store(plain: int, monkeypatch: pytest.MonkeyP
 def test_a_certificate_that_nobody_vouches_for(plain: int) -> None:
     with tls_front(plain) as port:
         finding = broker(f"rediss://:{ENCODED}@localhost:{port}/0")
-    assert finding.result is Result.FAULT
+    assert finding.result is ResultKind.FAULT
     assert "not trusted" in finding.message
     assert "ssl_ca_certs" in finding.advice
     assert "rd:" not in finding.message
@@ -120,25 +120,25 @@ def test_a_socket(form: str, tmp_path: Path) -> None:
 def test_a_replica(plain: int) -> None:
     with server("--replicaof", "127.0.0.1", str(plain)) as port:
         finding = broker(f"redis://127.0.0.1:{port}/0")
-        assert (finding.result, "replica" in finding.message) == (Result.FAULT, True)
+        assert (finding.result, "replica" in finding.message) == (ResultKind.FAULT, True)
     with server("--replicaof", "127.0.0.1", str(plain), "--replica-read-only", "no") as port:
         finding = broker(f"redis://127.0.0.1:{port}/0")
-        assert (finding.result, "replica" in finding.message) == (Result.FAULT, True)
+        assert (finding.result, "replica" in finding.message) == (ResultKind.FAULT, True)
 
 
 def test_a_full_server() -> None:
     with server("--maxmemory", "1", "--maxmemory-policy", "noeviction") as port:
         finding = broker(f"redis://127.0.0.1:{port}/0")
-    assert (finding.result, "full" in finding.message) == (Result.FAULT, True)
+    assert (finding.result, "full" in finding.message) == (ResultKind.FAULT, True)
 
 
 def test_a_wrong_password_and_a_user_without_rights(plain: int) -> None:
     with redis.Redis(port=plain) as client:
         client.acl_setuser("reader", enabled=True, passwords=["+r"], keys=["*"], categories=["+@read", "+@connection"])
     wrong = broker(f"redis://dark:wrong@127.0.0.1:{plain}/0")
-    assert (wrong.result, "refuses the user or password" in wrong.message) == (Result.FAULT, True)
+    assert (wrong.result, "refuses the user or password" in wrong.message) == (ResultKind.FAULT, True)
     reader = broker(f"redis://reader:r@127.0.0.1:{plain}/0")
-    assert (reader.result, "refuses a message" in reader.message) == (Result.FAULT, True)
+    assert (reader.result, "refuses a message" in reader.message) == (ResultKind.FAULT, True)
 
 
 def test_the_workers_are_asked_over_tls(plain: int, monkeypatch: pytest.MonkeyPatch) -> None:

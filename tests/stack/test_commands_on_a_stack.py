@@ -21,7 +21,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    """Twelve edits of one local picture, the sixth of a picture that is not there."""
+    """Twelve edits of one local image, the sixth of an image that is not there."""
     Image.new("RGB", (1000, 1000), "teal").save(tmp_path / "a.png")
     lines = [{"custom_id": f"e{n}", "prompt": f"edit {n}", "image_urls": ["a.png"]} for n in range(12)]
     lines[5]["image_urls"] = ["missing.png"]
@@ -49,7 +49,7 @@ def test_all_is_well(stack: Stack) -> None:
 
 
 def test_skipped_line_and_contact_sheet(stack: Stack, manifest: Path, tmp_path: Path) -> None:
-    """Local files go up, the line without one is skipped, and every picture is on the sheet."""
+    """Local files go up, the line without one is skipped, and every image is on the sheet."""
     said = stack.run("submit", str(manifest), "--on-invalid", "skip", "--dry-run", "--json")
     assert (json.loads(said.stdout)["uploads"], json.loads(said.stdout)["invalid"]) == (1, 1)
     said = stack.run("submit", str(manifest), "--on-invalid", "skip", "--wait", "--json")

@@ -90,7 +90,7 @@ def test_another_user_is_leashed_after_the_change() -> None:
     """A program that runs as another user is tied to us after it became that user."""
     process = Process("postgres", ("/bin/postgres", "-h", ""), Stage.SERVERS, stop_signal="INT", user="pgserver")
     _, leash, *rest = shlex.split(command_line(process))
-    assert Path(leash).name == "leash.py"
+    assert Path(leash).name == "parent_death_signal.py"
     assert rest == ["--user", "pgserver", "INT", "/bin/postgres", "-h", ""]
 
 

@@ -11,7 +11,7 @@ import redis
 from core.settings import StorageSettings, load
 from tests.conftest import NUMBERS
 from tests.stack.test_broker_url import server, works
-from tests.support.command_line import Desk
+from tests.support.command_line import CommandLine
 from tests.support.wire_faults import AUTHORITY, CERTIFICATES
 from worker.settings import WorkerSettings
 
@@ -55,12 +55,12 @@ def test_the_rights_suffice(
         connection.execute(f"CREATE ROLE {role} LOGIN")
         connection.execute(grants)
     url = database_url.replace("postgres@", f"{role}@")
-    desk = Desk(monkeypatch, capsys, tmp_path, DATABASE_URL=url, REDIS_URL="redis://127.0.0.1:1/0")
+    run_cli = CommandLine(monkeypatch, capsys, tmp_path, DATABASE_URL=url, REDIS_URL="redis://127.0.0.1:1/0")
     manifest = tmp_path / "m.jsonl"
     manifest.write_text('{"prompt": "p", "image_urls": ["https://example.com/a.png"]}\n')
-    assert desk("submit", manifest).code == 0
-    assert desk("cancel", "last").code == 0
-    found = {line["check"]: line for line in desk("doctor", "--json").lines}
+    assert run_cli("submit", manifest).code == 0
+    assert run_cli("cancel", "last").code == 0
+    found = {line["check"]: line for line in run_cli("doctor", "--json").lines}
     assert found["schema"]["result"] == "ok"
     assert "rights" not in found
     with psycopg.connect(database_url, autocommit=True) as connection:

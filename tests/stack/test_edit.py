@@ -27,7 +27,7 @@ def provider(stack: Stack) -> Iterator[str]:
     """The stand-in's address; slow within a test that asks for it."""
     url = f"http://127.0.0.1:{stack.emulator_port}"
     yield url
-    options(url, latency=0.1, concurrency=2, picture_mode="full")
+    options(url, latency=0.1, concurrency=2, image_mode="full")
 
 
 def options(url: str, **changes: object) -> None:
@@ -49,7 +49,7 @@ def asked(stack: Stack, query: str, *values: object) -> list[tuple[Any, ...]]:
 
 
 def test_live(stack: Stack, provider: str, tmp_path: Path) -> None:
-    """States, log lines once each, the size that will come, and a stored picture where it is said to be."""
+    """States, log lines once each, the size that will come, and a stored image where it is said to be."""
     options(provider, latency=1.5)
     Image.new("RGB", (300, 200), "teal").save(tmp_path / "a.jpg")
     answer = stack.run("edit", "--prompt", "a hat", "--image", str(tmp_path / "a.jpg"), "--size", "square", "--wait")
@@ -62,8 +62,8 @@ def test_live(stack: Stack, provider: str, tmp_path: Path) -> None:
     assert len(log) == len(set(log)) == 6
     path, facts = lines[-1].split("  ", 1)
     assert facts.startswith("960x960  image/png")
-    with Image.open(path) as picture:
-        assert picture.size == (960, 960)
+    with Image.open(path) as sample:
+        assert sample.size == (960, 960)
 
 
 def test_every_field_reaches_the_provider(stack: Stack, provider: str) -> None:
@@ -106,7 +106,7 @@ def test_what_is_not_given_is_not_sent(stack: Stack, provider: str) -> None:
 
 
 def test_json_tells_everything_once(stack: Stack) -> None:
-    """One object: state, cost, pictures with their paths, log."""
+    """One object: state, cost, images with their paths, log."""
     told = waited(stack, "--seed", "7", "--custom-id", "x")
     assert (told["state"], told["edits"], told["attempts"], told["seed"], told["custom_id"]) == ("stored", 1, 1, 7, "x")
     (image,) = told["images"]
@@ -148,7 +148,7 @@ def test_bad_input(stack: Stack, arguments: tuple[str, ...], words: list[str]) -
 
 @pytest.mark.parametrize("noise", [False, True], ids=["in the callback", "above its limit"])
 def test_sync_mode_ends_in_storage(stack: Stack, tmp_path: Path, noise: bool) -> None:
-    """A picture inside the answer is decoded into storage; one too large for a callback is fetched by polling."""
+    """An image inside the answer is decoded into storage; one too large for a callback is fetched by polling."""
     source = tmp_path / "a.png"
     size = (1600, 1600)
     pixels = os.urandom(1600 * 1600 * 3)
@@ -158,8 +158,8 @@ def test_sync_mode_ends_in_storage(stack: Stack, tmp_path: Path, noise: bool) ->
 
     assert told["state"] == "stored", told
     (image,) = told["images"]
-    with Image.open(image["path"]) as picture:
-        assert picture.size == size
+    with Image.open(image["path"]) as sample:
+        assert sample.size == size
     query = """
         SELECT s.learned_by, left(i.url, 11), length(i.url) FROM images i JOIN submissions s ON s.id = i.submission_id
         WHERE s.request_id = %s
@@ -233,7 +233,7 @@ def test_on_a_terminal(stack: Stack) -> None:
     os.close(leader)
     assert process.returncode == 0
     assert b"submitted, " in shown
-    assert shown.rstrip().endswith(b"B")  # the size of the stored picture
+    assert shown.rstrip().endswith(b"B")  # the size of the stored image
 
 
 def test_request_that_is_ours(stack: Stack) -> None:

@@ -11,7 +11,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from cli.main import main
-from cli.settings import EMULATOR_KEY, MASK, DeskSettings, attach, effective, stack_variables
+from cli.settings import EMULATOR_KEY, MASK, CLISettings, attach, effective, stack_variables
 from cli.stack.embedded import free_port
 from cli.stack.home import Home
 from cli.stack.start import plan
@@ -26,7 +26,7 @@ PLACES = {"database_url": "postgresql://postgres@/darkroom?host=/run/pg", "redis
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.setenv("DARKROOM_HOME", str(tmp_path / "home"))
-    home = load(DeskSettings).home
+    home = load(CLISettings).home
     home.create()
     return home
 
@@ -37,7 +37,7 @@ def free_ports() -> dict[str, str]:
 
 
 def variables(emulator_url: str | None) -> dict[str, str]:
-    return stack_variables(load(DeskSettings), **PLACES, emulator_url=emulator_url)
+    return stack_variables(load(CLISettings), **PLACES, emulator_url=emulator_url)
 
 
 def test_real_provider_needs_a_key() -> None:
@@ -51,9 +51,9 @@ def test_strangers_need_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**PLACES, **free_ports(), "BIND_HOST": "0.0.0.0", "FAL_KEY": "a:b"}.items():
         monkeypatch.setenv(name.upper(), value)
     with pytest.raises(SettingsError, match=r"DARKROOM_API_KEYS is not set.*0\.0\.0\.0"):
-        plan(load(DeskSettings), None)
+        plan(load(CLISettings), None)
     monkeypatch.setenv("DARKROOM_API_KEYS", "shop:twelve-chars")
-    prepared = plan(load(DeskSettings), None)
+    prepared = plan(load(CLISettings), None)
     assert [part.name for part in prepared.processes if part.name == "intake"] == ["intake"]
     assert prepared.variables["DARKROOM_API_KEYS"] == "shop:twelve-chars"
     assert effective()["DARKROOM_API_KEYS"] == MASK
@@ -122,12 +122,12 @@ def test_other_terminals_find_the_running_stack(home: Home, monkeypatch: pytest.
     """While the home is held its settings are found, by this user only; what is set explicitly wins."""
     monkeypatch.setenv("MAX_IN_FLIGHT", "3")
     with home.held():
-        home.tell({"DATABASE_URL": PLACES["database_url"], "MAX_IN_FLIGHT": "9", "FAL_KEY": "a:b=c"})
+        home.publish({"DATABASE_URL": PLACES["database_url"], "MAX_IN_FLIGHT": "9", "FAL_KEY": "a:b=c"})
         assert stat.S_IMODE((home.folder / "stack.env").stat().st_mode) == 0o600
         attach()
         assert os.environ["DATABASE_URL"] == PLACES["database_url"]
         assert (os.environ["MAX_IN_FLIGHT"], os.environ["FAL_KEY"]) == ("3", "a:b=c")
-    assert home.told() == {}
+    assert home.published() == {}
 
 
 def test_what_a_killed_stack_told_is_not_believed(home: Home) -> None:

@@ -22,7 +22,7 @@ def forked(program: str) -> subprocess.CompletedProcess[str]:
     """Run this body of a function in a fork that becomes a program; its exit code is passed on."""
     script = f"""
 import atexit, os, signal, sys, threading, time
-from cli import warm
+from cli.stack import fork_server
 signal.signal(signal.SIGTERM, lambda *_: None)  # as supervisord does
 os.environ["OLD"] = "1"
 sys.stdout.flush()
@@ -30,7 +30,7 @@ pid = os.fork()
 if pid == 0:
     def program():
 {indent(dedent(program), " " * 8)}
-    warm.become(program, {{"NEW": "2", "PATH": os.environ["PATH"]}})
+    fork_server.become(program, {{"NEW": "2", "PATH": os.environ["PATH"]}})
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
     return subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, timeout=60, check=False)

@@ -39,8 +39,8 @@ def test_the_supervisor_runs_what_it_is_told_where_it_is_told(
             assert until((folder / "said").exists, timeout=20)
             assert (folder / "said").read_text() == str(folder)
             told = {"STORAGE_URL": home.images.as_uri(), "DARKROOM_HOME": str(home.folder)}
-            home.tell(told)
-            assert home.told() == told
+            home.publish(told)
+            assert home.published() == told
         finally:
             supervisor.stop()
 
@@ -51,7 +51,7 @@ def test_a_name_of_two_lines_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["photos #1", """100% "it" 'é', ; x"""])
-def test_the_embedded_servers_and_the_pictures(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_embedded_servers_and_the_images(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / name
     folder.mkdir()
     for place in (tmp_path, *tmp_path.parents):  # the server runs as another user where we are root

@@ -26,7 +26,7 @@ COMMANDS = [line.removeprefix("$ ") for block in blocks("console") for line in b
 
 @pytest.fixture(scope="module")
 def reader(stack: Stack) -> Iterator[tuple[Path, dict[str, str]]]:
-    """The folder of someone who reads the page, with two pictures, and the environment of a running stack."""
+    """The folder of someone who reads the page, with two images, and the environment of a running stack."""
     with tempfile.TemporaryDirectory(prefix="darkroom-page-") as folder:
         here = Path(folder)
         for name, colour in (("model.jpg", "tan"), ("hat.png", "red")):
@@ -47,7 +47,7 @@ def run(reader: tuple[Path, dict[str, str]], *command: str) -> str:
 
 
 def test_page_runs_from_top_to_bottom(reader: tuple[Path, dict[str, str]]) -> None:
-    """The edit is stored; the request that it names is asked about; the example follows it and finds its picture."""
+    """The edit is stored; the request that it names is asked about; the example follows it and finds its image."""
     edit, *questions = COMMANDS
     said = run(reader, "bash", "-c", edit)
     assert re.search(r"0\.png  3840x2160  image/png", said)

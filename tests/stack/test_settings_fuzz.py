@@ -14,7 +14,7 @@ from core.broker_url import parse_broker_url
 from core.errors import SettingsError
 from core.settings import NetworkSettings, Settings, StorageSettings, load
 from models.database import make_engine
-from tests.support.command_line import Desk
+from tests.support.command_line import CommandLine
 from webhook_receiver.settings import ReceiverSettings
 from worker.settings import WorkerSettings
 
@@ -48,7 +48,7 @@ GOOD = {
     "FAL_CDN_URL": ["https://v3.fal.media"],
     "FAL_API_URL": ["https://api.fal.ai"],
     "FAL_JWKS_URL": ["https://rest.fal.ai/.well-known/jwks.json"],
-    "PUBLIC_URL": ["https://pictures.example"],
+    "PUBLIC_URL": ["https://images.example"],
     "INTAKE_URL": ["https://intake.example/base"],
     "REQUESTS_CA_BUNDLE": ["/etc/ssl/certs/ca-certificates.crt", "ca.pem"],
     "SSL_CERT_FILE": ["/etc/hosts"],
@@ -141,11 +141,11 @@ def test_commands_end_in_one_sentence(
     name, value = given
     before = dict(os.environ)
     with monkeypatch.context() as patch:
-        desk = Desk(
+        run_cli = CommandLine(
             patch, capsys, tmp_path, DATABASE_URL="postgresql://127.0.0.1:1/db", REDIS_URL="redis://127.0.0.1:1/0"
         )
-        desk.set(**{name: value})
-        said = desk("env")
+        run_cli.set(**{name: value})
+        said = run_cli("env")
         assert said.code in (0, 2)
         assert said.err.count("\n") == (0 if said.code == 0 else 1)
         assert SECRET not in said.out + said.err

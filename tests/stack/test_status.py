@@ -4,12 +4,12 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from cli.batches import poll_progress
-from models.apply_reports import record_answers
+from models.apply_reports import apply_reports
 from models.provider import pause
 from models.states import Criterion
-from models.transitions import Postponement, cancel_batch, poll_again, settle_batches
+from models.transitions import NextPoll, cancel_batch, schedule_poll, settle_batches
 from models.verdict import Retry
-from tests.support.command_line import Desk
+from tests.support.command_line import CommandLine
 from tests.support.factories import POLICY, answer, claim, failure, make_batch, make_submitted, success
 
 HOOK = "https://example.com/hook"
@@ -18,36 +18,36 @@ HOOK = "https://example.com/hook"
 def ended(connection: Connection, **header: object) -> None:
     """A batch that failed and was finished."""
     [submission] = make_submitted(connection, **header)
-    record_answers(connection, [answer(submission, failure("no_images", Retry.NEVER))], POLICY)
+    apply_reports(connection, [answer(submission, failure("no_images", Retry.NEVER))], POLICY)
     settle_batches(connection)
 
 
 @pytest.mark.parametrize("criterion", list(Criterion))
-def test_why_the_rest_was_cancelled(desk: Desk, engine: Engine, criterion: Criterion) -> None:
+def test_why_the_rest_was_cancelled(run_cli: CommandLine, engine: Engine, criterion: Criterion) -> None:
     """Each criterion is a sentence in the status, a word in the list, a reason in the watching."""
     with engine.begin() as connection:
         cancel_batch(connection, make_batch(connection), criterion=criterion)
         settle_batches(connection)
-    assert "; the rest was cancelled\n" in desk("status", "last").out
-    assert f"stopped by its {criterion}" in desk("batches").out
-    watched = desk("watch", "last")
+    assert "; the rest was cancelled\n" in run_cli("status", "last").out
+    assert f"stopped by its {criterion}" in run_cli("batches").out
+    watched = run_cli("watch", "last")
     assert (watched.code, "stopped: " in watched.out) == (1, True)
-    assert desk("status", "last", "--json").json["broken_criterion"] == criterion
+    assert run_cli("status", "last", "--json").json["broken_criterion"] == criterion
 
 
-def test_paused_account_comes_first(desk: Desk, engine: Engine) -> None:
+def test_paused_account_comes_first(run_cli: CommandLine, engine: Engine) -> None:
     """The reason, since when, and the next try; in the list, in the status, in JSON."""
     with engine.begin() as connection:
         make_batch(connection)
         pause(connection, "rate_limited", "rate_limited: 429 Too many requests", retry_after=300)
-    first = desk("status", "last").out.splitlines()[0]
+    first = run_cli("status", "last").out.splitlines()[0]
     assert first.startswith("provider  paused since ")
     assert ", rate_limited: 429 Too many requests; next try " in first
     assert first.endswith(")")
-    assert desk("batches").out.startswith("The provider's account is paused since ")
-    told = desk("status", "last", "--json").json
+    assert run_cli("batches").out.startswith("The provider's account is paused since ")
+    told = run_cli("status", "last", "--json").json
     assert (told["provider"]["reason"], told["provider_paused"]) == ("rate_limited", "rate_limited")
-    assert desk("batches", "--json").lines[0]["provider_paused"] == "rate_limited"
+    assert run_cli("batches", "--json").lines[0]["provider_paused"] == "rate_limited"
 
 
 def test_watching_says_why_nothing_moves(engine: Engine) -> None:
@@ -59,24 +59,24 @@ def test_watching_says_why_nothing_moves(engine: Engine) -> None:
     assert "account is paused: outage" in poll_progress._outlook(row, 3.0)
 
 
-def test_ceiling_of_cost(desk: Desk, engine: Engine) -> None:
+def test_ceiling_of_cost(run_cli: CommandLine, engine: Engine) -> None:
     """What is committed stands beside what is spent and what may be."""
     with engine.begin() as connection:
         first, _ = make_submitted(connection, 2, max_cost="0.5")
-        record_answers(connection, [answer(first, success())], POLICY)
-    assert "$0.03 for 2 submissions; $0.06 of at most $0.50 committed" in desk("status", "last").out
-    told = desk("status", "last", "--json").json
+        apply_reports(connection, [answer(first, success())], POLICY)
+    assert "$0.03 for 2 submissions; $0.06 of at most $0.50 committed" in run_cli("status", "last").out
+    told = run_cli("status", "last", "--json").json
     assert (told["max_cost"], told["committed"], told["cost"]) == (0.5, 0.06, 0.03)
 
 
-def test_was_the_caller_told(desk: Desk, engine: Engine) -> None:
+def test_was_the_caller_told(run_cli: CommandLine, engine: Engine) -> None:
     """The last notification: owed, tried, delivered, given up; no line where nobody is to be told."""
     with engine.begin() as connection:
         ended(connection)
-    assert "notified" not in desk("status", "last").out
+    assert "notified" not in run_cli("status", "last").out
     with engine.begin() as connection:
         ended(connection, notify_url=HOOK)
-    assert "notified  batch.finished waits to be delivered\n" in desk("status", "last").out
+    assert "notified  batch.finished waits to be delivered\n" in run_cli("status", "last").out
     for change, shown in (
         ("attempt = 2, last_status = 500, last_error = 'answered 500'", "not delivered after 2 attempts: answered 500"),
         ("attempt = 3, delivered_at = now(), due_at = NULL, last_error = NULL", "batch.finished delivered 2"),
@@ -84,19 +84,19 @@ def test_was_the_caller_told(desk: Desk, engine: Engine) -> None:
     ):
         with engine.begin() as connection:
             connection.exec_driver_sql(f"UPDATE notifications SET {change}")
-        assert shown in desk("status", "last").out
-    told = desk("status", "last", "--json").json["notification"]
+        assert shown in run_cli("status", "last").out
+    told = run_cli("status", "last", "--json").json["notification"]
     assert (told["event"], told["attempt"], told["last_error"]) == ("batch.finished", 3, "gone")
 
 
-def test_why_an_outcome_is_still_unknown(desk: Desk, engine: Engine) -> None:
+def test_why_an_outcome_is_still_unknown(run_cli: CommandLine, engine: Engine) -> None:
     """The reason, how many, and when the provider is asked again; in the status and in JSON."""
     with engine.begin() as connection:
         make_batch(connection, 2)
         submissions = claim(connection)
-        poll_again(connection, [Postponement(one.id, 300, "the listing answered 403", True) for one in submissions])
-    shown = desk("status", "last").out
+        schedule_poll(connection, [NextPoll(one.id, 300, "the listing answered 403", True) for one in submissions])
+    shown = run_cli("status", "last").out
     assert "outcome unknown" in shown
     assert "2 submissions: the listing answered 403; next question " in shown
-    (told,) = desk("status", "last", "--json").json["unanswered"]
+    (told,) = run_cli("status", "last", "--json").json["unanswered"]
     assert (told["state"], told["submissions"]) == ("outcome unknown", 2)

@@ -1,4 +1,4 @@
-"""Where pictures go, as people write it, and what an object store's client says in their words."""
+"""Where images go, as people write it, and what an object store's client says in their words."""
 
 import json
 import os
@@ -168,8 +168,8 @@ def test_what_azure_refuses(status: int, code: str, reason: str, named: str, mon
     """Over http, which the endpoint says and nothing else needs to."""
     with serve(lambda line: line.reply(status, xml(code))) as wire:
         set_all(monkeypatch, **AZURE, AZURE_STORAGE_ENDPOINT=f"{wire.url}/shop")
-        check_trouble("az://pictures/p", reason, named)
-        assert wire.received[0].target.startswith("/shop/pictures/p/k")
+        check_trouble("az://images/p", reason, named)
+        assert wire.received[0].target.startswith("/shop/images/p/k")
 
 
 @pytest.mark.usefixtures("credentials")
@@ -185,7 +185,7 @@ def test_what_google_refuses(
 ) -> None:
     with serve(lambda line: line.reply(status, xml(code))) as wire:
         set_all(monkeypatch, GOOGLE_SERVICE_ACCOUNT=service_account(tmp_path, wire.url))
-        check_trouble("gs://pictures/p", reason, named)
+        check_trouble("gs://images/p", reason, named)
 
 
 @pytest.mark.usefixtures("credentials")

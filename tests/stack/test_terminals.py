@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from sqlalchemy import Engine
 
 from cli.main import darkroom
-from tests.support.command_line import Desk
+from tests.support.command_line import CommandLine
 from tests.support.running_stack import PYTHON
 from tests.support.running_stack import darkroom as run_command
 
@@ -38,10 +38,10 @@ def manifest(folder: Path, **more: object) -> Path:
 
 
 class Terminal:
-    """Types commands as `Desk` does, before a terminal of some encoding."""
+    """Types commands as `CommandLine` does, before a terminal of some encoding."""
 
-    def __init__(self, desk: Desk, patch: pytest.MonkeyPatch) -> None:
-        self._desk, self._patch = desk, patch
+    def __init__(self, run_cli: CommandLine, patch: pytest.MonkeyPatch) -> None:
+        self._desk, self._patch = run_cli, patch
 
     def __call__(self, encoding: str, *arguments: object) -> tuple[int, str, str]:
         """The exit code, and both outputs as that terminal decodes them."""
@@ -58,12 +58,12 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    return Terminal(desk, monkeypatch)
+def terminal(run_cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    return Terminal(run_cli, monkeypatch)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_any_name_on_any_terminal(terminal: Terminal, desk: Desk, tmp_path: Path, encoding: str) -> None:
+def test_any_name_on_any_terminal(terminal: Terminal, run_cli: CommandLine, tmp_path: Path, encoding: str) -> None:
     """Shown as far as the terminal can, else as escapes; one record is one line, and JSON stays JSON."""
     for name in NAMES:
         assert terminal(encoding, "submit", manifest(tmp_path), "--name", name)[0] == 0
@@ -97,15 +97,17 @@ def test_faults_on_any_terminal(terminal: Terminal, tmp_path: Path, encoding: st
         assert not CONTROL.search(err)
 
 
-def test_contact_sheet_of_any_name(desk: Desk, tmp_path: Path) -> None:
+def test_contact_sheet_of_any_name(run_cli: CommandLine, tmp_path: Path) -> None:
     """A name of several lines is drawn on one."""
     path = manifest(tmp_path, prompt="")
     for name in NAMES:
-        assert desk("submit", path, "--name", name, "--on-invalid", "skip").code == 0
-        assert desk("contact-sheet", "last", "--output", tmp_path / "sheet.png").code == 0
+        assert run_cli("submit", path, "--name", name, "--on-invalid", "skip").code == 0
+        assert run_cli("contact-sheet", "last", "--output", tmp_path / "sheet.png").code == 0
 
 
-def process(desk: Desk, *arguments: object, prefix: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+def process(
+    run_cli: CommandLine, *arguments: object, prefix: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
     """A command as a process of its own, in a shell where `prefix` is given."""
     if not prefix:
         return run_command(*map(str, arguments), **variables)
@@ -115,32 +117,34 @@ def process(desk: Desk, *arguments: object, prefix: str = "", **variables: str) 
 
 
 @pytest.fixture
-def many(desk: Desk, tmp_path: Path) -> str:
+def many(run_cli: CommandLine, tmp_path: Path) -> str:
     """A batch of which the export is more than a pipe holds; its id."""
     path = tmp_path / "many.jsonl"
     edits = ({"custom_id": f"x{n}", "prompt": "p" * 400, "image_urls": [URL]} for n in range(2000))
     path.write_text("".join(json.dumps(edit) + "\n" for edit in edits))
-    return str(desk("submit", path, "--name", "Été " * 20, "--json").json["batch_id"])
+    return str(run_cli("submit", path, "--name", "Été " * 20, "--json").json["batch_id"])
 
 
 @pytest.mark.parametrize("columns", ["0", "1", "20", "40", "", "-5", "many"])
-def test_ids_are_whole_in_a_pipe_of_any_width(desk: Desk, many: str, columns: str) -> None:
+def test_ids_are_whole_in_a_pipe_of_any_width(run_cli: CommandLine, many: str, columns: str) -> None:
     """One record is one line, and no line is broken where a terminal would end."""
-    said = process(desk, "batches", COLUMNS=columns)
+    said = process(run_cli, "batches", COLUMNS=columns)
     assert (said.returncode, len(said.stdout.splitlines())) == (0, 1), said.stderr
     assert said.stdout.startswith(f"{many}  ")
     assert "Été " * 20 in said.stdout + " "
-    said = process(desk, "status", many, COLUMNS=columns)
+    said = process(run_cli, "status", many, COLUMNS=columns)
     assert said.stdout.splitlines()[0].startswith(f"batch    {many}  Été")
 
 
 @pytest.mark.parametrize(
     "arguments", [("export", "last"), ("status", "last"), ("batches", "--json"), ("submit", "{manifest}"), ("env",)]
 )
-def test_a_full_disk_behind_the_output_is_one_sentence(desk: Desk, many: str, tmp_path: Path, arguments: Any) -> None:
+def test_a_full_disk_behind_the_output_is_one_sentence(
+    run_cli: CommandLine, many: str, tmp_path: Path, arguments: Any
+) -> None:
     """What is printed does not get lost in silence, and the exit code says so."""
     given = [word.format(manifest=manifest(tmp_path)) for word in arguments]
-    said = process(desk, *given, prefix="{} >/dev/full")
+    said = process(run_cli, *given, prefix="{} >/dev/full")
     assert said.returncode == 2
     assert said.stderr.splitlines() == ["darkroom: The output cannot be written: No space left on device."]
 
@@ -148,27 +152,27 @@ def test_a_full_disk_behind_the_output_is_one_sentence(desk: Desk, many: str, tm
 @pytest.mark.parametrize(
     "command", ["export last", "export last --state pending", "batches --json", "status last", "env"]
 )
-def test_a_reader_that_goes_away_is_no_failed_edit(desk: Desk, many: str, command: str) -> None:
+def test_a_reader_that_goes_away_is_no_failed_edit(run_cli: CommandLine, many: str, command: str) -> None:
     """Quiet, and never 1, which says that edits failed."""
-    said = process(desk, *command.split(), prefix="(sleep 0.5; {}) | true; exit ${PIPESTATUS[0]}")
+    said = process(run_cli, *command.split(), prefix="(sleep 0.5; {}) | true; exit ${PIPESTATUS[0]}")
     assert (said.returncode in (0, 141), said.stderr) == (True, ""), said
 
 
-def test_a_reader_that_goes_away_while_a_batch_is_watched(desk: Desk, many: str) -> None:
+def test_a_reader_that_goes_away_while_a_batch_is_watched(run_cli: CommandLine, many: str) -> None:
     """The batch is not finished and nothing failed: not 0, not 1."""
-    said = process(desk, "watch", "last", "--json", prefix="{} | true; exit ${PIPESTATUS[0]}")
+    said = process(run_cli, "watch", "last", "--json", prefix="{} | true; exit ${PIPESTATUS[0]}")
     assert (said.returncode, said.stderr) == (141, "")
-    said = process(desk, "watch", "last", prefix="{} | true; exit ${PIPESTATUS[0]}")
+    said = process(run_cli, "watch", "last", prefix="{} | true; exit ${PIPESTATUS[0]}")
     assert (said.returncode, said.stderr) == (141, "")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-"])
-def test_closed_streams(desk: Desk, many: str, closed: str) -> None:
+def test_closed_streams(run_cli: CommandLine, many: str, closed: str) -> None:
     """A service that was started without them."""
-    said = process(desk, "export", "last", "--output", "/dev/null/x", prefix=f"{{}} {closed}")
+    said = process(run_cli, "export", "last", "--output", "/dev/null/x", prefix=f"{{}} {closed}")
     assert said.returncode == 2
     for command, code in (("status last", 0), ("export last", 2 if closed.startswith(">") else 0)):
-        said = process(desk, *command.split(), prefix=f"{{}} {closed}")
+        said = process(run_cli, *command.split(), prefix=f"{{}} {closed}")
         assert (said.returncode, "Traceback" in said.stderr) == (code, False), said.stderr
 
 
@@ -176,7 +180,7 @@ def test_closed_streams(desk: Desk, many: str, closed: str) -> None:
     "prefix",
     ["cat {m} | {} -", "{} <(cat {m})", "cat {m} | {} /dev/stdin", "gzip -c {m} | {} -", "{} /dev/stdin < {m}"],
 )
-def test_a_manifest_from_a_pipe(desk: Desk, engine: Engine, tmp_path: Path, prefix: str) -> None:
+def test_a_manifest_from_a_pipe(run_cli: CommandLine, engine: Engine, tmp_path: Path, prefix: str) -> None:
     """By whatever name a shell gives it; paths in it are relative to where one is."""
     path = manifest(tmp_path)
     command = prefix.replace("{m}", str(path)).replace("{}", '"$@"')
@@ -189,11 +193,11 @@ def test_a_manifest_from_a_pipe(desk: Desk, engine: Engine, tmp_path: Path, pref
         assert connection.exec_driver_sql("SELECT count(*) FROM edits").scalar() == 1
 
 
-def test_no_room_for_what_comes_through_a_pipe(desk: Desk, tmp_path: Path) -> None:
+def test_no_room_for_what_comes_through_a_pipe(run_cli: CommandLine, tmp_path: Path) -> None:
     """A temporary folder that is full, or not there: a sentence that says where, and what to do."""
     path = tmp_path / "long.jsonl"
     path.write_text(json.dumps({"prompt": "x" * 2**20, "image_urls": [URL]}))
-    said = process(desk, "submit", "-", prefix=f"ulimit -f 100; trap '' XFSZ; {{}} < {path}")
+    said = process(run_cli, "submit", "-", prefix=f"ulimit -f 100; trap '' XFSZ; {{}} < {path}")
     assert (said.returncode, said.stderr.count("\n")) == (2, 1), said.stderr
     assert "The manifest cannot be kept in" in said.stderr
     assert "TMPDIR" in said.stderr

@@ -106,15 +106,15 @@ def test_batch_over_http_is_exported(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_demo_uses_the_running_stack(stack: Stack) -> None:
-    """The demo's edits all end as pictures in one folder, portrait and landscape."""
+    """The demo's edits all end as images in one folder, portrait and landscape."""
     answer = stack.run("demo", "--edits", "6", "--json")
     assert answer.returncode == 0, answer.stderr
     told = json.loads(answer.stdout)
     assert (told["stored"], told["edits"]) == (6, 6)
     landscape = set()
     for path in Path(told["folder"]).glob("*/*.png"):
-        with Image.open(path) as picture:
-            landscape.add(picture.width > picture.height)
+        with Image.open(path) as image:
+            landscape.add(image.width > image.height)
     assert landscape == {True, False}
     assert stack.process.poll() is None
 

@@ -1,11 +1,11 @@
-"""A small application behind a front with small bounds; granian serves `create_front` in a process of its own."""
+"""A small application behind a front with small bounds; granian serves `create_server` in a process of its own."""
 
 import time
 from collections.abc import Iterator
 
 from flask import Flask, Response, request
 
-from buffering import Bounds, Front
+from buffering import BufferingServer, Limits
 
 WHOLE_WITHIN, IDLE_WITHIN = 6.0, 1.0
 """Seconds."""
@@ -17,9 +17,9 @@ class Broken(Exception):
     """An error that the application knows how to explain."""
 
 
-def create_front() -> Front:
+def create_server() -> BufferingServer:
     """Echoes, makes long answers, breaks off, takes its time."""
-    app = Flask("porch", static_folder=None)
+    app = Flask("buffered", static_folder=None)
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -51,5 +51,5 @@ def create_front() -> Front:
     def explained(error: Broken) -> tuple[str, int]:
         return "it broke", 502
 
-    bounds = Bounds(lambda _: BODY_MAX, IN_MEMORY, HELD_MAX, WHOLE_WITHIN, IDLE_WITHIN, chunked=False)
-    return Front(app, bounds, threads=2, large=1)
+    limits = Limits(lambda _: BODY_MAX, IN_MEMORY, HELD_MAX, WHOLE_WITHIN, IDLE_WITHIN, chunked=False)
+    return BufferingServer(app, limits, threads=2, large=1)

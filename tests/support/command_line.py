@@ -32,7 +32,7 @@ class Said(NamedTuple):
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-class Desk:
+class CommandLine:
     """Types commands; the environment is put back after the test."""
 
     def __init__(self, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path, **given: str) -> None:

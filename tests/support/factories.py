@@ -11,7 +11,7 @@ from core.settings import PolicySettings
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
 from models.claims import claim_edits
-from models.decisions import Answer
+from models.decisions import ProviderReport
 from models.states import LearnedBy
 from models.transitions import Submission, record_accepted, start_submissions
 from models.verdict import DeclaredImage, Kind, Retry, Verdict
@@ -31,7 +31,7 @@ def make_batch(connection: Connection, edits: int = 1, **header: object) -> UUID
 def claim(connection: Connection, limit: int = 100, window: int = 100) -> list[Submission]:
     """What the submit lane does before its POSTs."""
     ids = claim_edits(connection, limit=limit, window=window, probe_after=60, price=PRICE)
-    return start_submissions(connection, ids, patience=PATIENCE, price=PRICE)
+    return start_submissions(connection, ids, unknown_deadline=PATIENCE, price=PRICE)
 
 
 def make_submitted(connection: Connection, edits: int = 1, **header: object) -> list[Submission]:
@@ -45,7 +45,7 @@ def make_submitted(connection: Connection, edits: int = 1, **header: object) -> 
 def accept(connection: Connection, submissions: list[Submission]) -> None:
     """The provider's replies to these POSTs."""
     replies = [(submission.id, request_id(submission)) for submission in submissions]
-    record_accepted(connection, replies, poll_after=60, patience=PATIENCE)
+    record_accepted(connection, replies, poll_after=60, unknown_deadline=PATIENCE)
 
 
 def request_id(submission: Submission) -> str:
@@ -54,7 +54,7 @@ def request_id(submission: Submission) -> str:
 
 
 def success(images: int = 1) -> Verdict:
-    """A verdict with pictures."""
+    """A verdict with images."""
     return Verdict(Kind.SUCCEEDED, tuple(DeclaredImage(f"https://v3.fal.media/{n}.png") for n in range(images)))
 
 
@@ -63,9 +63,9 @@ def failure(type_: str = "internal_server_error", retry: Retry = Retry.TRANSIENT
     return Verdict(Kind.FAILED, error_type=type_, message="no", retry=retry)
 
 
-def answer(submission: Submission, verdict: Verdict, by: LearnedBy = LearnedBy.CALLBACK) -> Answer:
+def answer(submission: Submission, verdict: Verdict, by: LearnedBy = LearnedBy.CALLBACK) -> ProviderReport:
     """What a callback or a poll says about a submission."""
-    return Answer(submission.id, request_id(submission), verdict, by)
+    return ProviderReport(submission.id, request_id(submission), verdict, by)
 
 
 def fall_due(connection: Connection) -> None:

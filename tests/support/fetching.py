@@ -1,4 +1,4 @@
-"""What the tests of the fetcher share: a server of one picture, and the two ways in which a fetch ends."""
+"""What the tests of the fetcher share: a server of one image, and the two ways in which a fetch ends."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from tests.support.servers import Wire, serve
 from worker.fetch import Fetcher
 
 LIMIT = 300_000
-PICTURE = b"\x89PNG" + bytes(range(256)) * 40
+IMAGE = b"\x89PNG" + bytes(range(256)) * 40
 
 
 def fetcher(*hosts: str) -> Fetcher:
@@ -30,7 +30,7 @@ def fault(url: str, *hosts: str, kind: type[DownloadError] = Unusable) -> str:
 
 
 @contextmanager
-def pictures() -> Iterator[Wire]:
-    """A server of one picture."""
-    with serve(lambda line: line.reply(200, PICTURE, content_type="image/png")) as wire:
+def images() -> Iterator[Wire]:
+    """A server of one image."""
+    with serve(lambda line: line.reply(200, IMAGE, content_type="image/png")) as wire:
         yield wire

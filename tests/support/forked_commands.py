@@ -28,7 +28,7 @@ SHAPES_PYTHON = ("PYTHON", "LANG", "LC_")
 """What a Python reads when it starts, and not again."""
 
 
-class Zygote:
+class ForkedCommands:
     """The process, and the socket on which it takes orders: one at a time."""
 
     def __init__(self) -> None:

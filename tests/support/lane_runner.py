@@ -76,7 +76,7 @@ class Emulator:
 @contextmanager
 def emulating(folder: Path) -> Iterator[Emulator]:
     """The stand-in as a process."""
-    options = ("--port", "0", "--state-dir", str(folder), "--jitter", "0", "--picture-mode", "plain")
+    options = ("--port", "0", "--state-dir", str(folder), "--jitter", "0", "--image-mode", "plain")
     command = [sys.executable, "-m", "fal_emulator", *options, "--webhook-backoff", "0.1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -113,7 +113,7 @@ def receiving(database_url: str, emulator: Emulator, *, retry_after: float) -> I
 
 
 @dataclass
-class Hands:
+class LaneRunner:
     """The lanes of one machine, over one database, against one provider."""
 
     engine: Engine
@@ -129,13 +129,13 @@ class Hands:
         """One lane's run, with a client of its own, as each worker process has."""
         settings, queue = self.settings, self.queue
         if name == "submit":
-            return lambda engine, go_on: submit.run(engine, queue, settings, go_on)
+            return lambda engine, should_continue: submit.run(engine, queue, settings, should_continue)
         if name == "poll":
             listing = Listing(settings.fal_api_url, KEY)
-            return lambda engine, go_on: poll.run(engine, queue, listing, settings, go_on)
+            return lambda engine, should_continue: poll.run(engine, queue, listing, settings, should_continue)
         fetcher = Fetcher(settings.fal_media_hosts, max_bytes=settings.picture_max_bytes)
         storage = once(lambda: Storage(settings.storage_url))
-        return lambda engine, go_on: download.run(engine, fetcher, storage, settings, go_on)
+        return lambda engine, should_continue: download.run(engine, fetcher, storage, settings, should_continue)
 
     def work_until(self, done: Callable[[], bool], lanes: Sequence[str] = ("submit", "poll", "download")) -> None:
         """Run the lanes, a name twice for two workers, until `done`; as the tick does, again and again."""
@@ -166,25 +166,27 @@ class Hands:
 
 
 @contextmanager
-def hands(engine: Engine, emulator: Emulator, folder: Path, *, deaf: bool = False, **changes: Any) -> Iterator[Hands]:
-    """Workers whose clocks are shrunk; `deaf`: without a public URL, so that no callback can come."""
+def lane_runner(
+    engine: Engine, emulator: Emulator, folder: Path, *, without_callbacks: bool = False, **changes: Any
+) -> Iterator[LaneRunner]:
+    """Workers whose clocks are shrunk; `without_callbacks`: without a public URL, so that no callback can come."""
     url = engine.url.render_as_string(hide_password=False)
     with ExitStack() as stack:
         retry_after = changes.get("provider_retry_after", 0.2)
-        public = None if deaf else stack.enter_context(receiving(url, emulator, retry_after=retry_after))
+        public = None if without_callbacks else stack.enter_context(receiving(url, emulator, retry_after=retry_after))
         given = {
             "database_url": url,
             "redis_url": "redis://127.0.0.1:1/0",
             "public_url": public,
             "fal_media_hosts": ("127.0.0.1",),
             "storage_url": folder.as_uri(),
-            "poll_after": 0.05 if deaf else 30,
+            "poll_after": 0.05 if without_callbacks else 30,
             "poll_every": 0.05,
             "retry_delay": 0.05,
             "provider_retry_after": 0.2,
         }
         places = dict.fromkeys(("fal_queue_url", "fal_rest_url", "fal_cdn_url", "fal_api_url"), emulator.url)
-        yield Hands(engine, WorkerSettings(**{**given, **places, **changes}), folder)
+        yield LaneRunner(engine, WorkerSettings(**{**given, **places, **changes}), folder)
 
 
 def make_edits(engine: Engine, prompts: Sequence[str], **header: Any) -> UUID:
@@ -233,7 +235,7 @@ def all_are(engine: Engine, **expected: int) -> Callable[[], bool]:
 
 
 def assert_stored_as_made(engine: Engine, emulator: Emulator, folder: Path) -> None:
-    """Every stored picture is, byte for byte, the one that the provider made for this very request."""
+    """Every stored image is, byte for byte, the one that the provider made for this very request."""
     made = {row["request_id"]: row["sha256"] for row in emulator.rows}
     stored = rows(
         engine,

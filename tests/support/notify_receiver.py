@@ -15,7 +15,7 @@ from tests.support.factories import make_batch
 from tests.support.servers import Received, Wire, serve
 from worker import notify
 from worker.settings import WorkerSettings
-from worker.webhook_sender import Courier
+from worker.webhook_sender import WebhookSender
 from worker.webhook_signing import Signer
 
 SECRET, NEW_SECRET = (f"whsec_{base64.b64encode(bytes([n] * 32)).decode()}" for n in (1, 2))
@@ -59,8 +59,8 @@ def worker_settings(engine: Engine, **changes: Any) -> WorkerSettings:
 def run(engine: Engine, **changes: Any) -> int:
     """What the task does, until nothing is due; returns the number of tries."""
     settings = worker_settings(engine, **changes)
-    courier = Courier(Signer(settings.notify_secrets), settings.notify_private_hosts)
-    return notify.run(engine, courier, settings, lambda: True)
+    sender = WebhookSender(Signer(settings.notify_secrets), settings.notify_private_hosts)
+    return notify.run(engine, sender, settings, lambda: True)
 
 
 def stand(engine: Engine) -> list[Row]:

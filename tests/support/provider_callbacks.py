@@ -12,7 +12,7 @@ from nacl.signing import SigningKey
 from tests.support.servers import Wire, serve
 
 ACCOUNT = "github|12345"
-PICTURE = {
+IMAGE = {
     "content_type": "image/png",
     "file_name": "x.png",
     "file_size": 1234,
@@ -57,8 +57,8 @@ def key_server(provider: Provider) -> AbstractContextManager[Wire]:
 
 def ok(request_id: str, images: int = 1) -> bytes:
     """A success: keys sorted, spaces behind separators, `error` present."""
-    pictures = [{**PICTURE, "url": f"https://v3b.fal.media/files/b/x/{n}.png"} for n in range(images)]
-    return _body(request_id, error=None, status="OK", payload={"images": pictures, "seed": 7})
+    entries = [{**IMAGE, "url": f"https://v3b.fal.media/files/b/x/{n}.png"} for n in range(images)]
+    return _body(request_id, error=None, status="OK", payload={"images": entries, "seed": 7})
 
 
 def refused(request_id: str, type_: str = "content_policy_violation") -> bytes:

@@ -20,7 +20,7 @@ from cli.stack import broker
 from cli.stack.accounts import own_folder
 from cli.stack.embedded import free_port
 from cli.stack.home import Home
-from tests.support.forked_commands import SHAPES_PYTHON, Zygote
+from tests.support.forked_commands import SHAPES_PYTHON, ForkedCommands
 
 READY_WITHIN = 90.0
 """Seconds; a start takes six on a quiet machine with two cores."""
@@ -28,11 +28,11 @@ PYTHON = (sys.executable, "-m", "cli.main")
 
 
 @cache
-def zygote() -> Zygote:
+def forked_commands() -> ForkedCommands:
     """The parent of the commands of this run of tests; it ends with it."""
-    zygote = Zygote()
-    atexit.register(zygote.end)
-    return zygote
+    forked_commands = ForkedCommands()
+    atexit.register(forked_commands.end)
+    return forked_commands
 
 
 def darkroom(*arguments: str, timeout: float = 60.0, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -46,7 +46,7 @@ def darkroom(*arguments: str, timeout: float = 60.0, **variables: str) -> subpro
             timeout=timeout,
             check=False,
         )
-    code, out, err = zygote().run(arguments, dict(os.environ) | variables, timeout)
+    code, out, err = forked_commands().run(arguments, dict(os.environ) | variables, timeout)
     return subprocess.CompletedProcess(arguments, code, out, err)
 
 

@@ -103,8 +103,8 @@ def serve(script: Script, *, reads: bool = True, wrap: Callable[[socket.socket],
                     threads.append(thread)
                     thread.start()
 
-        door = threading.Thread(target=accept, daemon=True)
-        door.start()
+        api = threading.Thread(target=accept, daemon=True)
+        api.start()
         try:
             yield wire
         finally:
@@ -113,7 +113,7 @@ def serve(script: Script, *, reads: bool = True, wrap: Callable[[socket.socket],
             for sock in list(open_sockets):
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
-            for thread in (door, *threads):
+            for thread in (api, *threads):
                 thread.join(LONGEST)
     assert wire.faults == []
 

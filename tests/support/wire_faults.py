@@ -45,8 +45,8 @@ def listening(serve: Callable[[socket.socket], None]) -> Iterator[int]:
                 threads[-1].start()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        door = threading.Thread(target=accept, daemon=True)
-        door.start()
+        api = threading.Thread(target=accept, daemon=True)
+        api.start()
         try:
             yield listener.getsockname()[1]
         finally:
@@ -54,7 +54,7 @@ def listening(serve: Callable[[socket.socket], None]) -> Iterator[int]:
             for line in lines:
                 with suppress(OSError):
                     line.shutdown(socket.SHUT_RDWR)
-            for thread in (door, *threads):
+            for thread in (api, *threads):
                 thread.join(5)
 
 

@@ -218,7 +218,7 @@ RECORDING = lane_loop.RECORD_AGAIN_FOR + DATABASE_TIMEOUT + STATEMENT_TIMEOUT / 
 @pytest.mark.parametrize("lane", sorted(processes.LANES))
 def test_stops_are_longer_than_the_longest_step(lane: str) -> None:
     """A lane's turn, its longest call, the database away while the answer is recorded: then it may be killed."""
-    step = lane_loop.TURN + longest_call(lane) + RECORDING
+    step = lane_loop.SLICE_SECONDS + longest_call(lane) + RECORDING
     (process,) = (process for process in processes.workers() if process.name == lane)
     assert process.stop_within > step
     assert seconds(SERVICES[lane]["stop_grace_period"]) > process.stop_within
@@ -234,7 +234,7 @@ def test_other_stops_are_longer_than_the_supervisors(service: str) -> None:
 
 def test_a_broken_worker_is_given_its_longest_step_too() -> None:
     """A worker that Celery calls broken ends for certain, but not in the middle of a paid POST."""
-    assert lane_loop.TURN + longest_call("submit") + RECORDING <= celery.END_WITHIN
+    assert lane_loop.SLICE_SECONDS + longest_call("submit") + RECORDING <= celery.END_WITHIN
     (submit,) = (process for process in processes.workers() if process.name == "submit")
     assert submit.stop_within > celery.END_WITHIN
 

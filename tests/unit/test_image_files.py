@@ -1,4 +1,4 @@
-"""Only a whole picture of an accepted kind, which is what was declared, passes; it is measured from its bytes."""
+"""Only a whole image of an accepted kind, which is what was declared, passes; it is measured from its bytes."""
 
 import hashlib
 import io
@@ -16,14 +16,14 @@ from PIL import Image
 
 from core import image_files
 from core.errors import DownloadError, FetchAgain, Unusable
-from core.image_files import FORMATS, Picture, check
+from core.image_files import FORMATS, CheckedImage, check_image
 from storage.store import extension
 
 SIZE = (40, 30)
 
 
 def drawn(format_: str, size: tuple[int, int] = SIZE, **options: object) -> bytes:
-    """A picture with something on it, so that it does not compress to nothing."""
+    """An image with something on it, so that it does not compress to nothing."""
     noise = random.Random(1).randbytes(size[0] * size[1] * 3)
     file = io.BytesIO()
     Image.frombytes("RGB", size, noise).save(file, format_, **options)
@@ -33,8 +33,8 @@ def drawn(format_: str, size: tuple[int, int] = SIZE, **options: object) -> byte
 PNG, JPEG = drawn("PNG"), drawn("JPEG")
 
 
-def checked(data: bytes, **declared: int | None) -> Picture:
-    return check(io.BytesIO(data), **{"file_size": None, "width": None, "height": None, **declared})
+def checked(data: bytes, **declared: int | None) -> CheckedImage:
+    return check_image(io.BytesIO(data), **{"file_size": None, "width": None, "height": None, **declared})
 
 
 def fault(data: bytes, **declared: int | None) -> str:
@@ -51,7 +51,7 @@ def test_accepted_kinds(format_: str, type_: str) -> None:
 
     found = checked(data, file_size=len(data), width=40, height=30)
 
-    assert found == Picture(type_, 40, 30, len(data), hashlib.sha256(data).hexdigest())
+    assert found == CheckedImage(type_, 40, 30, len(data), hashlib.sha256(data).hexdigest())
 
 
 def test_nothing_declared() -> None:
@@ -63,7 +63,7 @@ def test_position_of_the_file_does_not_matter() -> None:
     """A file that was just written is judged from its beginning, in memory or on disk."""
     with tempfile.SpooledTemporaryFile(max_size=10) as file:
         file.write(PNG)
-        assert check(file, file_size=len(PNG), width=40, height=30).bytes == len(PNG)
+        assert check_image(file, file_size=len(PNG), width=40, height=30).bytes == len(PNG)
         assert not file.closed
 
 
@@ -104,7 +104,7 @@ def test_not_what_was_declared(declared: dict[str, int], type_: str) -> None:
     ],
 )
 def test_page_or_message(data: bytes) -> None:
-    """HTML, JSON and SVG are no pictures, even where their length is as declared."""
+    """HTML, JSON and SVG are no images, even where their length is as declared."""
     assert fault(data, file_size=len(data)) == "not_an_image"
 
 
@@ -173,7 +173,7 @@ def test_bomb_is_refused_before_it_is_decoded(width: int, height: int) -> None:
     assert caught.value.type == "too_large"
 
 
-def test_largest_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_largest_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exactly MAX_PIXELS is accepted, one more is not."""
     monkeypatch.setattr(image_files, "MAX_PIXELS", 40 * 30)
     assert checked(PNG).width == 40
@@ -183,7 +183,7 @@ def test_largest_picture(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("format_", ["GIF", "WEBP", "PNG"])
-def test_moving_pictures_are_pictures(format_: str) -> None:
+def test_moving_images_are_images(format_: str) -> None:
     """An animation is an accepted file, measured by its canvas."""
     frames = [Image.new("RGB", SIZE, colour) for colour in ("red", "green", "blue")]
     file = io.BytesIO()
@@ -192,7 +192,7 @@ def test_moving_pictures_are_pictures(format_: str) -> None:
     assert checked(file.getvalue(), width=40, height=30).content_type == FORMATS[format_]
 
 
-def test_several_pictures_in_one_jpeg() -> None:
+def test_several_images_in_one_jpeg() -> None:
     """What phones and some encoders make (MPO) is a JPEG to everybody else, and no crash."""
     file = io.BytesIO()
     Image.new("RGB", SIZE).save(file, "MPO", save_all=True, append_images=[Image.new("RGB", SIZE, "red")])
@@ -202,14 +202,14 @@ def test_several_pictures_in_one_jpeg() -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
 def test_modes(mode: str) -> None:
-    """Grey, palette, alpha and 16 bit are pictures too."""
+    """Grey, palette, alpha and 16 bit are images too."""
     file = io.BytesIO()
     Image.new(mode, SIZE).save(file, "PNG")
 
     assert checked(file.getvalue()).width == 40
 
 
-def test_bytes_behind_the_picture() -> None:
+def test_bytes_behind_the_image() -> None:
     """Padding is a lie about the size, where a size was declared."""
     padded = PNG + bytes(100)
 
@@ -223,7 +223,7 @@ def odd_metadata() -> bytes:
 
 
 def test_threads_leave_the_warnings_alone() -> None:
-    """Many pictures checked at once do not change what the process warns about."""
+    """Many images checked at once do not change what the process warns about."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         before = list(warnings.filters)
@@ -262,7 +262,7 @@ SMALL = [drawn(format_, (9, 7)) for format_ in FORMATS]
 @settings(max_examples=150, deadline=None)
 @given(st.one_of(*map(mutated, SMALL), st.binary(max_size=300)))
 def test_whatever_the_bytes_are(data: bytes) -> None:
-    """Arbitrary and damaged bytes give a measured picture or one of the two refusals, never another error."""
+    """Arbitrary and damaged bytes give a measured image or one of the two refusals, never another error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from intake.manifest import FaultyLine, NewEdit, read_jsonl, read_objects
 from models.image_inputs import check_web_url, is_local_path, is_web_url, read_image_url
 
-PIXELS = base64.b64encode(b"\xfb\xff\xfe picture").decode()
+PIXELS = base64.b64encode(b"\xfb\xff\xfe image").decode()
 PLAIN = f"data:image/png;base64,{PIXELS}"
 
 

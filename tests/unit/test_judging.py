@@ -58,7 +58,7 @@ def books(
     stored: dict[str, int],
     batch: Batch | None = None,
 ) -> Books:
-    """Books in which of each named submission, picture 0 is stored for the edit of that number."""
+    """Books in which of each named submission, image 0 is stored for the edit of that number."""
     images = [Image(f"s-{name}", 0, f"b/{number}/0.png", f"sha-{name}") for name, number in stored.items()]
     return Books(
         requests={one.id: one for one in requests},
@@ -84,17 +84,17 @@ def balanced() -> Books:
 
 def seen(found: Audit) -> dict[str, int]:
     """How much is wrong, by kind."""
-    kinds = ("lost", "double_paid", "wrong_pictures", "missing_pictures", "unexplained")
+    kinds = ("lost", "double_paid", "wrong_images", "missing_images", "unexplained")
     return {kind: len(getattr(found, kind)) for kind in kinds if getattr(found, kind)}
 
 
 def test_balanced_books_are_clean() -> None:
     """Nothing is found where nothing is wrong."""
-    assert seen(judge(balanced(), patience=PATIENCE)) == {}
+    assert seen(judge(balanced(), unknown_deadline=PATIENCE)) == {}
 
 
-def test_another_edits_picture() -> None:
-    """Two edits swapped their requests: the database agrees with itself, and both pictures are wrong."""
+def test_another_edits_image() -> None:
+    """Two edits swapped their requests: the database agrees with itself, and both images are wrong."""
     crossed = books(
         [request("a"), request("b", 2)],
         [submission("a", request_id="r-b"), submission("b", 2, request_id="r-a")],
@@ -104,7 +104,7 @@ def test_another_edits_picture() -> None:
         images=[Image("s-a", 0, "b/1/0.png", "sha-b"), Image("s-b", 0, "b/2/0.png", "sha-a")],
         objects={"b/1/0.png": "sha-b", "b/2/0.png": "sha-a"},
     )
-    assert seen(judge(crossed, patience=PATIENCE)) == {"wrong_pictures": 4}
+    assert seen(judge(crossed, unknown_deadline=PATIENCE)) == {"wrong_images": 4}
 
 
 def test_twins_may_swap() -> None:
@@ -119,7 +119,7 @@ def test_twins_may_swap() -> None:
         images=[Image("s-a", 0, "b/1/0.png", "sha-b"), Image("s-b", 0, "b/2/0.png", "sha-a")],
         objects={"b/1/0.png": "sha-b", "b/2/0.png": "sha-a"},
     )
-    assert seen(judge(crossed, patience=PATIENCE)) == {}
+    assert seen(judge(crossed, unknown_deadline=PATIENCE)) == {}
 
 
 def test_a_twin_and_another_program() -> None:
@@ -133,15 +133,15 @@ def test_a_twin_and_another_program() -> None:
         images=[Image("s-a", 0, "b/1/0.png", "sha-b"), Image("s-b", 0, "b/2/0.png", "sha-f")],
         objects={"b/1/0.png": "sha-b", "b/2/0.png": "sha-f"},
     )
-    assert seen(judge(taken, patience=PATIENCE)) == {}
+    assert seen(judge(taken, unknown_deadline=PATIENCE)) == {}
 
 
 def test_another_programs_request() -> None:
     """Taken for an edit of another input: wrong; its charge is not ours."""
     taken = balanced()
     stranger = request("a", 2, foreign=True, token="")
-    found = judge(taken._replace(requests={**taken.requests, "r-a": stranger}), patience=PATIENCE)
-    assert seen(found) == {"wrong_pictures": 2}
+    found = judge(taken._replace(requests={**taken.requests, "r-a": stranger}), unknown_deadline=PATIENCE)
+    assert seen(found) == {"wrong_images": 2}
     assert found.charges == 1
 
 
@@ -169,7 +169,7 @@ def test_a_second_charge(first: dict[str, object], posted_at: float, *, excused:
         [edit(1)],
         {"a2": 1},
     )
-    found = judge(twice, patience=PATIENCE)
+    found = judge(twice, unknown_deadline=PATIENCE)
     assert seen(found) == ({} if excused else {"double_paid": 1})
     assert found.doubled_recorded == excused
 
@@ -182,59 +182,61 @@ def test_what_was_not_charged_needs_no_excuse() -> None:
         [edit(1)],
         {"a2": 1},
     )
-    assert seen(judge(again, patience=PATIENCE)) == {}
+    assert seen(judge(again, unknown_deadline=PATIENCE)) == {}
 
 
 def test_rows_that_lie_about_money() -> None:
     """`doubled` where one was charged; a double charge that no row tells of; a charge that the row says failed."""
     one = balanced()
     flagged = {**one.submissions, "s-a": submission("a", doubled=True)}
-    assert seen(judge(one._replace(submissions=flagged), patience=PATIENCE)) == {"unexplained": 1}
+    assert seen(judge(one._replace(submissions=flagged), unknown_deadline=PATIENCE)) == {"unexplained": 1}
     failed = {**one.submissions, "s-a": submission("a", outcome="failed", images_returned=None)}
-    assert seen(judge(one._replace(submissions=failed), patience=PATIENCE)) == {"unexplained": 1}
+    assert seen(judge(one._replace(submissions=failed), unknown_deadline=PATIENCE)) == {"unexplained": 1}
 
 
 def test_an_overwritten_object() -> None:
     """What lies in storage is neither what the row says nor what the provider made for it."""
     late = balanced()
-    found = judge(late._replace(objects={**late.objects, "b/1/0.png": "sha-of-another"}), patience=PATIENCE)
-    assert seen(found) == {"wrong_pictures": 2}
+    found = judge(late._replace(objects={**late.objects, "b/1/0.png": "sha-of-another"}), unknown_deadline=PATIENCE)
+    assert seen(found) == {"wrong_images": 2}
 
 
 def test_missing_and_nameless_objects() -> None:
-    """A stored picture that is not there; an object that no row names; a set that is not whole."""
+    """A stored image that is not there; an object that no row names; a set that is not whole."""
     there = balanced()
-    gone = judge(there._replace(objects={"b/2/0.png": "sha-b", "b/9/0.png": "x"}), patience=PATIENCE)
-    assert seen(gone) == {"missing_pictures": 1, "unexplained": 1}
+    gone = judge(there._replace(objects={"b/2/0.png": "sha-b", "b/9/0.png": "x"}), unknown_deadline=PATIENCE)
+    assert seen(gone) == {"missing_images": 1, "unexplained": 1}
     two = request("a", charges=2, files=(File("sha-a", 1, 0), File("sha-a1", 1, 0)))
     half = there._replace(
         requests={**there.requests, "r-a": two},
         submissions={**there.submissions, "s-a": submission("a", images_returned=2)},
     )
-    assert seen(judge(half, patience=PATIENCE)) == {"missing_pictures": 1}
+    assert seen(judge(half, unknown_deadline=PATIENCE)) == {"missing_images": 1}
 
 
 def test_paid_for_and_not_delivered() -> None:
-    """Failed for our own trouble is lost; failed because the provider kept the picture back is not."""
+    """Failed for our own trouble is lost; failed because the provider kept the image back is not."""
     for error_type, kept_back, lost in (
         ("storage_error", File("sha-a", 3, 1), True),
         ("result_expired", File("sha-a", 0, 0), True),
         ("http_404", File("sha-a", 0, 8), False),
     ):
         left = books([request("a", files=(kept_back,))], [submission("a")], [], {})
-        found = judge(left._replace(edits={1: edit(1, state="failed", error_type=error_type)}), patience=PATIENCE)
+        found = judge(
+            left._replace(edits={1: edit(1, state="failed", error_type=error_type)}), unknown_deadline=PATIENCE
+        )
         assert seen(found) == ({"lost": 1} if lost else {}), error_type
 
 
 @pytest.mark.parametrize(("ended_at", "lost"), [(120.0, True), (130.0, False)])
 def test_what_nobody_told_may_be_unknown_only_past_every_allowance(ended_at: float, *, lost: bool) -> None:
-    """The edit failed by its second request; its first one made a picture of which nothing was ever heard."""
+    """The edit failed by its second request; its first one made an image of which nothing was ever heard."""
     first = request("a", ended_at=ended_at, told_at=None)
     second = request("b", submitted_at=140.0, ended_at=141.0, told_at=141.5, faults=frozenset({"wrong_size"}))
     unheard = submission("a", request_id=None, outcome="unknown", images_returned=None)
     left = books([first, second], [unheard, submission("b")], [], {})
     left = left._replace(edits={1: edit(1, state="failed", error_type="size_mismatch")})
-    assert bool(judge(left, patience=PATIENCE).lost) is lost
+    assert bool(judge(left, unknown_deadline=PATIENCE).lost) is lost
 
 
 def test_edits_that_do_not_end() -> None:
@@ -246,7 +248,7 @@ def test_edits_that_do_not_end() -> None:
         {},
         Batch("b", "b", None, None, None, None, None, None),
     )
-    assert seen(judge(stuck, patience=PATIENCE)) == {"lost": 1, "unexplained": 1}
+    assert seen(judge(stuck, unknown_deadline=PATIENCE)) == {"lost": 1, "unexplained": 1}
 
 
 def test_failures_must_stand_in_the_ledger() -> None:
@@ -263,7 +265,7 @@ def test_failures_must_stand_in_the_ledger() -> None:
             [edit(1, state="failed", error_type=said)],
             {},
         )
-        assert len(judge(failed, patience=PATIENCE).unexplained) == wrong, said
+        assert len(judge(failed, unknown_deadline=PATIENCE).unexplained) == wrong, said
 
 
 def test_limits_of_a_batch() -> None:
@@ -278,19 +280,19 @@ def test_limits_of_a_batch() -> None:
         ({"tolerated_failures": 0}, 0),
         ({"tolerated_failures": 0, "broken_criterion": "tolerated_failures"}, 1),
     ):
-        found = judge(whole._replace(batches={"b": batch._replace(**changed)}), patience=PATIENCE)
+        found = judge(whole._replace(batches={"b": batch._replace(**changed)}), unknown_deadline=PATIENCE)
         assert len(found.unexplained) == count, changed
     nobody = books([], [], [edit(1, state="cancelled")], {})
-    assert seen(judge(nobody, patience=PATIENCE)) == {"unexplained": 1}
+    assert seen(judge(nobody, unknown_deadline=PATIENCE)) == {"unexplained": 1}
 
 
 def test_requests_that_nobody_answers_for() -> None:
     """A POST that was never written down; a row that names a request which is none."""
     whole = balanced()
-    unwritten = judge(whole._replace(requests={**whole.requests, "r-x": request("x")}), patience=PATIENCE)
+    unwritten = judge(whole._replace(requests={**whole.requests, "r-x": request("x")}), unknown_deadline=PATIENCE)
     assert seen(unwritten) == {"unexplained": 1}
     invented = {**whole.submissions, "s-x": submission("x", outcome="failed", images_returned=None)}
-    assert seen(judge(whole._replace(submissions=invented), patience=PATIENCE)) == {"unexplained": 1}
+    assert seen(judge(whole._replace(submissions=invented), unknown_deadline=PATIENCE)) == {"unexplained": 1}
 
 
 URL = "http://127.0.0.1:1/ended"
@@ -376,7 +378,7 @@ def test_every_process_is_recognised() -> None:
 
 def test_an_audit_is_clean_only_if_it_settled() -> None:
     """A run that did not come to its end proves nothing."""
-    found = judge(balanced(), patience=PATIENCE)
+    found = judge(balanced(), unknown_deadline=PATIENCE)
     assert found.clean
     assert not with_fields(found, settled=False).clean
     assert Counter(found.edits) == {"stored": 2}

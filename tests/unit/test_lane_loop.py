@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from structlog.testing import CapturingLogger
 
 from worker import lane_loop
-from worker.lane_loop import flow
+from worker.lane_loop import run_lane
 
 AWAY = OperationalError("SELECT 1", {}, Exception("server closed the connection unexpectedly\nsecond line"))
 
@@ -31,7 +31,7 @@ class Lane:
         self.seconds = seconds
         self.asked: list[int] = []
         self.sets: list[list[int]] = []
-        self.flying = self.most = self.held = self.most_held = 0
+        self.in_flight = self.most = self.held = self.most_held = 0
         self._lock = threading.Lock()
 
     @property
@@ -47,11 +47,11 @@ class Lane:
 
     def call(self, number: int) -> int:
         with self._lock:
-            self.flying += 1
-            self.most = max(self.most, self.flying)
+            self.in_flight += 1
+            self.most = max(self.most, self.in_flight)
         time.sleep(self.seconds)
         with self._lock:
-            self.flying -= 1
+            self.in_flight -= 1
         return number
 
     def record(self, replies: Sequence[int]) -> None:
@@ -63,11 +63,11 @@ class Lane:
             "claim": self.claim,
             "call": self.call,
             "record": self.record,
-            "go_on": lambda: True,
-            "linger": lambda: False,
+            "should_continue": lambda: True,
+            "has_backlog": lambda: False,
             **changes,
         }
-        return flow(width=width, **steps)
+        return run_lane(width=width, **steps)
 
 
 def test_everything_is_called_and_recorded_once() -> None:
@@ -177,14 +177,14 @@ def rate(every: int, seconds: float) -> float:
     lane, until = Hanging(every=every, hang=1.0), time.monotonic() + seconds
     began = time.monotonic()
     while time.monotonic() < until:
-        lane.run(16, go_on=lambda: time.monotonic() < until)
+        lane.run(16, should_continue=lambda: time.monotonic() < until)
     assert lane.recorded == list(range(len(lane.recorded)))
     return len(lane.recorded) / (time.monotonic() - began)
 
 
 def test_hanging_calls_do_not_cut_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the end of a turn a lane does not wait, with its other places empty, for the one call in 200 that hangs."""
-    monkeypatch.setattr(lane_loop, "TURN", 0.3)
+    monkeypatch.setattr(lane_loop, "SLICE_SECONDS", 0.3)
     monkeypatch.setattr(lane_loop, "SLOW", 0.05)
 
     assert rate(200, 4.0) > 0.5 * rate(10**7, 2.0)
@@ -192,7 +192,7 @@ def test_hanging_calls_do_not_cut_throughput(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_turn_does_not_end_in_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """While one call hangs far past the end of the turn the other places are filled again and again."""
-    monkeypatch.setattr(lane_loop, "TURN", 0.1)
+    monkeypatch.setattr(lane_loop, "SLICE_SECONDS", 0.1)
     monkeypatch.setattr(lane_loop, "SLOW", 0.05)
     lane, over = Lane(10**6, seconds=0.005), threading.Event()
     late: list[int] = []
@@ -214,7 +214,7 @@ def test_turn_does_not_end_in_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_turn_ends_where_nothing_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """However much is due, the task makes room after its turn."""
-    monkeypatch.setattr(lane_loop, "TURN", 0.2)
+    monkeypatch.setattr(lane_loop, "SLICE_SECONDS", 0.2)
     lane = Lane(10**6, seconds=0.005)
     began = time.monotonic()
 
@@ -226,7 +226,7 @@ def test_turn_ends_where_nothing_is_slow(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_turn_ends_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is always a slow call under way, after LONGEST_TURN."""
-    monkeypatch.setattr(lane_loop, "TURN", 0.1)
+    monkeypatch.setattr(lane_loop, "SLICE_SECONDS", 0.1)
     monkeypatch.setattr(lane_loop, "SLOW", 0.01)
     monkeypatch.setattr(lane_loop, "LONGEST_TURN", 0.5)
     began = time.monotonic()
@@ -238,7 +238,7 @@ def test_turn_ends_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stop_waits_for_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is slow, once told to stop nothing more is claimed; only what is under way is waited for."""
-    monkeypatch.setattr(lane_loop, "TURN", 0.1)
+    monkeypatch.setattr(lane_loop, "SLICE_SECONDS", 0.1)
     monkeypatch.setattr(lane_loop, "SLOW", 0.01)
     lane, stopping = Uneven(10**6), threading.Event()
     claims_after: list[float] = []
@@ -251,7 +251,7 @@ def test_stop_waits_for_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     timer = threading.Timer(0.5, stopping.set)
     timer.start()
     began = time.monotonic()
-    lane.run(4, claim=claim, go_on=lambda: not stopping.is_set())
+    lane.run(4, claim=claim, should_continue=lambda: not stopping.is_set())
     timer.join()
 
     assert 0.5 <= time.monotonic() - began < 1.2
@@ -270,7 +270,7 @@ def test_told_to_stop() -> None:
         stopping.set()
         return taken
 
-    assert lane.run(5, claim=claim, go_on=lambda: not stopping.is_set()) == 5
+    assert lane.run(5, claim=claim, should_continue=lambda: not stopping.is_set()) == 5
     assert lane.recorded == [0, 1, 2, 3, 4]
 
 
@@ -284,16 +284,16 @@ def test_lingers_while_there_is_reason() -> None:
             lane.waiting = [7]
         return lane.claim(free)
 
-    assert lane.run(2, claim=claim, linger=lambda: not lane.sets) == 1
+    assert lane.run(2, claim=claim, has_backlog=lambda: not lane.sets) == 1
     assert lane.recorded == [7]
 
 
 def test_lingering_ends_when_told_to_stop() -> None:
-    """A reason to linger is none to go on after the lane's turn."""
+    """A reason to has_backlog is none to go on after the lane's turn."""
     lane = Lane(0)
     until = time.monotonic() + 0.1
 
-    assert lane.run(2, go_on=lambda: time.monotonic() < until, linger=lambda: True) == 0
+    assert lane.run(2, should_continue=lambda: time.monotonic() < until, has_backlog=lambda: True) == 0
     assert time.monotonic() < until + 1
 
 
@@ -302,7 +302,7 @@ def test_lingering_does_not_hurry() -> None:
     lane = Lane(0)
     until = time.monotonic() + 0.2
 
-    lane.run(2, go_on=lambda: time.monotonic() < until, linger=lambda: True)
+    lane.run(2, should_continue=lambda: time.monotonic() < until, has_backlog=lambda: True)
 
     assert 5 <= len(lane.asked) <= 25
 
@@ -362,11 +362,11 @@ def test_database_away_when_all_is_over() -> None:
     """A look for further work that fails loses nothing either."""
     lane = Lane(3)
 
-    def linger() -> bool:
+    def has_backlog() -> bool:
         raise AWAY
 
     with pytest.raises(OperationalError):
-        lane.run(3, linger=linger)
+        lane.run(3, has_backlog=has_backlog)
     assert lane.recorded == [0, 1, 2]
 
 

@@ -126,7 +126,7 @@ def test_every_fault_of_a_line_is_told() -> None:
     assert told == [
         "line 1: custom_id: must be 1 to 64 of the characters A-Z a-z 0-9 . _ -, and not . or ..",
         "line 1: prompt: holds a NUL character",
-        "line 1: image_urls: 11 pictures given, at most 10 are allowed (the provider would drop the first ones)",
+        "line 1: image_urls: 11 images given, at most 10 are allowed (the provider would drop the first ones)",
         "line 1: num_images: must be a whole number, not text",
         "line 1: custom_ids: is not a known field; did you mean custom_id?",
     ]
@@ -134,7 +134,7 @@ def test_every_fault_of_a_line_is_told() -> None:
 
 @pytest.mark.parametrize("custom_id", ["a", "x" * 64, "A-Z_0.9", "..a", "-1", "1e3", "0x10"])
 def test_a_custom_id_that_may_stand_in_a_storage_key_is_kept(custom_id: str) -> None:
-    """The caller finds its pictures under its own name."""
+    """The caller finds its images under its own name."""
     [edit] = _read(_line(custom_id=custom_id))
 
     assert edit.custom_id == custom_id
@@ -153,7 +153,7 @@ def test_a_custom_id_that_could_leave_its_folder_or_take_anothers_is_refused(cus
 
 
 def test_a_doubled_custom_id_names_the_first_line() -> None:
-    """Two edits would write the same pictures; both lines are named, also where the first is faulty otherwise."""
+    """Two edits would write the same images; both lines are named, also where the first is faulty otherwise."""
     entries = _read(
         _line(custom_id="a"), b"", _line(custom_id="b", seed="x"), _line(custom_id="a"), _line(custom_id="b")
     )
@@ -176,7 +176,7 @@ def test_local_paths_only_where_they_are_uploaded() -> None:
     """A server that reads a manifest must not be made to look at its own disk."""
     line = _line(image_urls=["in/cat.png"])
 
-    assert _told(line) == ["line 1: image_urls: picture 1 is neither a URL (http, https) nor a data URI of an image"]
+    assert _told(line) == ["line 1: image_urls: image 1 is neither a URL (http, https) nor a data URI of an image"]
     [edit] = _read(line, local_paths=True)
     assert isinstance(edit, NewEdit)
     assert edit.arguments["image_urls"] == ["in/cat.png"]
@@ -185,8 +185,8 @@ def test_local_paths_only_where_they_are_uploaded() -> None:
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "with a byte order mark"])
 def test_the_longest_line_is_read_and_a_longer_one_is_passed_over(start: bytes) -> None:
     """The bound is exact, and what follows an over-long line keeps its number."""
-    picture = "data:image/png;base64," + "A" * (LINE_MAX_BYTES - len(_line(image_urls=["data:image/png;base64,"])))
-    longest = _line(image_urls=[picture])
+    image = "data:image/png;base64," + "A" * (LINE_MAX_BYTES - len(_line(image_urls=["data:image/png;base64,"])))
+    longest = _line(image_urls=[image])
     assert len(longest) == LINE_MAX_BYTES
 
     entries = _read(start + longest + b" " * 3, longest, _line(seed="x"), longest)
@@ -317,4 +317,4 @@ def test_null_is_a_field_left_out_and_2_0_is_2() -> None:
 def test_a_string_that_joins_several_urls_is_refused(joint: str) -> None:
     """It would be submitted as one, and paid for or failed at the provider."""
     [told] = _told(_line(image_urls=[f"{URL}{joint}{URL}"]))
-    assert "picture 1 joins several URLs" in told or "picture 1 holds a blank" in told
+    assert "image 1 joins several URLs" in told or "image 1 holds a blank" in told

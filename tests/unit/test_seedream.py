@@ -79,15 +79,15 @@ def test_only_what_the_caller_gave_is_sent() -> None:
         ({"prompt": "a\0b"}, ("prompt", "holds a NUL character")),
         ({"prompt": "a\ud800"}, ("prompt", "holds half of a surrogate pair")),
         ({"image_urls": URL}, ("image_urls", "must be a list, not text")),
-        ({"image_urls": []}, ("image_urls", "at least one picture is needed")),
+        ({"image_urls": []}, ("image_urls", "at least one image is needed")),
         (
             {"image_urls": [URL] * 11},
-            ("image_urls", "11 pictures given, at most 10 are allowed (the provider would drop the first ones)"),
+            ("image_urls", "11 images given, at most 10 are allowed (the provider would drop the first ones)"),
         ),
-        ({"image_urls": [URL, 7]}, ("image_urls", "picture 2 must be text, not a whole number")),
+        ({"image_urls": [URL, 7]}, ("image_urls", "image 2 must be text, not a whole number")),
         (
             {"image_urls": ["cat.png"]},
-            ("image_urls", "picture 1 is neither a URL (http, https) nor a data URI of an image"),
+            ("image_urls", "image 1 is neither a URL (http, https) nor a data URI of an image"),
         ),
         ({"num_images": "2"}, ("num_images", "must be a whole number, not text")),
         ({"num_images": True}, ("num_images", "must be a whole number, not true or false")),
@@ -151,7 +151,7 @@ def test_inputs_and_results_together_are_at_most_fifteen() -> None:
         "data:image/svg+xml;base64,AAAA",
     ],
 )
-def test_pictures_may_be_addresses_or_data(entry: str) -> None:
+def test_images_may_be_addresses_or_data(entry: str) -> None:
     """Both forms that the provider documents pass unchanged."""
     assert _edit(image_urls=[entry]).image_urls == [entry]
 
@@ -176,7 +176,7 @@ def test_pictures_may_be_addresses_or_data(entry: str) -> None:
 )
 @pytest.mark.parametrize("local_paths", [False, True])
 def test_what_the_provider_cannot_fetch_is_refused(entry: str, local_paths: bool) -> None:
-    """A picture that cannot be loaded costs a run; allowing local paths opens no other door."""
+    """An image that cannot be loaded costs a run; allowing local paths opens no other door."""
     [fault] = _faults({**PLAIN, "image_urls": [entry]}, local_paths=local_paths)
 
     assert fault.field == "image_urls"
@@ -279,7 +279,7 @@ def test_whatever_is_given_is_accepted_or_told_plainly(document: dict[str, Any])
         json.dumps(as_sent(arguments, 1), ensure_ascii=False).encode()
 
 
-def test_a_named_field_of_a_picture_may_be_missing() -> None:
+def test_a_named_field_of_a_image_may_be_missing() -> None:
     """The model's page shows an answer with nothing but addresses; the other fields are a courtesy."""
     output = EditOutput.model_validate({"images": [{"url": URL}], "seed": 746406749})
 

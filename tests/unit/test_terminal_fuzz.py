@@ -26,7 +26,7 @@ def test_whatever_is_shown(text: str, encoding: str, width: int) -> None:
         for name in ("stdout", "stderr"):
             patch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline=""))
         patch.setattr(output, "screen", type(output.screen)(highlight=False, emoji=False, soft_wrap=True))
-        patch.setattr(output, "aside", type(output.aside)(stderr=True, highlight=False, emoji=False, soft_wrap=True))
+        patch.setattr(output, "stderr", type(output.stderr)(stderr=True, highlight=False, emoji=False, soft_wrap=True))
         prepare_streams()
         output.print_pairs([("name", output.escape(text) or "-"), ("id", "4d32b7fb-db1b-4753-8d31-188ecf7d87cc")])
         output.print_warnings([text])

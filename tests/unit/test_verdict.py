@@ -105,7 +105,7 @@ def test_only_named_types_are_paid_for_again() -> None:
     ],
 )
 def test_what_is_not_the_jobs_voice_ends_no_job(status: int, body: bytes) -> None:
-    """Trouble on the way to a result is asked about again; a paid picture is not thrown away or paid for twice."""
+    """Trouble on the way to a result is asked about again; a paid image is not thrown away or paid for twice."""
     assert read_result(status, body).kind is Kind.UNFETCHED
 
 
@@ -165,7 +165,7 @@ def test_a_message_is_bounded_and_fit_for_the_database() -> None:
 
 
 def test_an_image_url_that_the_database_cannot_hold_is_fetched_again() -> None:
-    """A NUL in the address cannot be recorded, and dropping the one picture would hide a paid result."""
+    """A NUL in the address cannot be recorded, and dropping the one image would hide a paid result."""
     payload = {"images": [{"url": "https://v3b.fal.media/a"}, {"url": "https://v3b.fal.media/\0"}], "seed": 1}
 
     assert read_callback(_delivery(payload=payload)).verdict.kind is Kind.UNFETCHED
@@ -213,7 +213,7 @@ def _assert_recordable(verdict: Verdict) -> None:
     assert verdict.kind is Kind.FAILED or verdict.retry is Retry.NEVER
 
 
-def test_file_data_of_a_picture_is_kept() -> None:
+def test_file_data_of_a_image_is_kept() -> None:
     """Bytes that came inside the answer; more than a row should hold are not."""
     for data, kept in (("aGk=", "aGk="), ("x" * (FILE_DATA_MAX + 1), None)):
         document = {"images": [{"url": "https://v3.fal.media/x.png", "file_data": data}]}

@@ -18,7 +18,7 @@ from benchmarks.system import CLOCKS, System
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
 
-PICTURE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+IMAGE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
 Start = Callable[..., System]
 PATIENCE = sum(float(CLOCKS[name]) for name in ("SUBMIT_START_TIMEOUT", "RUN_ALLOWANCE", "DELIVERY_ALLOWANCE"))
@@ -51,7 +51,7 @@ def start(clean_environment: None) -> Iterator[Start]:
 def hand_in(system: System, edits: int, prompt: str = "edit", notify_url: str | None = None) -> None:
     """One batch of so many edits."""
     lines = [
-        json.dumps({"prompt": f"{prompt} {n}", "image_urls": [PICTURE], "image_size": {"width": 960, "height": 960}})
+        json.dumps({"prompt": f"{prompt} {n}", "image_urls": [IMAGE], "image_size": {"width": 960, "height": 960}})
         for n in range(edits)
     ]
     with system.engine.begin() as connection:

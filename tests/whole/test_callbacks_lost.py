@@ -4,7 +4,7 @@ from tests.whole.conftest import Start, finish, hand_in
 
 
 def test_receiver_never_reached(start: Start) -> None:
-    """Every callback is lost: every picture is in storage all the same, before its result expired."""
+    """Every callback is lost: every image is in storage all the same, before its result expired."""
     system = start(PUBLIC_URL="http://127.0.0.1:9")
     hand_in(system, 30)
     found = finish(system)

@@ -12,10 +12,10 @@ import pytest
 from celery import Celery
 
 from benchmarks.system import System
-from tests.whole.conftest import PICTURE, Start, count, finish, wait_for
+from tests.whole.conftest import IMAGE, Start, count, finish, wait_for
 
 README = Path(__file__).parents[2] / "README.md"
-LINE = {"prompt": "A red hat", "image_urls": [PICTURE]}
+LINE = {"prompt": "A red hat", "image_urls": [IMAGE]}
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,10 @@ def ask(system: System, document: object) -> Any:
 
 
 def test_readme_example(system: System, tmp_path: Path) -> None:
-    """The README's code, run as it stands but for the broker's port and a picture that can be fetched."""
+    """The README's code, run as it stands but for the broker's port and an image that can be fetched."""
     [code] = [code for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "send_task" in code]
     script = tmp_path / "service.py"
-    code = code.replace("redis://127.0.0.1:6379/0", system.redis_url()).replace("https://example.com/a.png", PICTURE)
+    code = code.replace("redis://127.0.0.1:6379/0", system.redis_url()).replace("https://example.com/a.png", IMAGE)
     script.write_text(code)
     first, second = (
         subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=90, check=True) for _ in "12"
@@ -56,7 +56,7 @@ def test_manifest_in_storage(system: System) -> None:
     images = system.home / "images"
     (images / "manifests").mkdir(parents=True)
     (images / "manifests" / "a.jsonl").write_text("\n".join([json.dumps(LINE)] * 3))
-    (images / "manifests" / "b.csv").write_text(f'prompt,image_urls\nx,"{PICTURE}"\n')
+    (images / "manifests" / "b.csv").write_text(f'prompt,image_urls\nx,"{IMAGE}"\n')
     assert ask(system, {"manifest": "manifests/a.jsonl"})["edits"] == 3
     assert ask(system, {"manifest": f"{images.as_uri()}/manifests/b.csv"})["edits"] == 1
     shutil.rmtree(images / "manifests")
@@ -66,7 +66,7 @@ def test_manifest_in_storage(system: System) -> None:
 def test_what_is_wrong_comes_back(system: System) -> None:
     """Every faulty line in one error; nothing is written; a path out of the store leads nowhere."""
     with pytest.raises(Exception, match=r"line 2: promt: is not a known field; did you mean prompt\?"):
-        ask(system, {"edits": [LINE, {"promt": "x", "image_urls": [PICTURE]}]})
+        ask(system, {"edits": [LINE, {"promt": "x", "image_urls": [IMAGE]}]})
     with pytest.raises(Exception, match="either a list of edits or a manifest"):
         ask(system, {"name": "x"})
     for manifest in ("manifests/none.jsonl", "../stack.env", "/etc/passwd", "file:///etc/passwd"):

@@ -12,7 +12,7 @@ LANES = tuple(point for point in POINTS if point != "after_create")
 
 
 def test_sigkill_at_every_named_point(start: Start, tmp_path: Path) -> None:
-    """A worker kills itself after a claim, after a POST, before and after recording, while it stores a picture, in the
+    """A worker kills itself after a claim, after a POST, before and after recording, while it stores an image, in the
     middle of finishing the batch, and after it told the caller; another takes its place, and the books balance.
     Whatever the provider accepted is learned from its callback at once, not when its submission would be given up."""
     flags = {point: tmp_path / point for point in LANES}

@@ -1,4 +1,4 @@
-"""docs/example-service.md, as it stands there, beside a whole system: order, signed message, list of pictures."""
+"""docs/example-service.md, as it stands there, beside a whole system: order, signed message, list of images."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ from cli.settings import environment
 from cli.stack.embedded import free_port
 from tests.support.notify_receiver import stand
 from tests.support.running_stack import eventually
-from tests.whole.conftest import PICTURE, Start
+from tests.whole.conftest import IMAGE, Start
 
 PAGE = Path(__file__).parents[2] / "docs" / "example-service.md"
 LONGEST = 60.0
@@ -50,7 +50,7 @@ def shop(system: System, session: requests.Session, tmp_path_factory: pytest.Tem
     command = [sys.executable, "-m", "flask", "--app", "shop", "run", "--port", str(port)]
     with subprocess.Popen(command, cwd=folder, env={**environment(), **told}) as process:
         try:
-            assert eventually(lambda: answers(session, f"{url}/pictures"), within=LONGEST)
+            assert eventually(lambda: answers(session, f"{url}/images"), within=LONGEST)
             yield url
         finally:
             process.terminate()
@@ -63,15 +63,15 @@ def answers(session: requests.Session, url: str) -> bool:
         return False
 
 
-def test_order_becomes_pictures(system: System, shop: str, session: requests.Session) -> None:
-    """The order is one batch however often it is sent; the message is believed; every product has its picture."""
-    order = dict.fromkeys(PRODUCTS, PICTURE)
+def test_order_becomes_images(system: System, shop: str, session: requests.Session) -> None:
+    """The order is one batch however often it is sent; the message is believed; every product has its image."""
+    order = dict.fromkeys(PRODUCTS, IMAGE)
     first, again = (session.post(f"{shop}/orders/4711", json=order, timeout=30) for _ in range(2))
     assert first.ok, first.text
     assert first.json()["batch_id"] == again.json()["batch_id"]
 
-    assert eventually(lambda: set(session.get(f"{shop}/pictures", timeout=5).json()) == set(PRODUCTS), within=LONGEST)
-    listed = session.get(f"{shop}/pictures", timeout=5).json()
+    assert eventually(lambda: set(session.get(f"{shop}/images", timeout=5).json()) == set(PRODUCTS), within=LONGEST)
+    listed = session.get(f"{shop}/images", timeout=5).json()
     for (url,) in listed.values():
         assert Path(urlsplit(url).path).is_file()
     assert eventually(lambda: stand(system.engine) == [(1, True, None, 204, None)])

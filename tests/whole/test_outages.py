@@ -135,7 +135,10 @@ def test_receiver_and_beat_killed(system: System) -> None:
 def test_two_beats_at_once(system: System) -> None:
     """A second clock only nudges more often; no message piles up. Nor does a second submit worker pay twice."""
     worker = ("worker", "-n", "second@%h", "-Q", "submit", "-c", "1")
-    with beside(system, *worker) as second, beside(system, "beat", "--scheduler", "worker.beat_scheduler:Clock"):
+    with (
+        beside(system, *worker) as second,
+        beside(system, "beat", "--scheduler", "worker.beat_scheduler:BoundedScheduler"),
+    ):
         wait_for(WorkersAnswer(system.redis_url(), ("second",)), "the second worker does not answer", 60)
         with (
             suspended(system, "poll", "download"),
