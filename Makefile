@@ -18,10 +18,8 @@ help: ## show this list
 demo: $(USABLE) ## see it work: 24 edits through the whole system, on real parts and a stand-in provider
 	@$(BIN)/darkroom demo
 
-# what waits longest starts first, so that no process is left over with it
-LONGEST_FIRST := tests/whole tests/stack tests/emulator tests/http tests/database tests/unit tests
 test: $(READY) check ## everything: style, types, arrows, and all tests
-	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(LONGEST_FIRST)
+	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY) ## the tests that need no services
 	@$(BIN)/pytest tests/unit

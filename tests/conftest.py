@@ -25,8 +25,9 @@ from models.database import make_engine
 OURS = ("FAL_", "DARKROOM_", "DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "PGDATABASE", "PGHOST")
 WAYS_OUT = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 NUMBERS = count()
-SHARE_A_STACK = ("test_edit.py", "test_desk_stack.py", "test_provider_page.py")
+SHARE_A_STACK = ("test_edit.py", "test_commands_on_a_stack.py", "test_provider_page.py")
 TAKES_MINUTES = "tests/whole/"
+LONGEST_FIRST = {folder: place for place, folder in enumerate(("whole", "stack", "emulator", "http", "database"))}
 
 # a busy machine is no fault of the code
 hypothesis.settings.register_profile("darkroom", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -52,12 +53,19 @@ class Scheduling(LoadFileScheduling):
 gc.disable()  # until all tests are collected: next to nothing of what that makes is garbage
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits longest starts first, so that no process is left over with it; files stay as they are."""
+    items.sort(key=lambda item: LONGEST_FIRST.get(item.nodeid.split("/")[1], len(LONGEST_FIRST)))
+
+
 def pytest_collection_finish() -> None:
     """What was collected stays: looking for garbage need not look there again."""
     gc.freeze()
     gc.enable()
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
     """How tests are handed to the processes of `pytest -n`."""
     return Scheduling(config, log)

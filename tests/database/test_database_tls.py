@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from cli.doctor.check_result import ResultKind
-from cli.doctor.database_checks import grounds
+from cli.doctor.database_checks import connectivity
 from cli.migrate import newest
 from core.errors import DatabaseError
 from models.database import check_schema, make_engine
@@ -76,7 +76,7 @@ def test_a_connection_over_tls(host: str, parameters: dict[str, str], server: Ow
 def found(url: str) -> list[tuple[str, ResultKind]]:
     """What the doctor finds of the database."""
     engine = make_engine(url, application="darkroom doctor")
-    findings = [(finding.check, finding.result) for finding in grounds(engine)]
+    findings = [(finding.check, finding.result) for finding in connectivity(engine)]
     engine.dispose()
     return findings
 
@@ -142,7 +142,7 @@ def check_refusals(url: str, typing: CommandLine, why: str, advice: str) -> None
         sentence = refusal(typing, *command)
         assert (why in sentence, advice in sentence) == (True, True), sentence
     engine = make_engine(url, application="darkroom worker")
-    (finding,) = grounds(engine)
+    (finding,) = connectivity(engine)
     assert (finding.result, why in finding.message, advice in finding.message) == (ResultKind.FAULT, True, True)
     with pytest.raises(DatabaseError, match=why):
         check_schema(engine, newest())

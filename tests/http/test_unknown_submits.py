@@ -312,9 +312,9 @@ def test_refusals_must_be_several_and_persist(before: int, over: float, dead: bo
     posted_at = datetime.now(UTC) - timedelta(days=2)
     due = DueUnknown(UUID(int=1), ENDPOINT, posted_at, before + 1, before, over * settings.unknown_deadline, None, None)
     refused = Search([], posted_at, None, "not for this key (403)", refused=True)
-    judged = unknown_submits.judge(due, refused, hidden=False, paused=False, settings=settings)
-    assert (judged is None) == dead
-    assert dead or (judged is not None and judged.denied and judged.delay > 0)
+    decided = unknown_submits.decide_lookup(due, refused, hidden=False, paused=False, settings=settings)
+    assert (decided is None) == dead
+    assert dead or (decided is not None and decided.denied and decided.delay > 0)
 
 
 def test_refusals_of_a_paused_account_do_not_count(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
