@@ -55,6 +55,8 @@ class Edit(NamedTuple):
     input: dict[str, Any]
     """As a POST carries it, with the seed."""
     error_type: str | None
+    given_up: tuple[float, ...] = ()
+    """When one of its submissions was held to be dead, as it tells itself."""
 
     @property
     def name(self) -> str:
@@ -164,6 +166,7 @@ def _edit(row: Any) -> Edit:
         final=row.final,
         input={**row.arguments, "seed": row.seed},
         error_type=row.error_type,
+        given_up=tuple(row.given_up),
     )
 
 
@@ -174,7 +177,9 @@ def _objects(folder: Path) -> dict[str, str]:
 
 _EDITS = """
 SELECT id, batch_id::text, position, custom_id, state, due_at IS NULL AS final, arguments, seed,
-       CASE WHEN state = 'failed' THEN errors -> -1 ->> 'type' END AS error_type
+       CASE WHEN state = 'failed' THEN errors -> -1 ->> 'type' END AS error_type,
+       ARRAY(SELECT extract(epoch FROM (error ->> 'at')::timestamptz)::float8 FROM jsonb_array_elements(errors) AS error
+             WHERE error ->> 'type' = 'submission_unknown') AS given_up
 FROM edits
 """
 _SUBMISSIONS = "SELECT id::text, edit_id, request_id, outcome, images_returned, doubled FROM submissions"

@@ -1,13 +1,14 @@
 """The rules of the audit, pure: books in, sentences about what is wrong out.
 
-A second charge for an edit has exactly one excuse: when it was posted, the provider had let nothing be known of the
+A second charge for an edit has exactly one excuse: when it was decided on, the provider had let nothing be known of the
 first one. By the provider's own ledger that means all of this: the proven deadline of the first had passed; none of
-its webhooks had been taken and its result had never been read; and it stood in no listing, because it was still running
-past every allowance, or because its payloads are not kept. What was not charged (a refusal, a failure) needs no excuse.
+its webhooks had been taken and its result had never been read until the second was posted; and it stood in no listing,
+because it was still running past every allowance, or because its payloads are not kept. What was not charged (a
+refusal, a failure) needs no excuse.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from benchmarks.books import Batch, Books, Edit, Image, Request, Submission, canonical_sha256
 
@@ -15,10 +16,8 @@ PRICE = 0.03
 """USD per image, at the emulator."""
 STILL_UNDER_WAY = 5.0
 """Seconds after a cancel within which a POST that had begun may still be accepted, on a busy machine."""
-LISTED_WITHIN = 1.0
-"""Seconds that a listing may take from a request's end to its answer's arrival."""
-POSTED_WITHIN = 5.0
-"""Seconds from a listing that was read to its end to the POST that rests on it, on a busy machine."""
+LISTED_WITHIN = 3.0
+"""Seconds from a request's end to the decision that rests on a listing with it, on a busy machine."""
 WRONG_SIZE = frozenset({"wrong_size", "one_wrong_size", "wrong_dimensions"})
 INCIDENT = "downstream_service_unavailable"
 NOT_OURS = ("quarantine/", ".incoming/")
@@ -82,15 +81,19 @@ def unknown_requests(owned: Owned) -> Iterator[str]:
             yield f"submission {submission.id} names a request that the provider does not know"
 
 
-def excuse(first: Request, second: Request, unknown_deadline: float) -> str | None:
-    """Why `second` may have been posted though `first` was charged; None where it may not."""
+def excuse(first: Request, second: Request, unknown_deadline: float, given_up: Sequence[float] = ()) -> str | None:
+    """Why `second` may have been posted though `first` was charged; None where it may not.
+
+    `given_up`: when our rows say that a submission of the edit was held to be dead. From then on nobody looks, however
+    long the edit must wait for its next POST. Whether it could be known then, the ledger says.
+    """
     at = second.submitted_at
     if at < first.submitted_at + unknown_deadline:
         return None  # posted before the first could be proven dead
     if first.told_at is not None and first.told_at < at:
         return None
-    overran = first.ended_at is None or first.ended_at > first.submitted_at + unknown_deadline
-    if first.ended_at is None or first.ended_at > at - (POSTED_WITHIN if overran else LISTED_WITHIN):
+    decided = max((when for when in given_up if first.submitted_at + unknown_deadline <= when <= at), default=at)
+    if first.ended_at is None or first.ended_at > decided - LISTED_WITHIN:
         return "the first ran past every allowance"
     return None if first.listed else "never delivered, never read, in no listing"
 
@@ -116,11 +119,11 @@ def double_charges(owned: Owned, unknown_deadline: float, excused: Counter[str])
 
 
 def _second_charges(owned: Owned, edit_id: int, unknown_deadline: float) -> Iterator[tuple[str, str | None]]:
-    charged = owned.charged(edit_id)
+    charged, edit = owned.charged(edit_id), owned.books.edits[edit_id]
     for place, second in enumerate(charged[1:], 1):
-        reasons = [excuse(first, second, unknown_deadline) for first in charged[:place]]
+        reasons = [excuse(first, second, unknown_deadline, edit.given_up) for first in charged[:place]]
         first = charged[reasons.index(None) if None in reasons else 0]
-        sentence = f"edit {owned.books.edits[edit_id].name}: {_twice(first, second)}"
+        sentence = f"edit {edit.name}: {_twice(first, second)}"
         yield sentence, None if None in reasons else reasons[0]
 
 

@@ -152,9 +152,9 @@ SECOND = {
     "told afterwards, listed before": ({"told_at": 140.0}, 130.0, False),
     "told before, though never listed": ({"told_at": 129.0, "listed": False}, 130.0, False),
     "still running": ({"told_at": 140.0, "ended_at": 139.0}, 130.0, True),
-    "ended too late, just after the listing was read": ({"told_at": None, "ended_at": 137.0}, 140.0, True),
+    "ended too late, just after the listing was read": ({"told_at": None, "ended_at": 138.0}, 140.0, True),
     "ended too late, and was long listed": ({"told_at": None, "ended_at": 134.0}, 140.0, False),
-    "ended in time, and was listed": ({"told_at": None, "ended_at": 123.0}, 125.0, False),
+    "ended in time, and was listed": ({"told_at": None, "ended_at": 121.0}, 125.0, False),
     "never heard of, in no listing": ({"told_at": None, "listed": False}, 130.0, True),
 }
 
@@ -172,6 +172,19 @@ def test_a_second_charge(first: dict[str, object], posted_at: float, *, excused:
     found = judge(twice, unknown_deadline=PATIENCE)
     assert seen(found) == ({} if excused else {"double_paid": 1})
     assert found.doubled_recorded == excused
+
+
+@pytest.mark.parametrize(("given_up", "excused"), [(127.0, True), (139.0, False), (110.0, False)])
+def test_who_must_wait_after_it_was_given_up(given_up: float, *, excused: bool) -> None:
+    """The first ended after it was rightly given up, while the edit waited; not if it was listed then, or not due."""
+    second = request("a2", submitted_at=160.0, ended_at=161.0, told_at=162.0)
+    twice = books(
+        [request("a", told_at=None, ended_at=130.0), second],
+        [submission("a", request_id=None, outcome="unknown", images_returned=None), submission("a2")],
+        [edit(1, given_up=(given_up,))],
+        {"a2": 1},
+    )
+    assert seen(judge(twice, unknown_deadline=PATIENCE)) == ({} if excused else {"double_paid": 1})
 
 
 def test_what_was_not_charged_needs_no_excuse() -> None:
