@@ -91,7 +91,7 @@ EDIT_STATES: dict[EditState, Story] = {
     ),
     EditState.SUBMITTING: Story(
         "the POST is in flight, or its outcome is unknown",
-        "the provider's reply, the callback, or patience",
+        "the provider's reply, the callback, or the unknown deadline",
         "the callback heals it; after the proven deadline it is looked up, then resubmitted or parked",
     ),
     EditState.SUBMITTED: Story("the provider gave a request id", "the callback or the poll lane", "the poll lane asks"),

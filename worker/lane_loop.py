@@ -59,7 +59,7 @@ def run_lane(
         call: runs in a thread; should turn every failure into a reply of its own.
         record: writes a set of replies; tried again while the database is away.
         should_continue: False once the lane must stop claiming, because its process ends.
-        linger: whether to wait for more although nothing was claimed (the window is full, say).
+        has_backlog: whether to wait for more although nothing was claimed (the window is full, say).
         renew: keeps the claim on items whose calls are still under way.
         lease: seconds for which a claim holds.
         longest_turn: seconds, unless `LONGEST_TURN`.

@@ -52,7 +52,7 @@ class Reply(NamedTuple):
 def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, should_continue: Callable[[], bool]) -> int:
     """Submit until no pending edit may be submitted any more; returns the number of POSTs made.
 
-    While the window is full it lingers, because a freed place should be filled at once, not at the next tick.
+    While the window is full the lane waits: a freed place should be filled at once, not at the next tick.
     """
     bodies = Tally(BODY_BYTES)
 

@@ -44,11 +44,11 @@ class Rate:
         return (final - before) / (now - since) if final > before else None
 
 
-def poll_progress(engine: Engine, batch_id: str, patience: float = inf) -> Iterator[Row]:
+def poll_progress(engine: Engine, batch_id: str, still_for: float = inf) -> Iterator[Row]:
     """The batch's progress again and again; the last one is that of the finished batch.
 
     Raises:
-        UserError: nothing has changed for `patience` seconds.
+        UserError: nothing has changed for `still_for` seconds.
     """
     before, changed = None, time.monotonic()
     while True:
@@ -59,8 +59,8 @@ def poll_progress(engine: Engine, batch_id: str, patience: float = inf) -> Itera
             return
         if row != before:
             before, changed = row, started
-        elif started - changed > patience:
-            raise UserError(f"Nothing has moved for {patience:.0f} s; see the folder logs in DARKROOM_HOME.")
+        elif started - changed > still_for:
+            raise UserError(f"Nothing has moved for {still_for:.0f} s; see the folder logs in DARKROOM_HOME.")
         time.sleep(max(LOOK_EVERY, SHARE * (time.monotonic() - started)))
 
 

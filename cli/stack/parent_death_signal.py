@@ -1,7 +1,7 @@
 """Ties a program to the life of its parent: when the parent dies, however hard, the program gets a signal.
 
-Run as a file, `python leash.py [--parent PID] [--user NAME] SIGNAL COMMAND…`. A command that begins with `-m`
-is a Python module and runs in this same process, so that everything it forks is on the leash too (a server
+Run as a file: `python parent_death_signal.py [--parent PID] [--user NAME] SIGNAL COMMAND…`. A command that begins with
+`-m` is a Python module and runs in this same process, so that everything it forks ends with it too (a server
 that forks its workers would otherwise leave them behind, still holding the port). Linux only; elsewhere the
 command simply runs. It starts nothing by itself and stays free of imports of ours: it runs before everything.
 """
@@ -57,7 +57,7 @@ def _show(command: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Put this process on the leash, then become the command."""
+    """Tie this process to its parent, then become the command."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--parent", type=int)
     parser.add_argument("--user")
@@ -67,10 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     number = signal.Signals[f"SIG{options.signal}"]
     prctl = process_control()
     if options.user:
-        become(options.user)  # first: a change of user would untie the leash
+        become(options.user)  # first: a change of user would take the signal away
     prctl(PR_SET_PDEATHSIG, number)
     if options.parent not in (None, os.getppid()):
-        sys.exit("the parent died before the leash was on")
+        sys.exit("the parent died before the signal was set")
     os.register_at_fork(after_in_child=lambda: (prctl(PR_SET_PDEATHSIG, number), None)[1])
     run(options.command)
 

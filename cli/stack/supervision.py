@@ -33,10 +33,10 @@ LOG_BYTES, LOG_KEPT = "10MB", "3"
 
 
 def command_line(process: Process) -> str:
-    """The command with its program found and on the leash where it needs one of its own."""
+    """The command with its program found and tied to its parent where it needs that of its own."""
     program, *arguments = process.command
     python = (sys.executable, parent_death_signal.__file__)
-    if process.user or process.stop_signal != "TERM":  # the supervisor's leash says TERM, and not to another user
+    if process.user or process.stop_signal != "TERM":  # the supervisor's own is TERM, and reaches no other user
         user = ("--user", process.user) if process.user else ()
         return shlex.join((*python, *user, process.stop_signal, *process.command))
     if program == "granian":  # it forks its server, which would live on without it; a TERM can be lost on both

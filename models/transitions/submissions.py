@@ -46,20 +46,20 @@ def start_submissions(
         f"""
         WITH moved AS (
             UPDATE edits e
-            SET state = 'submitting', attempt = attempt + 1, due_at = now() + %(patience)s * interval '1 s'
+            SET state = 'submitting', attempt = attempt + 1, due_at = now() + %(deadline)s * interval '1 s'
             WHERE id = ANY(%(ids)s) AND state = 'pending' AND cancel_requested_at IS NULL
               AND NOT EXISTS (SELECT FROM submissions s WHERE s.edit_id = e.id AND s.outcome IS NULL)
             RETURNING id, batch_id, attempt, arguments, seed, {MAX_IMAGES_SQL} AS images_most
         ), written AS (
             INSERT INTO submissions (id, edit_id, attempt, due_at, price, reserved)
-            SELECT gen_random_uuid(), id, attempt, now() + %(patience)s * interval '1 s',
+            SELECT gen_random_uuid(), id, attempt, now() + %(deadline)s * interval '1 s',
                    %(price)s, images_most * %(price)s::numeric FROM moved
             RETURNING id, edit_id
         )
         SELECT written.id, moved.id, moved.attempt, batches.endpoint, moved.arguments, moved.seed
         FROM written JOIN moved ON moved.id = written.edit_id JOIN batches ON batches.id = moved.batch_id
         """,  # noqa: S608 - a constant of ours
-        {"ids": list(edit_ids), "patience": unknown_deadline, "price": price},
+        {"ids": list(edit_ids), "deadline": unknown_deadline, "price": price},
     )
     return [Submission(*row) for row in rows]
 
@@ -97,7 +97,7 @@ def record_accepted(
               AND NOT EXISTS (SELECT FROM submissions other WHERE other.request_id = reply.request_id)
             RETURNING s.edit_id, s.attempt
         )
-        UPDATE edits e SET state = 'submitted', due_at = now() + %(patience)s * interval '1 s',
+        UPDATE edits e SET state = 'submitted', due_at = now() + %(deadline)s * interval '1 s',
                            attempt = greatest(e.attempt, known.attempt)
         FROM known WHERE e.id = known.edit_id
           AND (e.state = 'pending' OR (e.state = 'submitting' AND e.attempt = known.attempt))
@@ -106,7 +106,7 @@ def record_accepted(
             "ids": [submission_id for submission_id, _ in replies],
             "requests": [request_id for _, request_id in replies],
             "poll_after": poll_after,
-            "patience": unknown_deadline,
+            "deadline": unknown_deadline,
             "kept": RESULT_KEPT,
             "large_kept": LARGE_RESULT_KEPT,
         },
@@ -205,13 +205,13 @@ def attach_request_id(connection: Connection, submission_id: UUID, request_id: s
               AND (outcome IS NULL OR outcome IN ('unknown', 'rejected') OR error_type = 'result_expired')
             RETURNING s.edit_id, s.attempt, {_OTHER_OPEN} AS others_open
         )
-        UPDATE edits e SET state = 'submitted', due_at = now() + %(patience)s * interval '1 s',
+        UPDATE edits e SET state = 'submitted', due_at = now() + %(deadline)s * interval '1 s',
                            attempt = greatest(e.attempt, known.attempt)
         FROM known WHERE e.id = known.edit_id
           -- a POST that was taken back left its number to the next, which may be the one in flight
           AND (e.state = 'pending' OR (e.state = 'submitting' AND e.attempt = known.attempt AND NOT known.others_open))
         """,  # noqa: S608 - a constant of this file
-        {"id": submission_id, "request": request_id, "patience": overdue_after, "kept": LARGE_RESULT_KEPT},
+        {"id": submission_id, "request": request_id, "deadline": overdue_after, "kept": LARGE_RESULT_KEPT},
     )
 
 

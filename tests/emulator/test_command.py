@@ -99,7 +99,7 @@ def test_killed_at_work(tmp_path, session, receiver):
         survivor.end(signal.SIGTERM)
 
 
-def complaint(*arguments: str) -> str:
+def error_of(*arguments: str) -> str:
     """What a start that must fail says."""
     done = subprocess.run(
         [sys.executable, "-m", "fal_emulator", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20
@@ -114,7 +114,7 @@ def test_a_taken_port(tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        said = complaint("--port", port, "--state-dir", str(tmp_path))
+        said = error_of("--port", port, "--state-dir", str(tmp_path))
 
     assert len(said.splitlines()) == 1
     assert f"cannot listen on 127.0.0.1:{port}" in said
@@ -126,7 +126,7 @@ def test_a_certificate_that_is_none(tmp_path):
     broken.write_text("nothing")
     for name in (tmp_path / "missing.pem", broken):
         paths = ("--tls-cert", str(name), "--tls-key", str(name))
-        said = complaint("--port", "0", "--state-dir", str(tmp_path / "state"), *paths)
+        said = error_of("--port", "0", "--state-dir", str(tmp_path / "state"), *paths)
         assert len(said.splitlines()) == 1
         assert f"cannot use {name}" in said
 
@@ -135,7 +135,7 @@ def test_a_taken_state_folder(tmp_path):
     """Two stand-ins never share a state folder."""
     process = Process(tmp_path)
     try:
-        assert "another emulator is using" in complaint("--port", "0", "--state-dir", str(tmp_path))
+        assert "another emulator is using" in error_of("--port", "0", "--state-dir", str(tmp_path))
     finally:
         process.end(signal.SIGTERM)
 

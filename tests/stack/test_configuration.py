@@ -89,8 +89,8 @@ def test_odd_paths_survive(home: Home) -> None:
 def test_another_user_is_leashed_after_the_change() -> None:
     """A program that runs as another user is tied to us after it became that user."""
     process = Process("postgres", ("/bin/postgres", "-h", ""), Stage.SERVERS, stop_signal="INT", user="pgserver")
-    _, leash, *rest = shlex.split(command_line(process))
-    assert Path(leash).name == "parent_death_signal.py"
+    _, script, *rest = shlex.split(command_line(process))
+    assert Path(script).name == "parent_death_signal.py"
     assert rest == ["--user", "pgserver", "INT", "/bin/postgres", "-h", ""]
 
 

@@ -63,7 +63,7 @@ def test_a_fork_that_fails_says_why() -> None:
 
 @LINUX
 def test_lanes_and_listeners_are_forked() -> None:
-    """Celery and granian, with and without a leash of their own; every other program is executed."""
+    """Celery and granian, with and without a parent death signal of their own; every other program is executed."""
     for process in (*workers(), intake("127.0.0.1", 8001)):
         assert forked_program(shlex.split(command_line(process))), process.name
     for command in (
