@@ -10,8 +10,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from core.settings import PolicySettings
+from models.changes import EditMove, SubmissionEnd
 from models.states import IN_FLIGHT, EditState, Effect, LearnedBy, Outcome
-from models.transitions import EditMove, SubmissionEnd
 from models.verdict import Kind, Retry, Verdict
 
 READY_OVERDUE_AFTER = 3600.0

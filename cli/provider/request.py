@@ -16,6 +16,7 @@ from cli.output import encode_json, escape, json_option, print_json, print_pairs
 from cli.provider.client import open_provider, provider_call
 from core.errors import NotFound, UserError
 from models.seedream import ENDPOINT
+from models.transitions import request_cancel
 from models.verdict import read_result
 from provider.follow_request import LogLine, NewLines, follow
 from provider.status_stream import Status
@@ -135,7 +136,7 @@ def cancel(request_id: str, endpoint: str, as_json: bool) -> int:
     provider says so, and `stored` if the image was made all the same.
     """
     queue = open_provider()
-    edit = edit_of(request_id, wish=True)
+    edit = edit_of(request_id, cancel_it=True)
     with provider_call(request_id):
         reply = queue.cancellation(endpoint, request_id)
     if reply.status_text == "NOT_FOUND":
@@ -149,28 +150,22 @@ def cancel(request_id: str, endpoint: str, as_json: bool) -> int:
     return 0 if reply.taken else 1
 
 
-def edit_of(request_id: str, *, wish: bool = False) -> dict[str, Any] | None:
-    """The edit to which a request belongs, if a database is there and knows it; `wish`: note that it is to end.
+def edit_of(request_id: str, *, cancel_it: bool = False) -> dict[str, Any] | None:
+    """The edit to which a request belongs, if a database is there and knows it; `cancel_it`: note that it is to end.
 
-    The wish goes before the question, so that a callback which is quicker than the answer finds it.
+    It is noted before the provider is asked, so that a callback which is quicker than the answer finds it.
     """
     try:
         engine = open_database()
-        return _edit_of(engine, request_id, wish)
+        return _edit_of(engine, request_id, cancel_it)
     except (UserError, SQLAlchemyError):
         return None
 
 
-def _edit_of(engine: Engine, request_id: str, wish: bool) -> dict[str, Any] | None:
+def _edit_of(engine: Engine, request_id: str, cancel_it: bool) -> dict[str, Any] | None:
     with engine.begin() as connection:
-        if wish:
-            connection.exec_driver_sql(
-                """
-                UPDATE edits e SET cancel_requested_at = coalesce(e.cancel_requested_at, now()) FROM submissions s
-                WHERE s.request_id = %s AND s.outcome IS NULL AND e.id = s.edit_id AND e.due_at IS NOT NULL
-                """,
-                (request_id,),
-            )
+        if cancel_it:
+            request_cancel(connection, request_id)
         query = """
             SELECT e.batch_id, coalesce(e.custom_id, e.position::text) AS name, e.state FROM edits e
             JOIN submissions s ON s.edit_id = e.id WHERE s.request_id = %s

@@ -6,6 +6,7 @@ are always locked edit first, then its submissions and images, in the order of e
 overlap wait for each other instead of deadlocking. What a verdict means is decided in `decisions.py`.
 """
 
+from models.changes import EditMove, SubmissionEnd
 from models.transitions.batch_actions import (
     CHUNK,
     SkippedEdit,
@@ -14,6 +15,7 @@ from models.transitions.batch_actions import (
     cancelled_with_open_edits,
     fail_skipped,
     record_cancel_sent,
+    request_cancel,
     retry_failed,
 )
 from models.transitions.finish_batches import finishable_batches, settle_batches
@@ -27,8 +29,6 @@ from models.transitions.stored_images import (
     release_images,
 )
 from models.transitions.submission_ends import (
-    EditMove,
-    SubmissionEnd,
     add_images,
     close_submissions,
     move_edits,
@@ -75,6 +75,7 @@ __all__ = [
     "record_stored",
     "release_images",
     "replace_image_set",
+    "request_cancel",
     "resolve_unknown",
     "retry_failed",
     "revert_unsent",

@@ -158,6 +158,17 @@ def _cancel_open(
     return int(rows.scalar_one())
 
 
+def request_cancel(connection: Connection, request_id: str) -> None:
+    """Note that the edit in flight whose submission has this request id is to be cancelled."""
+    connection.exec_driver_sql(
+        """
+        UPDATE edits e SET cancel_requested_at = coalesce(e.cancel_requested_at, now()) FROM submissions s
+        WHERE s.request_id = %s AND s.outcome IS NULL AND e.id = s.edit_id AND e.due_at IS NOT NULL
+        """,
+        (request_id,),
+    )
+
+
 def record_cancel_sent(connection: Connection, submission_ids: Sequence[UUID]) -> None:
     """The provider has heard the wish, whatever it answered; it is not told again."""
     connection.exec_driver_sql(

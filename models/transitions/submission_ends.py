@@ -1,14 +1,13 @@
 """The arrows that a verdict leads along: submissions close, edits move, images are noted."""
 
 from collections.abc import Sequence
-from decimal import Decimal
-from typing import NamedTuple
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
-from models.states import EDIT_ARROWS, FINAL, EditState, LearnedBy, Outcome
+from models.changes import EditMove, SubmissionEnd
+from models.states import EDIT_ARROWS, FINAL
 from models.verdict import DeclaredImage
 
 RESULT_KEPT, LARGE_RESULT_KEPT = 3600.0, 360.0
@@ -17,16 +16,6 @@ Counted from acceptance, because the provider does not tell when it completed: t
 request whose callback or listing came first has ended already: the shorter one holds."""
 ERRORS_KEPT = 50
 """Entries an edit's `errors` list may hold; the oldest go first. Attempts are bounded far below this."""
-
-
-class EditMove(NamedTuple):
-    """One edit's step along an arrow; `delay` (seconds) is when the new state next needs attention."""
-
-    edit_id: int
-    was: EditState
-    state: EditState
-    delay: float
-    error: dict[str, object] | None = None
 
 
 def move_edits(connection: Connection, moves: Sequence[EditMove]) -> set[int]:
@@ -69,24 +58,6 @@ def move_edits(connection: Connection, moves: Sequence[EditMove]) -> set[int]:
     if reopened:
         connection.exec_driver_sql("UPDATE batches SET finished_at = NULL WHERE id = ANY(%s)", (list(reopened),))
     return {edit_id for edit_id, _ in rows}
-
-
-class SubmissionEnd(NamedTuple):
-    """What became of one submission."""
-
-    id: UUID
-    request_id: str | None
-    outcome: Outcome
-    learned_by: LearnedBy | None
-    error_type: str | None = None
-    images_returned: int | None = None
-    set_number: int | None = None
-    """Which set of images of its edit this becomes; None: its images are not taken."""
-    seed: int | None = None
-    inference_time: float | None = None
-    """Seconds, as the provider reports; a callback does not tell."""
-    billable_units: Decimal | None = None
-    may_be_charged: bool = False
 
 
 def close_submissions(connection: Connection, ends: Sequence[SubmissionEnd]) -> None:
