@@ -79,7 +79,7 @@ class CommandGroup(click.Group):
         except BrokenPipeError:  # click would end with 1, which says that edits failed
             raise OutputClosed from None
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(MODULES)
 
 

@@ -99,7 +99,7 @@ def read_database_url(url: str) -> DatabaseAddress:
     try:
         parameters = {name: str(value) for name, value in conninfo_to_dict(f"postgresql://{rest}").items()}
     except (psycopg.ProgrammingError, UnicodeError) as error:
-        raise ValueError(_why(str(error), rest)) from None
+        raise ValueError(_why(str(error))) from None
     if any("\0" in value for value in parameters.values()):
         raise ValueError("it holds a zero byte")
     _check(parameters)
@@ -122,7 +122,7 @@ def _take_pooler(rest: str) -> tuple[str, bool | None]:
     return place + ("?" + "&".join(kept).replace("+", "%20") if kept else ""), pooled  # as forms encode a space
 
 
-def _why(said: str, rest: str) -> str:
+def _why(said: str) -> str:
     """libpq's reason without what it quotes of the URL, which may be a password."""
     unknown = re.search(r'invalid URI query parameter: "([^"]*)"', said)
     if unknown:

@@ -1,4 +1,4 @@
-"""Record what the provider said: lock, rule (`decisions.py`) and write (`transitions/`) in sets.
+"""Record what the provider said: lock, decide (`decisions.py`) and write (`transitions/`) in sets.
 
 The callback and the poll lane both come through `apply_reports`, inside a transaction of their own. It never
 calls the provider.
@@ -26,78 +26,84 @@ from models.transitions import (
 )
 
 
-def apply_reports(connection: Connection, answers: Sequence[ProviderReport], policy: PolicySettings) -> list[Effect]:
-    """Lock, rule and write a set of answers; the effects come in the order of the answers.
+def apply_reports(connection: Connection, reports: Sequence[ProviderReport], policy: PolicySettings) -> list[Effect]:
+    """Lock, decide and write a set of reports; the effects come in the order of the reports.
 
-    Answers about the same edit are ruled one after the other, each on what the one before left behind.
+    Reports about the same edit are decided one after the other, each on what the one before left behind.
     """
     effects: dict[int, Effect] = {}
     ends: list[SubmissionEnd] = []
     healed: list[datetime] = []
-    waiting = list(enumerate(answers))
+    waiting = list(enumerate(reports))
     while waiting:
-        snapshots, owners = _load_snapshots(connection, [answer for _, answer in waiting])
-        rulings: list[tuple[ProviderReport, Decision]] = []
+        snapshots, owners = _load_snapshots(connection, [report for _, report in waiting])
+        decisions: list[tuple[ProviderReport, Decision]] = []
         later: list[tuple[int, ProviderReport]] = []
         edits_seen: set[int] = set()
-        for number, answer in waiting:
-            snapshot = snapshots.get(answer.submission_id)
+        for number, report in waiting:
+            snapshot = snapshots.get(report.submission_id)
             if snapshot is not None and snapshot.edit_id in edits_seen:
-                later.append((number, answer))
+                later.append((number, report))
                 continue
-            ruling = _decide(snapshot, answer, owners, policy)
-            effects[number] = ruling.effect
-            if snapshot is not None and ruling.effect is Effect.APPLIED:
+            decision = _decide(snapshot, report, owners, policy)
+            effects[number] = decision.effect
+            if snapshot is not None and decision.effect is Effect.APPLIED:
                 edits_seen.add(snapshot.edit_id)
-                rulings.append((answer, ruling))
-                if snapshot.request_id is None and answer.request_id:
+                decisions.append((report, decision))
+                if snapshot.request_id is None and report.request_id:
                     healed.append(snapshot.posted_at)
-        _write(connection, rulings, policy)
-        ends += [ruling.end for _, ruling in rulings if ruling.end]
+        _write(connection, decisions, policy)
+        ends += [decision.end for _, decision in decisions if decision.end]
         waiting = later
     watch_endpoints(connection, ends, retry_after=policy.provider_retry_after)
     if healed:
         note_accepted(connection, max(healed))
-    return [effects[number] for number in range(len(answers))]
+    return [effects[number] for number in range(len(reports))]
 
 
 def _decide(
-    snapshot: SubmissionSnapshot | None, answer: ProviderReport, owners: dict[str, UUID], policy: PolicySettings
+    snapshot: SubmissionSnapshot | None, report: ProviderReport, owners: dict[str, UUID], policy: PolicySettings
 ) -> Decision:
     if snapshot is None:
         return Decision(Effect.ORPHAN)
-    if answer.request_id and owners.setdefault(answer.request_id, answer.submission_id) != answer.submission_id:
+    if report.request_id and owners.setdefault(report.request_id, report.submission_id) != report.submission_id:
         return Decision(Effect.MISMATCH)  # a request id that belongs to another submission
-    return decide(snapshot, answer, policy)
+    return decide(snapshot, report, policy)
 
 
-def _write(connection: Connection, rulings: Sequence[tuple[ProviderReport, Decision]], policy: PolicySettings) -> None:
-    for answer, ruling in rulings:
-        if ruling.reveal and answer.request_id:
-            attach_request_id(connection, answer.submission_id, answer.request_id, overdue_after=READY_OVERDUE_AFTER)
-    close_submissions(connection, [ruling.end for _, ruling in rulings if ruling.end])
-    moved = move_edits(connection, [ruling.move for _, ruling in rulings if ruling.move])
+def _write(
+    connection: Connection, decisions: Sequence[tuple[ProviderReport, Decision]], policy: PolicySettings
+) -> None:
+    for report, decision in decisions:
+        if decision.reveal and report.request_id:
+            attach_request_id(connection, report.submission_id, report.request_id, overdue_after=READY_OVERDUE_AFTER)
+    close_submissions(connection, [decision.end for _, decision in decisions if decision.end])
+    moved = move_edits(connection, [decision.move for _, decision in decisions if decision.move])
     add_images(
         connection,
         [
-            (answer.submission_id, ruling.move is not None and ruling.move.edit_id in moved, answer.verdict.images)
-            for answer, ruling in rulings
-            if ruling.end and ruling.end.outcome is Outcome.SUCCEEDED
+            (report.submission_id, decision.move is not None and decision.move.edit_id in moved, report.verdict.images)
+            for report, decision in decisions
+            if decision.end and decision.end.outcome is Outcome.SUCCEEDED
         ],
         expire_after=policy.fal_output_expires_after,
     )
     replace_image_set(
         connection,
-        [ruling.end.id for _, ruling in rulings if ruling.end and ruling.end.set_number and ruling.end.set_number > 1],
+        [
+            decision.end.id
+            for _, decision in decisions
+            if decision.end and decision.end.set_number and decision.end.set_number > 1
+        ],
     )
 
 
 def _load_snapshots(
-    connection: Connection, answers: Sequence[ProviderReport]
+    connection: Connection, reports: Sequence[ProviderReport]
 ) -> tuple[dict[UUID, SubmissionSnapshot], dict[str, UUID]]:
-    """Lock what the answers are about: standings by submission, and who owns the requests that they name."""
-    locked = _lock_submissions(connection, [answer.submission_id for answer in answers])
-    named = [answer.request_id for answer in answers if answer.request_id]
+    """Lock what the reports are about: snapshots by submission, and who owns the requests that they name."""
+    locked = _lock_submissions(connection, [report.submission_id for report in reports])
+    named = [report.request_id for report in reports if report.request_id]
     siblings: dict[int, list[Row[*tuple[Any, ...]]]] = {row.edit_id: [] for row in locked}
     owners: dict[str, UUID] = {}
     for row in _related(connection, list(siblings), named):

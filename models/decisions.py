@@ -1,6 +1,6 @@
 """What a verdict means for the submission it is about and for its edit; callbacks and polls share it.
 
-Pure: a locked row and an answer in, a ruling out. `apply_reports.py` locks and writes.
+Pure: a locked row and a report in, a decision out. `apply_reports.py` locks and writes.
 """
 
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ class SubmissionSnapshot:
 
 
 class Decision(NamedTuple):
-    """What follows from one answer; None where nothing does."""
+    """What follows from one report; None where nothing does."""
 
     effect: Effect
     end: SubmissionEnd | None = None
@@ -81,32 +81,32 @@ class Decision(NamedTuple):
     reveal: bool = False
 
 
-def decide(snapshot: SubmissionSnapshot, answer: ProviderReport, policy: PolicySettings) -> Decision:
-    """The ruling on one answer about one submission."""
-    if snapshot.request_id and answer.request_id and snapshot.request_id != answer.request_id:
+def decide(snapshot: SubmissionSnapshot, report: ProviderReport, policy: PolicySettings) -> Decision:
+    """The decision on one report about one submission."""
+    if snapshot.request_id and report.request_id and snapshot.request_id != report.request_id:
         return Decision(Effect.MISMATCH)
     if snapshot.outcome is not None and not snapshot.given_up:
         again = snapshot.learned_by is LearnedBy.CALLBACK
         return Decision(Effect.DUPLICATE if again else Effect.LATE)
-    if answer.verdict.kind is Kind.UNFETCHED:
+    if report.verdict.kind is Kind.UNFETCHED:
         return Decision(Effect.APPLIED, reveal=True)
-    if answer.verdict.kind is Kind.SUCCEEDED:
-        return _succeeded(snapshot, answer, policy)
-    return _failed(snapshot, answer, policy)
+    if report.verdict.kind is Kind.SUCCEEDED:
+        return _succeeded(snapshot, report)
+    return _failed(snapshot, report, policy)
 
 
-def _succeeded(snapshot: SubmissionSnapshot, answer: ProviderReport, policy: PolicySettings) -> Decision:
-    verdict = answer.verdict
+def _succeeded(snapshot: SubmissionSnapshot, report: ProviderReport) -> Decision:
+    verdict = report.verdict
     end = SubmissionEnd(
         id=snapshot.submission_id,
-        request_id=answer.request_id,
+        request_id=report.request_id,
         outcome=Outcome.SUCCEEDED,
-        learned_by=answer.learned_by,
+        learned_by=report.learned_by,
         images_returned=len(verdict.images),
         # a set that could not be stored whole gives way to this one
         set_number=None if snapshot.taken else snapshot.sets_taken + 1,
         seed=verdict.seed,
-        inference_time=answer.inference_time,
+        inference_time=report.inference_time,
         billable_units=verdict.billable_units,
     )
     if snapshot.taken:
@@ -116,17 +116,17 @@ def _succeeded(snapshot: SubmissionSnapshot, answer: ProviderReport, policy: Pol
     )
 
 
-def _failed(snapshot: SubmissionSnapshot, answer: ProviderReport, policy: PolicySettings) -> Decision:
-    verdict = answer.verdict
+def _failed(snapshot: SubmissionSnapshot, report: ProviderReport, policy: PolicySettings) -> Decision:
+    verdict = report.verdict
     cancelled = verdict.kind is Kind.CANCELLED
     end = SubmissionEnd(
         id=snapshot.submission_id,
-        request_id=answer.request_id,
+        request_id=report.request_id,
         outcome=Outcome.CANCELLED if cancelled else Outcome.FAILED,
-        learned_by=answer.learned_by,
+        learned_by=report.learned_by,
         error_type=verdict.error_type,
         seed=verdict.seed,
-        inference_time=answer.inference_time,
+        inference_time=report.inference_time,
         billable_units=verdict.billable_units,
         may_be_charged=verdict.may_be_charged,
     )

@@ -46,7 +46,7 @@ def run_lane(
     record: Callable[[Sequence[Reply]], None],
     should_continue: Callable[[], bool],
     has_backlog: Callable[[], bool] = lambda: False,
-    renew: Callable[[Sequence[Item]], None] = lambda items: None,
+    renew: Callable[[Sequence[Item]], None] = lambda _: None,
     lease: float = float("inf"),
     longest_turn: float | None = None,
 ) -> int:

@@ -81,6 +81,11 @@ def examination() -> Iterator[CheckResult]:
         yield lane_checks.workers(broker.redis_url)
     if engine is not None and usable and worker is not None:
         yield from lane_checks.lanes(engine, worker, worker.redis_url if answers else None)
+    yield from _others(worker, receiver)
+
+
+def _others(worker: WorkerSettings | None, receiver: ReceiverSettings | None) -> Iterator[CheckResult]:
+    """What rests on settings alone: the provider, its signing keys, our own address, the store."""
     if worker is not None:
         yield checks.provider(worker)
     if receiver is not None:

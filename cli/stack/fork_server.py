@@ -29,7 +29,7 @@ FORKED = ("celery", "granian", "cli.stack.start_programs")
 NO_SHELL = ModuleType("click_repl")
 """In the place of the interactive shell of `celery amqp`, which no stack opens: a sixth of the time, and six megabytes
 in each of the forks, are its terminal toolkit's."""
-NO_SHELL.register_repl = lambda group: None  # type: ignore[attr-defined]
+NO_SHELL.register_repl = lambda _: None  # type: ignore[attr-defined]
 SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2)
 """What supervisord listens to; its programs start with the system's own answers."""
 

@@ -24,7 +24,7 @@ PR_SET_CHILD_SUBREAPER = 36
 def process_control() -> Callable[[int, int], int]:
     """prctl(2), looked up before any fork; nothing at all where there is no Linux."""
     if sys.platform != "linux":
-        return lambda option, argument: 0
+        return lambda _option, _argument: 0
     prctl: Callable[[int, int], int] = ctypes.CDLL(None).prctl
     return prctl
 

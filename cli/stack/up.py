@@ -37,7 +37,7 @@ class Stop(KeyboardInterrupt):
 def stop_signals() -> Iterator[None]:
     """Within the block the first stop signal raises Stop, and the following ones are ignored."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
         for name in STOP_SIGNALS:
             signal.signal(name, signal.SIG_IGN)
         raise Stop

@@ -33,13 +33,18 @@ def due(connection: Connection, limit: int = 100, window: int = 100) -> list[int
     return claim_edits(connection, limit=limit, window=window, probe_after=60, price=PRICE)
 
 
+def positions(connection: Connection, edit_ids: list[int]) -> list[int]:
+    """Where these edits stand in their batch."""
+    found = {row.id: row.position for row in connection.exec_driver_sql("SELECT id, position FROM edits")}
+    return [found[edit_id] for edit_id in edit_ids]
+
+
 def test_edits_go_in_their_order(engine: Engine) -> None:
     """One batch is submitted in the order of its manifest, a limited number at a time."""
     with engine.begin() as connection:
         make_batch(connection, 5)
-        first = due(connection, limit=3)
-        assert first == sorted(first)
-        assert len(first) == 3
+        assert sorted(positions(connection, due(connection, limit=3))) == [0, 1, 2]
+        assert sorted(positions(connection, due(connection, limit=3))) == [3, 4]
 
 
 def test_small_batch_does_not_wait_behind_a_large_one(engine: Engine) -> None:
