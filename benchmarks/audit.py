@@ -143,7 +143,7 @@ def audit(
 
 
 def judge(books: Books, *, unknown_deadline: float) -> Audit:
-    """What the books say; `unknown_deadline` is the proven deadline in seconds."""
+    """What the books say; `unknown_deadline` in seconds."""
     owned = judging.Owned(books)
     failed = Counter(edit.error_type or "" for edit in books.edits.values() if edit.state == "failed")
     again: Counter[str] = Counter()

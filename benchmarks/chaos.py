@@ -44,7 +44,7 @@ NEXT_WAVE_AT, NEXT_WAVE_WITHIN = 0.6, 20.0
 """Share of what was handed in so far that has been answered, and seconds at most, before the next wave comes."""
 PACE = {"RETRY_DELAY": "0.1", "MAX_ATTEMPTS": "4"}
 SHORT_CLOCKS = {"SUBMIT_START_TIMEOUT": "5", "RUN_ALLOWANCE": "3", "DELIVERY_ALLOWANCE": "6"}
-"""Seconds; a short run cannot wait for the long proven deadline."""
+"""Seconds; a short run cannot wait for the deadline of a long run."""
 FLOOD, SHORT_FLOOD = 5200, 420
 PAGE, SHORT_PAGE = "50", "8"
 """Requests on a page of the provider's listing: with these the flood is longer than a hundred pages, or fifty."""
@@ -205,7 +205,7 @@ class Chaos:
         self._steering += threads
 
     def _special(self, seed: int) -> list[Manifest]:
-        """Batches made for one fault: a first request that comes home when a second one has."""
+        """Batches made for one fault: a first request that ends after a second one."""
         unknown_deadline, few = self.system.unknown_deadline, 12 if self.long else 3
         late = overtaken(900_000, few, seed, unknown_deadline * 1.8)
         again = reopened(910_000, few, seed, unknown_deadline + 6)

@@ -1,7 +1,7 @@
 """The rules of the audit, pure: books in, sentences about what is wrong out.
 
 A second charge for an edit has exactly one excuse: when it was decided on, the provider had let nothing be known of the
-first one. By the provider's own ledger that means all of this: the proven deadline of the first had passed; none of
+first one. By the provider's own ledger that means all of this: the unknown deadline of the first had passed; none of
 its webhooks had been taken and its result had never been read until the second was posted; and it stood in no listing,
 because it was still running past every allowance, or because its payloads are not kept. What was not charged (a
 refusal, a failure) needs no excuse.

@@ -1,6 +1,6 @@
 """The system under test: the emulator as provider, `darkroom up` beside it, both as a user would start them.
 
-The clocks are shrunk, in proportion: the proven deadline of an unknown submit stays longer than everything the
+The clocks are shrunk, in proportion: the deadline of an unknown submit stays longer than everything the
 provider may still do with an accepted one.
 """
 
@@ -126,7 +126,7 @@ class System:
 
     @property
     def unknown_deadline(self) -> float:
-        """The proven deadline of an unknown submit, in seconds, as this system is set."""
+        """The deadline of an unknown submit, in seconds, as this system is set."""
         names = ("SUBMIT_START_TIMEOUT", "RUN_ALLOWANCE", "DELIVERY_ALLOWANCE")
         return sum(float(self._variables[name]) for name in names)
 

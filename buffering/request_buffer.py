@@ -10,7 +10,7 @@ class BufferFull(Exception):
 
 
 class MemoryBudget:
-    """The bytes of all spools of one front together. Only the event loop counts here, one write at a time."""
+    """The bytes of all buffers of one server together. Only the event loop counts here, one write at a time."""
 
     def __init__(self, most: int) -> None:
         self.most, self.held = most, 0
@@ -20,7 +20,7 @@ class RequestBuffer(AbstractContextManager["RequestBuffer"]):
     """One body or answer; leaves nothing behind."""
 
     def __init__(self, memory: MemoryBudget, in_memory: int) -> None:
-        self._room, self._in_memory = memory, in_memory
+        self._memory, self._in_memory = memory, in_memory
         self.file = SpooledTemporaryFile(max_size=in_memory)  # noqa: SIM115 - this is the context manager
         self.size = 0
 
@@ -28,7 +28,7 @@ class RequestBuffer(AbstractContextManager["RequestBuffer"]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._room.held -= self.size
+        self._memory.held -= self.size
         self.file.close()
 
     @property
@@ -39,12 +39,12 @@ class RequestBuffer(AbstractContextManager["RequestBuffer"]):
         """Add to it.
 
         Raises:
-            Full: all spools together have become too long.
+            BufferFull: all buffers together have become too long.
             OSError: the disk has.
         """
-        self._room.held += len(data)
+        self._memory.held += len(data)
         self.size += len(data)
-        if self._room.held > self._room.most:
+        if self._memory.held > self._memory.most:
             raise BufferFull
         self.file.write(data)
 

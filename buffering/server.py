@@ -1,10 +1,10 @@
 """What stands between granian and Flask: bodies are gathered without a thread, within deadlines and bounds.
 
 In WSGI mode granian reads a body inside a Python thread and without a deadline, so a few senders that stop in the
-middle would make an application deaf. Here the event loop gathers each body, above a small size in a temporary
-file; only a whole one gets a thread. An answer of unknown length is made piece by piece, written down whole, and
-only then begun: granian queues what a slow client does not read in memory without a bound, and ends an answer that
-broke off as if it were whole. It judges nothing: what is too long goes to Flask one byte too long.
+middle would keep an application from all other requests. Here the event loop gathers each body, above a small size in
+a temporary file; only a whole one gets a thread. An answer of unknown length is made piece by piece, written down
+whole, and only then begun: granian queues what a slow client does not read in memory without a bound, and ends an
+answer that broke off as if it were whole. It judges nothing: what is too long goes to Flask one byte too long.
 """
 
 import asyncio
@@ -62,13 +62,13 @@ class BufferingServer:
     """
 
     def __init__(self, app: Flask, limits: Limits, *, threads: int, large: int = 1) -> None:
-        self._app, self._bounds = app, limits
+        self._app, self._limits = app, limits
         self._pool, self._large = ThreadPoolExecutor(threads), ThreadPoolExecutor(large)
-        self._room = MemoryBudget(limits.held_max)
+        self._memory = MemoryBudget(limits.held_max)
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """One request."""
-        with RequestBuffer(self._room, self._bounds.in_memory) as body:
+        with RequestBuffer(self._memory, self._limits.in_memory) as body:
             try:
                 await self._gather(scope.headers, protocol, body)
                 await self._answer(scope, protocol, body)
@@ -82,19 +82,19 @@ class BufferingServer:
                 _refuse(protocol, HTTPStatus.SERVICE_UNAVAILABLE, ("retry-after", "5"))
 
     async def _gather(self, headers: Any, protocol: Any, body: RequestBuffer) -> None:
-        left = self._bounds.body_max(headers) + 1
+        left = self._limits.body_max(headers) + 1
         declared = headers.get("content-length")
         loop = asyncio.get_running_loop()
-        end = loop.time() + self._bounds.whole_within
-        async with asyncio.timeout(min(self._bounds.whole_within, self._bounds.idle_within)) as deadline:
+        end = loop.time() + self._limits.whole_within
+        async with asyncio.timeout(min(self._limits.whole_within, self._limits.idle_within)) as deadline:
             async for chunk in protocol:
-                if chunk and declared is None and not self._bounds.chunked:
+                if chunk and declared is None and not self._limits.chunked:
                     raise LengthRequired
                 body.write(bytes(chunk[:left]))
                 left -= min(left, len(chunk))
                 if not left:
                     return
-                deadline.reschedule(min(end, loop.time() + self._bounds.idle_within))
+                deadline.reschedule(min(end, loop.time() + self._limits.idle_within))
         if declared is not None and body.size < int(declared):
             raise BodyCut
 
@@ -104,7 +104,7 @@ class BufferingServer:
         answer = await loop.run_in_executor(pool, self._call, scope, body)
         if not answer.whole:
             with ExitStack() as kept:
-                buffer = kept.enter_context(RequestBuffer(self._room, self._bounds.in_memory))
+                buffer = kept.enter_context(RequestBuffer(self._memory, self._limits.in_memory))
                 failed = await self._write_down(answer, buffer)
                 if failed is None:
                     headers = [*answer.headers, ("content-length", str(buffer.size))]

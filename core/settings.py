@@ -1,6 +1,6 @@
 """Settings shared by more than one process, and the manner in which every process reads its own.
 
-Only files named `settings.py` read the environment. A process builds its settings once, at its rim,
+Only files named `settings.py` read the environment. A process builds its settings once, when it starts,
 with `load`; a wrong value becomes one sentence (SettingsError), never a traceback. `NAME_FILE` may name
 a file that holds the value of any secret.
 """
@@ -96,7 +96,7 @@ def load(cls: type[Loaded], **overrides: Any) -> Loaded:
         raise SettingsError("; ".join(_faults(error)) + ".") from None
 
 
-def wrong_settings(cls: type[Settings]) -> list[str]:
+def find_wrong_settings(cls: type[Settings]) -> list[str]:
     """What is missing or wrong of `cls` in the environment, one at a time.
 
     Raises:
@@ -246,13 +246,13 @@ def store_options(url: str) -> dict[str, Any]:
 
 
 class PriceSettings(Settings):
-    """What the work is reckoned to cost; whoever submits and whoever estimates share it."""
+    """What the work is calculated to cost; whoever submits and whoever estimates share it."""
 
     price_per_image: Decimal | None = Field(
         None,
         gt=0,
         description="what one returned image costs, in USD; more than 0, because every `max_cost` is "
-        "reckoned with it; unless set, as the provider's price list says, else 0.03",
+        "calculated with it; unless set, as the provider's price list says, else 0.03",
     )
 
 

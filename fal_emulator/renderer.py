@@ -57,40 +57,40 @@ class Renderer:
         """Let the threads go after the image in hand."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def render(self, commission: RenderJob, inputs: Sequence[bytes]) -> list[RenderedImage]:
+    async def render(self, spec: RenderJob, inputs: Sequence[bytes]) -> list[RenderedImage]:
         """Images made from the inputs; raises images.Unreadable."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._render, commission, inputs)
+        return await loop.run_in_executor(self._threads, self._render, spec, inputs)
 
-    async def flat(self, commission: RenderJob) -> list[RenderedImage]:
+    async def flat(self, spec: RenderJob) -> list[RenderedImage]:
         """Plain images that cost next to nothing; the inputs are not looked at."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._flat, commission)
+        return await loop.run_in_executor(self._threads, self._flat, spec)
 
     async def thumbnail(self, path: Path) -> bytes:
         """An image on the shelf, small, as JPEG."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, _small, path)
 
-    def _render(self, commission: RenderJob, inputs: Sequence[bytes]) -> list[RenderedImage]:
+    def _render(self, spec: RenderJob, inputs: Sequence[bytes]) -> list[RenderedImage]:
         opened = drawing.open_inputs(inputs)
-        size = commission.size or sizes.automatic(commission.size_name, opened[0].size, commission.max_side)
+        size = spec.size or sizes.automatic(spec.size_name, opened[0].size, spec.max_side)
         made = []
-        for index in range(commission.count):
-            sheet = drawing.Print(commission.prompt, commission.seed, *size, index)
-            made.append(self._keep(commission, index, drawing.draw(sheet, opened, commission.encoding), size))
+        for index in range(spec.count):
+            sheet = drawing.Print(spec.prompt, spec.seed, *size, index)
+            made.append(self._keep(spec, index, drawing.draw(sheet, opened, spec.encoding), size))
         return made
 
-    def _flat(self, commission: RenderJob) -> list[RenderedImage]:
-        size = commission.size or sizes.automatic(commission.size_name, (1, 1), commission.max_side)
-        texts = [f"{commission.owner} {index}" for index in range(commission.count)]
-        return [self._keep(commission, index, plain_images.flat(*size, text), size) for index, text in enumerate(texts)]
+    def _flat(self, spec: RenderJob) -> list[RenderedImage]:
+        size = spec.size or sizes.automatic(spec.size_name, (1, 1), spec.max_side)
+        texts = [f"{spec.owner} {index}" for index in range(spec.count)]
+        return [self._keep(spec, index, plain_images.flat(*size, text), size) for index, text in enumerate(texts)]
 
-    def _keep(self, commission: RenderJob, index: int, data: bytes, size: tuple[int, int]) -> RenderedImage:
+    def _keep(self, spec: RenderJob, index: int, data: bytes, size: tuple[int, int]) -> RenderedImage:
         jpeg = data.startswith(b"\xff\xd8")
-        path = self._files.path_for(commission.owner, f"{index}.{'jpg' if jpeg else 'png'}")
-        sha256 = self._files.write(path, data) if commission.keep else hashlib.sha256(data).hexdigest()
+        path = self._files.path_for(spec.owner, f"{index}.{'jpg' if jpeg else 'png'}")
+        sha256 = self._files.write(path, data) if spec.keep else hashlib.sha256(data).hexdigest()
         content_type = "image/jpeg" if jpeg else "image/png"
-        return RenderedImage(path, b"" if commission.keep else data, sha256, len(data), *size, content_type)
+        return RenderedImage(path, b"" if spec.keep else data, sha256, len(data), *size, content_type)
 
 
 def _small(path: Path) -> bytes:

@@ -23,7 +23,7 @@ class Seedream:
     def __init__(self, inputs: Inputs, files: Files, renderer: Renderer, faults: FaultPlan) -> None:
         self._inputs = inputs
         self._files = files
-        self._studio = renderer
+        self._renderer = renderer
         self._faults = faults
 
     async def run(self, run: Run) -> Verdict:
@@ -59,7 +59,7 @@ class Seedream:
 
     async def _make(self, run: Run, arguments: Arguments, shape: str) -> Verdict:
         seed = random_seed(run.job) if arguments.seed is None else arguments.seed
-        commission = RenderJob(
+        job_spec = RenderJob(
             owner=run.job.request_id,
             prompt=arguments.prompt,
             seed=seed,
@@ -70,7 +70,7 @@ class Seedream:
             encoding=run.options.image_format,
             keep=not arguments.sync_mode,
         )
-        made = await self._draw(run, commission, arguments.image_urls)
+        made = await self._draw(run, job_spec, arguments.image_urls)
         shelf = [self._host(run.job, one) for one in made]
         last = len(shelf) - 1
         images = [
@@ -79,13 +79,13 @@ class Seedream:
         ]
         return Verdict(200, {"images": images, "seed": seed}, units=len(shelf), hosted=tuple(shelf), seed=seed)
 
-    async def _draw(self, run: Run, commission: RenderJob, urls: tuple[str, ...]) -> list[RenderedImage]:
+    async def _draw(self, run: Run, job_spec: RenderJob, urls: tuple[str, ...]) -> list[RenderedImage]:
         if run.options.image_mode == "plain":
-            return await self._studio.flat(commission)
-        async with self._studio.room:
+            return await self._renderer.flat(job_spec)
+        async with self._renderer.room:
             inputs = await self._inputs.fetch(urls, run.job.origin)
             try:
-                return await self._studio.render(commission, inputs)
+                return await self._renderer.render(job_spec, inputs)
             except drawing.Unreadable as error:
                 raise InvalidInput(
                     model_error("image_load_error", urls[error.position], position=error.position)

@@ -50,7 +50,7 @@ class Webhooks:
         self._session = session
         self._ledger = ledger
         self._store = store
-        self._letters = payloads
+        self._payloads = payloads
         self._faults = faults
         self._options = options
         self._tasks: set[asyncio.Task[None]] = set()
@@ -175,7 +175,7 @@ class Webhooks:
         url = job.webhook_url or ""
         try:
             async with self._slots.setdefault(urlsplit(url).netloc, asyncio.Semaphore(MOST_AT_ONCE)):
-                body, headers = self._letters.write(job, fault)  # signed only now, so the wait makes no stamp stale
+                body, headers = self._payloads.write(job, fault)  # signed only now, so the wait makes no stamp stale
                 job.webhook_status = await self._post(url, body, headers, seconds)
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
             log.info("webhook of %s: %s", job.request_id, error or type(error).__name__)

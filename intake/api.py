@@ -240,7 +240,7 @@ def cancel_batch(batch_id: UUID) -> Response:
 @v1.post("/batches/<uuid:batch_id>/pause")
 @described(Operation({200: (Batch,)}, conflicts=True))
 def pause_batch(batch_id: UUID) -> Response:
-    """Submit no more of a batch for now; what is in flight comes home."""
+    """Submit no more of a batch for now; what is in flight finishes."""
     with _context().engine.begin() as connection:
         _own(connection, batch_id)
         batch_actions.pause(connection, batch_id)

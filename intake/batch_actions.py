@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from core.errors import Conflict, ManifestError, NotFound
 from intake.batches import CreatedBatch, IdempotencyConflict
-from intake.insert_edits import Content, OnInvalid, analyze_entries, write_edits
+from intake.insert_edits import Content, OnInvalid, count_entries, write_edits
 from intake.manifest import Entry, FaultyLine, LineFault, NewEdit
 from models.tables import additions, batches
 from models.transitions import cancel_batch, retry_failed
@@ -30,7 +30,7 @@ def cancel(connection: Connection, batch_id: UUID) -> int:
 
 
 def pause(connection: Connection, batch_id: UUID) -> None:
-    """Submit no more of it for now; what is in flight comes home.
+    """Submit no more of it for now; what is in flight finishes.
 
     Raises:
         NotFound: there is no such batch.
@@ -107,7 +107,7 @@ def append(
     with connection.begin_nested():
         batch = _batch(connection, batch_id, lock=True)
         if idempotency_key is not None and (known := _addition(connection, batch_id, idempotency_key)):
-            analyze_entries(entries, content, on_invalid=on_invalid)
+            count_entries(entries, content, on_invalid=on_invalid)
             if known.content_sha256 != content.sha256():
                 raise IdempotencyConflict(
                     f"The idempotency key {idempotency_key} was used for other edits; use a new one."
@@ -115,7 +115,7 @@ def append(
             return CreatedBatch(batch_id, content.edits, content.warnings(), existing=True, skipped=content.skipped)
         if batch.cancelled_at is not None or batch.finished_at is not None:
             raise Conflict(f"The batch is {'cancelled' if batch.cancelled_at else 'finished'}; nothing can be added.")
-        fresh = _drop_existing(connection, batch_id, batch.edit_count, entries)
+        fresh = _refuse_existing(connection, batch_id, batch.edit_count, entries)
         write_edits(connection, batch_id, fresh, content, on_invalid=on_invalid, first=batch.edit_count)
         if not content.edits:
             raise ManifestError("There is no edit to be added.")
@@ -142,7 +142,7 @@ LOOKED_UP = 1_000
 """Edits whose names are looked up at one time."""
 
 
-def _drop_existing(connection: Connection, batch_id: UUID, first: int, entries: Iterable[Entry]) -> Iterable[Entry]:
+def _refuse_existing(connection: Connection, batch_id: UUID, first: int, entries: Iterable[Entry]) -> Iterable[Entry]:
     """The entries, with a fault for each whose images would be stored where another edit's are."""
     waiting: list[Entry] = []
     position = first

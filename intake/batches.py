@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
 from core.errors import Conflict, ManifestError
-from intake.insert_edits import Content, OnInvalid, analyze_entries, write_edits
+from intake.insert_edits import Content, OnInvalid, count_entries, write_edits
 from intake.manifest import Entry
 from models.database_errors import LOCK_NOT_AVAILABLE, sqlstate
 from models.image_inputs import is_web_url
@@ -148,7 +148,7 @@ def estimate(
         ManifestFaults, ManifestError: as `create`.
     """
     content = _content(header)
-    analyze_entries(entries, content, on_invalid=on_invalid)
+    count_entries(entries, content, on_invalid=on_invalid)
     if not content.edits:
         raise ManifestError("The manifest holds no edit.")
     worst = content.images_most * price
@@ -196,7 +196,7 @@ def _claimed(connection: Connection, header: BatchHeader) -> UUID | None:
 def _existing(
     connection: Connection, header: BatchHeader, content: Content, entries: Iterable[Entry], on_invalid: OnInvalid
 ) -> CreatedBatch:
-    analyze_entries(entries, content, on_invalid=on_invalid)
+    count_entries(entries, content, on_invalid=on_invalid)
     found = connection.execute(
         select(batches.c.id, batches.c.content_sha256).where(
             batches.c.client == header.client, batches.c.idempotency_key == header.idempotency_key

@@ -103,7 +103,7 @@ ANALYZED_FROM = 50_000
 and until then a claim from millions of edits may be planned as if there were a handful."""
 
 
-def analyze_entries(entries: Iterable[Entry], content: Content, *, on_invalid: OnInvalid) -> None:
+def count_entries(entries: Iterable[Entry], content: Content, *, on_invalid: OnInvalid) -> None:
     """Count everything in and write nothing.
 
     Raises:
@@ -140,7 +140,7 @@ def write_edits(
         connection.exec_driver_sql("ANALYZE (SKIP_LOCKED) edits")
 
 
-def include_existing(faults: list[LineFault], entries: Iterable[Entry]) -> Iterator[Entry]:
+def include_earlier_faults(faults: list[LineFault], entries: Iterable[Entry]) -> Iterator[Entry]:
     """The lines; where the rest of them cannot be read, the error carries the `faults` gathered before, too."""
     try:
         yield from entries
@@ -151,7 +151,7 @@ def include_existing(faults: list[LineFault], entries: Iterable[Entry]) -> Itera
 def _admitted(entries: Iterable[Entry], on_invalid: OnInvalid) -> Iterator[Entry]:
     """The lines up to the first fault; what follows is read for its faults only, which are raised at the end."""
     faults: list[LineFault] = []
-    for entry in include_existing(faults, entries):
+    for entry in include_earlier_faults(faults, entries):
         if isinstance(entry, FaultyLine) and on_invalid == "fail":
             faults += entry.faults
             if len(faults) >= FAULTS_MAX:

@@ -131,7 +131,7 @@ def _position(cursor: str | None) -> tuple[datetime | None, UUID | None]:
         moment, batch_id = json.loads(base64.urlsafe_b64decode(cursor))
         return datetime.fromisoformat(moment), UUID(batch_id)
     except (binascii.Error, ValueError, TypeError, AttributeError, RecursionError):
-        raise RequestFaults([Fault("cursor", "is none that was given out")]) from None
+        raise RequestFaults([Fault("cursor", "is not a cursor that this API returned")]) from None
 
 
 def list_edits(connection: Connection, client: str, batch_id: UUID, query: EditQuery) -> EditPage:

@@ -33,7 +33,7 @@ def apply_reports(connection: Connection, reports: Sequence[ProviderReport], pol
     """
     effects: dict[int, Effect] = {}
     ends: list[SubmissionEnd] = []
-    healed: list[datetime] = []
+    accepted_at: list[datetime] = []
     waiting = list(enumerate(reports))
     while waiting:
         snapshots, owners = _load_snapshots(connection, [report for _, report in waiting])
@@ -51,13 +51,13 @@ def apply_reports(connection: Connection, reports: Sequence[ProviderReport], pol
                 edits_seen.add(snapshot.edit_id)
                 decisions.append((report, decision))
                 if snapshot.request_id is None and report.request_id:
-                    healed.append(snapshot.posted_at)
+                    accepted_at.append(snapshot.posted_at)
         _write(connection, decisions, policy)
         ends += [decision.end for _, decision in decisions if decision.end]
         waiting = later
     watch_endpoints(connection, ends, retry_after=policy.provider_retry_after)
-    if healed:
-        note_accepted(connection, max(healed))
+    if accepted_at:
+        note_accepted(connection, max(accepted_at))
     return [effects[number] for number in range(len(reports))]
 
 

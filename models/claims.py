@@ -218,7 +218,7 @@ def claim_polls(connection: Connection, *, limit: int, lease: float) -> list[Due
 
 
 class DueUnknown(NamedTuple):
-    """A submission whose POST is past its proven deadline, and of which no request id was ever heard."""
+    """A submission whose POST is past its unknown deadline, and of which no request id was ever heard."""
 
     id: UUID
     endpoint: str
@@ -236,7 +236,7 @@ class DueUnknown(NamedTuple):
 
 
 def claim_unknown(connection: Connection, *, limit: int, lease: float) -> list[DueUnknown]:
-    """Submissions past the proven deadline of an unknown submit."""
+    """Submissions past the deadline of an unknown submit."""
     rows = connection.exec_driver_sql(
         """
         WITH due AS (
@@ -274,7 +274,7 @@ class DueImage(NamedTuple):
     attempt: int
     name: str
     """Where it goes: `{batch_id}/{custom_id or position}/{index}`, the extension to be told by its bytes. A set that
-    was taken in the place of another has its number behind that (`transitions/sets.py`)."""
+    was taken in the place of another has its number behind that (`transitions/image_sets.py`)."""
     host: str
     """The host and port of its URL; empty where the URL holds the image itself."""
 

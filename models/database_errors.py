@@ -51,9 +51,9 @@ _ADVICE = {
     "unknown ca": "the server does not know who vouches for sslcert in DATABASE_URL",
     "certificate authentication failed": "sslcert in DATABASE_URL must be made out to its user",
     "private key file": "sslkey in DATABASE_URL names it",
-    "password authentication failed": "mend the user or the password in DATABASE_URL",
+    "password authentication failed": "fix the user or the password in DATABASE_URL",
     "no password supplied": "DATABASE_URL needs a password",
-    r'^(.*FATAL: +)?(database|role) "[^"]*" does not exist': "mend DATABASE_URL, or make it",
+    r'^(.*FATAL: +)?(database|role) "[^"]*" does not exist': "fix DATABASE_URL, or make it",
 }
 """What libpq or the server says when nobody gets in -> what to set."""
 

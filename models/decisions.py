@@ -91,11 +91,11 @@ def decide(snapshot: SubmissionSnapshot, report: ProviderReport, policy: PolicyS
     if report.verdict.kind is Kind.UNFETCHED:
         return Decision(Effect.APPLIED, reveal=True)
     if report.verdict.kind is Kind.SUCCEEDED:
-        return _succeeded(snapshot, report)
-    return _failed(snapshot, report, policy)
+        return _decide_success(snapshot, report)
+    return _decide_failure(snapshot, report, policy)
 
 
-def _succeeded(snapshot: SubmissionSnapshot, report: ProviderReport) -> Decision:
+def _decide_success(snapshot: SubmissionSnapshot, report: ProviderReport) -> Decision:
     verdict = report.verdict
     end = SubmissionEnd(
         id=snapshot.submission_id,
@@ -116,7 +116,7 @@ def _succeeded(snapshot: SubmissionSnapshot, report: ProviderReport) -> Decision
     )
 
 
-def _failed(snapshot: SubmissionSnapshot, report: ProviderReport, policy: PolicySettings) -> Decision:
+def _decide_failure(snapshot: SubmissionSnapshot, report: ProviderReport, policy: PolicySettings) -> Decision:
     verdict = report.verdict
     cancelled = verdict.kind is Kind.CANCELLED
     end = SubmissionEnd(

@@ -1,4 +1,4 @@
-"""The windows: SQL views that people and dashboards read instead of our tables.
+"""The SQL views that people and dashboards read instead of our tables.
 
 Views are repeatable: every migration drops them first and, at the newest revision, creates them again from
 here (`migrations/env.py`), so a view is declared in this one place. `docs/monitoring.md` explains each and

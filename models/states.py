@@ -92,7 +92,7 @@ EDIT_STATES: dict[EditState, Story] = {
     EditState.SUBMITTING: Story(
         "the POST is in flight, or its outcome is unknown",
         "the provider's reply, the callback, or the unknown deadline",
-        "the callback heals it; after the proven deadline it is looked up, then resubmitted or parked",
+        "the callback reveals its request id; after the unknown deadline it is looked up, then resubmitted or parked",
     ),
     EditState.SUBMITTED: Story("the provider gave a request id", "the callback or the poll lane", "the poll lane asks"),
     EditState.READY: Story(
@@ -112,7 +112,7 @@ EDIT_ARROWS: dict[tuple[EditState, EditState], str] = {
     (EditState.SUBMITTING, EditState.SUBMITTED): "the reply, or an early callback, reveals the request id",
     (EditState.SUBMITTING, EditState.READY): "the callback overtakes the reply",
     (EditState.SUBMITTING, EditState.PENDING): "certainly not sent, refused for the account, or proven dead",
-    (EditState.SUBMITTING, EditState.FAILED): "refused for good, or parked after the proven deadline",
+    (EditState.SUBMITTING, EditState.FAILED): "refused for good, or parked after the unknown deadline",
     (
         EditState.SUBMITTING,
         EditState.CANCELLED,
@@ -125,7 +125,7 @@ EDIT_ARROWS: dict[tuple[EditState, EditState], str] = {
     (EditState.READY, EditState.FAILED): "an image can not be stored",
     (EditState.FAILED, EditState.PENDING): "someone retries it, or its failure is excused: the model was down",
     (EditState.FAILED, EditState.SUBMITTED): "someone retries it, and a submission of it turns out to be in flight",
-    # Impolite arrows: a submission given up as dead shows itself after all. While it is in flight nothing is POSTed;
+    # Late results: a submission given up as dead shows itself after all. While it is in flight nothing is POSTed;
     # what was paid for is kept.
     (EditState.PENDING, EditState.SUBMITTED): "a submission given up, or taken back, turns out to be in flight",
     (EditState.PENDING, EditState.READY): "late result of a submission given up as dead",

@@ -174,7 +174,7 @@ submissions = Table(
     Column("attempt", INTEGER, nullable=False),
     Column("request_id", TEXT, unique=True),
     Column("outcome", TEXT, comment="NULL while in flight"),
-    _time("due_at", comment="next poll, or the proven deadline while no request id is known"),
+    _time("due_at", comment="next poll, or the unknown deadline while no request id is known"),
     Column("polls", INTEGER, nullable=False, server_default=text("0")),
     _time("posted_at", nullable=False, server_default=NOW),
     _time("accepted_at"),

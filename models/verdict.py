@@ -83,7 +83,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class CallbackBody:
     """One callback. Correlate by `request_id`: the gateway's changes when the provider retries (fal-protocol 4.1)."""
 
     request_id: str
@@ -120,7 +120,7 @@ _ABOUT_US = frozenset({401, 403, 408, 429})
 _STATUS_IN_TEXT = re.compile(r"status code: ([1-5]\d\d)\b")
 
 
-def read_callback(body: bytes) -> Delivery:
+def read_callback(body: bytes) -> CallbackBody:
     """One callback's verdict (fal-protocol 4.1).
 
     Raises:
@@ -145,7 +145,7 @@ def read_callback(body: bytes) -> Delivery:
             verdict = _failure(payload, int(found[1]) if found else None, otherwise=error)
         case _:
             raise Unreadable("The delivery says neither OK nor ERROR.")
-    return Delivery(request_id, _name(document.get("gateway_request_id")), verdict)
+    return CallbackBody(request_id, _name(document.get("gateway_request_id")), verdict)
 
 
 def read_result(status: int, body: bytes, error_type: str | None = None, billable_units: str | None = None) -> Verdict:
@@ -153,7 +153,7 @@ def read_result(status: int, body: bytes, error_type: str | None = None, billabl
 
     `error_type` is its header `X-Fal-Error-Type`, `billable_units` its `X-Fal-Billable-Units`: both as they came.
 
-    A 4xx or 5xx is the job's own verdict (fal-protocol 2.4), unless the voice is not the job's: a proxy's page, a
+    A 4xx or 5xx is the job's own verdict (fal-protocol 2.4), unless the answer is not about the job: a proxy's page, a
     complaint about our key or our pace, or "still in progress". Believing these would end, and perhaps pay
     again for, a job that succeeded; they are `unfetched`.
     """

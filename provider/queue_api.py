@@ -172,7 +172,7 @@ class QueueAPI:
         return answer
 
     def cancel(self, endpoint: str, request_id: str) -> bool:
-        """Ask the provider to cancel; True if it took the wish (the request may still finish and be charged).
+        """Ask the provider to cancel; True if it accepted that (the request may still finish and be charged).
 
         Raises:
             TryLater, AccountPaused: as for `status`.

@@ -11,7 +11,7 @@ PAUSES = {401: "invalid_key", 403: "locked", 429: "rate_limited"}
 
 
 class Cancellation(NamedTuple):
-    """What the provider says to a cancel: whether it took the wish, and its own word for it."""
+    """What the provider says to a cancel: whether it accepted it, and its own word for it."""
 
     taken: bool
     status_text: str

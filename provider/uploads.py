@@ -103,7 +103,7 @@ def _read_to_the_end(path: Path, file: BinaryIO, head: bytes) -> str:
         raise
     except UnidentifiedImageError:
         raise UserError(
-            f"{path} is no image of a kind that can be sent ({', '.join(FORMATS)}){_named(head)}."
+            f"{path} is no image of a kind that can be sent ({', '.join(FORMATS)}){_guess_kind(head)}."
         ) from None
     except Image.DecompressionBombError:
         raise UserError(f"{path} has too many pixels; at most {MAX_PIXELS} can be sent.") from None
@@ -114,7 +114,7 @@ def _read_to_the_end(path: Path, file: BinaryIO, head: bytes) -> str:
     return type_
 
 
-def _named(head: bytes) -> str:
+def _guess_kind(head: bytes) -> str:
     """What it is instead, as far as its first bytes tell."""
     kinds = (
         (4, b"ftyphei", "HEIC"),
@@ -171,10 +171,10 @@ def _upload(
     files: Collection[LocalFile], settings: ProviderSettings, begin: Callable[[Collection[LocalFile]], ReportProgress]
 ) -> Iterator[tuple[LocalFile, str]]:
     cdn = CDN(settings.fal_rest_url, settings.fal_cdn_url, settings.required_key())
-    told = begin(files)
+    report = begin(files)
 
     def send(file: LocalFile) -> tuple[LocalFile, str]:
-        with _Counted(file.path, lambda sent: told(file, sent)) as content:
+        with _Counted(file.path, lambda sent: report(file, sent)) as content:
             return file, cdn.upload(content, content_type=file.content_type, file_name=file.path.name)
 
     with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:

@@ -55,15 +55,15 @@ def folds_case(folder: Path) -> bool:
             probe.unlink()
 
 
-def find_case_variants(name: str) -> str:
+def spell_distinctly(name: str) -> str:
     """A key's name in which parts that differ only in case, or in how an accent is written, differ otherwise too.
 
     Lower-case parts stay as they are; every other one carries its own hash.
     """
-    return "/".join(map(_unfolded, name.split("/")))
+    return "/".join(map(_spell_distinctly, name.split("/")))
 
 
-def _unfolded(part: str) -> str:
+def _spell_distinctly(part: str) -> str:
     if unicodedata.normalize("NFC", part).casefold() == part:
         return part
     return f"{part}~{hashlib.sha256(part.encode()).hexdigest()[:MARK]}"

@@ -35,7 +35,7 @@ from core.errors import (
 )
 from core.settings import store_options
 from storage.durable_files import PIECE, make_folder, sync_folders, write_durably
-from storage.local_paths import find_case_variants, folds_case, open_beneath
+from storage.local_paths import folds_case, open_beneath, spell_distinctly
 from storage.resource_errors import storage_trouble
 from storage.store_errors import explain
 
@@ -109,7 +109,7 @@ class Storage:
             with suppress(OSError):
                 make_folder(self._folder / INCOMING)
                 self._folds_case = folds_case(self._folder / INCOMING)
-        return find_case_variants(name) if self._folds_case else name
+        return spell_distinctly(name) if self._folds_case else name
 
     @contextmanager
     def get(self, key: str, *, max_bytes: int) -> Iterator[BinaryIO]:
@@ -140,7 +140,7 @@ class Storage:
         except (FileNotFoundError, Unusable, obstore.exceptions.NotFoundError):
             raise NotFound(f"There is no {key} in {self.url}.") from None
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-            raise UserError(f"{key} cannot be read: {_link_told(error) or explain(error, self.url)}") from error
+            raise UserError(f"{key} cannot be read: {_explain_link(error) or explain(error, self.url)}") from error
 
     def delete(self, key: str) -> None:
         """Remove what stands under a key, if anything does.
@@ -189,7 +189,7 @@ def _bound(key: str, size: int, max_bytes: int) -> None:
         raise UserError(f"{key} has {size} bytes; at most {max_bytes} are read.")
 
 
-def _link_told(error: Exception) -> str | None:
+def _explain_link(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENOTDIR):
         return "it is behind a link, and no link is followed out of the store"
     return None

@@ -1,4 +1,4 @@
-"""The receiver's application, made by `create_app`; granian serves it behind its front, made by `create_server`."""
+"""The receiver's application (`create_app`); granian serves the buffering server before it (`create_server`)."""
 
 from flask import Flask
 
@@ -36,7 +36,7 @@ def create_app(settings: ReceiverSettings | None = None) -> Flask:
 
 
 def create_server() -> BufferingServer:
-    """What granian serves: the application behind its front.
+    """What granian serves: the application behind its buffering server.
 
     Raises:
         SettingsError: a setting is missing or wrong.

@@ -1,4 +1,4 @@
-"""The clock that nudges the lanes, and how many nudges may lie in a queue.
+"""Beat: sends a message to each lane with due work, and bounds how many lie in its queue.
 
 It looks for due work itself, in the process of Celery beat: a tick that waited in a queue for a worker would stand
 behind whatever that worker does. A look is one read of a few partial indexes; the work is the lanes'.
@@ -18,7 +18,7 @@ from core.settings import load
 from models.claims import lanes_due
 from models.database import make_engine
 from worker.lane_loop import reason
-from worker.settings import ClockSettings
+from worker.settings import BeatSettings
 
 log = structlog.get_logger()
 
@@ -50,7 +50,7 @@ class BoundedScheduler(Scheduler):  # type: ignore[misc]  # celery has no types
 
     def setup_schedule(self) -> None:
         """There is none to be read; what is read instead is the database."""
-        url = load(ClockSettings).database_url
+        url = load(BeatSettings).database_url
         self.engine = make_engine(url, application="darkroom clock", pool_size=1)
 
     def tick(self, *_: Any, **__: Any) -> float:

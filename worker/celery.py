@@ -43,7 +43,7 @@ class End(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
     """Ends a broken worker for certain, so that the supervisor starts another.
 
     What Celery calls unrecoverable (kombu trips over itself when Redis goes away while a message is unacknowledged)
-    makes it stop, but its pool may be waited for without end: alive, and deaf.
+    makes it stop, but its pool may be waited for without end: alive, and taking no message.
     """
 
     def close(self, worker: Any) -> None:

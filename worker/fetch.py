@@ -87,7 +87,7 @@ class Fetcher:
         declared = _length(response)
         if declared is not None and declared > self._max_bytes:
             raise Unusable("too_large", f"The file has {declared} bytes, {self._max_bytes} are allowed.")
-        file = LocalFile(max_size=IN_MEMORY)
+        file = DownloadFile(max_size=IN_MEMORY)
         try:
             self._copy(response, file, deadline)
             if declared is not None and file.tell() != declared:
@@ -144,7 +144,7 @@ class Fetcher:
             raise Unusable("undecodable", "The data URI is not valid base64.") from error
         if len(content) > self._max_bytes:
             raise Unusable("too_large", f"The data URI holds {len(content)} bytes, {self._max_bytes} are allowed.")
-        file = LocalFile(max_size=IN_MEMORY)
+        file = DownloadFile(max_size=IN_MEMORY)
         try:
             file.write(content)
         except BaseException:
@@ -153,7 +153,7 @@ class Fetcher:
         return file
 
 
-class LocalFile(tempfile.SpooledTemporaryFile[bytes]):
+class DownloadFile(tempfile.SpooledTemporaryFile[bytes]):
     """A temporary file whose trouble is told from that of the image's host."""
 
     def write(self, content: Any) -> int:

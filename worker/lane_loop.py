@@ -168,10 +168,10 @@ class _Loop(Generic[Item, Reply]):
             log.error("replies_lost", replies=len(self.in_flight), reason=reason(error))
 
 
-def _record_done(record: Callable[[Sequence[Reply]], None], landed: Collection[Future[Reply]]) -> None:
-    """Record every reply there is; one that cannot be had, or recorded, does not take its companions along."""
-    errors = [error for future in landed if (error := future.exception())]
-    replies = [future.result() for future in landed if not future.exception()]
+def _record_done(record: Callable[[Sequence[Reply]], None], done: Collection[Future[Reply]]) -> None:
+    """Record every reply there is; one that cannot be had, or recorded, does not hold up the others."""
+    errors = [error for future in done if (error := future.exception())]
+    replies = [future.result() for future in done if not future.exception()]
     if replies:
         try:
             _record_with_retry(record, replies)
@@ -184,7 +184,7 @@ def _record_done(record: Callable[[Sequence[Reply]], None], landed: Collection[F
 
 
 def _record_singly(record: Callable[[Sequence[Reply]], None], replies: Sequence[Reply]) -> list[BaseException]:
-    """After a set was refused: one poisonous reply must not take the others along; its row falls due again."""
+    """After a set was refused: one reply that cannot be recorded must not lose the others; its row falls due again."""
     errors: list[BaseException] = []
     for reply in replies:
         try:

@@ -26,7 +26,7 @@ from worker.webhook_sender import WebhookResponse, WebhookSender
 log = structlog.get_logger()
 
 WIDTH = 16
-"""POSTs under way at one time, per process; a silent receiver holds one of these places for `sender.TIMEOUT`."""
+"""POSTs under way at one time, per process; a silent receiver holds one of them for `webhook_sender.TIMEOUT`."""
 MINUTE, HOUR = 60.0, 3600.0
 DELAYS = (5.0, 5 * MINUTE, 30 * MINUTE, *(hours * HOUR for hours in (2, 5, 10, 14, 20, 24)))
 """Seconds from a failed attempt to the next: ten attempts over about three days, then it is given up."""

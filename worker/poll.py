@@ -48,7 +48,7 @@ class PollOutcome(NamedTuple):
     verdict: Verdict | None
     learned_by: LearnedBy = LearnedBy.POLL
     cancel_sent: bool = False
-    """The provider took or refused the wish to cancel."""
+    """The provider accepted or refused the cancel."""
     inference_time: float | None = None
     """Seconds, as the status reports."""
     note: str | None = None
@@ -90,13 +90,13 @@ def run(
 
 
 def ask(queue: QueueAPI, listing: Listing, due: DuePoll, settings: WorkerSettings) -> PollOutcome:
-    """What the provider says about one submission, having been told of a wish to cancel it."""
+    """What the provider says about one submission, after sending a cancel where one was requested."""
     cancel_sent = due.cancel and _send_cancel(queue, due)
     return _ask(queue, listing, due, settings)._replace(cancel_sent=cancel_sent)
 
 
 def _send_cancel(queue: QueueAPI, due: DuePoll) -> bool:
-    """Whether the provider heard; what it made of the wish, the status and the result tell (fal-protocol 2.5)."""
+    """Whether the provider was reached; what came of the cancel, status and result tell (fal-protocol 2.5)."""
     try:
         taken = queue.cancel(due.endpoint, due.request_id)
     except (TryLater, AccountPaused) as error:

@@ -1,4 +1,4 @@
-"""The provider's own price, read now and then, unless one is configured; the accounts reckon with it."""
+"""The provider's own price, read now and then, unless one is configured; the accounts count with it."""
 
 import structlog
 from sqlalchemy import Engine

@@ -59,7 +59,7 @@ class BrokerSettings(Settings):
     )
 
 
-class ClockSettings(DatabaseSettings, BrokerSettings):
+class BeatSettings(DatabaseSettings, BrokerSettings):
     """What the clock needs to know: where due work stands, and whom to tell."""
 
 
@@ -131,5 +131,5 @@ class WorkerSettings(
 
     @property
     def unknown_deadline(self) -> float:
-        """The proven deadline of an unknown submit, in seconds: by then an accepted one has been heard of."""
+        """The deadline of an unknown submit, in seconds: by then an accepted one has been heard of."""
         return self.submit_start_timeout + self.run_allowance + self.delivery_allowance

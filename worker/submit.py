@@ -2,7 +2,8 @@
 
 The write-ahead row is committed before the POST; its id is the token in the webhook URL. What the reply says is
 sorted by the client (`queue_api.py`) into: accepted, certainly not sent, refused for the account, refused for
-good, unknown. An unknown outcome is left alone here: the callback heals it, or the poll lane proves it dead.
+good, unknown. An unknown outcome is left alone here: the callback reveals its request id, or the poll lane proves it
+dead.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +39,7 @@ BODY_BYTES = 32 * 2**20
 """Bytes of arguments in hand at one time, per process, beside one edit: an edit may hold its images in itself.
 Each byte is there several times: as the database's answer, as values, as the body of the POST."""
 OUTAGE = 5
-"""Submits in a row with unknown outcome after which submitting pauses: each of them waits for its proven deadline."""
+"""Submits in a row with unknown outcome after which submitting pauses: each of them waits for its unknown deadline."""
 
 
 class Reply(NamedTuple):

@@ -1,4 +1,4 @@
-"""What became of submits that nobody heard of: past the proven deadline, looked up until that proves something.
+"""What became of submits that nobody heard of: past the unknown deadline, looked up until that proves something.
 
 Part of the poll lane. Only the provider's listing can still name the request. It is matched by the whole input as sent,
 because most manifests repeat one prompt and one seed; what is found is asked for like any other request. Not found in a
@@ -36,9 +36,9 @@ SLICE_SECONDS = 10.0
 CLOCKS_DIFFER_BY = timedelta(minutes=15)
 """Between the provider's machines and our database, at most; and how late a request may be listed."""
 DENIALS, PERSISTS = 3, 2.5
-"""How many lookups in a row must prove nothing, over how many times the proven deadline (by default an hour)."""
+"""How many lookups in a row must prove nothing, over how many times the unknown deadline (by default an hour)."""
 FIRST_PAUSE, LONGEST_PAUSE = 1 / 25, 1 / 2
-"""Of the proven deadline: the pause before the next lookup, doubling (by default from a minute to 12)."""
+"""Of the unknown deadline: the pause before the next lookup, doubling (by default from a minute to 12)."""
 NEVER = datetime.max.replace(tzinfo=UTC)
 LOOKUP_LOCK = 7364
 """Key of the advisory lock under which listed requests are given to submissions."""

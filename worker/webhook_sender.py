@@ -40,7 +40,7 @@ class WebhookResponse(NamedTuple):
     """Seconds that the receiver asks to be left in peace."""
 
 
-class Unusable(Exception):
+class BadAddress(Exception):
     """The address is none that a POST can go to."""
 
 
@@ -56,8 +56,8 @@ class WebhookSender:
         self._signer = signer
         self.clients = signer.clients
         self._private_hosts = frozenset(host.lower() for host in private_hosts)
-        self._fuse = Deadline()
-        self._sessions = ThreadSessions(self._check_peer, self._fuse.watch)
+        self._deadline = Deadline()
+        self._sessions = ThreadSessions(self._check_peer, self._deadline.watch)
 
     def deliver(
         self, url: str, message_id: str, body: str, *, client: str, timeout: float = TIMEOUT
@@ -66,10 +66,10 @@ class WebhookSender:
 
         Turns every failure into an answer, which never quotes the URL: it may hold a password or a token.
         """
-        with self._fuse.within(timeout) as call:
+        with self._deadline.within(timeout) as call:
             try:
                 return _read_reply(self._post(call, self._request(url, message_id, body, client), timeout))
-            except Unusable as error:
+            except BadAddress as error:
                 return WebhookResponse(error=str(error), permanent=True)
             except PrivateAddress as error:
                 return WebhookResponse(error=str(error))
@@ -106,9 +106,9 @@ class WebhookSender:
             request = requests.Request("POST", url, headers=headers, data=body.encode()).prepare()
             parts = urlsplit(request.url or "")
         except (requests.RequestException, ValueError) as error:
-            raise Unusable(f"the address is no URL: {type(error).__name__}") from None
+            raise BadAddress(f"the address is no URL: {type(error).__name__}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Unusable("the address is neither http nor https")
+            raise BadAddress("the address is neither http nor https")
         return request
 
     def _check_peer(self, host: str, address: str) -> None:

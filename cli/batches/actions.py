@@ -52,7 +52,7 @@ def cancel(batch: str, as_json: bool) -> None:
 def pause(batch: str, as_json: bool) -> None:
     """Submit no more of a batch for now.
 
-    What is in flight comes home and is stored.
+    Edits at the provider finish and are stored.
     """
     engine, batch_id = _open(batch)
     paused = progress_of(engine, str(batch_id))["paused_at"] is not None
@@ -61,7 +61,7 @@ def pause(batch: str, as_json: bool) -> None:
     row = progress_of(engine, str(batch_id))
     sentence = (
         f"{'is paused already' if paused else 'paused'}: {plural(int(row['pending']), 'edit')} wait until "
-        f"`darkroom resume`, {_open_edits(row)} in flight come home"
+        f"`darkroom resume`, {_open_edits(row)} in flight finish"
     )
     _say(as_json, batch_id, sentence, paused_at=row["paused_at"], pending=row["pending"], in_flight=_open_edits(row))
 

@@ -59,7 +59,7 @@ def contact_sheet(batch: str, output: Path | None, limit: int, as_json: bool) ->
     settings = load(WorkerSettings)
     read = partial(thumbnail, Storage(settings.storage_url), settings.picture_max_bytes)
     written: list[Path] = []
-    for page in drawn(engine, row, read, min(limit, total)):
+    for page in draw_pages(engine, row, read, min(limit, total)):
         written.append(_numbered(output, len(written) + 1))
         _save(page, written[-1])
         if not as_json:
@@ -70,7 +70,7 @@ def contact_sheet(batch: str, output: Path | None, limit: int, as_json: bool) ->
         print_json({"batch_id": batch_id, "tiles": min(limit, total), "of": total, "files": list(map(str, written))})
 
 
-def drawn(engine: Engine, row: Row, read: "partial[Image.Image | str]", limit: int) -> Iterator[Image.Image]:
+def draw_pages(engine: Engine, row: Row, read: "partial[Image.Image | str]", limit: int) -> Iterator[Image.Image]:
     """The pages."""
     pages = -(-limit // PAGE_TILES)
     with ThreadPoolExecutor(READERS) as pool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from core.errors import UserError
-from intake.insert_edits import FAULTS_MAX, OnInvalid, include_existing
+from intake.insert_edits import FAULTS_MAX, OnInvalid, include_earlier_faults
 from intake.manifest import Entry, FaultyLine, LineFault, ManifestFaults, NewEdit, read_jsonl
 from intake.read_manifest import Reader
 from models.image_inputs import is_local_path
@@ -36,7 +36,7 @@ class Manifest:
             ManifestFaults: lines are faulty, and are not to be skipped; carries their faults.
         """
         faults: list[LineFault] = []
-        for entry in include_existing(faults, self._lines(first=0)):
+        for entry in include_earlier_faults(faults, self._lines(first=0)):
             if isinstance(entry, NewEdit):
                 for given in filter(is_local_path, entry.arguments["image_urls"]):
                     self._look_at(given)

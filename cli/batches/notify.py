@@ -40,10 +40,10 @@ def notify(batch: str, every: bool, as_json: bool) -> None:
             print_json(shown)
         else:
             place = f"{notification.event}  {escape(str(shown['url']))}"
-            screen.print(f"{place}  due again; until now: {escape(_standing(notification))}", soft_wrap=True)
+            screen.print(f"{place}  due again; until now: {escape(_notification_text(notification))}", soft_wrap=True)
 
 
-def _standing(notification: Redelivery) -> str:
+def _notification_text(notification: Redelivery) -> str:
     attempts = f"{notification.attempt} attempt{'' if notification.attempt == 1 else 's'}"
     if notification.delivered_at:
         return f"{attempts}, delivered {when(notification.delivered_at)}"

@@ -58,13 +58,15 @@ def replay(batch: str | None, effects: tuple[str, ...], since: str | None, dry_r
     engine = open_database()
     batch_id = find_batch(engine, batch) if batch else None
     counts: Counter[Replayed] = Counter()
-    for number in chosen(engine, batch_id, effects, received):
+    for number in choose_callbacks(engine, batch_id, effects, received):
         if found := take_again(engine, number, load(PolicySettings), dry_run=dry_run):
             counts[found] += 1
     _report(counts, dry_run=dry_run, as_json=as_json)
 
 
-def chosen(engine: Engine, batch_id: str | None, effects: Sequence[str], since: datetime | None) -> Iterator[int]:
+def choose_callbacks(
+    engine: Engine, batch_id: str | None, effects: Sequence[str], since: datetime | None
+) -> Iterator[int]:
     """Ids of the callbacks, in the order in which they came; those that come meanwhile are not among them."""
     query = """
         SELECT c.id FROM callbacks c

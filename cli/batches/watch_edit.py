@@ -49,10 +49,10 @@ def watch_edit(engine: Engine, batch_id: UUID, *, quiet: bool) -> WatchedEdit:
         edit_id = connection.exec_driver_sql("SELECT id FROM edits WHERE batch_id = %s", (batch_id,)).scalar_one()
     logs: list[LogLine] = []
     try:
-        with is_reported(quiet) as teller:
+        with open_reporter(quiet) as reporter:
             for step in follow_edit(engine, edit_id, queue):
                 logs += [line for update in step.updates for line in update.logs]
-                teller.report(step)
+                reporter.report(step)
     except KeyboardInterrupt:
         stderr.print(f"The edit goes on; to see it again: darkroom watch {batch_id}", markup=False, soft_wrap=True)
         raise
@@ -60,7 +60,7 @@ def watch_edit(engine: Engine, batch_id: UUID, *, quiet: bool) -> WatchedEdit:
 
 
 @contextmanager
-def is_reported(quiet: bool) -> Iterator["EditReporter"]:
+def open_reporter(quiet: bool) -> Iterator["EditReporter"]:
     """Someone who tells what happens."""
     if quiet or not screen.is_terminal:
         yield EditReporter(quiet=quiet)

@@ -20,7 +20,7 @@ from cli.settings import PROCESSES
 from cli.stack.readiness import QUESTION_TIMEOUT
 from core.database_url import hide_password
 from core.errors import AccountPaused, DownloadError, Gone, ProviderError, SettingsError
-from core.settings import wrong_settings
+from core.settings import find_wrong_settings
 from http_client.sessions import NotConnected, ThreadSessions, exchange
 from models.seedream import ENDPOINT
 from provider.queue_api import QueueAPI
@@ -40,7 +40,7 @@ def settings() -> Iterator[CheckResult]:
     wrong: dict[str, None] = {}
     for cls in PROCESSES:
         try:
-            wrong |= dict.fromkeys(wrong_settings(cls))
+            wrong |= dict.fromkeys(find_wrong_settings(cls))
         except SettingsError as error:
             wrong[str(error).rstrip(".")] = None
     for sentence in wrong:
@@ -119,9 +119,9 @@ def _broken_broker(error: BaseException | None) -> tuple[str, str]:
     if "certificate required" in said:
         return f"wants a certificate of us: {said}", f"Add ?ssl_certfile=FILE&ssl_keyfile=FILE to REDIS_URL; {safe}"
     if "refused" in said:
-        return f"does not answer: {said}", f"Start Redis, or mend REDIS_URL; {safe}"
+        return f"does not answer: {said}", f"Start Redis, or fix REDIS_URL; {safe}"
     forms = "rediss:// is for one with TLS, redis:// for one without, ssl_certfile for one that wants a certificate"
-    return f"does not answer: {said}", f"Start Redis, or mend REDIS_URL ({forms}); {safe}"
+    return f"does not answer: {said}", f"Start Redis, or fix REDIS_URL ({forms}); {safe}"
 
 
 def provider(settings: WorkerSettings) -> CheckResult:

@@ -29,13 +29,11 @@ def connectivity(engine: Engine) -> Iterator[CheckResult]:
             version = connection.exec_driver_sql("SHOW server_version").scalar_one()
             read_only = connection.exec_driver_sql("SHOW transaction_read_only").scalar_one() == "on"
     except DATABASE_ERRORS as error:
-        advice = (
-            "Start PostgreSQL, or mend DATABASE_URL; everything stands still until it answers, and nothing is lost."
-        )
+        advice = "Start PostgreSQL, or fix DATABASE_URL; everything stands still until it answers, and nothing is lost."
         yield failure("database", f"PostgreSQL does not answer: {reason(error)}{advise(error)}.", advice)
         return
     if read_only:
-        advice = "A standby, or a server that protects a full disk: mend it, or let DATABASE_URL name the primary."
+        advice = "A standby, or a server that protects a full disk: fix it, or let DATABASE_URL name the primary."
         yield failure("database", "PostgreSQL is read-only; everything stands still, and nothing is lost.", advice)
         return
     yield ok("database", f"PostgreSQL {str(version).split()[0]} answers")

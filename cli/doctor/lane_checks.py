@@ -82,7 +82,7 @@ def lanes(engine: Engine, settings: WorkerSettings, redis_url: str | None) -> It
         queue = f", {plural(lengths[lane], 'message')} in its queue" if lane in lengths else ""
         if lane in stuck:
             waiting = duration(stuck[lane].seconds)
-            yield failure(lane, f"Work is due since {waiting}, and nobody takes it{queue}.", ADVICE)
+            yield failure(lane, f"Work has been due for {waiting} and no worker takes it{queue}.", ADVICE)
         else:
             yield ok(lane, f"{'takes what is due' if one else 'nothing to take'}{queue}")
 

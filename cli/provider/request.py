@@ -36,7 +36,7 @@ def request() -> None:
     """
 
 
-def _ask_provider(command: Callable[..., Any]) -> Callable[..., Any]:
+def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What every command of the group takes."""
     endpoint = click.option("--endpoint", default=ENDPOINT, show_default=True, help="The model.")
     return click.argument("request_id", metavar="REQUEST_ID", callback=_plain_id)(endpoint(json_option(command)))
@@ -49,7 +49,7 @@ def _plain_id(_context: click.Context, _parameter: click.Parameter, given: str) 
 
 
 @request.command()
-@_ask_provider
+@request_options
 def status(request_id: str, endpoint: str, as_json: bool) -> None:
     """Show how far a request is."""
     with provider_call(request_id):
@@ -77,7 +77,7 @@ def _as_words(found: Status) -> str:
 
 @request.command()
 @click.option("--follow", "follows", is_flag=True, help="Go on until the request has ended.")
-@_ask_provider
+@request_options
 def logs(request_id: str, endpoint: str, as_json: bool, follows: bool) -> None:
     """Print what the model has logged so far."""
     with provider_call(request_id):
@@ -105,7 +105,7 @@ def log_text(line: LogLine) -> str:
 
 
 @request.command()
-@_ask_provider
+@request_options
 def result(request_id: str, endpoint: str, as_json: bool) -> int:
     """Print the provider's JSON.
 
@@ -128,7 +128,7 @@ def result(request_id: str, endpoint: str, as_json: bool) -> int:
 
 
 @request.command()
-@_ask_provider
+@request_options
 def cancel(request_id: str, endpoint: str, as_json: bool) -> int:
     """Ask the provider to cancel a request.
 

@@ -34,7 +34,7 @@ def adopt_orphans() -> None:
 
 
 def reap() -> None:
-    """Take leave of adopted processes that have ended, so that they do not stay as zombies."""
+    """Reap adopted processes that have ended, so that they do not stay as zombies."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

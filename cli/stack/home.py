@@ -23,7 +23,7 @@ SOCKET_PATH_LIMIT = 103
 """Bytes in the path of a Unix socket on macOS; Linux takes 107."""
 LONGEST_SOCKET = "supervisor.sock.4194304"
 """The supervisor binds a name with its process id first."""
-LAST_BREATH = 600.0
+KILLED_STACK_ENDS_WITHIN = 600.0
 """Seconds for a killed stack to end before the next one gives up waiting; longer than stopping ever takes."""
 
 
@@ -128,7 +128,7 @@ class Home:
 
     def _acquire(self, lock: TextIO) -> None:
         """Lock the home, waiting for a stack whose `darkroom up` was killed and which is about to end."""
-        deadline, waiting = time.monotonic() + LAST_BREATH, False
+        deadline, waiting = time.monotonic() + KILLED_STACK_ENDS_WITHIN, False
         while not _locked(lock.fileno(), fcntl.LOCK_EX):
             lock.seek(0)
             holder = lock.read().strip()

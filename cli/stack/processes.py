@@ -10,7 +10,7 @@ from pathlib import Path
 
 STOP_WITHIN = {"submit": 210, "poll": 430, "download": 250, "settle": 190, "notify": 130, "intake_worker": 190}
 """Worker -> seconds in which it may end by itself: longer than its turn, its longest call to a peer as slow as it may
-be, and the recording of the answer while the database is away (tests/unit/test_compose.py reckons it). A stop takes
+be, and the recording of the answer while the database is away (tests/unit/test_compose.py counts it). A stop takes
 so long only where all of that happens at one time."""
 
 

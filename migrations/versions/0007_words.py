@@ -15,6 +15,10 @@ depends_on = None
 
 COMMENTS: dict[tuple[str, Any], tuple[str, str]] = {
     ("price", sa.NUMERIC()): ("USD per picture, when POSTed", "USD per image, when POSTed"),
+    ("due_at", sa.TIMESTAMP(timezone=True)): (
+        "next poll, or the proven deadline while no request id is known",
+        "next poll, or the unknown deadline while no request id is known",
+    ),
     ("doubled", sa.BOOLEAN()): (
         "succeeded, but the pictures of another submission of its edit are the ones that are kept",
         "succeeded, but the images of another submission of its edit are the ones that are kept",

@@ -49,9 +49,9 @@ CHUNK = 5_000
 
 
 def cancel_batch(connection: Connection, batch_id: UUID, *, criterion: Criterion | None = None) -> int:
-    """Cancel what is not paid for yet: pending edits at once, edits in flight by a wish; answers how many these are.
+    """Cancel what is not paid for yet: pending edits at once; gives how many are in flight.
 
-    What is in flight is asked about at once, and the poll lane hands the wish to the provider; it ends `cancelled` if
+    For what is in flight the poll lane sends a cancel to the provider at once; it ends `cancelled` if
     the provider says so and `stored` if the image was made anyway. A batch that is cancelled or finished already
     stays as it is. Of a batch larger than `CHUNK` only the row of the batch is written, which is enough that nothing
     of it is submitted any more; the settle lane cancels its edits (`cancel_chunk`), and the answer is the most that
@@ -105,7 +105,7 @@ def cancelled_with_open_edits(connection: Connection) -> list[UUID]:
 
 
 def cancel_chunk(connection: Connection, batch_id: UUID, *, after: int) -> int | None:
-    """Cancel the next pending edits of a cancelled batch, and wish for all of it that is in flight.
+    """Cancel the next pending edits of a cancelled batch, and request it for all that is in flight.
 
     `after` is the position up to which it was done before, -1 at first. Answers the position that is reached, None once
     nothing pending is left. A transaction of its own: whoever dies leaves nothing half done, and the next begins anew.
@@ -140,18 +140,18 @@ def _cancel_open(
             SELECT id, state FROM edits
             WHERE batch_id = %s AND due_at IS NOT NULL AND cancel_requested_at IS NULL AND state = ANY(%s)
             ORDER BY id FOR UPDATE
-        ), wished AS (
+        ), requested AS (
             UPDATE edits e
             SET cancel_requested_at = now(),
                 state = CASE WHEN open.state = 'pending' THEN 'cancelled' ELSE e.state END,
                 due_at = CASE WHEN open.state = 'pending' THEN NULL ELSE e.due_at END,
                 finished_at = CASE WHEN open.state = 'pending' THEN now() END
             FROM open WHERE e.id = open.id AND e.state = open.state RETURNING e.id
-        ), asked AS (
-            UPDATE submissions s SET due_at = now() FROM wished
-            WHERE s.edit_id = wished.id AND s.due_at IS NOT NULL AND s.request_id IS NOT NULL
+        ), due AS (
+            UPDATE submissions s SET due_at = now() FROM requested
+            WHERE s.edit_id = requested.id AND s.due_at IS NOT NULL AND s.request_id IS NOT NULL
         )
-        SELECT count(*) FROM wished
+        SELECT count(*) FROM requested
         """,
         (batch_id, list(states)),
     )
@@ -170,7 +170,7 @@ def request_cancel(connection: Connection, request_id: str) -> None:
 
 
 def record_cancel_sent(connection: Connection, submission_ids: Sequence[UUID]) -> None:
-    """The provider has heard the wish, whatever it answered; it is not told again."""
+    """The cancel was sent, whatever the provider answered; it is not sent again."""
     connection.exec_driver_sql(
         "UPDATE submissions SET cancel_sent_at = now() WHERE id = ANY(%s) AND cancel_sent_at IS NULL",
         (list(submission_ids),),

@@ -114,7 +114,7 @@ def record_accepted(
 
 
 def revert_unsent(connection: Connection, submission_ids: Sequence[UUID], *, reason: str, delay: float) -> None:
-    """submitting -> pending (or cancelled, where that was wished): certainly not accepted, so not an attempt.
+    """submitting -> pending (or cancelled, where that was requested): certainly not accepted, so not an attempt.
 
     For what never left this machine and for refusals of the account; no edit fails for either. While an earlier
     submission of the edit is in flight after all, the edit is submitted.
@@ -266,11 +266,11 @@ def resolve_unknown(
     max_attempts: int,
     note: str | None = None,
 ) -> None:
-    """submitting -> pending (or failed, where parked; or cancelled, where wished): the POST is proven dead.
+    """submitting -> pending (or failed, where parked; or cancelled, where requested): the POST is proven dead.
 
     `note` says by what.
 
-    Past the proven deadline an accepted request would have started and ended, or ended unstarted, and its
+    Past the unknown deadline an accepted request would have started and ended, or ended unstarted, and its
     callback would have come. Should its result show after all, the submission turns `succeeded`. While an earlier
     submission of the edit is in flight after all, the edit is submitted.
     """
@@ -306,7 +306,7 @@ def resolve_unknown(
             "resubmit": resubmit,
             "max_attempts": max_attempts,
             "overdue": OPEN_OVERDUE_AFTER,
-            "message": "The submit's outcome stayed unknown past the proven deadline; it may have been charged.",
+            "message": "The submit's outcome stayed unknown past the unknown deadline; it may have been charged.",
         },
     )
 

@@ -190,7 +190,7 @@ def test_lanes_due(engine: Engine) -> None:
 
 
 def test_patience_is_the_deadline_of_a_new_submission(engine: Engine) -> None:
-    """A submission is written down with its proven deadline before anything is sent."""
+    """A submission is written down with its unknown deadline before anything is sent."""
     with engine.begin() as connection:
         make_batch(connection)
         claim(connection)

@@ -98,7 +98,7 @@ class Provider:
     requests: list[Request] = field(default_factory=list)
     objects: dict[str, str] = field(default_factory=dict)
     dead: set[UUID] = field(default_factory=set)
-    """Submissions that were given up past their proven deadline, taken back or refused, and not heard of since."""
+    """Submissions that were given up past their unknown deadline, taken back or refused, and not heard of since."""
     ever_dead: set[UUID] = field(default_factory=set)
     """Those that were so at some time: of these, and of these only, a charge may stand beside the edit's own."""
 
@@ -217,7 +217,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(resubmit=st.booleans())
     def lose_patience(self, resubmit: bool) -> None:
-        """The proven deadline passes for whatever is still unknown."""
+        """The unknown deadline passes for whatever is still unknown."""
         fall_due(self.connection)
         lost = [due.id for due in claim_unknown(self.connection, limit=100, lease=60)]
         named = {request.submission.id for request in self.provider.requests if request.named}

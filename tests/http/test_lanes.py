@@ -124,7 +124,7 @@ def test_callback_overtakes_the_reply(engine: Engine, emulator: Emulator, tmp_pa
 
 
 def test_outcome_nobody_tells_is_never_sent_again(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
-    """The reply is lost and no callback can come: the edit waits for its proven deadline, there is no second POST."""
+    """The reply is lost and no callback can come: the edit waits for its unknown deadline, there is no second POST."""
     make_edits(engine, ["a [[fault:reset_after_accept]]"])
     with lane_runner(engine, emulator, tmp_path, without_callbacks=True) as worker:
         worker.work_until(lambda: len(emulator.rows) == 1)

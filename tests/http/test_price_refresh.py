@@ -1,4 +1,4 @@
-"""What the work is reckoned to cost is what the provider says, asked for now and then."""
+"""What the work is calculated to cost is what the provider says, asked for now and then."""
 
 from decimal import Decimal
 

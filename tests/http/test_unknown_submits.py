@@ -50,7 +50,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
 
 
 SOON: dict[str, Any] = {"submit_start_timeout": 1.2, "run_allowance": 0.2, "delivery_allowance": 0.2}
-"""A proven deadline that a test can wait for."""
+"""A unknown deadline that a test can wait for."""
 
 
 def make_inputs(engine: Engine, inputs: Sequence[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ import yaml
 from supervisor.options import ServerOptions
 
 from cli.stack import embedded, processes
-from cli.stack.home import LAST_BREATH, SOCKET_PATH_LIMIT, Home
+from cli.stack.home import KILLED_STACK_ENDS_WITHIN, SOCKET_PATH_LIMIT, Home
 from cli.stack.processes import Process, Stage
 from cli.stack.supervision import FOR_EVER, command_line, configuration, paths_as_variables, stops_within
 
@@ -60,7 +60,7 @@ def test_a_killed_stack_is_waited_for_as_long_as_it_may_take() -> None:
     """The next `darkroom up` waits longer for what a killed one left than the slowest programs of all stages take."""
     server = Process("postgres", ("postgres",), Stage.SERVERS, stop_within=embedded.CHECKPOINT_WITHIN)
     parts = (server, processes.receiver("127.0.0.1", 8000), *processes.workers())
-    assert stops_within(parts) < LAST_BREATH
+    assert stops_within(parts) < KILLED_STACK_ENDS_WITHIN
 
 
 def test_servers_stop_last(home: Home) -> None:

@@ -160,7 +160,7 @@ def test_errors_are_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What a person can mend is said on standard error, without a traceback, with exit code 2."""
+    """What a person can fix is said on standard error, without a traceback, with exit code 2."""
     monkeypatch.setattr(sys, "argv", ["darkroom", *arguments])
     for name, value in free_ports().items():
         monkeypatch.setenv(name, value)

@@ -163,7 +163,7 @@ def test_dry_run_of_faulty_lines(run_cli: CommandLine, folder: Path) -> None:
 
 
 def test_price_of_our_own(run_cli: CommandLine, folder: Path) -> None:
-    """The price that is set is the one that is reckoned with."""
+    """The price that is set is the one that is calculated with."""
     run_cli.set(PRICE_PER_IMAGE="0.5")
     assert run_cli("submit", manifest(folder, {}), "--dry-run", "--json").json["cost_likely"] == 0.5
 

@@ -26,7 +26,7 @@ from provider import platform, queue_api
 from tests.test_docs import SETTINGS
 from webhook_receiver.settings import ReceiverSettings
 from worker import celery, fetch, lane_loop, webhook_sender
-from worker.settings import ClockSettings, WorkerSettings
+from worker.settings import BeatSettings, WorkerSettings
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -39,7 +39,7 @@ READS: dict[str, type[Settings]] = {
     "migrate": DatabaseSettings,
     "receiver": ReceiverSettings,
     "intake": IntakeSettings,
-    "beat": ClockSettings,
+    "beat": BeatSettings,
     **dict.fromkeys(processes.LANES, WorkerSettings),
 }
 """Service -> the settings class that its process loads."""

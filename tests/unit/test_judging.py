@@ -161,7 +161,7 @@ SECOND = {
 
 @pytest.mark.parametrize(("first", "posted_at", "excused"), SECOND.values(), ids=SECOND)
 def test_a_second_charge(first: dict[str, object], posted_at: float, *, excused: bool) -> None:
-    """It has its excuse only past the proven deadline, of a first request that could not be known of."""
+    """It has its excuse only past the unknown deadline, of a first request that could not be known of."""
     second = request("a2", submitted_at=posted_at, ended_at=posted_at + 1, told_at=posted_at + 2)
     twice = books(
         [request("a", **first), second],

@@ -289,7 +289,7 @@ def test_lingers_while_there_is_reason() -> None:
 
 
 def test_lingering_ends_when_told_to_stop() -> None:
-    """A reason to has_backlog is none to go on after the lane's turn."""
+    """A backlog is no reason to go on after the lane's turn."""
     lane = Lane(0)
     until = time.monotonic() + 0.1
 

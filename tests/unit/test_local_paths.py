@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.errors import NotFound, UserError
 from storage import store as storage_module
-from storage.local_paths import find_case_variants, folds_case
+from storage.local_paths import folds_case, spell_distinctly
 from storage.store import Storage
 
 
@@ -102,4 +102,4 @@ def test_two_names_are_two_images_where_case_is_folded(storage: Storage, monkeyp
 def test_no_two_names_fold_into_one(one: str, other: str) -> None:
     """Whatever they are."""
     if one != other:
-        assert find_case_variants(one).casefold() != find_case_variants(other).casefold()
+        assert spell_distinctly(one).casefold() != spell_distinctly(other).casefold()

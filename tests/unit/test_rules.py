@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-ROOMS = (
+FOLDERS = (
     *("benchmarks", "buffering", "cli", "core", "http_client", "intake"),
     *("models", "provider", "storage", "webhook_receiver", "worker"),
 )
@@ -14,8 +14,8 @@ SET_CLAUSE = re.compile(r"\bSET\s+(.*?)(?=\bFROM\b|\bWHERE\b|\bRETURNING\b|\"\"\
 def writers_of_state() -> set[str]:
     """Every module with an UPDATE that sets a `state`."""
     found = set()
-    for room in ROOMS:
-        for path in (ROOT / room).rglob("*.py"):
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*.py"):
             clauses = SET_CLAUSE.findall(path.read_text())
             if any(re.search(r"\bstate\s*=", clause) for clause in clauses):
                 found.add(str(path.relative_to(ROOT)))
@@ -31,6 +31,6 @@ def test_only_the_transitions_write_a_state() -> None:
 
 def test_nothing_of_ours_reads_proc() -> None:
     """macOS has no /proc: processes are asked for through psutil."""
-    code = [path for room in (*ROOMS, "fal_emulator", "front") for path in (ROOT / room).rglob("*.py")]
+    code = [path for folder in (*FOLDERS, "fal_emulator", "front") for path in (ROOT / folder).rglob("*.py")]
     assert len(code) > 100
     assert [path for path in code if re.search(r"[\"']/proc/", path.read_text())] == []

@@ -279,7 +279,7 @@ def test_whatever_is_given_is_accepted_or_told_plainly(document: dict[str, Any])
         json.dumps(as_sent(arguments, 1), ensure_ascii=False).encode()
 
 
-def test_a_named_field_of_a_image_may_be_missing() -> None:
+def test_a_named_field_of_an_image_may_be_missing() -> None:
     """The model's page shows an answer with nothing but addresses; the other fields are a courtesy."""
     output = EditOutput.model_validate({"images": [{"url": URL}], "seed": 746406749})
 

@@ -213,7 +213,7 @@ def _assert_recordable(verdict: Verdict) -> None:
     assert verdict.kind is Kind.FAILED or verdict.retry is Retry.NEVER
 
 
-def test_file_data_of_a_image_is_kept() -> None:
+def test_file_data_of_an_image_is_kept() -> None:
     """Bytes that came inside the answer; more than a row should hold are not."""
     for data, kept in (("aGk=", "aGk="), ("x" * (FILE_DATA_MAX + 1), None)):
         document = {"images": [{"url": "https://v3.fal.media/x.png", "file_data": data}]}

@@ -17,9 +17,9 @@ def status(state: EditState, **more: object) -> EditStatus:
 
 
 def told(capsys: pytest.CaptureFixture[str], *steps: Step, quiet: bool = False) -> tuple[list[str], list[str]]:
-    teller = EditReporter(quiet=quiet)
+    reporter = EditReporter(quiet=quiet)
     for step in steps:
-        teller.report(step)
+        reporter.report(step)
     out, err = capsys.readouterr()
     return out.splitlines(), err.splitlines()
 
@@ -83,7 +83,7 @@ def test_nothing_moves(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     assert out == ([] if quiet else ["pending", "submitted  request r"])
 
 
-def test_place_of_a_image() -> None:
+def test_place_of_an_image() -> None:
     """A path on this machine, or an address in the store."""
     assert place("file:///a%20b/images", "x/0.png") == "/a b/images/x/0.png"
     assert place("s3://bucket/p", "x/0.png") == "s3://bucket/p/x/0.png"

@@ -22,7 +22,7 @@ IMAGE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAA
 
 Start = Callable[..., System]
 PATIENCE = sum(float(CLOCKS[name]) for name in ("SUBMIT_START_TIMEOUT", "RUN_ALLOWANCE", "DELIVERY_ALLOWANCE"))
-"""Seconds; the proven deadline of an unknown submit under the shrunk clocks."""
+"""Seconds; the deadline of an unknown submit under the shrunk clocks."""
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from tests.whole.conftest import Start, finish, hand_in, heard_too_late
 from worker.crash_points import POINTS
 
 LANES = tuple(point for point in POINTS if point != "after_create")
-"""Points that a batch passes once it is there; test_celery_door.py has the other."""
+"""Points that a batch passes once it is there; test_celery_batch.py has the other."""
 
 
 def test_sigkill_at_every_named_point(start: Start, tmp_path: Path) -> None:
