@@ -3,6 +3,12 @@
 import re
 from pathlib import Path
 
+from benchmarks.faults import VICTIMS
+from cli.doctor.lane_checks import LOOKS
+from cli.stack.processes import LANES as WORKERS
+from models.claims import Lanes
+from worker.celery import LANES
+
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = (
     *("benchmarks", "buffering", "cli", "core", "http_client", "intake"),
@@ -34,3 +40,12 @@ def test_nothing_of_ours_reads_proc() -> None:
     code = [path for folder in (*FOLDERS, "fal_emulator", "front") for path in (ROOT / folder).rglob("*.py")]
     assert len(code) > 100
     assert [path for path in code if re.search(r"[\"']/proc/", path.read_text())] == []
+
+
+def test_every_lane_is_known_everywhere() -> None:
+    """Started by the tick, served by a worker, looked at by the doctor, killed by chaos."""
+    lanes = set(LANES)
+    assert set(Lanes._fields) == lanes
+    assert set(LOOKS) == lanes
+    assert {queue for queues, _ in WORKERS.values() for queue in queues} == {*lanes, "intake"}
+    assert lanes <= set(VICTIMS)
