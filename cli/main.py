@@ -12,7 +12,7 @@ from io import StringIO
 
 import click
 
-from cli.streams import PIPE_CLOSED, OutputClosed, close_output, prepare_streams, say, show_controls
+from cli.streams import PIPE_CLOSED, OutputClosed, close_output, discard_output, prepare_streams, say, show_controls
 from core.errors import UserError
 
 USAGE = 2
@@ -118,6 +118,8 @@ def _run() -> int:
     except OSError as error:  # the world's: a full disk, a folder that is none
         what = f"{error.filename} cannot be read or written" if error.filename else "The output cannot be written"
         say(f"{what}: {error.strerror or error}.")
+        if not error.filename:
+            discard_output()  # what could not be written is still in the buffer, from Python 3.13 on
         code = USAGE
     except Exception as error:
         sentence = _database_sentence(error)

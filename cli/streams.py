@@ -54,9 +54,14 @@ def close_output(code: int) -> int:
         code = 2
     else:
         return code
-    with suppress(OSError, ValueError):  # the interpreter would try, and complain, once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    discard_output()
     return code
+
+
+def discard_output() -> None:
+    """Let what is still to be written go nowhere: the interpreter would try, and complain, once more."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(sentence: str) -> None:

@@ -30,7 +30,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "WHOLE_TIMEOUT", 0.5)
 
 
-class Temporary(fetch.LocalFile):
+class Temporary(fetch.DownloadFile):
     """The fetcher's temporary files, all of them."""
 
     opened: ClassVar[list["Temporary"]] = []
@@ -44,7 +44,7 @@ class Temporary(fetch.LocalFile):
 def files(monkeypatch: pytest.MonkeyPatch) -> list[Temporary]:
     """Every temporary file that the fetcher opens."""
     monkeypatch.setattr(Temporary, "opened", [])
-    monkeypatch.setattr(fetch, "LocalFile", Temporary)
+    monkeypatch.setattr(fetch, "DownloadFile", Temporary)
     return Temporary.opened
 
 

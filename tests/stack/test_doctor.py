@@ -264,7 +264,7 @@ def test_due_work_that_nobody_takes(healthy: CommandLine, engine: Engine) -> Non
         before = connection.exec_driver_sql(query).all()
     wrong = bad(healthy)
     assert {"submit", "poll"} == set(wrong) - {"workers", "overdue"}
-    assert "nobody takes it" in wrong["poll"]
+    assert "no worker takes it" in wrong["poll"]
     with engine.connect() as connection:
         assert connection.exec_driver_sql(query).all() == before
 
