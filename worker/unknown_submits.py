@@ -147,6 +147,8 @@ def search_listing(
             if page.last:
                 for ended_since in listing.pages(lost[0].endpoint, newest - SAME_MOMENT, latest):
                     found += _wanted(ended_since.items, wanted)
+                    if not ended_since.last and time.monotonic() > stop + SLICE_SECONDS:
+                        raise TryLater("more has ended since the listing was begun than can be read in one turn")
                 return Search(found, None, newest)
             down_to = page.down_to
             if time.monotonic() > stop:
