@@ -35,7 +35,6 @@ def create_app(settings: IntakeSettings | None = None) -> Flask:
     """
     settings = settings or load(IntakeSettings)
     keys = ApiKeys(settings)
-    configure_logs()
     app = Flask("intake", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.intake_max_bytes
     if not keys.required:
@@ -55,6 +54,7 @@ def create_server() -> BufferingServer:
         SettingsError: a setting is missing or wrong.
     """
     settings = load(IntakeSettings)
+    configure_logs()
     app = create_app(settings)
     context: api.ApiContext = app.extensions["darkroom"]
     limits = Limits(

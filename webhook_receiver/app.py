@@ -25,7 +25,6 @@ def create_app(settings: ReceiverSettings | None = None) -> Flask:
         SettingsError: a setting is missing or wrong.
     """
     settings = settings or load(ReceiverSettings)
-    configure_logs()
     app = Flask("webhook_receiver", static_folder=None)
     # one byte more than is taken: a body of unknown length is cut there in silence, and `receive` must see that
     app.config["MAX_CONTENT_LENGTH"] = settings.callback_max_bytes + 1
@@ -42,6 +41,7 @@ def create_server() -> BufferingServer:
         SettingsError: a setting is missing or wrong.
     """
     settings = load(ReceiverSettings)
+    configure_logs()
     most = settings.callback_max_bytes
     limits = Limits(lambda _: most, most + 1, HELD_MAX, whole_within=BODY_WITHIN, idle_within=BODY_WITHIN)
     return BufferingServer(create_app(settings), limits, threads=CONNECTIONS)
