@@ -6,9 +6,10 @@ from typing import Any, BinaryIO
 
 from core.errors import UserError
 from intake.celery_batch import create_from_document
-from worker import dependencies, download, notify, poll, price_refresh, settle, submit, unknown_submits
+from worker import dependencies, price_refresh, unknown_submits
 from worker.celery import app
 from worker.crash_points import crash_point
+from worker.lanes import download, notify, poll, settle, submit
 
 MANIFEST_MAX_BYTES = 2**30
 """Of a manifest in storage; some millions of edits."""

@@ -16,8 +16,8 @@ from models.pauses import MayClaim, list_pauses, may_claim, pause_lane, probe_ag
 from models.transitions import StoredImage, release_images
 from tests.support.factories import POLICY, PRICE, answer, claim, fall_due, make_batch, make_submitted, success
 from worker import download_claims
-from worker.download import record_results
 from worker.host_limits import HostBackoff
+from worker.lanes.download import record_results
 from worker.settings import WorkerSettings
 
 KILO = 1000

@@ -8,13 +8,13 @@ from sqlalchemy import Connection, Engine, event
 
 import models.transitions.batch_actions
 import models.transitions.finish_batches
-import worker.settle
+import worker.lanes.settle
 from intake import batch_actions
 from models.apply_reports import apply_reports
 from models.claims import claim_polls, lanes_due
 from models.verdict import Kind, Retry, Verdict
 from tests.support.factories import POLICY, accept, answer, claim, failure, make_batch, states, success, unbalanced
-from worker import settle
+from worker.lanes import settle
 from worker.settings import WorkerSettings
 
 CHUNK = 4
@@ -23,10 +23,10 @@ CHUNK = 4
 @pytest.fixture(autouse=True)
 def chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch is large from five edits on."""
-    for module in (models.transitions.batch_actions, worker.settle):
+    for module in (models.transitions.batch_actions, worker.lanes.settle):
         monkeypatch.setattr(module, "CHUNK", CHUNK)
     monkeypatch.setattr(models.transitions.finish_batches, "COUNTED", 3)
-    monkeypatch.setattr(worker.settle, "LEAST_ROUNDS", 1)
+    monkeypatch.setattr(worker.lanes.settle, "LEAST_ROUNDS", 1)
 
 
 @pytest.fixture

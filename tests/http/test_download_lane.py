@@ -20,7 +20,7 @@ from tests.support.lane_runner import (
     wait_for,
 )
 from tests.support.receiving import rows
-from worker import download
+from worker.lanes import download
 
 pytestmark = pytest.mark.usefixtures("balanced")
 

@@ -17,7 +17,7 @@ from tests.support.factories import make_submitted
 from tests.support.lane_runner import KEY, Emulator, lane_runner, stand
 from tests.support.receiving import rows
 from tests.support.servers import Line, serve
-from worker import poll
+from worker.lanes import poll
 
 ENDPOINT = "fal-ai/bytedance/seedream/v4/edit"
 NOW = datetime.now(UTC)

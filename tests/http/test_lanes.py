@@ -25,8 +25,8 @@ from tests.support.lane_runner import (
 )
 from tests.support.receiving import rows
 from tests.support.servers import closed_port
-from worker import settle
-from worker.submit import OUTAGE
+from worker.lanes import settle
+from worker.lanes.submit import OUTAGE
 
 pytestmark = pytest.mark.usefixtures("balanced")
 

@@ -16,7 +16,7 @@ from tests.support.factories import POLICY, answer, failure, make_submitted, suc
 from tests.support.notify_receiver import SECRET, owe, receiver, run
 from tests.support.receiving import rows
 from tests.support.servers import Received
-from worker.notify import DELAYS
+from worker.lanes.notify import DELAYS
 from worker.webhook_sender import TIMEOUT
 
 PAGE = (Path(__file__).parents[2] / "docs" / "notifications.md").read_text()

@@ -30,7 +30,7 @@ from tests.support.notify_receiver import (
 from tests.support.receiving import rows
 from tests.support.servers import LONGEST, Line, closed_port, reply, serve
 from worker import webhook_sender
-from worker.notify import DELAYS, LONGEST_WAIT, UNSIGNED
+from worker.lanes.notify import DELAYS, LONGEST_WAIT, UNSIGNED
 
 
 @pytest.fixture

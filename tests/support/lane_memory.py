@@ -9,7 +9,7 @@ from pathlib import Path
 
 from models.database import make_engine
 from provider.queue_api import QueueAPI
-from worker import submit
+from worker.lanes import submit
 from worker.settings import WorkerSettings
 
 

@@ -29,9 +29,9 @@ from storage.store import Storage
 from tests.support.factories import states
 from tests.support.receiving import rows, running_app
 from webhook_receiver.settings import ReceiverSettings
-from worker import download, poll, submit
 from worker.dependencies import once
 from worker.fetch import Fetcher
+from worker.lanes import download, poll, submit
 from worker.settings import WorkerSettings
 
 KEY = "key-id:key-secret"

@@ -13,7 +13,7 @@ from standardwebhooks import Webhook
 
 from tests.support.factories import make_batch
 from tests.support.servers import Received, Wire, serve
-from worker import notify
+from worker.lanes import notify
 from worker.settings import WorkerSettings
 from worker.webhook_sender import WebhookSender
 from worker.webhook_signing import Signer

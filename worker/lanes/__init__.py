@@ -1,0 +1,1 @@
+"""The lanes, one file each: what a worker claims, does and records."""
