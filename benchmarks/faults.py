@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
+from worker.lanes import LANES
+
 FAULTS: dict[str, float] = {
     # submit: 37 % in all
     "refuse_500": 0.02,
@@ -104,7 +106,7 @@ PHASES = (
 SHORTER = 0.32
 """A short run's share of those seconds: 16 s without storage are still longer than eight tries of an image."""
 
-VICTIMS: dict[str, int] = {
+_WEIGHTS: dict[str, int] = {
     "submit": 8,
     "download": 5,
     "poll": 4,
@@ -119,6 +121,7 @@ VICTIMS: dict[str, int] = {
     "postgres": 1,
     "supervisor": 0,
 }
+VICTIMS = _WEIGHTS | {lane: 3 for lane in LANES if lane not in _WEIGHTS}
 """Who is killed, and how often relative to the others; `flush` empties Redis instead. A test holds it against what the
 local stack starts."""
 

@@ -20,38 +20,6 @@ WINDOW_LOCK = 7362
 """Key of the advisory lock under which claimers take turns, so that the in-flight window is exact."""
 
 
-class Lanes(NamedTuple):
-    """Which lanes have due work right now."""
-
-    submit: bool
-    poll: bool
-    download: bool
-    settle: bool
-    notify: bool
-
-
-def lanes_due(connection: Connection) -> Lanes:
-    """One cheap look for the tick; every part is answered by a partial index."""
-    row = connection.exec_driver_sql(
-        """
-        SELECT EXISTS (SELECT FROM batches b
-                       WHERE b.finished_at IS NULL AND b.paused_at IS NULL AND b.cancelled_at IS NULL
-                         AND NOT EXISTS (SELECT FROM lane_pauses p WHERE p.lane = 'submit'
-                                         AND p.subject = b.endpoint AND p.retry_at > now())
-                         AND EXISTS (SELECT FROM edits e
-                                     WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now()))
-               AND NOT EXISTS (SELECT FROM provider_status WHERE retry_at > now()),
-               EXISTS (SELECT FROM submissions WHERE due_at <= now()),
-               EXISTS (SELECT FROM images WHERE due_at <= now())
-               AND NOT EXISTS (SELECT FROM lane_pauses
-                               WHERE lane = 'download' AND subject = 'storage' AND retry_at > now()),
-               EXISTS (SELECT FROM batches WHERE finished_at IS NULL),
-               EXISTS (SELECT FROM notifications WHERE due_at <= now())
-        """
-    ).one()
-    return Lanes(*row)
-
-
 def claim_edits(connection: Connection, *, limit: int, window: int, probe_after: float, price: Decimal) -> list[int]:
     """Ids of pending edits to submit now: by priority, then round-robin over batches, inside every window.
 

@@ -12,11 +12,12 @@ from typing import Any
 import structlog
 from celery import Celery
 from celery.beat import Scheduler
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from core.settings import load
-from models.claims import lanes_due
 from models.database import make_engine
+from models.due_work import which_hold
+from worker.lane import load_lanes
 from worker.lane_loop import reason
 from worker.settings import BeatSettings
 
@@ -36,11 +37,16 @@ def has_room(app: Celery, queue: str) -> bool:
         return int(connection.default_channel.client.llen(queue)) < MESSAGES_MAX
 
 
+def lanes_due(connection: Connection) -> dict[str, bool]:
+    """By lane: whether it has due work right now."""
+    return which_hold(connection, {name: lane.is_due for name, lane in load_lanes().items()})
+
+
 def start_due_lanes(app: Celery, engine: Engine) -> None:
     """Send one message to every lane that has due work."""
     with engine.connect() as connection:
         due = lanes_due(connection)
-    for lane, has_work in due._asdict().items():
+    for lane, has_work in due.items():
         if has_work and has_room(app, lane):
             app.send_task(f"darkroom.{lane}", expires=MESSAGE_LIFE)
 

@@ -20,10 +20,8 @@ from models.database import STATEMENT_TIMEOUT
 from provider.queue_api import SUBMIT_TIMEOUT
 from worker.dependencies import stopping
 from worker.lane_loop import RECORD_AGAIN_FOR, SLICE_SECONDS
+from worker.lanes import LANES
 from worker.settings import BrokerSettings
-
-LANES = ("submit", "poll", "download", "settle", "notify")
-"""Each lane has a queue of its own, so that workers can specialise."""
 
 END_WITHIN = (
     SLICE_SECONDS

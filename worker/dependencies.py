@@ -4,9 +4,8 @@ Nothing is opened when this file is imported: the local stack imports it once an
 """
 
 import threading
-from collections.abc import Callable
-from functools import wraps
-from typing import TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
 
 from sqlalchemy import Engine
 
@@ -17,83 +16,78 @@ from provider.price_client import Pricing
 from provider.queue_api import SUBMIT_TIMEOUT, QueueAPI
 from storage.store import Storage
 from worker.fetch import Fetcher
+from worker.lanes import LANES
 from worker.settings import WorkerSettings
 from worker.webhook_sender import WebhookSender
 from worker.webhook_signing import Signer
 
 stopping = threading.Event()
 """Set when the worker is told to stop, so that no lane claims any more."""
-LANES_AT_ONCE = 2
-"""Tasks that one worker runs at one time, at most."""
+TURNS_AT_ONCE = max(lane.turns_at_once for lane in LANES.values())
+"""Turns that one worker runs at one time, at most."""
 
 Made = TypeVar("Made")
 _making = threading.RLock()
 
 
-def once(make: Callable[[], Made]) -> Callable[[], Made]:
-    """Made on first use, then always the same, however many threads ask at once."""
-    made: list[Made] = []
+class shared(cached_property[Made]):
+    """Made on first use, then always the same, however many threads ask at once; made anew where making it failed."""
 
-    @wraps(make)
-    def get() -> Made:
-        if not made:
-            with _making:
-                if not made:
-                    made.append(make())
-        return made[0]
-
-    return get
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> Made:  # type: ignore[override]
+        """What was made; once it is, Python finds it on the object and does not come here."""
+        with _making:
+            return super().__get__(instance, owner)
 
 
-@once
-def settings() -> WorkerSettings:
-    """This process's settings."""
-    return load(WorkerSettings)
+class Dependencies:
+    """What lanes share. Whatever is not asked for is not made; a test may set what it wants to be used instead."""
+
+    @shared
+    def settings(self) -> WorkerSettings:
+        """This process's settings."""
+        return load(WorkerSettings)
+
+    @shared
+    def engine(self) -> Engine:
+        """This process's connections: for each turn one, and one for whatever runs beside it."""
+        return make_engine(self.settings.database_url, application="darkroom worker", pool_size=2 * TURNS_AT_ONCE)
+
+    @shared
+    def queue(self) -> QueueAPI:
+        """This process's client of the provider."""
+        # a POST must be over long before its submission can be given up as dead
+        return QueueAPI.of(self.settings, submit_timeout=min(SUBMIT_TIMEOUT, self.settings.unknown_deadline / 4))
+
+    @shared
+    def listing(self) -> Listing:
+        """This process's client of the provider's listing."""
+        return Listing(self.settings.fal_api_url, self.settings.required_key())
+
+    @shared
+    def pricing(self) -> Pricing:
+        """This process's client of the provider's price list."""
+        return Pricing(self.settings.fal_api_url, self.settings.required_key())
+
+    @shared
+    def fetcher(self) -> Fetcher:
+        """This process's downloader."""
+        return Fetcher(self.settings.fal_media_hosts, max_bytes=self.settings.picture_max_bytes)
+
+    @shared
+    def storage(self) -> Storage:
+        """This process's store.
+
+        Raises:
+            SettingsError: it cannot be opened.
+        """
+        return Storage(self.settings.storage_url)
+
+    @shared
+    def sender(self) -> WebhookSender:
+        """This process's way to the callers."""
+        return WebhookSender(Signer(self.settings.notify_secrets), self.settings.notify_private_hosts)
 
 
-@once
-def engine() -> Engine:
-    """This process's connections: for each lane one, and one for whatever runs beside it."""
-    return make_engine(settings().database_url, application="darkroom worker", pool_size=2 * LANES_AT_ONCE)
-
-
-@once
-def queue() -> QueueAPI:
-    """This process's client of the provider."""
-    # a POST must be over long before its submission can be given up as dead
-    return QueueAPI.of(settings(), submit_timeout=min(SUBMIT_TIMEOUT, settings().unknown_deadline / 4))
-
-
-@once
-def listing() -> Listing:
-    """This process's client of the provider's listing."""
-    return Listing(settings().fal_api_url, settings().required_key())
-
-
-@once
-def pricing() -> Pricing:
-    """This process's client of the provider's price list."""
-    return Pricing(settings().fal_api_url, settings().required_key())
-
-
-@once
-def fetcher() -> Fetcher:
-    """This process's downloader."""
-    return Fetcher(settings().fal_media_hosts, max_bytes=settings().picture_max_bytes)
-
-
-@once
-def storage() -> Storage:
-    """This process's store."""
-    return Storage(settings().storage_url)
-
-
-@once
-def sender() -> WebhookSender:
-    """This process's way to the callers."""
-    return WebhookSender(Signer(settings().notify_secrets), settings().notify_private_hosts)
-
-
-def time_slice() -> Callable[[], bool]:
-    """Says that a lane may go on claiming, until the worker stops. How long a turn is, `lane_loop.py` knows."""
-    return lambda: not stopping.is_set()
+def may_continue() -> bool:
+    """Whether a lane may go on claiming: until the worker stops. How long a turn is, `lane_loop.py` knows."""
+    return not stopping.is_set()

@@ -1,6 +1,6 @@
 """Keep a bounded number of calls under way, claim as places fall free, record answers in sets as they come.
 
-The one loop beneath the submit, poll, download and notify lanes. No wave waits for its slowest call, and no turn
+The one loop beneath every `CallingLane`. No wave waits for its slowest call, and no turn
 either: past its turn a lane goes on claiming while a call is under way that would have everybody wait. The database may
 go away while answers are in our hands (a restart takes seconds): recording is tried again for a while, because
 a lost reply to a paid POST would be an unknown outcome. For the same reason whatever breaks the loop is raised
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
@@ -38,39 +38,31 @@ Item = TypeVar("Item")
 Reply = TypeVar("Reply")
 
 
-def run_lane(
-    *,
-    width: int,
-    claim: Callable[[int], Sequence[Item]],
-    call: Callable[[Item], Reply],
-    record: Callable[[Sequence[Reply]], None],
-    should_continue: Callable[[], bool],
-    has_backlog: Callable[[], bool] = lambda: False,
-    renew: Callable[[Sequence[Item]], None] = lambda _: None,
-    lease: float = float("inf"),
-    longest_turn: float | None = None,
-) -> int:
+class Calls(Protocol[Item, Reply]):
+    """What the loop needs of a lane; `worker/lane.py` says what each part is for."""
+
+    width: int
+    lease: float
+    longest_turn: float
+
+    def claim(self, free: int, /) -> Sequence[Item]: ...
+    def perform(self, item: Item, /) -> Reply: ...
+    def record(self, replies: Sequence[Reply], /) -> None: ...
+    def renew(self, items: Sequence[Item], /) -> None: ...
+    def has_backlog(self) -> bool: ...
+
+
+def run_turn(lane: Calls[Item, Reply], should_continue: Callable[[], bool]) -> int:
     """Run until nothing is due, or the turn is over, or `should_continue` says stop; then let the calls under way end.
 
     Returns the number of calls made.
 
-    Args:
-        claim: takes the number of free places, returns at most so many items.
-        call: runs in a thread; should turn every failure into a reply of its own.
-        record: writes a set of replies; tried again while the database is away.
-        should_continue: False once the lane must stop claiming, because its process ends.
-        has_backlog: whether to wait for more although nothing was claimed (the window is full, say).
-        renew: keeps the claim on items whose calls are still under way.
-        lease: seconds for which a claim holds.
-        longest_turn: seconds, unless `LONGEST_TURN`.
-
     Raises:
         Exception: the first thing that went wrong, once everything that was under way is recorded.
     """
+    width = lane.width
     with ThreadPoolExecutor(width) as pool:
-        loop = _Loop(
-            pool, width, claim, call, record, should_continue, has_backlog, renew, lease, longest_turn or LONGEST_TURN
-        )
+        loop = _Loop(pool, width, lane, should_continue)
         try:
             return loop.run()
         except BaseException:
@@ -82,14 +74,8 @@ def run_lane(
 class _Loop(Generic[Item, Reply]):
     pool: ThreadPoolExecutor
     width: int
-    claim: Callable[[int], Sequence[Item]]
-    call: Callable[[Item], Reply]
-    record: Callable[[Sequence[Reply]], None]
+    lane: Calls[Item, Reply]
     should_continue: Callable[[], bool]
-    has_backlog: Callable[[], bool]
-    renew: Callable[[Sequence[Item]], None]
-    lease: float
-    longest_turn: float
     in_flight: dict[Future[Reply], Item] = field(default_factory=dict)
     begun: dict[Future[Reply], float] = field(default_factory=dict)
     """When each of them was called; they stand in that order."""
@@ -102,7 +88,7 @@ class _Loop(Generic[Item, Reply]):
             started = self._start()
             made += started
             if not self.in_flight:
-                if not (self._may_claim() and self.has_backlog()):
+                if not (self._may_claim() and self.lane.has_backlog()):
                     return made
                 time.sleep(pause)
             else:
@@ -114,14 +100,14 @@ class _Loop(Generic[Item, Reply]):
         if not free or not self._may_claim():
             return 0
         try:
-            items = self.claim(free)
+            items = self.lane.claim(free)
         except Exception as error:
             if not self.in_flight or not is_away(error):
                 raise
             log.warning("not_claimed_now", calls_under_way=len(self.in_flight), reason=reason(error))
             return 0
         for item in items:
-            future = self.pool.submit(self.call, item)
+            future = self.pool.submit(self.lane.perform, item)
             self.in_flight[future], self.begun[future] = item, time.monotonic()
         return len(items)
 
@@ -136,7 +122,7 @@ class _Loop(Generic[Item, Reply]):
         if now - self.started < SLICE_SECONDS:
             return True
         oldest = self.begun[next(iter(self.in_flight))] if self.in_flight else now
-        return now - oldest > SLOW and now - self.started < self.longest_turn
+        return now - oldest > SLOW and now - self.started < self.lane.longest_turn
 
     def _collect(self, *, timeout: float) -> None:
         done, _ = wait(self.in_flight, timeout=timeout, return_when=FIRST_COMPLETED)
@@ -145,14 +131,14 @@ class _Loop(Generic[Item, Reply]):
             done = {future for future in self.in_flight if future.done()}
         for future in done:
             del self.in_flight[future], self.begun[future]
-        _record_done(self.record, done)
-        if self.in_flight and time.monotonic() - self.renewed > self.lease / RENEWALS:
+        _record_done(self.lane.record, done)
+        if self.in_flight and time.monotonic() - self.renewed > self.lane.lease / RENEWALS:
             self._renew()
 
     def _renew(self) -> None:
         self.renewed = time.monotonic()
         try:
-            self.renew(list(self.in_flight.values()))
+            self.lane.renew(list(self.in_flight.values()))
         except Exception as error:
             if not is_away(error):
                 raise
@@ -163,7 +149,7 @@ class _Loop(Generic[Item, Reply]):
         """What is still in hand when the loop breaks; the error that broke it matters more than one in here."""
         wait(self.in_flight)
         try:
-            _record_done(self.record, self.in_flight.keys())
+            _record_done(self.lane.record, self.in_flight.keys())
         except Exception as error:
             log.error("replies_lost", replies=len(self.in_flight), reason=reason(error))
 

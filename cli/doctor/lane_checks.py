@@ -6,24 +6,21 @@ we watch is work that nobody takes.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import redis
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from cli.batches.progress import duration
 from cli.doctor.check_result import CheckResult, failure, ok, warning
 from cli.output import plural
+from cli.stack.processes import WORKERS
 from cli.stack.readiness import QUESTION_TIMEOUT
-from models.claims import claim_edits, claim_images, claim_polls, claim_unknown
 from models.database_errors import DATABASE_ERRORS, reason
-from models.pauses import MayClaim
-from models.provider import price_per_image
-from models.transitions import finishable_batches
+from models.due_work import FirstDue
 from worker.broker import celery_client, redis_client
-from worker.celery import LANES
-from worker.download_claims import may_download
+from worker.lane import load_lane
+from worker.lanes import LANES
 from worker.settings import WorkerSettings
 
 SUSPICIOUS = 2.0
@@ -36,20 +33,9 @@ ANSWER_WITHIN, ROUNDS = 1.5, 3
 ADVICE = "Its workers are away, stuck, or far behind: see their logs, and start them again; killing one loses nothing."
 
 
-class First(NamedTuple):
-    """What a lane would take next, and for how many seconds it has been due."""
-
-    id: str
-    due: str
-    seconds: float
-
-
-Look = Callable[[Connection, WorkerSettings], First | None]
-
-
 def workers(redis_url: str) -> CheckResult:
     """Whether every queue has somebody who listens to it."""
-    missing = {*LANES, "intake"}
+    missing = {queue for queue, _ in WORKERS.values()}
     app = celery_client(redis_url)
     hosts: set[str] = set()
     try:
@@ -58,9 +44,9 @@ def workers(redis_url: str) -> CheckResult:
                 answers = app.control.broadcast(
                     "active_queues", reply=True, timeout=ANSWER_WITHIN, connection=connection
                 )
-                told = {host: queues for answer in answers or () for host, queues in answer.items()}
-                hosts |= set(told)
-                missing -= {queue["name"] for queues in told.values() for queue in queues or ()}
+                served_by = {host: served for answer in answers or () for host, served in answer.items()}
+                hosts |= set(served_by)
+                missing -= {queue["name"] for served in served_by.values() for queue in served or ()}
                 if not missing:
                     return ok("workers", f"{', '.join(sorted(hosts))} answer")
     except (redis.RedisError, OSError) as error:
@@ -72,8 +58,8 @@ def workers(redis_url: str) -> CheckResult:
 def lanes(engine: Engine, settings: WorkerSettings, redis_url: str | None) -> Iterator[CheckResult]:
     """Per lane: messages in its queue, and whether somebody takes what is due."""
     try:
-        first = {lane: _look(engine, look, settings) for lane, look in LOOKS.items()}
-        stuck = _watched(engine, settings, {lane: one for lane, one in first.items() if one})
+        first = {lane: _find_first(engine, lane, settings) for lane in LANES}
+        stuck = _watch(engine, settings, {lane: one for lane, one in first.items() if one})
     except DATABASE_ERRORS as error:
         yield warning("lanes", f"The database did not answer this question: {reason(error)}.", "Try again later.")
         return
@@ -87,84 +73,25 @@ def lanes(engine: Engine, settings: WorkerSettings, redis_url: str | None) -> It
             yield ok(lane, f"{'takes what is due' if one else 'nothing to take'}{queue}")
 
 
-def _watched(engine: Engine, settings: WorkerSettings, first: dict[str, First]) -> dict[str, First]:
+def _watch(engine: Engine, settings: WorkerSettings, first: dict[str, FirstDue]) -> dict[str, FirstDue]:
     """Those that are still first in line after a while."""
     stuck = {lane: one for lane, one in first.items() if one.seconds >= SUSPICIOUS}
     deadline = time.monotonic() + WATCHED_FOR
     while stuck and time.monotonic() < deadline:
         time.sleep(LOOK_EVERY)
         for lane, before in list(stuck.items()):
-            now = _look(engine, LOOKS[lane], settings)
+            now = _find_first(engine, lane, settings)
             if now is None or (now.id, now.due) != (before.id, before.due):
                 del stuck[lane]
     return stuck
 
 
-def _look(engine: Engine, look: Look, settings: WorkerSettings) -> First | None:
+def _find_first(engine: Engine, lane: str, settings: WorkerSettings) -> FirstDue | None:
+    """What the lane would take next; nothing is changed."""
     with engine.connect() as connection, connection.begin() as transaction:
-        found = look(connection, settings)
+        first = load_lane(lane).find_first_due(connection, settings)
         transaction.rollback()
-    return found
-
-
-def _submit(connection: Connection, settings: WorkerSettings) -> First | None:
-    price = price_per_image(connection, settings.price_per_image)
-    window, probe_after = settings.max_in_flight, settings.provider_retry_after
-    ids = claim_edits(connection, limit=1, window=window, probe_after=probe_after, price=price)
-    return _due(connection, "edits", ids)
-
-
-def _poll(connection: Connection, _: WorkerSettings) -> First | None:
-    with connection.begin_nested() as claim:
-        rows = claim_polls(connection, limit=1, lease=1) or claim_unknown(connection, limit=1, lease=1)
-        claim.rollback()
-    return _due(connection, "submissions", [row.id for row in rows])
-
-
-def _download(connection: Connection, settings: WorkerSettings) -> First | None:
-    with connection.begin_nested() as claim:
-        paused = may_download(connection, settings) is MayClaim.NONE
-        rows = [] if paused else claim_images(connection, limit=1, lease=1)
-        claim.rollback()
-    return _due(connection, "images", [row.id for row in rows])
-
-
-def _notify(connection: Connection, _: WorkerSettings) -> First | None:
-    query = "SELECT id FROM notifications WHERE due_at <= now() ORDER BY due_at LIMIT 1"
-    return _due(connection, "notifications", connection.exec_driver_sql(query).scalars().all())
-
-
-def _settle(connection: Connection, _: WorkerSettings) -> First | None:
-    ripe = finishable_batches(connection)
-    if not ripe:
-        return None
-    row = connection.exec_driver_sql(
-        """
-        SELECT batch_id::text, max(finished_at)::text, extract(epoch FROM now() - max(finished_at))::float8
-        FROM edits WHERE batch_id = %s GROUP BY batch_id
-        """,
-        (ripe[0].batch_id,),
-    ).first()
-    return First(*row) if row else None
-
-
-def _due(connection: Connection, table: str, ids: Sequence[object]) -> First | None:
-    if not ids:
-        return None
-    row = connection.exec_driver_sql(
-        f"SELECT id::text, due_at::text, extract(epoch FROM now() - due_at)::float8 FROM {table} WHERE id = %s",  # noqa: S608
-        (ids[0],),
-    ).first()
-    return First(*row) if row else None
-
-
-LOOKS: dict[str, Look] = {
-    "submit": _submit,
-    "poll": _poll,
-    "download": _download,
-    "settle": _settle,
-    "notify": _notify,
-}
+    return first
 
 
 def _queue_lengths(redis_url: str | None) -> dict[str, int]:
@@ -172,6 +99,6 @@ def _queue_lengths(redis_url: str | None) -> dict[str, int]:
         return {}
     try:
         with redis_client(redis_url, timeout=QUESTION_TIMEOUT) as client:
-            return {lane: int(client.llen(lane)) for lane in LOOKS}
+            return {lane: int(client.llen(lane)) for lane in LANES}
     except redis.RedisError:
         return {}

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-STOP_WITHIN = {"submit": 210, "poll": 430, "download": 250, "settle": 190, "notify": 130, "intake_worker": 190}
-"""Worker -> seconds in which it may end by itself: longer than its turn, its longest call to a peer as slow as it may
-be, and the recording of the answer while the database is away (tests/unit/test_compose.py counts it). A stop takes
-so long only where all of that happens at one time."""
+from worker.lanes import LANES, LaneProcess
 
 
 class Stage(IntEnum):
@@ -39,17 +36,11 @@ class Process:
     once: bool = False
 
 
-LANES: dict[str, tuple[tuple[str, ...], int]] = {
-    "submit": (("submit",), 1),
-    "download": (("download",), 2),
-    "poll": (("poll",), 1),
-    "settle": (("settle",), 1),
-    "notify": (("notify",), 1),
-    "intake_worker": (("intake",), 1),
+WORKERS: dict[str, tuple[str, LaneProcess]] = {
+    **{lane: (lane, run) for lane, run in LANES.items()},
+    "intake_worker": ("intake", LaneProcess(stop_within=190, large_files=True)),
 }
-"""Worker -> its queues and its number of processes. One submit process: claimers take turns anyway. No lane shares a
-worker with another: each may be busy for minutes, as the intake is with a large manifest, and the notify lane with a
-caller who does not answer. The tick needs none: the clock does it."""
+"""Worker -> its queue, and how it is run: one for each lane, and one for the batches that come through the broker."""
 
 
 def receiver(host: str, port: int) -> Process:
@@ -72,28 +63,19 @@ def granian(target: str, host: str, port: int, *, requests: int) -> tuple[str, .
 
 
 def workers() -> tuple[Process, ...]:
-    """The Celery workers, one per lane, and the clock that nudges them."""
+    """The Celery workers, one per lane and one for the intake, and the clock that nudges them."""
+    clock = ("celery", "-A", "worker", "beat", "--scheduler", "worker.beat_scheduler:BoundedScheduler")
+    return (
+        *(worker(name, queue, run) for name, (queue, run) in WORKERS.items()),
+        Process("beat", (*clock, "--loglevel", "warning"), Stage.WORKERS),
+    )
+
+
+def worker(name: str, queue: str, run: LaneProcess) -> Process:
+    """The Celery worker of one queue."""
     quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "info")
-    lanes = tuple(
-        Process(
-            name,
-            ("celery", "-A", "worker", "worker", "-n", f"{name}@%h", "-Q", ",".join(queues), "-c", str(size), *quiet),
-            Stage.WORKERS,
-            stop_within=STOP_WITHIN[name],
-        )
-        for name, (queues, size) in LANES.items()
-    )
-    clock = (
-        "celery",
-        "-A",
-        "worker",
-        "beat",
-        "--scheduler",
-        "worker.beat_scheduler:BoundedScheduler",
-        "--loglevel",
-        "warning",
-    )
-    return (*lanes, Process("beat", clock, Stage.WORKERS))
+    served = ("celery", "-A", "worker", "worker", "-n", f"{name}@%h", "-Q", queue, "-c", str(run.turns_at_once))
+    return Process(name, (*served, *quiet), Stage.WORKERS, stop_within=run.stop_within)
 
 
 def emulator(port: int, folder: Path, options: tuple[str, ...]) -> Process:

@@ -54,7 +54,7 @@ def wait_for_answers(*parts: str) -> None:
     Raises:
         UserError: one does not.
     """
-    from cli.stack.processes import LANES
+    from cli.stack.processes import WORKERS
     from cli.stack.readiness import WorkersAnswer, http_answers
 
     def asking(url: str) -> Callable[[], bool]:
@@ -64,7 +64,7 @@ def wait_for_answers(*parts: str) -> None:
         say(f"starting the {name}")
         wait_for(name, asking(url))
     say("starting the workers")
-    wait_for("workers", WorkersAnswer(load(BrokerSettings).redis_url, tuple(LANES)))
+    wait_for("workers", WorkersAnswer(load(BrokerSettings).redis_url, tuple(WORKERS)))
 
 
 def wait_for(name: str, answers: Callable[[], bool]) -> None:

@@ -11,11 +11,12 @@ from sqlalchemy import Connection, Engine
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
 from models.apply_reports import apply_reports
-from models.claims import claim_edits, claim_images, fit_edits, lanes_due
+from models.claims import claim_edits, claim_images, fit_edits
 from models.pauses import MayClaim, list_pauses, may_claim, pause_lane, probe_again
 from models.transitions import StoredImage, release_images
 from tests.support.factories import POLICY, PRICE, answer, claim, fall_due, make_batch, make_submitted, success
 from worker import download_claims
+from worker.beat_scheduler import lanes_due
 from worker.host_limits import HostBackoff
 from worker.lanes.download import record_results
 from worker.settings import WorkerSettings
@@ -116,12 +117,12 @@ def test_paused_lane_is_not_due(engine: Engine) -> None:
     """The tick starts no downloads while the store refuses, and starts them for each probe."""
     with engine.begin() as connection:
         waiting(connection, "https://a.example/1")
-        assert lanes_due(connection).download
+        assert lanes_due(connection)["download"]
         pause_lane(connection, "download", "storage", reason="disk_full", message="full", retry_after=60)
-        assert not lanes_due(connection).download
+        assert not lanes_due(connection)["download"]
         assert may_claim(connection, "download", "storage", probe_after=10) is MayClaim.NONE
         probe_again(connection, "download", "storage")
-        assert lanes_due(connection).download
+        assert lanes_due(connection)["download"]
         assert may_claim(connection, "download", "storage", probe_after=10) is MayClaim.ONE
         assert may_claim(connection, "download", "storage", probe_after=10) is MayClaim.NONE
         assert may_claim(connection, "submit", "storage", probe_after=10) is MayClaim.ALL

@@ -5,7 +5,7 @@ import threading
 from sqlalchemy import Connection, Engine
 
 from models.apply_reports import apply_reports
-from models.claims import claim_edits, claim_images, claim_polls, lanes_due
+from models.claims import claim_edits, claim_images, claim_polls
 from models.provider import pause, resume
 from models.transitions import revert_unsent, start_submissions
 from tests.support.factories import (
@@ -21,6 +21,7 @@ from tests.support.factories import (
     states,
     success,
 )
+from worker.beat_scheduler import lanes_due
 
 
 def batch_of(connection: Connection, edit_ids: list[int]) -> list[object]:
@@ -137,7 +138,7 @@ def test_paused_account_lets_single_probes_through(engine: Engine) -> None:
         make_batch(connection, 5)
         pause(connection, "locked", "User is locked", retry_after=60)
         assert due(connection) == []
-        assert not lanes_due(connection).submit
+        assert not lanes_due(connection)["submit"]
         connection.exec_driver_sql("UPDATE provider_status SET retry_at = now()")
         assert len(due(connection)) == 1
         assert due(connection) == []
@@ -177,16 +178,16 @@ def test_claimed_work_is_leased(engine: Engine) -> None:
 def test_lanes_due(engine: Engine) -> None:
     """The tick sees exactly the lanes that have work now."""
     with engine.begin() as connection:
-        assert lanes_due(connection) == (False, False, False, False, False)
+        assert tuple(lanes_due(connection).values()) == (False, False, False, False, False)
         make_batch(connection)
-        assert lanes_due(connection) == (True, False, False, True, False)
+        assert tuple(lanes_due(connection).values()) == (True, False, False, True, False)
         (submission,) = claim(connection)
         accept(connection, [submission])
-        assert lanes_due(connection) == (False, False, False, True, False)
+        assert tuple(lanes_due(connection).values()) == (False, False, False, True, False)
         fall_due(connection)
-        assert lanes_due(connection) == (False, True, False, True, False)
+        assert tuple(lanes_due(connection).values()) == (False, True, False, True, False)
         apply_reports(connection, [answer(submission, success())], POLICY)
-        assert lanes_due(connection) == (False, False, True, True, False)
+        assert tuple(lanes_due(connection).values()) == (False, False, True, True, False)
 
 
 def test_patience_is_the_deadline_of_a_new_submission(engine: Engine) -> None:

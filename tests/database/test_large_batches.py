@@ -11,10 +11,11 @@ import models.transitions.finish_batches
 import worker.lanes.settle
 from intake import batch_actions
 from models.apply_reports import apply_reports
-from models.claims import claim_polls, lanes_due
+from models.claims import claim_polls
 from models.verdict import Kind, Retry, Verdict
 from tests.support.factories import POLICY, accept, answer, claim, failure, make_batch, states, success, unbalanced
-from worker.lanes import settle
+from worker.beat_scheduler import lanes_due
+from worker.lanes.settle import settle_due
 from worker.settings import WorkerSettings
 
 CHUNK = 4
@@ -84,25 +85,25 @@ def test_cancel_of_a_large_batch(engine: Engine, settings: WorkerSettings) -> No
     assert standing(engine) == {"pending": 12, "submitted": 2}
     with engine.begin() as connection:
         assert claim(connection) == []
-        assert not lanes_due(connection).submit
+        assert not lanes_due(connection)["submit"]
         progress = connection.exec_driver_sql(
             "SELECT pending, cancelled, cancelled_at IS NULL FROM batch_progress"
         ).one()
         assert tuple(progress) == (12, 0, False)
 
-    settle.run(engine, settings, turns(0))  # the turn is over before its chunks begin: one goes all the same
+    settle_due(engine, settings, turns(0))  # the turn is over before its chunks begin: one goes all the same
     assert standing(engine) == {"pending": 8, "cancelled": 4, "submitted": 2}
     with engine.begin() as connection:
         assert [poll.cancel for poll in claim_polls(connection, limit=10, lease=0)] == [True, True]
 
-    settle.run(engine, settings, turns(0))  # as after a kill: nothing is remembered but what stands in the database
-    settle.run(engine, settings)
+    settle_due(engine, settings, turns(0))  # as after a kill: nothing is remembered but what stands in the database
+    settle_due(engine, settings)
     assert standing(engine) == {"cancelled": 12, "submitted": 2}
-    assert settle.run(engine, settings) == 0
+    assert settle_due(engine, settings) == 0
     with engine.begin() as connection:
         gone = Verdict(Kind.CANCELLED, error_type="client_cancelled", message="cancelled")
         apply_reports(connection, [answer(first, gone), answer(second, gone)], POLICY)
-    assert settle.run(engine, settings) == 1
+    assert settle_due(engine, settings) == 1
     with engine.connect() as connection:
         event_, payload = connection.exec_driver_sql("SELECT event, payload -> 'data' FROM notifications").one()
         assert (event_, payload["edits"], payload["cancelled"]) == ("batch.cancelled", 14, 14)
@@ -119,11 +120,11 @@ def test_each_turn_goes_on_where_the_last_one_stopped(
         begun.append(after)
         return models.transitions.batch_actions.cancel_chunk(connection, batch_id, after=after)
 
-    monkeypatch.setattr(settle, "cancel_chunk", cancel_chunk)
+    monkeypatch.setattr(worker.lanes.settle, "cancel_chunk", cancel_chunk)
     with engine.begin() as connection:
         batch_actions.cancel(connection, make_batch(connection, 3 * CHUNK))
     for _ in range(3):
-        settle.run(engine, settings, turns(0))
+        settle_due(engine, settings, turns(0))
     assert begun == [-1, CHUNK - 1, 2 * CHUNK - 1]
     assert standing(engine) == {"cancelled": 3 * CHUNK}
 
@@ -133,7 +134,7 @@ def test_large_cancels_go_on_side_by_side(engine: Engine, settings: WorkerSettin
     with engine.begin() as connection:
         for batch_id in [make_batch(connection, 3 * CHUNK) for _ in range(3)]:
             batch_actions.cancel(connection, batch_id)
-    settle.run(engine, settings, turns(0))
+    settle_due(engine, settings, turns(0))
     with engine.connect() as connection:
         cancelled = connection.exec_driver_sql("SELECT cancelled FROM batch_progress").scalars().all()
     assert list(cancelled) == [CHUNK] * 3
@@ -150,9 +151,9 @@ def test_edit_that_comes_back_to_a_cancelled_batch_is_cancelled(engine: Engine, 
         assert states(connection) == {"pending": 6}
         connection.exec_driver_sql("UPDATE edits SET due_at = now()")
         assert claim(connection) == []
-    settle.run(engine, settings)
+    settle_due(engine, settings)
     assert standing(engine) == {"cancelled": 6}
-    assert settle.run(engine, settings) == 1
+    assert settle_due(engine, settings) == 1
 
 
 def test_all_counts_that_a_caller_is_told(engine: Engine, settings: WorkerSettings) -> None:
@@ -174,7 +175,7 @@ def test_all_counts_that_a_caller_is_told(engine: Engine, settings: WorkerSettin
         connection.exec_driver_sql(
             "UPDATE edits SET state = 'stored', due_at = NULL, finished_at = now() WHERE state = 'ready'"
         )
-    assert settle.run(engine, settings) == 1
+    assert settle_due(engine, settings) == 1
     with engine.connect() as connection:
         names = ("edits", "stored", "failed", "cancelled", "images_stored", "cost")
         view = connection.exec_driver_sql(f"SELECT {', '.join(names)} FROM batch_progress").one()
@@ -192,9 +193,9 @@ def test_one_batch_in_trouble_keeps_no_other_from_its_end(impatient: Engine, set
         connection.exec_driver_sql("UPDATE batches SET deadline = now() WHERE id = ANY(%s)", ([held, late],))
     with engine.connect() as other, other.begin():
         other.exec_driver_sql("SELECT FROM edits WHERE batch_id = %s FOR UPDATE", (held,))
-        settle.run(engine, settings)
+        settle_due(engine, settings)
         assert finished(engine) == {done, late}
-    settle.run(engine, settings)
+    settle_due(engine, settings)
     assert finished(engine) == {done, late, held}
 
 
@@ -206,10 +207,10 @@ def test_held_edit_stops_no_chunk(engine: Engine, settings: WorkerSettings) -> N
             assert batch_actions.cancel(connection, batch_id) == 9
     with engine.connect() as other, other.begin():
         other.exec_driver_sql("SELECT FROM edits WHERE batch_id = %s AND position = 5 FOR UPDATE", (batches[0],))
-        settle.run(engine, settings)
+        settle_due(engine, settings)
     assert standing(engine) == {"cancelled": 17, "pending": 1}
-    settle.run(engine, settings)
-    settle.run(engine, settings)
+    settle_due(engine, settings)
+    settle_due(engine, settings)
     assert finished(engine) == set(batches)
 
 
@@ -220,9 +221,9 @@ def test_held_edit_is_cancelled_by_a_later_turn(engine: Engine, settings: Worker
         batch_actions.cancel(connection, batch_id)
     with engine.connect() as other, other.begin():
         other.exec_driver_sql("SELECT FROM edits WHERE batch_id = %s AND position = 1 FOR UPDATE", (batch_id,))
-        settle.run(engine, settings, turns(0))
+        settle_due(engine, settings, turns(0))
     for _ in range(5):
-        settle.run(engine, settings, turns(0))
+        settle_due(engine, settings, turns(0))
     assert standing(engine) == {"cancelled": 3 * CHUNK}
     assert finished(engine) == {batch_id}
 
@@ -234,8 +235,8 @@ def test_large_cancel_that_fails_keeps_no_other_from_going_on(engine: Engine, se
         for batch_id in (broken, sound):
             batch_actions.cancel(connection, batch_id)
         connection.exec_driver_sql(f"ALTER TABLE edits ADD CHECK (batch_id <> '{broken}' OR state = 'pending')")
-    settle.run(engine, settings)
-    assert settle.run(engine, settings) == 1
+    settle_due(engine, settings)
+    assert settle_due(engine, settings) == 1
     assert finished(engine) == {sound}
 
 
@@ -248,8 +249,8 @@ def test_one_batch_that_cannot_be_judged_spoils_no_set(engine: Engine, settings:
         )
         late = make_batch(connection, 1)
         connection.exec_driver_sql("UPDATE batches SET deadline = now() WHERE id = %s", (late,))
-    settle.run(engine, settings)
-    settle.run(engine, settings)
+    settle_due(engine, settings)
+    settle_due(engine, settings)
     assert finished(engine) == {late}
 
 

@@ -13,7 +13,7 @@ from tests.support.factories import make_batch
 from tests.support.running_stack import broker_process
 from worker.beat_scheduler import MESSAGES_MAX, TICK, BoundedScheduler
 from worker.broker import redis_client
-from worker.celery import LANES
+from worker.lanes import LANES
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,5 @@ def test_clock_outlives_its_database(
 
 def test_nothing_stands_behind_what_takes_long() -> None:
     """Every lane, and the queue of batches, has a worker of its own; no worker has the tick among what it does."""
-    queues = [queue for names, _ in processes.LANES.values() for queue in names]
+    queues = [queue for queue, _ in processes.WORKERS.values()]
     assert sorted(queues) == sorted([*LANES, "intake"])
-    assert all(len(names) == 1 for names, _ in processes.LANES.values())

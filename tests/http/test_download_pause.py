@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 from sqlalchemy import Engine
 
-from models.claims import lanes_due
 from models.pauses import list_pauses
 from tests.support.lane_runner import (
     Emulator,
@@ -27,6 +26,7 @@ from tests.support.lane_runner import (
 from tests.support.receiving import rows
 from tests.support.servers import Line, serve
 from worker import fetch
+from worker.beat_scheduler import lanes_due
 
 CANVAS = BytesIO()
 Image.new("RGB", (64, 64)).save(CANVAS, "PNG")
@@ -60,7 +60,7 @@ def serve_from(engine: Engine, url: str, which: str) -> None:
 
 def due(engine: Engine) -> bool:
     with engine.connect() as connection:
-        return lanes_due(connection).download
+        return lanes_due(connection)["download"]
 
 
 def download(worker: LaneRunner, done: Callable[[], object]) -> None:

@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import Engine
 
 from models.apply_reports import apply_reports
-from models.claims import lanes_due
 from models.incidents import EDITS, EXCUSED_MOST, FAILURES, INCIDENT_TYPES
 from models.pauses import list_pauses
 from models.transitions import Submission, excuse_failures, resolve_unknown, settle_batches
@@ -15,6 +14,7 @@ from models.verdict import ERRORS, Retry, Verdict
 from tests.support.factories import POLICY, accept, answer, claim, failure, fall_due, make_batch, states, success
 from tests.support.lane_runner import Emulator, all_are, assert_stored_as_made, lane_runner, make_edits
 from tests.support.receiving import rows
+from worker.beat_scheduler import lanes_due
 
 pytestmark = pytest.mark.usefixtures("balanced")
 
@@ -91,7 +91,7 @@ def test_incident_pauses_one_endpoint_and_gives_attempts_back(engine: Engine) ->
     assert {count for _, count in edits_of(engine, batch_id)} == {0}
     assert [s.endpoint for s in submit(engine)] == ["other/model"]
     with engine.connect() as connection:
-        assert not lanes_due(connection).submit
+        assert not lanes_due(connection)["submit"]
     assert rows(engine, "SELECT count(*) FROM submissions WHERE excused") == [(FAILURES,)]
 
 

@@ -25,7 +25,7 @@ from tests.support.lane_runner import (
 )
 from tests.support.receiving import rows
 from tests.support.servers import closed_port
-from worker.lanes import settle
+from worker.lanes.settle import settle_due
 from worker.lanes.submit import OUTAGE
 
 pytestmark = pytest.mark.usefixtures("balanced")
@@ -49,8 +49,8 @@ def test_batch_from_end_to_end(engine: Engine, emulator: Emulator, tmp_path: Pat
     assert_stored_as_made(engine, emulator, tmp_path)
     assert rows(engine, "SELECT DISTINCT learned_by, outcome FROM submissions") == [("callback", "succeeded")]
     assert rows(engine, "SELECT count(*), sum(cost)::text FROM submissions") == [(16, "0.48")]
-    assert settle.run(engine, worker.settings) == 1
-    assert settle.run(engine, worker.settings) == 0
+    assert settle_due(engine, worker.settings) == 1
+    assert settle_due(engine, worker.settings) == 0
     assert rows(engine, "SELECT id FROM batches WHERE finished_at IS NOT NULL") == [(batch_id,)]
 
 

@@ -12,7 +12,6 @@ from standardwebhooks import WebhookVerificationError
 from structlog.testing import capture_logs
 
 from cli.settings import environment
-from models.claims import lanes_due
 from models.notifications import Attempt, claim_notifications, record_attempts
 from tests.support.lane_runner import wait_for
 from tests.support.notify_receiver import (
@@ -30,6 +29,7 @@ from tests.support.notify_receiver import (
 from tests.support.receiving import rows
 from tests.support.servers import LONGEST, Line, closed_port, reply, serve
 from worker import webhook_sender
+from worker.beat_scheduler import lanes_due
 from worker.lanes.notify import DELAYS, LONGEST_WAIT, UNSIGNED
 
 
@@ -301,13 +301,13 @@ def test_private_address_of_the_other_kind(engine: Engine) -> None:
 def test_tick_sees_what_is_owed(engine: Engine) -> None:
     """The lane is started while something is due, and left alone afterwards."""
     with receiver(200) as wire, engine.connect() as connection:
-        assert not lanes_due(connection).notify
+        assert not lanes_due(connection)["notify"]
         owe(engine, wire.url)
         connection.rollback()
-        assert lanes_due(connection).notify
+        assert lanes_due(connection)["notify"]
         run(engine)
         connection.rollback()
-        assert not lanes_due(connection).notify
+        assert not lanes_due(connection)["notify"]
 
 
 def test_no_proxy_and_no_netrc(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

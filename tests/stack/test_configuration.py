@@ -36,7 +36,7 @@ def parsed(home: Home, *parts: Process) -> ServerOptions:
     return options
 
 
-@pytest.mark.parametrize("name", ["receiver", "intake", *processes.LANES, "beat"])
+@pytest.mark.parametrize("name", ["receiver", "intake", *processes.WORKERS, "beat"])
 def test_compose_runs_the_same_commands(name: str) -> None:
     """docker-compose.yml and `darkroom up` start the same programs."""
     parts = (processes.receiver("0.0.0.0", 8000), processes.intake("0.0.0.0", 8001), *processes.workers())
@@ -48,11 +48,15 @@ def test_every_program_restarts_for_ever(home: Home) -> None:
     front = (processes.receiver("127.0.0.1", 8000), processes.intake("127.0.0.1", 8001))
     options = parsed(home, *processes.workers(), *front)
     programs = [program for group in options.process_group_configs for program in group.process_configs]
-    assert {program.name for program in programs} == {"receiver", "intake", "beat", *processes.LANES}
+    assert {program.name for program in programs} == {"receiver", "intake", "beat", *processes.WORKERS}
     for program in programs:
         assert program.autorestart.__name__ == "RestartUnconditionally"
         assert program.startretries == FOR_EVER
-        assert program.stopwaitsecs == processes.STOP_WITHIN.get(program.name, 5)
+        assert (
+            program.stopwaitsecs == processes.WORKERS[program.name][1].stop_within
+            if program.name in processes.WORKERS
+            else 5
+        )
         assert program.killasgroup
 
 

@@ -21,6 +21,7 @@ from tests.support.factories import accept, claim, fall_due, make_batch, make_su
 from tests.support.lane_runner import KEY, Emulator, emulating
 from tests.support.running_stack import broker_process
 from tests.support.servers import closed_port, serve
+from worker.lanes import LANES
 from worker.webhook_signing import new_secret
 
 BOUND = 60.0
@@ -81,7 +82,7 @@ def test_all_but_the_workers(healthy: CommandLine) -> None:
     assert [check for check, one in found.items() if one["result"] != "ok"] == ["workers"]
     assert "submit" in found["workers"]["message"]
     assert list(found)[:4] == ["settings", "database", "schema", "clock"]
-    assert {"broker", *lane_checks.LOOKS, "provider", "keys", "address", "storage"} <= set(found)
+    assert {"broker", *LANES, "provider", "keys", "address", "storage"} <= set(found)
     said = healthy("doctor")
     assert said.out.splitlines()[-1] == "1 fault."
     assert all(line.split()[0] in ("ok", "fault") for line in said.out.splitlines()[:-2])

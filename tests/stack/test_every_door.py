@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from storage.store import Storage
 from tests.support.api_client import intake_app, lines
 from tests.support.command_line import CommandLine
 from tests.unit.test_read_manifest import BYTES, EXAMPLES
-from worker import dependencies, tasks
+from worker import tasks
 
 URL = "https://example.com/a.png"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg"
@@ -87,8 +88,8 @@ def wired(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """The worker's process, in this one; gives the folder of its store."""
     folder = tmp_path / "store"
     folder.mkdir()
-    monkeypatch.setattr(dependencies, "engine", lambda: engine)
-    monkeypatch.setattr(dependencies, "storage", lambda: Storage(folder.as_uri()))
+    dependencies = SimpleNamespace(engine=engine, storage=Storage(folder.as_uri()), settings=None)
+    monkeypatch.setattr(tasks, "dependencies", dependencies)
     monkeypatch.setattr(tasks, "crash_point", lambda *_: None)
     return folder
 

@@ -13,7 +13,7 @@ from cli.stack import parent_death_signal
 from cli.stack.fork_server import SHARED, forked_program
 from cli.stack.processes import intake, workers
 from cli.stack.supervision import command_line
-from worker.dependencies import once
+from worker.dependencies import shared
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each program is executed")
 
@@ -91,14 +91,16 @@ def test_what_lanes_share_is_made_once() -> None:
     """Two lanes of one worker that ask at the same time get the same thing."""
     made: list[object] = []
 
-    @once
-    def slow() -> object:
-        time.sleep(0.1)
-        made.append(object())
-        return made[-1]
+    class Slow:
+        @shared
+        def thing(self) -> object:
+            time.sleep(0.1)
+            made.append(object())
+            return made[-1]
 
+    slow = Slow()
     got: list[object] = []
-    threads = [threading.Thread(target=lambda: got.append(slow())) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: got.append(slow.thing)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from models.database import make_engine
 from provider.queue_api import QueueAPI
+from worker.dependencies import Dependencies
 from worker.lanes import submit
 from worker.settings import WorkerSettings
 
@@ -29,7 +30,9 @@ def main(database_url: str, queue_url: str, in_hand: str) -> None:
     queue = QueueAPI(queue_url, "a:b", start_timeout=600, submit_timeout=30)
     before = most_memory()
     made = 0
-    while tried := submit.run(engine, queue, settings, lambda: True):
+    dependencies = Dependencies()
+    dependencies.settings, dependencies.engine, dependencies.queue = settings, engine, queue
+    while tried := submit.SubmitLane(dependencies).take_turn(lambda: True):
         made += tried
     engine.dispose()
     print(made, before, most_memory())

@@ -23,15 +23,12 @@ from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
 from models.database import make_engine
 from models.database_errors import is_away
-from provider.listing import Listing
 from provider.queue_api import QueueAPI
-from storage.store import Storage
 from tests.support.factories import states
 from tests.support.receiving import rows, running_app
 from webhook_receiver.settings import ReceiverSettings
-from worker.dependencies import once
-from worker.fetch import Fetcher
-from worker.lanes import download, poll, submit
+from worker.dependencies import Dependencies
+from worker.lane import load_lane
 from worker.settings import WorkerSettings
 
 KEY = "key-id:key-secret"
@@ -127,15 +124,14 @@ class LaneRunner:
 
     def lane(self, name: str) -> Callable[[Engine, Callable[[], bool]], int]:
         """One lane's run, with a client of its own, as each worker process has."""
-        settings, queue = self.settings, self.queue
-        if name == "submit":
-            return lambda engine, should_continue: submit.run(engine, queue, settings, should_continue)
-        if name == "poll":
-            listing = Listing(settings.fal_api_url, KEY)
-            return lambda engine, should_continue: poll.run(engine, queue, listing, settings, should_continue)
-        fetcher = Fetcher(settings.fal_media_hosts, max_bytes=settings.picture_max_bytes)
-        storage = once(lambda: Storage(settings.storage_url))
-        return lambda engine, should_continue: download.run(engine, fetcher, storage, settings, should_continue)
+        dependencies = Dependencies()
+        dependencies.settings, dependencies.queue = self.settings, self.queue
+
+        def take_turn(engine: Engine, should_continue: Callable[[], bool]) -> int:
+            dependencies.engine = engine
+            return load_lane(name)(dependencies).take_turn(should_continue)
+
+        return take_turn
 
     def work_until(self, done: Callable[[], bool], lanes: Sequence[str] = ("submit", "poll", "download")) -> None:
         """Run the lanes, a name twice for two workers, until `done`; as the tick does, again and again."""
@@ -184,6 +180,7 @@ def lane_runner(
             "poll_every": 0.05,
             "retry_delay": 0.05,
             "provider_retry_after": 0.2,
+            "fal_key": KEY,
         }
         places = dict.fromkeys(("fal_queue_url", "fal_rest_url", "fal_cdn_url", "fal_api_url"), emulator.url)
         yield LaneRunner(engine, WorkerSettings(**{**given, **places, **changes}), folder)

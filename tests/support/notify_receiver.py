@@ -13,10 +13,9 @@ from standardwebhooks import Webhook
 
 from tests.support.factories import make_batch
 from tests.support.servers import Received, Wire, serve
-from worker.lanes import notify
+from worker.dependencies import Dependencies
+from worker.lane import load_lane
 from worker.settings import WorkerSettings
-from worker.webhook_sender import WebhookSender
-from worker.webhook_signing import Signer
 
 SECRET, NEW_SECRET = (f"whsec_{base64.b64encode(bytes([n] * 32)).decode()}" for n in (1, 2))
 PAYLOAD = {"type": "batch.finished", "data": {"name": "Hüte – 帽子 \u2028", "cost": 0.1, "edits": 12}}
@@ -58,9 +57,9 @@ def worker_settings(engine: Engine, **changes: Any) -> WorkerSettings:
 
 def run(engine: Engine, **changes: Any) -> int:
     """What the task does, until nothing is due; returns the number of tries."""
-    settings = worker_settings(engine, **changes)
-    sender = WebhookSender(Signer(settings.notify_secrets), settings.notify_private_hosts)
-    return notify.run(engine, sender, settings, lambda: True)
+    dependencies = Dependencies()
+    dependencies.engine, dependencies.settings = engine, worker_settings(engine, **changes)
+    return load_lane("notify")(dependencies).take_turn(lambda: True)
 
 
 def stand(engine: Engine) -> list[Row]:

@@ -11,7 +11,7 @@ import pytest
 
 from models import states
 from models.tables import metadata
-from worker.celery import LANES
+from worker.lanes import LANES
 
 ROOT = Path(__file__).parent.parent.parent
 ROOMS = (

@@ -18,14 +18,13 @@ from pydantic import SecretStr
 
 from cli.stack import processes
 from core.settings import DatabaseSettings, Settings, load
-from http_client.sessions import BODY_TIMEOUT, CONNECT_TIMEOUT
 from intake.settings import IntakeSettings
 from models.database import CONNECT_TIMEOUT as DATABASE_TIMEOUT
 from models.database import STATEMENT_TIMEOUT
-from provider import platform, queue_api
 from tests.test_docs import SETTINGS
 from webhook_receiver.settings import ReceiverSettings
-from worker import celery, fetch, lane_loop, webhook_sender
+from worker import celery, lane_loop
+from worker.lane import load_lane
 from worker.settings import BeatSettings, WorkerSettings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -40,7 +39,7 @@ READS: dict[str, type[Settings]] = {
     "receiver": ReceiverSettings,
     "intake": IntakeSettings,
     "beat": BeatSettings,
-    **dict.fromkeys(processes.LANES, WorkerSettings),
+    **dict.fromkeys(processes.WORKERS, WorkerSettings),
 }
 """Service -> the settings class that its process loads."""
 IN_THE_CONTAINER = {"BIND_HOST": "0.0.0.0", "RECEIVER_PORT": "8000", "INTAKE_PORT": "8001", "DARKROOM_HOME": "/data"}
@@ -195,27 +194,18 @@ def test_the_image_says_what_it_is() -> None:
     assert re.findall(r"^USER (\w+)$", DOCKERFILE, re.MULTILINE) == ["darkroom"]
 
 
-QUESTION = CONNECT_TIMEOUT + queue_api.ASK_TIMEOUT + BODY_TIMEOUT
-PLATFORM_QUESTION = CONNECT_TIMEOUT + platform.TIMEOUT + BODY_TIMEOUT
-
-
-def longest_call(lane: str) -> float:
-    """Seconds that one call of a lane takes at the most, where the peer is as slow as it may be."""
-    return {
-        "submit": CONNECT_TIMEOUT + queue_api.SUBMIT_TIMEOUT + BODY_TIMEOUT,
-        "poll": 3 * QUESTION + PLATFORM_QUESTION,  # the wish to cancel, the status, the result; then the listing
-        "download": fetch.WHOLE_TIMEOUT + fetch.READ_TIMEOUT,
-        "settle": PLATFORM_QUESTION,  # the price list
-        "notify": webhook_sender.TIMEOUT,
-        "intake_worker": 0,  # it calls nobody but the database and the store; what is cut off comes again
-    }[lane]
+def longest_call(worker: str) -> float:
+    """Seconds that one call of a worker takes at the most, where the peer is as slow as it may be."""
+    if worker == "intake_worker":
+        return 0  # it calls nobody but the database and the store; what is cut off comes again
+    return load_lane(worker).longest_call
 
 
 RECORDING = lane_loop.RECORD_AGAIN_FOR + DATABASE_TIMEOUT + STATEMENT_TIMEOUT / 1000
 """Seconds in which answers are recorded, or given up: the last try may begin just before the end of trying."""
 
 
-@pytest.mark.parametrize("lane", sorted(processes.LANES))
+@pytest.mark.parametrize("lane", sorted(processes.WORKERS))
 def test_stops_are_longer_than_the_longest_step(lane: str) -> None:
     """A lane's turn, its longest call, the database away while the answer is recorded: then it may be killed."""
     step = lane_loop.SLICE_SECONDS + longest_call(lane) + RECORDING

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from itertools import count, pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from structlog.testing import CapturingLogger
 
 from worker import lane_loop
-from worker.lane_loop import run_lane
+from worker.lane_loop import run_turn
 
 AWAY = OperationalError("SELECT 1", {}, Exception("server closed the connection unexpectedly\nsecond line"))
 
@@ -58,16 +59,19 @@ class Lane:
         self.sets.append(list(replies))
         self.held -= len(replies)
 
-    def run(self, width: int, **changes: Any) -> int:
-        steps = {
+    def run(self, width: int, *, should_continue: Callable[[], bool] = lambda: True, **changes: Any) -> int:
+        """One turn, with some parts of the lane replaced."""
+        parts = {
             "claim": self.claim,
-            "call": self.call,
+            "perform": self.call,
             "record": self.record,
-            "should_continue": lambda: True,
+            "renew": lambda _: None,
             "has_backlog": lambda: False,
+            "lease": float("inf"),
+            "longest_turn": lane_loop.LONGEST_TURN,
             **changes,
         }
-        return run_lane(width=width, **steps)
+        return run_turn(SimpleNamespace(width=width, **parts), should_continue)
 
 
 def test_everything_is_called_and_recorded_once() -> None:
@@ -115,7 +119,7 @@ def test_slow_call_holds_nobody_up() -> None:
         if len(recorded_meanwhile) == 29:
             slow_is_over.set()
 
-    assert lane.run(4, call=call, record=record) == 30
+    assert lane.run(4, perform=call, record=record) == 30
     assert recorded_meanwhile[-1] == 0
 
 
@@ -128,7 +132,7 @@ def test_replies_come_in_sets() -> None:
         together.wait(5)
         return number
 
-    lane.run(16, call=call)
+    lane.run(16, perform=call)
 
     assert lane.recorded == list(range(32))
     assert len(lane.sets) <= 6
@@ -147,7 +151,7 @@ def test_what_comes_due_during_a_call_is_taken() -> None:
             found.set()
         return number
 
-    assert lane.run(2, call=call) == 2
+    assert lane.run(2, perform=call) == 2
 
 
 class Hanging(Lane):
@@ -207,7 +211,7 @@ def test_turn_does_not_end_in_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
         return lane.call(number)
 
     began = time.monotonic()
-    lane.run(4, call=call)
+    lane.run(4, perform=call)
 
     assert len(late) >= 50
 
@@ -392,7 +396,7 @@ def test_bug_of_one_does_not_lose_the_replies_of_others(where: str) -> None:
         lane.record(replies)
 
     with pytest.raises(KeyError):
-        lane.run(4, call=call, claim=claim, record=record)
+        lane.run(4, perform=call, claim=claim, record=record)
 
     called = 8 - len(lane.waiting)
     spoilt = {"call": {3}, "claim": set(), "record": {3}}[where]
@@ -433,7 +437,7 @@ def test_leases_of_slow_calls_are_renewed() -> None:
         if len(renewals) == 3:
             enough.set()
 
-    assert lane.run(4, call=call, renew=renew, lease=0.6) == 4
+    assert lane.run(4, perform=call, renew=renew, lease=0.6) == 4
     assert lane.recorded == [0, 1, 2, 3]
     assert renewals == [[0]] * 3
     assert all(later - earlier < 0.6 for earlier, later in pairwise(moments))

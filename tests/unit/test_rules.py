@@ -1,13 +1,12 @@
 """Rules of the house that no tool knows."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-from benchmarks.faults import VICTIMS
-from cli.doctor.lane_checks import LOOKS
-from cli.stack.processes import LANES as WORKERS
-from models.claims import Lanes
-from worker.celery import LANES
+from worker.lane import load_lanes
+from worker.lanes import LANES
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = (
@@ -42,10 +41,18 @@ def test_nothing_of_ours_reads_proc() -> None:
     assert [path for path in code if re.search(r"[\"']/proc/", path.read_text())] == []
 
 
-def test_every_lane_is_known_everywhere() -> None:
-    """Started by the tick, served by a worker, looked at by the doctor, killed by chaos."""
-    lanes = set(LANES)
-    assert set(Lanes._fields) == lanes
-    assert set(LOOKS) == lanes
-    assert {queue for queues, _ in WORKERS.values() for queue in queues} == {*lanes, "intake"}
-    assert lanes <= set(VICTIMS)
+def test_the_table_of_the_lanes_and_their_files_agree() -> None:
+    """A lane without a line would never start, a line without a lane would stop every worker."""
+    files = {path.stem for path in (ROOT / "worker" / "lanes").glob("*.py")} - {"__init__"}
+    assert set(LANES) == files
+    for name, lane in load_lanes().items():
+        assert lane.__module__ == f"worker.lanes.{name}"
+        assert lane.is_due.strip()
+
+
+def test_the_names_of_the_lanes_cost_no_heavy_import() -> None:
+    """A command that only wants to know which programs there are imports no Celery, no database, no client."""
+    heavy = ("celery", "sqlalchemy", "requests", "obstore", "aiohttp", "PIL", "pydantic")
+    script = f"import cli.stack.processes, sys; print([name for name in {heavy} if name in sys.modules])"
+    answer = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, check=True)
+    assert answer.stdout == "[]\n"

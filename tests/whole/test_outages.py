@@ -17,7 +17,7 @@ from cli.stack.readiness import WorkersAnswer
 from tests.whole.conftest import Start, count, finish, half_way, hand_in, heard_too_late, suspended, wait_for
 from worker.beat_scheduler import MESSAGES_MAX, TICK
 from worker.broker import redis_client
-from worker.celery import LANES
+from worker.lanes import LANES
 
 WINDOW = 16
 

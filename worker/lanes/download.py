@@ -12,19 +12,21 @@ from random import uniform
 from typing import NamedTuple
 
 import structlog
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from core.errors import DownloadError, FetchAgain, StorageUnavailable
 from core.image_files import check_image
-from models.claims import DueImage, renew_images
-from models.pauses import pause_lane, probe_again, resume_lane
+from models.claims import DueImage, claim_images, renew_images
+from models.due_work import IMAGES_DUE, FirstDue, first_due
+from models.pauses import MayClaim, pause_lane, probe_again, resume_lane
 from models.transitions import ImageFault, StoredImage, record_image_faults, record_stored, release_images
 from storage.resource_errors import exhaustion
 from storage.store import QUARANTINE, Storage, extension
 from worker.crash_points import crash_point
-from worker.download_claims import LANE, SUBJECT, ImageClaims, open_store, probe_delay
-from worker.fetch import Fetcher
-from worker.lane_loop import run_lane
+from worker.dependencies import Dependencies
+from worker.download_claims import LANE, SUBJECT, ImageClaims, may_download, open_store, probe_delay
+from worker.fetch import READ_TIMEOUT, WHOLE_TIMEOUT, Fetcher
+from worker.lane import CallingLane
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
@@ -48,46 +50,54 @@ class StorageTrouble(NamedTuple):
 Result = StoredImage | ImageFault | StorageTrouble
 
 
-def run(
-    engine: Engine,
-    fetcher: Fetcher,
-    open_storage: Callable[[], Storage],
-    settings: WorkerSettings,
-    should_continue: Callable[[], bool],
-) -> int:
-    """Store images until none is due; returns the number of tries.
+class DownloadLane(CallingLane[DueImage, Result]):
+    """Stores images until none is due."""
 
-    `open_storage` raises `SettingsError` where the store cannot be opened; the lane pauses until it can.
-    """
-    storage = open_store(engine, open_storage, settings)
-    if storage is None:
-        return 0
-    claims = ImageClaims(engine, fetcher.waits, settings)
+    is_due = IMAGES_DUE
+    longest_call = WHOLE_TIMEOUT + READ_TIMEOUT
 
-    def call(due: DueImage) -> Result:
+    def __init__(self, dependencies: Dependencies) -> None:
+        super().__init__(dependencies)
+        self.width, self.lease = self.settings.download_threads, self.settings.claim_lease
+        self._claims = ImageClaims(self.engine, dependencies.fetcher.waits, self.settings)
+
+    def take_turn(self, should_continue: Callable[[], bool]) -> int:
+        """Returns the number of tries; none where the store cannot be opened: the lane pauses until it can."""
+        if open_store(self.engine, lambda: self.dependencies.storage, self.settings) is None:
+            return 0
+        return super().take_turn(should_continue)
+
+    def claim(self, free: int) -> Sequence[DueImage]:
+        """Images that the store and their hosts may be asked for."""
+        return self._claims.claim(free)
+
+    def perform(self, due: DueImage) -> Result:
+        """One image from its URL into storage."""
         try:
-            return store(fetcher, storage, due, settings)
+            return store(self.dependencies.fetcher, self.dependencies.storage, due, self.settings)
         finally:
-            claims.end(due)
+            self._claims.end(due)
 
-    def record(results: Sequence[Result]) -> None:
-        with engine.begin() as connection:
-            record_results(connection, results, probes=claims.probes, retry_after=probe_delay(settings))
-        claims.probes -= {result.image_id for result in results}
+    def record(self, results: Sequence[Result]) -> None:
+        """What was stored, and what was not."""
+        probes, retry_after = self._claims.probes, probe_delay(self.settings)
+        with self.engine.begin() as connection:
+            record_results(connection, results, probes=probes, retry_after=retry_after)
+        self._claims.probes -= {result.image_id for result in results}
 
-    def renew(under_way: Sequence[DueImage]) -> None:
-        with engine.begin() as connection:
-            renew_images(connection, [due.id for due in under_way], lease=settings.claim_lease)
+    def renew(self, due: Sequence[DueImage]) -> None:
+        """Nobody else fetches these meanwhile."""
+        with self.engine.begin() as connection:
+            renew_images(connection, [image.id for image in due], lease=self.lease)
 
-    return run_lane(
-        width=settings.download_threads,
-        claim=claims.claim,
-        call=call,
-        record=record,
-        should_continue=should_continue,
-        renew=renew,
-        lease=settings.claim_lease,
-    )
+    @classmethod
+    def find_first_due(cls, connection: Connection, settings: WorkerSettings) -> FirstDue | None:
+        """The next image; none while the store is paused."""
+        with connection.begin_nested() as claim:
+            paused = may_download(connection, settings) is MayClaim.NONE
+            rows = [] if paused else claim_images(connection, limit=1, lease=1)
+            claim.rollback()
+        return first_due(connection, "images", [row.id for row in rows])
 
 
 def store(fetcher: Fetcher, storage: Storage, due: DueImage, settings: WorkerSettings) -> Result:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Sequence
 from random import uniform
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
+from models.due_work import NOTIFICATIONS_DUE, FirstDue, first_due_notification
 from models.notifications import (
     Attempt,
     DueNotification,
@@ -19,9 +20,10 @@ from models.notifications import (
     renew_notifications,
 )
 from worker.crash_points import crash_point
-from worker.lane_loop import run_lane
+from worker.dependencies import Dependencies
+from worker.lane import CallingLane
 from worker.settings import WorkerSettings
-from worker.webhook_sender import WebhookResponse, WebhookSender
+from worker.webhook_sender import TIMEOUT, WebhookResponse
 
 log = structlog.get_logger()
 
@@ -40,37 +42,48 @@ SECRET_DELAY = MINUTE
 SET = 1000
 
 
-def run(engine: Engine, sender: WebhookSender, settings: WorkerSettings, should_continue: Callable[[], bool]) -> int:
-    """Deliver until nothing is due; returns the number of tries."""
-    if sender.clients is not None:
-        put_off(engine, sender.clients)
+class NotifyLane(CallingLane[DueNotification, Attempt]):
+    """Delivers until nobody is owed a message that we can sign."""
 
-    def claim(free: int) -> Sequence[DueNotification]:
-        with engine.begin() as connection:
-            return claim_notifications(connection, limit=free, lease=settings.claim_lease, clients=sender.clients)
+    is_due = NOTIFICATIONS_DUE
+    longest_call = TIMEOUT
+    width = WIDTH
 
-    def call(due: DueNotification) -> Attempt:
-        answer = sender.deliver(due.url, str(due.id), due.payload, client=due.client)
-        crash_point("after_notify", settings)
+    def __init__(self, dependencies: Dependencies) -> None:
+        super().__init__(dependencies)
+        self.lease, self._sender = self.settings.claim_lease, dependencies.sender
+
+    def take_turn(self, should_continue: Callable[[], bool]) -> int:
+        """Returns the number of tries."""
+        if self._sender.clients is not None:
+            put_off(self.engine, self._sender.clients)
+        return super().take_turn(should_continue)
+
+    def claim(self, free: int) -> Sequence[DueNotification]:
+        """Due messages to clients for whom we can sign."""
+        with self.engine.begin() as connection:
+            return claim_notifications(connection, limit=free, lease=self.lease, clients=self._sender.clients)
+
+    def perform(self, due: DueNotification) -> Attempt:
+        """One signed POST."""
+        answer = self._sender.deliver(due.url, str(due.id), due.payload, client=due.client)
+        crash_point("after_notify", self.settings)
         return decide_delivery(due, answer)
 
-    def record(attempts: Sequence[Attempt]) -> None:
-        with engine.begin() as connection:
+    def record(self, attempts: Sequence[Attempt]) -> None:
+        """What the callers answered."""
+        with self.engine.begin() as connection:
             record_attempts(connection, attempts)
 
-    def renew(under_way: Sequence[DueNotification]) -> None:
-        with engine.begin() as connection:
-            renew_notifications(connection, [due.id for due in under_way], lease=settings.claim_lease)
+    def renew(self, due: Sequence[DueNotification]) -> None:
+        """Nobody else delivers these meanwhile."""
+        with self.engine.begin() as connection:
+            renew_notifications(connection, [notification.id for notification in due], lease=self.lease)
 
-    return run_lane(
-        width=WIDTH,
-        claim=claim,
-        call=call,
-        record=record,
-        should_continue=should_continue,
-        renew=renew,
-        lease=settings.claim_lease,
-    )
+    @classmethod
+    def find_first_due(cls, connection: Connection, settings: WorkerSettings) -> FirstDue | None:  # noqa: ARG003
+        """The next message."""
+        return first_due_notification(connection)
 
 
 def put_off(engine: Engine, signable: Collection[str]) -> None:

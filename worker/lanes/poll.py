@@ -9,28 +9,36 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import structlog
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from core.errors import AccountPaused, Gone, TryLater
+from http_client.sessions import BODY_TIMEOUT, CONNECT_TIMEOUT
 from models.apply_reports import apply_reports
-from models.claims import DuePoll, claim_polls, renew_polls
+from models.claims import DuePoll, claim_polls, claim_unknown, renew_polls
 from models.decisions import RESULT_EXPIRED, ProviderReport
+from models.due_work import SUBMISSIONS_DUE, FirstDue, first_due
 from models.provider import is_paused
 from models.states import Effect, LearnedBy
 from models.transitions import NextPoll, record_cancel_sent, schedule_poll
 from models.verdict import Kind, Verdict
+from provider import platform
 from provider.listing import Listing
-from provider.queue_api import QueueAPI
-from worker.lane_loop import run_lane
+from provider.queue_api import ASK_TIMEOUT, QueueAPI
+from worker import unknown_submits
+from worker.dependencies import Dependencies
+from worker.lane import CallingLane
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
 
+QUESTION = CONNECT_TIMEOUT + ASK_TIMEOUT + BODY_TIMEOUT
+PLATFORM_QUESTION = CONNECT_TIMEOUT + platform.TIMEOUT + BODY_TIMEOUT
+"""Seconds that one question to the queue, and one to the listing, takes at the most."""
 WAVE = 100
 WIDTH = 32
 """Questions under way at one time, per process."""
 LONGEST_TURN = 60.0
-"""Seconds; after a turn come the submits that nobody heard of."""
+"""Seconds; after a turn come the unknown submissions."""
 SLOWEST = 8
 """The interval between polls of one submission grows to this many times `POLL_EVERY`."""
 DENIALS = 3
@@ -57,36 +65,50 @@ class PollOutcome(NamedTuple):
     """True: a 404 that counts, but does not suffice yet; None: no answer came."""
 
 
-def run(
-    engine: Engine, queue: QueueAPI, listing: Listing, settings: WorkerSettings, should_continue: Callable[[], bool]
-) -> int:
-    """Ask until nobody is due; returns the number of submissions asked about."""
+class PollLane(CallingLane[DuePoll, PollOutcome]):
+    """Asks until nobody is due; then looks up what became of unknown submissions."""
 
-    def claim(free: int) -> Sequence[DuePoll]:
-        with engine.begin() as connection:
-            return claim_polls(connection, limit=min(free, WAVE), lease=settings.claim_lease)
+    is_due = SUBMISSIONS_DUE
+    longest_call = 3 * QUESTION + PLATFORM_QUESTION  # the wish to cancel, the status, the result; then the listing
+    longest_turn = LONGEST_TURN
+    width = WIDTH
 
-    def call(due: DuePoll) -> PollOutcome:
-        return ask(queue, listing, due, settings)
+    def __init__(self, dependencies: Dependencies) -> None:
+        super().__init__(dependencies)
+        self.lease = self.settings.claim_lease
 
-    def record(heard: Sequence[PollOutcome]) -> None:
-        with engine.begin() as connection:
-            record_polls(connection, heard, settings)
+    def take_turn(self, should_continue: Callable[[], bool]) -> int:
+        """Returns the number of submissions asked about."""
+        asked = super().take_turn(should_continue)
+        unknown_submits.run(self.engine, self.dependencies.listing, self.settings)
+        return asked
 
-    def renew(under_way: Sequence[DuePoll]) -> None:
-        with engine.begin() as connection:
-            renew_polls(connection, [due.id for due in under_way], lease=settings.claim_lease)
+    def claim(self, free: int) -> Sequence[DuePoll]:
+        """Submissions that were not heard of in time."""
+        with self.engine.begin() as connection:
+            return claim_polls(connection, limit=min(free, WAVE), lease=self.lease)
 
-    return run_lane(
-        width=WIDTH,
-        claim=claim,
-        call=call,
-        record=record,
-        should_continue=should_continue,
-        renew=renew,
-        lease=settings.claim_lease,
-        longest_turn=LONGEST_TURN,
-    )
+    def perform(self, due: DuePoll) -> PollOutcome:
+        """Ask the provider about one."""
+        return ask(self.dependencies.queue, self.dependencies.listing, due, self.settings)
+
+    def record(self, outcomes: Sequence[PollOutcome]) -> None:
+        """What the provider answered."""
+        with self.engine.begin() as connection:
+            record_polls(connection, outcomes, self.settings)
+
+    def renew(self, due: Sequence[DuePoll]) -> None:
+        """Nobody else asks about these meanwhile."""
+        with self.engine.begin() as connection:
+            renew_polls(connection, [poll.id for poll in due], lease=self.lease)
+
+    @classmethod
+    def find_first_due(cls, connection: Connection, settings: WorkerSettings) -> FirstDue | None:  # noqa: ARG003
+        """The next submission, whether the provider is asked about it or the listing."""
+        with connection.begin_nested() as claim:
+            rows = claim_polls(connection, limit=1, lease=1) or claim_unknown(connection, limit=1, lease=1)
+            claim.rollback()
+        return first_due(connection, "submissions", [row.id for row in rows])
 
 
 def ask(queue: QueueAPI, listing: Listing, due: DuePoll, settings: WorkerSettings) -> PollOutcome:
@@ -141,27 +163,27 @@ def _search_listing(listing: Listing, due: DuePoll, settings: WorkerSettings) ->
     return PollOutcome(due, verdict or EXPIRED, LearnedBy.LISTING if verdict else LearnedBy.POLL)
 
 
-def record_polls(connection: Connection, heard: Sequence[PollOutcome], settings: WorkerSettings) -> None:
+def record_polls(connection: Connection, outcomes: Sequence[PollOutcome], settings: WorkerSettings) -> None:
     """One transaction for a set of answers; who gave none is asked again later."""
     # what the provider refuses while the account is paused, it refuses the account
-    if any(item.denied or item.verdict is EXPIRED for item in heard) and is_paused(connection):
-        heard = [
+    if any(item.denied or item.verdict is EXPIRED for item in outcomes) and is_paused(connection):
+        outcomes = [
             item._replace(verdict=None, denied=None) if item.denied or item.verdict is EXPIRED else item
-            for item in heard
+            for item in outcomes
         ]
     answers = [
         ProviderReport(item.due.id, item.due.request_id, item.verdict, item.learned_by, item.inference_time)
-        for item in heard
+        for item in outcomes
         if item.verdict is not None and item.verdict.kind is not Kind.UNFETCHED
     ]
     effects = apply_reports(connection, answers, settings) if answers else []
     for answer, effect in zip(answers, effects, strict=True):
         if effect is not Effect.APPLIED:
             log.info("poll_overtaken", request=answer.request_id, effect=effect.value)
-    if told := [item.due.id for item in heard if item.cancel_sent]:
-        record_cancel_sent(connection, told)
+    if cancelled := [item.due.id for item in outcomes if item.cancel_sent]:
+        record_cancel_sent(connection, cancelled)
     answered = {answer.submission_id for answer in answers}
-    silent = [item for item in heard if item.due.id not in answered]
+    silent = [item for item in outcomes if item.due.id not in answered]
     schedule_poll(
         connection,
         [

@@ -13,7 +13,9 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from http_client.sessions import BODY_TIMEOUT, CONNECT_TIMEOUT
 from models.criteria import BatchSize, Broken, broken_batches, limited_batches
+from models.due_work import BATCHES_UNFINISHED, FirstDue, first_finishable_batch
 from models.provider import price_per_image
 from models.states import Criterion
 from models.transitions import (
@@ -24,8 +26,11 @@ from models.transitions import (
     finishable_batches,
     settle_batches,
 )
+from provider import platform
 from worker.crash_points import crash_point
+from worker.lane import Lane
 from worker.lane_loop import reason
+from worker.price_refresh import refresh
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
@@ -43,7 +48,24 @@ each turn more than the one before. Whoever starts anew begins anew, and so does
 Found = TypeVar("Found")
 
 
-def run(engine: Engine, settings: WorkerSettings, should_continue: Callable[[], bool] = lambda: True) -> int:
+class SettleLane(Lane):
+    """Holds batches to their limits and finishes those that can be finished; now and then, reads the price."""
+
+    is_due = BATCHES_UNFINISHED
+    longest_call = CONNECT_TIMEOUT + platform.TIMEOUT + BODY_TIMEOUT  # the price list
+
+    def take_turn(self, should_continue: Callable[[], bool]) -> int:
+        """Returns the number of batches finished."""
+        refresh(self.engine, self.dependencies.pricing, self.settings)
+        return settle_due(self.engine, self.settings, should_continue)
+
+    @classmethod
+    def find_first_due(cls, connection: Connection, settings: WorkerSettings) -> FirstDue | None:  # noqa: ARG003
+        """The next batch that can be finished."""
+        return first_finishable_batch(connection)
+
+
+def settle_due(engine: Engine, settings: WorkerSettings, should_continue: Callable[[], bool] = lambda: True) -> int:
     """Cancel and finish what can be, large batches while `should_continue` says so; returns the batches finished."""
     _hold_to_limits(engine, settings)
     finished = _finish(engine, settings)

@@ -6,16 +6,19 @@ good, unknown. An unknown outcome is left alone here: the callback reveals its r
 dead.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from core.errors import AccountPaused, ProviderError, Refused, UnknownOutcome, Unsent
 from core.memory_budget import Tally
-from models.claims import claim_edits, fit_edits, lanes_due
+from http_client.sessions import BODY_TIMEOUT, CONNECT_TIMEOUT
+from models.claims import claim_edits, fit_edits
+from models.due_work import EDITS_DUE, FirstDue, first_due, which_hold
 from models.provider import count_unknown, pause, price_per_image, resume
 from models.seedream import as_sent
 from models.transitions import (
@@ -26,9 +29,10 @@ from models.transitions import (
     revert_unsent,
     start_submissions,
 )
-from provider.queue_api import QueueAPI
+from provider.queue_api import SUBMIT_TIMEOUT, QueueAPI
 from worker.crash_points import crash_point
-from worker.lane_loop import run_lane
+from worker.dependencies import Dependencies
+from worker.lane import CallingLane
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
@@ -50,64 +54,77 @@ class Reply(NamedTuple):
     error: ProviderError | None
 
 
-def run(engine: Engine, queue: QueueAPI, settings: WorkerSettings, should_continue: Callable[[], bool]) -> int:
-    """Submit until no pending edit may be submitted any more; returns the number of POSTs made.
+class SubmitLane(CallingLane[Submission, Reply]):
+    """Submits until no pending edit may be submitted any more.
 
-    While the window is full the lane waits: a freed place should be filled at once, not at the next tick.
+    While the window is full it waits: a freed place should be filled at once, not at the next tick.
     """
-    bodies = Tally(BODY_BYTES)
 
-    def claim(free: int) -> Sequence[Submission]:
-        if bodies.free <= 0:
+    is_due = EDITS_DUE
+    longest_call = CONNECT_TIMEOUT + SUBMIT_TIMEOUT + BODY_TIMEOUT
+
+    def __init__(self, dependencies: Dependencies) -> None:
+        super().__init__(dependencies)
+        self.width = self.settings.submit_threads
+        self._bodies = Tally(BODY_BYTES)
+
+    def claim(self, free: int) -> Sequence[Submission]:
+        """Due edits, each with its submission written down."""
+        if self._bodies.free <= 0:
             return []
-        with engine.begin() as connection:
-            price = price_per_image(connection, settings.price_per_image)
-            ids = claim_edits(
-                connection,
-                limit=min(free, WAVE),
-                window=settings.max_in_flight,
-                probe_after=settings.provider_retry_after,
-                price=price,
-            )
-            ids = fit_edits(connection, ids, max_bytes=bodies.free) if ids else []
-            submissions = (
-                start_submissions(connection, ids, unknown_deadline=settings.unknown_deadline, price=price)
-                if ids
-                else []
-            )
+        with self.engine.begin() as connection:
+            submissions = start_due_edits(connection, self.settings, limit=min(free, WAVE), max_bytes=self._bodies.free)
         for submission in submissions:
-            bodies.add(submission.id, text_size(submission.arguments))
+            self._bodies.add(submission.id, text_size(submission.arguments))
         if submissions:
-            crash_point("after_claim", settings)
+            crash_point("after_claim", self.settings)
         return submissions
 
-    def call(submission: Submission) -> Reply:
+    def perform(self, submission: Submission) -> Reply:
+        """The one POST of a submission."""
         try:
-            reply = post(queue, submission, webhook_url(settings, submission.id))
+            reply = post(self.dependencies.queue, submission, webhook_url(self.settings, submission.id))
         finally:
             submission.arguments.clear()  # sent, whatever became of it: nobody needs it while others are waited for
-            bodies.remove(submission.id)
-        crash_point("after_post", settings)
+            self._bodies.remove(submission.id)
+        crash_point("after_post", self.settings)
         return reply
 
-    def record(replies: Sequence[Reply]) -> None:
-        crash_point("before_record", settings)
-        with engine.begin() as connection:
-            record_replies(connection, replies, settings)
-        crash_point("after_record", settings)
+    def record(self, replies: Sequence[Reply]) -> None:
+        """What became of the POSTs."""
+        crash_point("before_record", self.settings)
+        with self.engine.begin() as connection:
+            record_replies(connection, replies, self.settings)
+        crash_point("after_record", self.settings)
 
-    def work_is_left() -> bool:
-        with engine.connect() as connection:
-            return lanes_due(connection).submit
+    def has_backlog(self) -> bool:
+        """Whether edits are due that find no place in the window."""
+        with self.engine.connect() as connection:
+            return which_hold(connection, {"edits": EDITS_DUE})["edits"]
 
-    return run_lane(
-        width=settings.submit_threads,
-        claim=claim,
-        call=call,
-        record=record,
-        should_continue=should_continue,
-        has_backlog=work_is_left,
-    )
+    @classmethod
+    def find_first_due(cls, connection: Connection, settings: WorkerSettings) -> FirstDue | None:
+        """The next edit."""
+        price = price_per_image(connection, settings.price_per_image)
+        return first_due(connection, "edits", claim_due_edits(connection, settings, limit=1, price=price))
+
+
+def claim_due_edits(connection: Connection, settings: WorkerSettings, *, limit: int, price: Decimal) -> list[int]:
+    """Ids of edits to submit now, at `price` (USD an image)."""
+    window, probe_after = settings.max_in_flight, settings.provider_retry_after
+    return claim_edits(connection, limit=limit, window=window, probe_after=probe_after, price=price)
+
+
+def start_due_edits(
+    connection: Connection, settings: WorkerSettings, *, limit: int, max_bytes: int
+) -> list[Submission]:
+    """Submissions of due edits with `max_bytes` bytes of arguments between them, but always one, if any is due."""
+    price = price_per_image(connection, settings.price_per_image)
+    ids = claim_due_edits(connection, settings, limit=limit, price=price)
+    if not ids:
+        return []
+    ids = fit_edits(connection, ids, max_bytes=max_bytes)
+    return start_submissions(connection, ids, unknown_deadline=settings.unknown_deadline, price=price)
 
 
 def text_size(value: object) -> int:

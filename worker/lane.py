@@ -1,0 +1,81 @@
+"""What a lane is: `Lane` for any, `CallingLane` for those whose work is calls to others, which is all but one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pkgutil import resolve_name
+from typing import ClassVar, Generic
+
+from sqlalchemy import Connection
+
+from models.due_work import FirstDue
+from worker.dependencies import Dependencies
+from worker.lane_loop import LONGEST_TURN, Item, Reply, run_turn
+from worker.lanes import LANES
+from worker.settings import WorkerSettings
+
+
+class Lane(ABC):
+    """One kind of work. An object of it lives for one turn, and is used by one thread, but for `perform`."""
+
+    is_due: ClassVar[str]
+    """SQL condition (`models/due_work.py`): beat starts the lane while it holds. A partial index should answer it."""
+    longest_call: ClassVar[float]
+    """Seconds that one call takes at the most, where the peer is as slow as it may be."""
+
+    def __init__(self, dependencies: Dependencies) -> None:
+        self.dependencies = dependencies
+        self.engine, self.settings = dependencies.engine, dependencies.settings
+
+    @abstractmethod
+    def take_turn(self, should_continue: Callable[[], bool]) -> int:
+        """Work until nothing is due, the turn is over, or `should_continue` says stop; returns how much was done."""
+
+    @classmethod
+    @abstractmethod
+    def find_first_due(cls, connection: Connection, settings: WorkerSettings) -> FirstDue | None:
+        """What the lane would take next, for the doctor; may claim, for the caller rolls back."""
+
+
+class CallingLane(Lane, Generic[Item, Reply]):
+    """A lane that claims rows, makes one call for each, many side by side, and records the replies in sets."""
+
+    width: int
+    """Calls under way at one time, at most."""
+    lease: float = float("inf")
+    """Seconds for which a claim holds."""
+    longest_turn: float = LONGEST_TURN
+    """Seconds."""
+
+    @abstractmethod
+    def claim(self, free: int) -> Sequence[Item]:
+        """Take at most so many due rows."""
+
+    @abstractmethod
+    def perform(self, item: Item) -> Reply:
+        """Make the call of one of them; runs in a thread, and should turn every failure into a reply of its own."""
+
+    @abstractmethod
+    def record(self, replies: Sequence[Reply]) -> None:
+        """Write a set of replies; tried again while the database is away."""
+
+    def renew(self, items: Sequence[Item]) -> None:
+        """Keep the claim on items whose calls are still under way."""
+
+    def has_backlog(self) -> bool:
+        """Whether to wait for more although nothing was claimed (the window is full, say)."""
+        return False
+
+    def take_turn(self, should_continue: Callable[[], bool]) -> int:
+        """Call until nothing is due; returns the number of calls made."""
+        return run_turn(self, should_continue)
+
+
+def load_lane(name: str) -> type[Lane]:
+    """The class of one lane."""
+    lane: type[Lane] = resolve_name(f"worker.lanes.{name}:{name.capitalize()}Lane")
+    return lane
+
+
+def load_lanes() -> dict[str, type[Lane]]:
+    """Every lane's class, by name."""
+    return {name: load_lane(name) for name in LANES}
