@@ -105,20 +105,20 @@ class ImageClaims:
         closed = self._closed()
         if closed and time.monotonic() < self._no_others_until:
             return 0
-        found = claim_images(
+        images = claim_images(
             connection,
             limit=limit,
             lease=self._settings.claim_lease,
             not_from=closed,
             max_bytes=max(1, self._urls.free),
         )
-        for due in found:
+        for due in images:
             self._places.begin(due.host)
             self._urls.add(due.id, len(due.url))
-        claimed += found
-        if closed and not found:
+        claimed += images
+        if closed and not images:
             self._no_others_until = time.monotonic() + OTHERS_AGAIN_AFTER
-        return len(found)
+        return len(images)
 
     def end(self, due: DueImage) -> None:
         """An image is under way no more."""

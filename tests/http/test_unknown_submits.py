@@ -35,9 +35,9 @@ from tests.support.lane_runner import (
 )
 from tests.support.queueing import ENDPOINT
 from tests.support.receiving import rows
-from worker import unknown_submits
+from worker import unknown_search, unknown_submissions
 from worker.settings import WorkerSettings
-from worker.unknown_submits import Search
+from worker.unknown_search import Search
 
 pytestmark = pytest.mark.usefixtures("balanced")
 
@@ -95,7 +95,7 @@ def assert_every_image_is_of_its_input(engine: Engine, emulator: Emulator) -> No
 def looking_up(engine: Engine, emulator: Emulator, folder: Path, **changes: Any):
     """The lanes without callbacks, and the looking up beside them as the poll task does it."""
     with lane_runner(engine, emulator, folder, without_callbacks=True, **{**SOON, **changes}) as worker:
-        yield worker, lambda: unknown_submits.run(engine, Listing(emulator.url, KEY), worker.settings)
+        yield worker, lambda: unknown_submissions.look_up_unknown(engine, Listing(emulator.url, KEY), worker.settings)
 
 
 def work(worker: LaneRunner, look: Callable[[], int], done: Callable[[], bool]) -> None:
@@ -183,7 +183,7 @@ def test_long_listing(
 ) -> None:
     """More than five thousand requests ended since: the lost one is found all the same, in one turn of reading or in
     many of one page each."""
-    monkeypatch.setattr(unknown_submits, "SLICE_SECONDS", turn)
+    monkeypatch.setattr(unknown_search, "SLICE_SECONDS", turn)
     emulator.mark(concurrency=100)
     emulator.faults(reset_after_accept=1)
     make_inputs(engine, different(1))
@@ -226,7 +226,7 @@ def test_what_ends_while_the_listing_is_read(
     engine: Engine, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request runs past every allowance and ends when the upper part of a long listing has been read already."""
-    monkeypatch.setattr(unknown_submits, "SLICE_SECONDS", 0.0)  # a page in a turn
+    monkeypatch.setattr(unknown_search, "SLICE_SECONDS", 0.0)  # a page in a turn
     emulator.mark(concurrency=100)
     emulator.faults(reset_after_accept=1, slow_run="1@9")
     make_inputs(engine, different(1))
@@ -256,7 +256,7 @@ def test_nothing_in_a_long_listing_is_proof(engine: Engine, emulator: Emulator, 
         add_others(emulator, seconds=1)
         work(worker, look, all_are(engine, stored=1))
     assert rows(engine, "SELECT outcome FROM submissions ORDER BY attempt") == [("unknown",), ("succeeded",)]
-    assert unheard(engine)[0][2] == unknown_submits.IN_NO_LISTING
+    assert unheard(engine)[0][2] == unknown_submissions.IN_NO_LISTING
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 503])
@@ -290,7 +290,7 @@ def test_listing_that_keeps_saying_no(
     with looking_up(engine, emulator, tmp_path, delivery_allowance=0.01, run_allowance=0.01) as (worker, look):
         worker.work_until(all_are(engine, submitting=1), lanes=("submit",))
         began, unknown_deadline = time.monotonic(), worker.settings.unknown_deadline
-        while time.monotonic() < began + (1 + unknown_submits.PERSISTS) * unknown_deadline:
+        while time.monotonic() < began + (1 + unknown_submissions.PERSISTS) * unknown_deadline:
             assert stand(engine) == {"submitting": 1}
             look()
             time.sleep(0.02)
@@ -300,7 +300,7 @@ def test_listing_that_keeps_saying_no(
             time.sleep(0.02)
     assert stand(engine) == ({"pending": 1} if ends else {"submitting": 1})
     ((_, _, note),) = unheard(engine)
-    assert note == unknown_submits.UNREADABLE if ends else "503" in note
+    assert note == unknown_submissions.UNREADABLE if ends else "503" in note
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_refusals_must_be_several_and_persist(before: int, over: float, dead: bo
     posted_at = datetime.now(UTC) - timedelta(days=2)
     due = DueUnknown(UUID(int=1), ENDPOINT, posted_at, before + 1, before, over * settings.unknown_deadline, None, None)
     refused = Search([], posted_at, None, "not for this key (403)", refused=True)
-    decided = unknown_submits.decide_lookup(due, refused, hidden=False, paused=False, settings=settings)
+    decided = unknown_submissions.decide_lookup(due, refused, hidden=False, paused=False, settings=settings)
     assert (decided is None) == dead
     assert dead or (decided is not None and decided.denied and decided.delay > 0)
 
@@ -366,7 +366,7 @@ def test_a_failure_is_nobodys_while_the_listing_is_read(engine: Engine, emulator
         ):
             if search.trouble:
                 search = search._replace(down_to=datetime.now(UTC))
-            unknown_submits.record_search(connection, due, {submission.id: identity}, search, worker.settings)
+            unknown_submissions.record_search(connection, due, {submission.id: identity}, search, worker.settings)
             assert connection.exec_driver_sql("SELECT request_id FROM submissions").scalar_one() == request
 
 
@@ -382,7 +382,7 @@ def test_of_two_successes_the_own_is_taken(engine: Engine, emulator: Emulator, t
     ours = Listed("ours", identity, True, 200, now, now + timedelta(seconds=1))
     with lane_runner(engine, emulator, tmp_path, without_callbacks=True) as worker, engine.begin() as connection:
         due = claim_unknown(connection, limit=9, lease=60)
-        unknown_submits.record_search(
+        unknown_submissions.record_search(
             connection, due, {submission.id: identity}, Search([theirs, ours], None), worker.settings
         )
         assert connection.exec_driver_sql("SELECT request_id FROM submissions").scalar_one() == "ours"

@@ -2,7 +2,7 @@
 
 Status first, then the result, which goes the same way as a callback's (`models/apply_reports.py`). With no public URL
 this lane alone carries the system. What the queue has forgotten may still stand in the provider's listing; what
-never showed a request id is `unknown_submits.py`'s.
+never showed a request id is `unknown_submissions.py`'s.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,10 +24,10 @@ from models.verdict import Kind, Verdict
 from provider import platform
 from provider.listing import Listing
 from provider.queue_api import ASK_TIMEOUT, QueueAPI
-from worker import unknown_submits
 from worker.dependencies import Dependencies
 from worker.lane import CallingLane
 from worker.settings import WorkerSettings
+from worker.unknown_submissions import look_up_unknown
 
 log = structlog.get_logger()
 
@@ -80,7 +80,7 @@ class PollLane(CallingLane[DuePoll, PollOutcome]):
     def take_turn(self, should_continue: Callable[[], bool]) -> int:
         """Returns the number of submissions asked about."""
         asked = super().take_turn(should_continue)
-        unknown_submits.run(self.engine, self.dependencies.listing, self.settings)
+        look_up_unknown(self.engine, self.dependencies.listing, self.settings)
         return asked
 
     def claim(self, free: int) -> Sequence[DuePoll]:
