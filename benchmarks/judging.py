@@ -18,6 +18,8 @@ STILL_UNDER_WAY = 5.0
 """Seconds after a cancel within which a POST that had begun may still be accepted, on a busy machine."""
 LISTED_WITHIN = 3.0
 """Seconds from a request's end to the decision that rests on a listing with it, on a busy machine."""
+SENT_WITHIN = 1.0
+"""Seconds from the claim of an edit to its POST at the provider, on a busy machine; a callback then stops none."""
 WRONG_SIZE = frozenset({"wrong_size", "one_wrong_size", "wrong_dimensions"})
 INCIDENT = "downstream_service_unavailable"
 NOT_OURS = ("quarantine/", ".incoming/")
@@ -90,9 +92,9 @@ def excuse(first: Request, second: Request, unknown_deadline: float, given_up: S
     at = second.submitted_at
     if at < first.submitted_at + unknown_deadline:
         return None  # posted before the first could be proven dead
-    if first.told_at is not None and first.told_at < at:
-        return None
     decided = max((when for when in given_up if first.submitted_at + unknown_deadline <= when <= at), default=at)
+    if first.told_at is not None and first.told_at < at and not decided < first.told_at > at - SENT_WITHIN:
+        return None
     if first.ended_at is None or first.ended_at > decided - LISTED_WITHIN:
         return "the first ran past every allowance"
     return None if first.listed else "never delivered, never read, in no listing"

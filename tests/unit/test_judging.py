@@ -187,6 +187,21 @@ def test_who_must_wait_after_it_was_given_up(given_up: float, *, excused: bool) 
     assert seen(judge(twice, unknown_deadline=PATIENCE)) == ({} if excused else {"double_paid": 1})
 
 
+@pytest.mark.parametrize(
+    ("told_at", "given_up", "excused"), [(159.5, 158.0, True), (159.5, 159.8, False), (158.5, 158.0, False)]
+)
+def test_what_is_told_while_the_next_is_sent(told_at: float, given_up: float, *, excused: bool) -> None:
+    """It comes between the claim and the arrival of the POST; not before it was given up, nor much earlier."""
+    second = request("a2", submitted_at=160.0, ended_at=161.0, told_at=162.0)
+    twice = books(
+        [request("a", told_at=told_at, ended_at=157.5), second],
+        [submission("a", doubled=True), submission("a2")],
+        [edit(1, given_up=(given_up,))],
+        {"a2": 1},
+    )
+    assert seen(judge(twice, unknown_deadline=PATIENCE)) == ({} if excused else {"double_paid": 1})
+
+
 def test_what_was_not_charged_needs_no_excuse() -> None:
     """A failed request, and at once the next one."""
     again = books(
