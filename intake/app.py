@@ -15,6 +15,7 @@ from intake.openapi import Operation, described, document
 from intake.responses import Health
 from intake.settings import IntakeSettings
 from models.database import make_engine
+from models.queries.health import PING
 
 THREADS, LARGE_THREADS = 6, 2
 """Requests served at one time; bodies too large for memory have threads of their own, so that nobody waits for them.
@@ -83,7 +84,7 @@ def _install_pages(app: Flask) -> None:
     def healthz() -> Response:
         """Say whether the API and its database answer."""
         with context.engine.connect() as connection:
-            connection.exec_driver_sql("SELECT 1")
+            connection.exec_driver_sql(PING)
         return jsonify(Health().model_dump())
 
     made = document(app, keys=context.keys.required)

@@ -15,6 +15,8 @@ from core.errors import Conflict, ManifestError, NotFound
 from intake.batches import CreatedBatch, IdempotencyConflict
 from intake.insert_edits import Content, OnInvalid, count_entries, write_edits
 from intake.manifest import Entry, FaultyLine, LineFault, NewEdit
+from models.queries.batches import PAUSE_BATCH, RESUME_BATCH
+from models.queries.edits import NAMES_TAKEN
 from models.tables import additions, batches
 from models.transitions import cancel_batch, retry_failed
 
@@ -38,7 +40,7 @@ def pause(connection: Connection, batch_id: UUID) -> None:
     """
     if _batch(connection, batch_id, lock=True).finished_at is not None:
         raise Conflict("The batch is finished; there is nothing to pause.")
-    _set(connection, batch_id, "paused_at = coalesce(paused_at, now())")
+    connection.exec_driver_sql(PAUSE_BATCH, (batch_id,))
 
 
 def resume(connection: Connection, batch_id: UUID) -> None:
@@ -48,7 +50,7 @@ def resume(connection: Connection, batch_id: UUID) -> None:
         NotFound: there is no such batch.
     """
     _batch(connection, batch_id)
-    _set(connection, batch_id, "paused_at = NULL")
+    connection.exec_driver_sql(RESUME_BATCH, (batch_id,))
 
 
 def retry(connection: Connection, batch_id: UUID, error_types: Sequence[str] = ()) -> int:
@@ -160,12 +162,7 @@ def _compare_with_existing(
 ) -> Iterable[Entry]:
     names = [entry.custom_id or str(position + number) for number, entry in enumerate(entries)]
     rows = connection.exec_driver_sql(
-        """
-        SELECT custom_id AS name FROM edits WHERE batch_id = %(batch)s AND custom_id = ANY(%(names)s)
-        UNION
-        SELECT position::text FROM edits
-        WHERE batch_id = %(batch)s AND custom_id IS NULL AND position = ANY(%(positions)s)
-        """,
+        NAMES_TAKEN,
         {
             "batch": batch_id,
             "names": names,
@@ -198,7 +195,3 @@ def _addition(connection: Connection, batch_id: UUID, key: str) -> Row[*tuple[An
     return connection.execute(
         select(additions.c.content_sha256).where(additions.c.batch_id == batch_id, additions.c.idempotency_key == key)
     ).first()
-
-
-def _set(connection: Connection, batch_id: UUID, change: str) -> None:
-    connection.exec_driver_sql(f"UPDATE batches SET {change} WHERE id = %s", (batch_id,))  # noqa: S608

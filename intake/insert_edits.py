@@ -15,6 +15,7 @@ import psycopg
 from sqlalchemy import Connection
 
 from intake.manifest import Entry, FaultyLine, LineFault, ManifestFaults, NewEdit
+from models.queries.edits import COPY_EDITS
 from models.seedream import unstorable
 from models.transitions import SkippedEdit, fail_skipped
 
@@ -166,8 +167,7 @@ def _write(connection: Connection, batch_id: UUID, chunk: _Chunk) -> None:
     # SQLAlchemy has no COPY; the driver's cursor works inside SQLAlchemy's transaction
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     batch = str(batch_id)
-    statement = "COPY edits (batch_id, position, custom_id, arguments, seed) FROM STDIN"
-    with driver.cursor() as cursor, cursor.copy(statement) as copy:
+    with driver.cursor() as cursor, cursor.copy(COPY_EDITS) as copy:
         for row in chunk.rows:
             copy.write_row((batch, *row))
     if chunk.skipped:

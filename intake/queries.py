@@ -14,14 +14,12 @@ from core.errors import NotFound
 from intake.problems import RequestFaults
 from intake.request_schemas import BatchQuery, EditQuery
 from intake.responses import Batch, BatchDetail, BatchPage, Counts, Edit, EditPage, Images, Limits, links
+from models.queries.batches import BATCH, BATCH_DETAIL, BATCH_PAGE, OWN_BATCH
+from models.queries.edits import EDIT_PAGE
 from models.seedream import Fault
 
-STATE = """CASE WHEN b.cancelled_at IS NOT NULL THEN 'cancelled' WHEN b.finished_at IS NOT NULL THEN 'finished'
-     WHEN b.paused_at IS NOT NULL THEN 'paused' ELSE 'running' END"""
 PAGE_BYTES = 1024 * 1024
 """Of metadata in one page of a list, or that of one batch: some may have been handed in before it was bounded."""
-COLUMNS = f"""b.id AS batch_id, b.name, {STATE} AS state, b.priority, b.edit_count AS edits, b.metadata, b.created_at,
-     b.paused_at, b.cancelled_at, b.finished_at, b.broken_criterion"""
 
 
 def require_own(connection: Connection, client: str, batch_id: UUID) -> None:
@@ -30,14 +28,13 @@ def require_own(connection: Connection, client: str, batch_id: UUID) -> None:
     Raises:
         NotFound: it is not, or it is somebody else's, which is the same to whoever asks.
     """
-    query = "SELECT FROM batches WHERE id = %s AND client = %s"
-    if connection.exec_driver_sql(query, (batch_id, client)).first() is None:
+    if connection.exec_driver_sql(OWN_BATCH, (batch_id, client)).first() is None:
         raise NotFound(f"There is no batch {batch_id}.")
 
 
 def get_batch(connection: Connection, batch_id: UUID) -> Batch:
     """A batch that is there, as it stands now."""
-    rows = connection.exec_driver_sql(f"SELECT {COLUMNS} FROM batches b WHERE b.id = %s", (batch_id,))  # noqa: S608
+    rows = connection.exec_driver_sql(BATCH, (batch_id,))
     return Batch(**rows.mappings().one(), links=links(batch_id))
 
 
@@ -49,11 +46,7 @@ def get_batch_detail(connection: Connection, client: str, batch_id: UUID) -> Bat
     """
     require_own(connection, client, batch_id)
     rows = connection.exec_driver_sql(
-        f"""
-        SELECT {COLUMNS}, b.max_in_flight, b.max_attempts, b.max_cost, b.tolerated_failures,
-               b.tolerated_failure_percent, b.deadline, b.notify_url, p.*
-        FROM batches b JOIN batch_progress p ON p.batch_id = b.id WHERE b.id = %(batch)s
-        """,  # noqa: S608 - our own words only
+        BATCH_DETAIL,
         {"batch": batch_id},
     )
     row = dict(rows.mappings().one())
@@ -77,28 +70,7 @@ def list_batches(connection: Connection, client: str, query: BatchQuery) -> Batc
     before, batch_id = _position(query.cursor)
     name, _, value = (query.metadata or "").partition("=")
     rows = connection.exec_driver_sql(
-        f"""
-        SELECT * FROM (
-            SELECT found.*, count(*) OVER () AS candidates,
-                   coalesce(sum(bytes) OVER (ORDER BY created_at DESC, batch_id DESC
-                                             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
-            FROM (
-                SELECT {COLUMNS},
-                       -- what is stored may be compressed a hundredfold
-                       CASE WHEN pg_column_size(b.metadata) < 2048 THEN pg_column_size(b.metadata)
-                       ELSE octet_length(b.metadata::text) END AS bytes
-                FROM batches b
-                WHERE b.client = %(client)s
-                  AND (%(state)s::text IS NULL OR {STATE} = %(state)s)
-                  AND (%(name)s::text IS NULL OR b.name = %(name)s)
-                  AND (%(after)s::timestamptz IS NULL OR b.created_at > %(after)s)
-                  AND (%(until)s::timestamptz IS NULL OR b.created_at < %(until)s)
-                  AND (%(field)s::text IS NULL OR b.metadata ->> %(field)s = %(value)s)
-                  AND (%(before)s::timestamptz IS NULL OR (b.created_at, b.id) < (%(before)s, %(batch)s))
-                ORDER BY b.created_at DESC, b.id DESC LIMIT %(limit)s
-            ) found
-        ) page WHERE bytes_before < %(bytes)s ORDER BY created_at DESC, batch_id DESC
-        """,  # noqa: S608
+        BATCH_PAGE,
         {
             "client": client,
             "state": query.state,
@@ -142,14 +114,7 @@ def list_edits(connection: Connection, client: str, batch_id: UUID, query: EditQ
     """
     require_own(connection, client, batch_id)
     rows = connection.exec_driver_sql(
-        """
-        SELECT position, custom_id, state, attempt, seed, errors, created_at, finished_at FROM edits
-        WHERE batch_id = %(batch)s AND position > %(after)s
-          AND (%(state)s::text IS NULL OR state = %(state)s)
-          AND (%(custom_id)s::text IS NULL OR custom_id = %(custom_id)s)
-          AND (%(error_type)s::text IS NULL OR errors -> -1 ->> 'type' = %(error_type)s)
-        ORDER BY position LIMIT %(limit)s
-        """,
+        EDIT_PAGE,
         {
             "batch": batch_id,
             "after": -1 if query.cursor is None else int(query.cursor),

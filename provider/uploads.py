@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from core.errors import AccountPaused, ProviderError, UserError
 from core.image_files import FORMATS, MAX_PIXELS, TEXT_MAX_BYTES, type_of
+from models.queries.uploads import KEEP_UPLOAD, USABLE_UPLOADS
 from provider.cdn import CDN
 from provider.settings import ProviderSettings
 
@@ -145,10 +146,7 @@ def not_uploaded(files: Sequence[LocalFile], settings: ProviderSettings, engine:
 def _known(engine: Engine, settings: ProviderSettings, hashes: set[str]) -> dict[str, str]:
     with engine.connect() as connection:
         rows = connection.exec_driver_sql(
-            """
-            SELECT sha256, url FROM uploads WHERE sha256 = ANY(%s) AND cdn_url = %s
-            AND (expires_at IS NULL OR expires_at > now() + %s * interval '1 s')
-            """,
+            USABLE_UPLOADS,
             (list(hashes), settings.fal_cdn_url, needed_for(settings)),
         )
         return {row.sha256: row.url for row in rows}
@@ -190,11 +188,6 @@ def _remember(engine: Engine, cdn_url: str, file: LocalFile, url: str) -> None:
     values: Mapping[str, object] = file._asdict() | {"path": None, "cdn": cdn_url, "url": url, "kept": KEPT_FOR}
     with engine.begin() as connection:
         connection.exec_driver_sql(
-            """
-            INSERT INTO uploads (sha256, cdn_url, url, content_type, bytes, expires_at)
-            VALUES (%(sha256)s, %(cdn)s, %(url)s, %(content_type)s, %(bytes)s, now() + %(kept)s * interval '1 s')
-            ON CONFLICT (sha256, cdn_url) DO UPDATE
-            SET url = excluded.url, uploaded_at = now(), expires_at = excluded.expires_at
-            """,
+            KEEP_UPLOAD,
             values,
         )

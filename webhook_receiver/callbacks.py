@@ -17,6 +17,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from core.errors import KeysUnavailable, SignatureError
 from models.database_errors import original, reason, sqlstate
 from models.provider import user_id
+from models.queries.health import PING
 from models.states import Effect
 from webhook_receiver.jwks import KeySet
 from webhook_receiver.recording import Delivery, record_delivery, record_first_delivery
@@ -96,7 +97,7 @@ def healthz() -> ResponseReturnValue:
     """200 while the database answers."""
     receiver: Receiver = current_app.extensions["darkroom"]
     with receiver.engine.connect() as connection:
-        connection.exec_driver_sql("SELECT 1")
+        connection.exec_driver_sql(PING)
     return jsonify(status="ok")
 
 

@@ -12,6 +12,7 @@ from core.settings import PolicySettings
 from models.apply_reports import apply_reports
 from models.decisions import ProviderReport
 from models.provider import learn_user_id
+from models.queries.callbacks import KEEP_CALLBACK, NAMED_BY_US, SUBMISSION_EXISTS
 from models.states import Effect, LearnedBy
 from models.verdict import Kind, Unreadable, Verdict, read_callback
 from webhook_receiver.signature import Signed
@@ -56,10 +57,7 @@ def record_first_delivery(connection: Connection, delivery: Delivery, policy: Po
 def _is_named_by_us(connection: Connection, delivery: Delivery) -> bool:
     """Whether the delivery's request was known before any callback could have named it."""
     row = connection.exec_driver_sql(
-        """
-        SELECT FROM submissions s WHERE s.id = %s AND s.request_id = %s
-        AND NOT EXISTS (SELECT FROM callbacks c WHERE c.submission_id = s.id AND c.request_id = s.request_id)
-        """,
+        NAMED_BY_US,
         (_token(delivery.token), delivery.signed.request_id),
     ).first()
     return row is not None
@@ -96,7 +94,7 @@ def _token(text: str) -> UUID | None:
 
 
 def _is_ours(connection: Connection, token: UUID) -> bool:
-    return connection.exec_driver_sql("SELECT 1 FROM submissions WHERE id = %s", (token,)).first() is not None
+    return connection.exec_driver_sql(SUBMISSION_EXISTS, (token,)).first() is not None
 
 
 def _believe(delivery: Delivery) -> tuple[Verdict | None, Effect | None]:
@@ -117,10 +115,7 @@ def _believe(delivery: Delivery) -> tuple[Verdict | None, Effect | None]:
 
 def _keep(connection: Connection, delivery: Delivery, submission_id: UUID | None, effect: Effect) -> None:
     connection.exec_driver_sql(
-        """
-        INSERT INTO callbacks (effect, submission_id, token, request_id, signed_at, headers, body, sha256)
-        VALUES (%(effect)s, %(submission)s, %(token)s, %(request)s, %(signed_at)s, %(headers)s, %(body)s, %(sha256)s)
-        """,
+        KEEP_CALLBACK,
         {
             "effect": effect.value,
             "submission": submission_id,

@@ -11,6 +11,8 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from models.queries.callbacks import COUNT_REJECTED
+
 log = structlog.get_logger()
 
 WRITE_EVERY = 1.0
@@ -42,11 +44,7 @@ class Rejections:
             with self._engine.begin() as connection:
                 for reason, count in counts.items():
                     connection.exec_driver_sql(
-                        """
-                        INSERT INTO rejected_callbacks (hour, reason, count)
-                        VALUES (date_trunc('hour', now()), %s, %s)
-                        ON CONFLICT (hour, reason) DO UPDATE SET count = rejected_callbacks.count + excluded.count
-                        """,
+                        COUNT_REJECTED,
                         (reason, count),
                     )
         except SQLAlchemyError as error:

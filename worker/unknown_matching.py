@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from models.claims import DueUnknown
+from models.queries.submissions import INPUT_OF_SUBMISSION, REQUESTS_OF_OURS, TWINS_IN_FLIGHT
 from models.seedream import as_sent, identify_input
 from provider.listing import Listed
 from worker.settings import WorkerSettings
@@ -19,7 +20,7 @@ CANCELLED = 499
 def identify_submission(connection: Connection, submission_id: UUID) -> str:
     """One at a time: an input may hold megabytes of data URIs."""
     row = connection.exec_driver_sql(
-        "SELECT e.arguments, e.seed FROM submissions s JOIN edits e ON e.id = s.edit_id WHERE s.id = %s",
+        INPUT_OF_SUBMISSION,
         (submission_id,),
     ).one()
     return identify_input(as_sent(row.arguments, row.seed))
@@ -28,11 +29,7 @@ def identify_submission(connection: Connection, submission_id: UUID) -> str:
 def select_free(connection: Connection, listed: Sequence[Listed]) -> list[Listed]:
     """Each once, without those that a submission of ours holds, whatever became of it."""
     listed = list({item.request_id: item for item in listed}.values())
-    held = set(
-        connection.exec_driver_sql(
-            "SELECT request_id FROM submissions WHERE request_id = ANY(%s)", ([item.request_id for item in listed],)
-        ).scalars()
-    )
+    held = set(connection.exec_driver_sql(REQUESTS_OF_OURS, ([item.request_id for item in listed],)).scalars())
     return [item for item in listed if item.request_id and item.request_id not in held]
 
 
@@ -117,12 +114,7 @@ def find_twins(connection: Connection, unknown: Sequence[DueUnknown]) -> dict[st
     Asked after the listing was read: whoever was written down later has POSTed later than that.
     """
     rows = connection.exec_driver_sql(
-        """
-        SELECT s.id, s.posted_at, s.due_at
-        FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
-        WHERE s.due_at > now() AND s.request_id IS NULL AND s.polls = 0 AND b.endpoint = %s
-          AND e.seed IN (SELECT o.seed FROM submissions l JOIN edits o ON o.id = l.edit_id WHERE l.id = ANY(%s))
-        """,
+        TWINS_IN_FLIGHT,
         (unknown[0].endpoint, [due.id for due in unknown]),
     ).all()
     twins: dict[str, list[Twin]] = {}

@@ -21,6 +21,7 @@ from cli.output import json_option, plural, print_json, screen, stderr
 from core.errors import NotFound, UserError
 from core.image_files import FORMATS
 from core.settings import load
+from models.queries.edits import CONTACT_SHEET_PAGE
 from storage.store import Storage
 from worker.settings import WorkerSettings
 
@@ -83,19 +84,10 @@ def draw_pages(engine: Engine, row: Row, read: "partial[Image.Image | str]", lim
 
 def tiles(engine: Engine, batch_id: str) -> Iterator[Tile]:
     """A tile for each stored image and for each failed edit, in the order of the manifest."""
-    query = """
-        SELECT e.position, coalesce(e.custom_id, e.position::text) AS name,
-               CASE WHEN e.state = 'failed' THEN coalesce(e.errors -> -1 ->> 'type', 'failed') END AS error,
-               ARRAY(SELECT i.storage_key FROM submissions s JOIN images i ON i.submission_id = s.id
-                     WHERE s.edit_id = e.id AND i.state = 'stored' ORDER BY i.id) AS keys
-        FROM edits e
-        WHERE e.batch_id = %s AND e.position > %s AND e.state IN ('ready', 'stored', 'failed')
-        ORDER BY e.position LIMIT %s
-    """
     after = -1
     while True:
         with engine.connect() as connection:
-            rows = connection.exec_driver_sql(query, (batch_id, after, EDITS_AT_ONCE)).all()
+            rows = connection.exec_driver_sql(CONTACT_SHEET_PAGE, (batch_id, after, EDITS_AT_ONCE)).all()
         for row in rows:
             for number, key in enumerate(row.keys, 1):
                 yield Tile(f"{row.name} · {number}" if len(row.keys) > 1 else row.name, key=key)

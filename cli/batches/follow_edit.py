@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from core.errors import ProviderError
 from models.database import retry_while_unavailable
+from models.queries.edits import EDIT_STATUS
 from models.states import FINAL, EditState
 from provider.follow_request import Update, follow
 from provider.queue_api import QueueAPI
@@ -107,16 +108,6 @@ class UpdateTail:
 
 def load_status(engine: Engine, edit_id: int) -> EditStatus:
     """Where the edit stands now."""
-    query = """
-        SELECT e.state, e.attempt, s.request_id, b.endpoint, e.errors -> -1 AS error,
-               CASE WHEN p.paused_at IS NOT NULL THEN p.reason || coalesce(': ' || p.message, '')
-                    WHEN b.paused_at IS NOT NULL THEN 'the batch is paused' END AS paused
-        FROM edits e JOIN batches b ON b.id = e.batch_id
-        LEFT JOIN LATERAL (SELECT request_id FROM submissions WHERE edit_id = e.id
-                           ORDER BY posted_at DESC LIMIT 1) s ON true
-        LEFT JOIN provider_status p ON p.paused_at IS NOT NULL
-        WHERE e.id = %s
-    """
     with engine.connect() as connection:
-        state, *rest = connection.exec_driver_sql(query, (edit_id,)).one()
+        state, *rest = connection.exec_driver_sql(EDIT_STATUS, (edit_id,)).one()
         return EditStatus(EditState(state), *rest)

@@ -10,6 +10,7 @@ from cli.connection import open_database
 from cli.output import escape, json_option, print_json, screen
 from core.errors import NotFound
 from models.notifications import Redelivery, redeliver
+from models.queries.batches import NOTIFY_URL
 
 MASK = "***"
 
@@ -27,7 +28,7 @@ def notify(batch: str, every: bool, as_json: bool) -> None:
     batch_id = find_batch(engine, batch)
     with engine.begin() as connection:
         again = redeliver(connection, batch_id, every=every)
-        found = connection.exec_driver_sql("SELECT notify_url FROM batches WHERE id = %s", (batch_id,)).scalar()
+        found = connection.exec_driver_sql(NOTIFY_URL, (batch_id,)).scalar()
     if not again:
         raise NotFound(
             f"Batch {batch_id} has a notify_url, but has not ended yet: nothing was to be told."

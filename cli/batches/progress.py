@@ -11,6 +11,16 @@ from sqlalchemy import Connection, Engine
 
 from core.errors import NotFound
 from models.pauses import list_pauses
+from models.queries.batches import (
+    BATCHES_BY_PREFIX,
+    ERRORS_BY_TYPE,
+    LAST_NOTIFICATION,
+    NEWEST_BATCH,
+    PROGRESS_OF_BATCH,
+    PROGRESS_OF_NEWEST,
+    UNANSWERED_BY_REASON,
+)
+from models.queries.health import PROVIDER_PAUSE
 from models.states import EditState
 
 FINAL_LAST = (EditState.STORED, EditState.FAILED, EditState.CANCELLED)
@@ -28,10 +38,9 @@ def find_batch(engine: Engine, wanted: str) -> str:
     """
     with engine.connect() as connection:
         if wanted == "last":
-            answer = connection.exec_driver_sql("SELECT id FROM batches ORDER BY created_at DESC, id LIMIT 1")
+            answer = connection.exec_driver_sql(NEWEST_BATCH)
         else:
-            query = "SELECT id FROM batches WHERE starts_with(id::text, %s) LIMIT 2"
-            answer = connection.exec_driver_sql(query, (wanted.lower(),))
+            answer = connection.exec_driver_sql(BATCHES_BY_PREFIX, (wanted.lower(),))
         found = answer.scalars().all()
     if not found:
         raise NotFound("There is no batch yet." if wanted == "last" else f"There is no batch {wanted}.")
@@ -40,29 +49,21 @@ def find_batch(engine: Engine, wanted: str) -> str:
     return str(found[0])
 
 
-_ROWS = """
-    SELECT *, (SELECT reason FROM provider_status WHERE paused_at IS NOT NULL) AS provider_paused FROM batch_progress
-"""
-
-
 def progress_of(engine: Engine, batch_id: str) -> Row:
     """The batch's row of the view `batch_progress`, and why the provider's account is paused, if it is."""
     with engine.connect() as connection:
-        query = f"{_ROWS} WHERE batch_id = %s"
-        return dict(connection.exec_driver_sql(query, (batch_id,)).mappings().one())
+        return dict(connection.exec_driver_sql(PROGRESS_OF_BATCH, (batch_id,)).mappings().one())
 
 
 def newest_batches(engine: Engine, limit: int) -> list[Row]:
     """The same for the newest batches, newest first."""
     with engine.connect() as connection:
-        query = f"{_ROWS} ORDER BY created_at DESC LIMIT %s"
-        return [dict(row) for row in connection.exec_driver_sql(query, (limit,)).mappings()]
+        return [dict(row) for row in connection.exec_driver_sql(PROGRESS_OF_NEWEST, (limit,)).mappings()]
 
 
 def provider_pause(connection: Connection) -> Row | None:
     """Since when and why the provider's account is paused, and when it is tried again; None where it is not."""
-    query = "SELECT paused_at, reason, message, retry_at, probes FROM provider_status WHERE paused_at IS NOT NULL"
-    row = connection.exec_driver_sql(query).mappings().first()
+    row = connection.exec_driver_sql(PROVIDER_PAUSE).mappings().first()
     return dict(row) if row else None
 
 
@@ -73,32 +74,19 @@ def lane_pauses(connection: Connection) -> list[Row]:
 
 def last_notification(connection: Connection, batch_id: str) -> Row | None:
     """The newest message that the batch's caller is owed or was told; None where there is none."""
-    query = """
-        SELECT event, attempt, created_at, due_at, delivered_at, last_status, last_error
-        FROM notifications WHERE batch_id = %s ORDER BY created_at DESC LIMIT 1
-    """
-    row = connection.exec_driver_sql(query, (batch_id,)).mappings().first()
+    row = connection.exec_driver_sql(LAST_NOTIFICATION, (batch_id,)).mappings().first()
     return dict(row) if row else None
 
 
 def errors_of(engine: Engine, batch_id: str) -> list[Row]:
     """The latest error of each edit that is not stored, grouped by type."""
-    query = """
-        SELECT type, count(*) AS edits, count(*) FILTER (WHERE state = 'failed') AS failed, min(message) AS example
-        FROM edit_errors WHERE batch_id = %s AND latest AND state <> 'stored'
-        GROUP BY type ORDER BY edits DESC, type LIMIT %s
-    """
     with engine.connect() as connection:
-        return [dict(row) for row in connection.exec_driver_sql(query, (batch_id, SHOWN_ERRORS)).mappings()]
+        return [dict(row) for row in connection.exec_driver_sql(ERRORS_BY_TYPE, (batch_id, SHOWN_ERRORS)).mappings()]
 
 
 def unanswered_of(connection: Connection, batch_id: str) -> list[Row]:
     """What the provider was asked about in vain, and why, the most frequent reasons first."""
-    query = """
-        SELECT state, reason, count(*) AS submissions, min(asked_again_at) AS asked_again_at
-        FROM unanswered WHERE batch_id = %s GROUP BY state, reason ORDER BY submissions DESC, reason LIMIT %s
-    """
-    return [dict(row) for row in connection.exec_driver_sql(query, (batch_id, SHOWN_ERRORS)).mappings()]
+    return [dict(row) for row in connection.exec_driver_sql(UNANSWERED_BY_REASON, (batch_id, SHOWN_ERRORS)).mappings()]
 
 
 def done(row: Row) -> int:

@@ -19,6 +19,7 @@ from cli.connection import open_database
 from cli.output import json_option, plural, print_json
 from core.settings import PolicySettings, load
 from models.provider import user_id
+from models.queries.callbacks import CALLBACK, CALLBACKS_TO_REPLAY, LAST_CALLBACK, RECORD_REPLAY
 from models.states import Effect
 from webhook_receiver.recording import Delivery, apply_delivery
 from webhook_receiver.signature import Signed, is_stale
@@ -68,22 +69,13 @@ def choose_callbacks(
     engine: Engine, batch_id: str | None, effects: Sequence[str], since: datetime | None
 ) -> Iterator[int]:
     """Ids of the callbacks, in the order in which they came; those that come meanwhile are not among them."""
-    query = """
-        SELECT c.id FROM callbacks c
-        WHERE c.id > %(after)s AND c.id <= %(last)s
-          AND (%(since)s::timestamptz IS NULL OR c.received_at >= %(since)s)
-          AND (cardinality(%(effects)s::text[]) = 0 OR c.effect = ANY(%(effects)s::text[]))
-          AND (%(batch)s::uuid IS NULL OR c.token IN (
-                SELECT s.id::text FROM submissions s JOIN edits e ON e.id = s.edit_id WHERE e.batch_id = %(batch)s))
-        ORDER BY c.id LIMIT %(limit)s
-    """
     with engine.connect() as connection:
-        last = connection.exec_driver_sql("SELECT coalesce(max(id), 0) FROM callbacks").scalar_one()
+        last = connection.exec_driver_sql(LAST_CALLBACK).scalar_one()
     given = {"last": last, "since": since, "effects": list(effects), "batch": batch_id, "limit": CHUNK}
     after = 0
     while True:
         with engine.connect() as connection:
-            found = connection.exec_driver_sql(query, {**given, "after": after}).scalars().all()
+            found = connection.exec_driver_sql(CALLBACKS_TO_REPLAY, {**given, "after": after}).scalars().all()
         yield from found
         if len(found) < CHUNK:
             return
@@ -93,7 +85,7 @@ def choose_callbacks(
 def take_again(engine: Engine, number: int, policy: PolicySettings, *, dry_run: bool) -> Replayed | None:
     """Take one callback again; None where it is gone."""
     with engine.connect() as connection, connection.begin() as transaction:
-        row = connection.exec_driver_sql("SELECT * FROM callbacks WHERE id = %s", (number,)).mappings().first()
+        row = connection.exec_driver_sql(CALLBACK, (number,)).mappings().first()
         if row is None:
             return None
         after = _take_again(connection, row, policy)
@@ -112,7 +104,7 @@ def _take_again(connection: Connection, row: Any, policy: PolicySettings) -> str
     effect, submission_id = apply_delivery(connection, delivery, policy, believed=account is not None)
     if effect is Effect.APPLIED:
         connection.exec_driver_sql(
-            "UPDATE callbacks SET effect = %s, submission_id = %s WHERE id = %s",
+            RECORD_REPLAY,
             (effect.value, submission_id, row["id"]),
         )
     return effect.value

@@ -21,6 +21,7 @@ from cli.output import escape, print_json, screen, stderr
 from cli.provider.client import sentence
 from cli.provider.request import log_text
 from core.settings import StorageSettings, load
+from models.queries.edits import EDIT_END, ONLY_EDIT, STORED_IMAGES_OF_EDIT
 from models.states import IN_FLIGHT, EditState
 from provider.follow_request import LogLine, Update
 from provider.queue_api import QueueAPI
@@ -46,7 +47,7 @@ def watch_edit(engine: Engine, batch_id: UUID, *, quiet: bool) -> WatchedEdit:
     if queue is None:
         stderr.print("Only the states are shown: log lines need FAL_KEY, which is not set here.", markup=False)
     with engine.connect() as connection:
-        edit_id = connection.exec_driver_sql("SELECT id FROM edits WHERE batch_id = %s", (batch_id,)).scalar_one()
+        edit_id = connection.exec_driver_sql(ONLY_EDIT, (batch_id,)).scalar_one()
     logs: list[LogLine] = []
     try:
         with open_reporter(quiet) as reporter:
@@ -152,23 +153,11 @@ def describe_end(engine: Engine, watched: WatchedEdit) -> dict[str, Any]:
     storage_url = load(StorageSettings).storage_url
     with engine.connect() as connection:
         edit = connection.exec_driver_sql(
-            """
-            SELECT e.batch_id, 1 AS edits, e.custom_id, e.state, e.attempt AS attempts,
-                   coalesce(s.seed, e.seed) AS seed, e.errors, s.cost
-            FROM edits e CROSS JOIN LATERAL (
-                SELECT sum(cost) AS cost, max(seed) FILTER (WHERE outcome = 'succeeded' AND NOT doubled) AS seed
-                FROM submissions WHERE edit_id = e.id
-            ) s WHERE e.id = %s
-            """,
+            EDIT_END,
             (watched.edit_id,),
         )
         images = connection.exec_driver_sql(
-            """
-            SELECT i.index, i.storage_key, i.stored_width AS width, i.stored_height AS height,
-                   i.stored_type AS content_type, i.stored_bytes AS bytes, i.sha256
-            FROM images i JOIN submissions s ON s.id = i.submission_id
-            WHERE s.edit_id = %s AND i.state = 'stored' ORDER BY s.posted_at, i.index
-            """,
+            STORED_IMAGES_OF_EDIT,
             (watched.edit_id,),
         )
         stored = [{"path": place(storage_url, row["storage_key"]), **row} for row in images.mappings()]

@@ -13,6 +13,8 @@ from cli.output import plural
 from core.errors import DatabaseError
 from models.database import check_schema
 from models.database_errors import DATABASE_ERRORS, advise, reason
+from models.queries.batches import NOTIFIED_CLIENTS
+from models.queries.health import ACCOUNTS, CLOCK, MISSING_RIGHTS, OVERDUE_BY_STATE, PING, READ_ONLY, SERVER_VERSION
 from models.tables import metadata
 from webhook_receiver.signature import TOLERANCE
 
@@ -26,8 +28,8 @@ def connectivity(engine: Engine) -> Iterator[CheckResult]:
     """Whether it answers, and stands at our schema."""
     try:
         with engine.connect() as connection:
-            version = connection.exec_driver_sql("SHOW server_version").scalar_one()
-            read_only = connection.exec_driver_sql("SHOW transaction_read_only").scalar_one() == "on"
+            version = connection.exec_driver_sql(SERVER_VERSION).scalar_one()
+            read_only = connection.exec_driver_sql(READ_ONLY).scalar_one() == "on"
     except DATABASE_ERRORS as error:
         advice = "Start PostgreSQL, or fix DATABASE_URL; everything stands still until it answers, and nothing is lost."
         yield failure("database", f"PostgreSQL does not answer: {reason(error)}{advise(error)}.", advice)
@@ -53,13 +55,8 @@ def connectivity(engine: Engine) -> Iterator[CheckResult]:
 def missing_rights(engine: Engine) -> list[str]:
     """What the role may not do with our tables, as `INSERT, UPDATE on edits`."""
     rights = ("SELECT", "INSERT", "UPDATE", "DELETE")
-    query = """
-        SELECT name, string_agg(lacking, ', ' ORDER BY place) FROM unnest(%s::text[]) AS name
-        CROSS JOIN unnest(%s::text[]) WITH ORDINALITY AS wanted (lacking, place)
-        WHERE NOT has_table_privilege(name, lacking) GROUP BY name ORDER BY name
-    """
     with engine.connect() as connection:
-        found = connection.exec_driver_sql(query, (list(metadata.tables), list(rights)))
+        found = connection.exec_driver_sql(MISSING_RIGHTS, (list(metadata.tables), list(rights)))
         return [f"{lacking} on {name}" for name, lacking in found]
 
 
@@ -81,9 +78,9 @@ def contents(engine: Engine) -> Iterator[CheckResult]:
 def clock(engine: Engine) -> Iterator[CheckResult]:
     """How far this machine's clock is from the database's; stamps of callbacks are judged by the receiver's own."""
     with engine.connect() as connection:
-        connection.exec_driver_sql("SELECT 1")  # so that connecting is not measured
+        connection.exec_driver_sql(PING)  # so that connecting is not measured
         before = datetime.now(UTC)
-        theirs = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+        theirs = connection.exec_driver_sql(CLOCK).scalar_one()
         after = datetime.now(UTC)
     seconds = (theirs - (before + (after - before) / 2)).total_seconds()
     if abs(seconds) < CLOCK_WARNING:
@@ -113,12 +110,8 @@ def account(engine: Engine) -> Iterator[CheckResult]:
 
 def notified_clients(engine: Engine) -> list[str]:
     """Clients with batches of the last 30 days whose ends are to be told."""
-    query = """
-        SELECT DISTINCT client FROM batches
-        WHERE notify_url IS NOT NULL AND created_at > now() - interval '30 days' ORDER BY client LIMIT 100
-    """
     with engine.connect() as connection:
-        return list(connection.exec_driver_sql(query).scalars())
+        return list(connection.exec_driver_sql(NOTIFIED_CLIENTS).scalars())
 
 
 def pauses(engine: Engine) -> Iterator[CheckResult]:
@@ -137,7 +130,7 @@ def pauses(engine: Engine) -> Iterator[CheckResult]:
 def accounting(engine: Engine) -> Iterator[CheckResult]:
     """Whether everything adds up."""
     with engine.connect() as connection:
-        rows = connection.exec_driver_sql("SELECT identity, difference FROM accounting").all()
+        rows = connection.exec_driver_sql(ACCOUNTS).all()
     wrong = [row for row in rows if row.difference]
     for row in wrong:
         advice = "This must not be, whatever died: a mistake of darkroom's. Keep the logs and report it."
@@ -148,12 +141,8 @@ def accounting(engine: Engine) -> Iterator[CheckResult]:
 
 def overdue(engine: Engine) -> Iterator[CheckResult]:
     """What has waited longer than its state may last."""
-    query = """
-        SELECT what, state, count(*) AS rows, extract(epoch FROM max(late))::float8 AS late
-        FROM overdue GROUP BY what, state ORDER BY late DESC
-    """
     with engine.connect() as connection:
-        rows = connection.exec_driver_sql(query).all()
+        rows = connection.exec_driver_sql(OVERDUE_BY_STATE).all()
     for row in rows:
         sentence = f"{plural(row.rows, row.what)} {row.state}, late by up to {duration(row.late)}."
         yield warning("overdue", sentence, "After an outage this shrinks by itself; if it grows, see the lanes below.")

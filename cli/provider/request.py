@@ -15,6 +15,7 @@ from cli.connection import open_database
 from cli.output import encode_json, escape, json_option, print_json, print_pairs, screen, stderr
 from cli.provider.client import open_provider, provider_call
 from core.errors import NotFound, UserError
+from models.queries.edits import EDIT_OF_REQUEST
 from models.seedream import ENDPOINT
 from models.transitions import request_cancel
 from models.verdict import read_result
@@ -166,9 +167,5 @@ def _edit_of(engine: Engine, request_id: str, cancel_it: bool) -> dict[str, Any]
     with engine.begin() as connection:
         if cancel_it:
             request_cancel(connection, request_id)
-        query = """
-            SELECT e.batch_id, coalesce(e.custom_id, e.position::text) AS name, e.state FROM edits e
-            JOIN submissions s ON s.edit_id = e.id WHERE s.request_id = %s
-        """
-        row = connection.exec_driver_sql(query, (request_id,)).mappings().first()
+        row = connection.exec_driver_sql(EDIT_OF_REQUEST, (request_id,)).mappings().first()
         return dict(row) if row else None

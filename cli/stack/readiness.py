@@ -12,6 +12,7 @@ import redis
 import requests
 from psycopg import sql
 
+from models.queries.health import CREATE_DATABASE, DATABASE_EXISTS
 from worker.broker import celery_client, redis_client
 
 QUESTION_TIMEOUT = 2.0
@@ -37,8 +38,8 @@ def ensure_database(url: str) -> bool:
     maintenance = psycopg.conninfo.make_conninfo(url, dbname="postgres", connect_timeout=int(QUESTION_TIMEOUT))
     try:
         with psycopg.connect(maintenance, autocommit=True) as connection:
-            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(str(name))))
+            if not connection.execute(DATABASE_EXISTS, [name]).fetchone():
+                connection.execute(sql.SQL(CREATE_DATABASE).format(sql.Identifier(str(name))))
     except psycopg.OperationalError:
         return False
     return True

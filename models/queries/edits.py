@@ -1,0 +1,108 @@
+"""Edits as callers and operators see them, with their submissions and images; and how edits come in."""
+
+from models.statements import Statement
+
+ONLY_EDIT = Statement("SELECT id FROM edits WHERE batch_id = %s", index="edits_batch_id_position_key")
+EDIT_STATUS = Statement(
+    """
+    SELECT e.state, e.attempt, s.request_id, b.endpoint, e.errors -> -1 AS error,
+           CASE WHEN p.paused_at IS NOT NULL THEN p.reason || coalesce(': ' || p.message, '')
+                WHEN b.paused_at IS NOT NULL THEN 'the batch is paused' END AS paused
+    FROM edits e JOIN batches b ON b.id = e.batch_id
+    LEFT JOIN LATERAL (SELECT request_id FROM submissions WHERE edit_id = e.id
+                       ORDER BY posted_at DESC LIMIT 1) s ON true
+    LEFT JOIN provider_status p ON p.paused_at IS NOT NULL
+    WHERE e.id = %s
+    """,
+    index="edits_pkey submissions_edit",
+)
+EDIT_END = Statement(
+    """
+    SELECT e.batch_id, 1 AS edits, e.custom_id, e.state, e.attempt AS attempts,
+           coalesce(s.seed, e.seed) AS seed, e.errors, s.cost
+    FROM edits e CROSS JOIN LATERAL (
+        SELECT sum(cost) AS cost, max(seed) FILTER (WHERE outcome = 'succeeded' AND NOT doubled) AS seed
+        FROM submissions WHERE edit_id = e.id
+    ) s WHERE e.id = %s
+    """,
+    index="edits_pkey submissions_edit",
+)
+STORED_IMAGES_OF_EDIT = Statement(
+    """
+    SELECT i.index, i.storage_key, i.stored_width AS width, i.stored_height AS height,
+           i.stored_type AS content_type, i.stored_bytes AS bytes, i.sha256
+    FROM images i JOIN submissions s ON s.id = i.submission_id
+    WHERE s.edit_id = %s AND i.state = 'stored' ORDER BY s.posted_at, i.index
+    """,
+    index="submissions_edit images_submission_id_index_key",
+)
+EDIT_OF_REQUEST = Statement(
+    """
+    SELECT e.batch_id, coalesce(e.custom_id, e.position::text) AS name, e.state FROM edits e
+    JOIN submissions s ON s.edit_id = e.id WHERE s.request_id = %s
+    """,
+    index="submissions_request_id_key edits_pkey",
+)
+CONTACT_SHEET_PAGE = Statement(
+    """
+    SELECT e.position, coalesce(e.custom_id, e.position::text) AS name,
+           CASE WHEN e.state = 'failed' THEN coalesce(e.errors -> -1 ->> 'type', 'failed') END AS error,
+           ARRAY(SELECT i.storage_key FROM submissions s JOIN images i ON i.submission_id = s.id
+                 WHERE s.edit_id = e.id AND i.state = 'stored' ORDER BY i.id) AS keys
+    FROM edits e
+    WHERE e.batch_id = %s AND e.position > %s AND e.state IN ('ready', 'stored', 'failed')
+    ORDER BY e.position LIMIT %s
+    """,
+    index="edits_batch_id_position_key submissions_edit images_submission_id_index_key",
+)
+EDIT_PAGE = Statement(
+    """
+    SELECT position, custom_id, state, attempt, seed, errors, created_at, finished_at FROM edits
+    WHERE batch_id = %(batch)s AND position > %(after)s
+      AND (%(state)s::text IS NULL OR state = %(state)s)
+      AND (%(custom_id)s::text IS NULL OR custom_id = %(custom_id)s)
+      AND (%(error_type)s::text IS NULL OR errors -> -1 ->> 'type' = %(error_type)s)
+    ORDER BY position LIMIT %(limit)s
+    """,
+    index="edits_batch_id_position_key",
+)
+RESULTS_PAGE = Statement(
+    """
+    SELECT result.position, row_to_json(result)::text FROM (
+        SELECT e.position, e.custom_id, e.state, coalesce(i.images, '[]') AS images,
+               coalesce(s.seed, e.seed) AS seed, coalesce(s.cost, 0) AS cost,
+               e.errors, CASE WHEN e.custom_id IS NULL THEN e.arguments
+                         ELSE jsonb_build_object('custom_id', e.custom_id) || e.arguments END AS edit
+        FROM (
+            SELECT *, sum(pg_column_size(arguments)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) AS so_far
+            FROM edits
+            WHERE batch_id = %(batch)s AND position > %(after)s AND state = coalesce(%(state)s, state)
+            ORDER BY position LIMIT %(edits)s
+        ) e
+        CROSS JOIN LATERAL (
+            SELECT sum(cost) AS cost, max(seed) FILTER (WHERE outcome = 'succeeded' AND NOT doubled) AS seed
+            FROM submissions WHERE edit_id = e.id
+        ) s
+        CROSS JOIN LATERAL (
+            SELECT json_agg(row_to_json(image) ORDER BY image.index) AS images FROM (
+                SELECT p.index, %(store)s || p.storage_key AS url, p.storage_key, p.sha256, p.stored_bytes AS bytes,
+                       p.stored_type AS type, p.stored_width AS width, p.stored_height AS height
+                FROM submissions JOIN images p ON p.submission_id = submissions.id
+                WHERE submissions.edit_id = e.id AND p.state = 'stored'
+            ) image
+        ) i
+        WHERE e.so_far - pg_column_size(e.arguments) < %(bytes)s
+    ) result ORDER BY result.position
+    """,
+    index="edits_batch_id_position_key submissions_edit images_submission_id_index_key",
+)
+NAMES_TAKEN = Statement(
+    """
+    SELECT custom_id AS name FROM edits WHERE batch_id = %(batch)s AND custom_id = ANY(%(names)s)
+    UNION
+    SELECT position::text FROM edits
+    WHERE batch_id = %(batch)s AND custom_id IS NULL AND position = ANY(%(positions)s)
+    """,
+    index="edits_custom_id edits_batch_id_position_key",
+)
+COPY_EDITS = Statement("COPY edits (batch_id, position, custom_id, arguments, seed) FROM STDIN")
