@@ -15,6 +15,7 @@ from core.settings import PolicySettings
 from models.decisions import READY_OVERDUE_AFTER, Decision, ProviderReport, SubmissionSnapshot, decide
 from models.incidents import watch_endpoints
 from models.provider import note_accepted
+from models.statements import Statement
 from models.states import EditState, Effect, LearnedBy, Outcome
 from models.transitions import (
     SubmissionEnd,
@@ -116,18 +117,35 @@ def _load_snapshots(
     return snapshots, owners
 
 
+LOCK_SUBMISSIONS = Statement(
+    """
+    SELECT s.id, s.request_id, s.posted_at, s.outcome, s.learned_by, s.error_type, s.attempt AS submission_attempt,
+           e.id AS edit_id, e.state, e.attempt AS edit_attempt, e.attempts_before, b.max_attempts,
+           e.cancel_requested_at IS NOT NULL AS cancel_requested,
+           ARRAY(SELECT entry ->> 'type' FROM jsonb_array_elements(e.errors) AS entry) AS earlier_errors
+    FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
+    WHERE s.id = ANY(%s) ORDER BY e.id, s.id FOR UPDATE OF e, s
+""",
+    index="submissions_pkey edits_pkey",
+)
+
+
 def _lock_submissions(connection: Connection, submission_ids: Sequence[UUID]) -> Sequence[Row[*tuple[Any, ...]]]:
     return connection.exec_driver_sql(
-        """
-        SELECT s.id, s.request_id, s.posted_at, s.outcome, s.learned_by, s.error_type, s.attempt AS submission_attempt,
-               e.id AS edit_id, e.state, e.attempt AS edit_attempt, e.attempts_before, b.max_attempts,
-               e.cancel_requested_at IS NOT NULL AS cancel_requested,
-               ARRAY(SELECT entry ->> 'type' FROM jsonb_array_elements(e.errors) AS entry) AS earlier_errors
-        FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
-        WHERE s.id = ANY(%s) ORDER BY e.id, s.id FOR UPDATE OF e, s
-        """,
+        LOCK_SUBMISSIONS,
         (list(set(submission_ids)),),
     ).all()
+
+
+RELATED_SUBMISSIONS = Statement(
+    """
+    SELECT id, edit_id, request_id, outcome IS NULL AS open,
+           -- whoever recorded it before sets had numbers left none
+           coalesce(set_number, CASE WHEN outcome = 'succeeded' AND NOT doubled THEN 1 ELSE 0 END) AS set_number
+    FROM submissions WHERE edit_id = ANY(%s) OR request_id = ANY(%s)
+""",
+    index="submissions_edit submissions_request_id_key",
+)
 
 
 def _related(
@@ -139,12 +157,7 @@ def _related(
     the snapshot of the locking statement does not show.
     """
     return connection.exec_driver_sql(
-        """
-        SELECT id, edit_id, request_id, outcome IS NULL AS open,
-               -- whoever recorded it before sets had numbers left none
-               coalesce(set_number, CASE WHEN outcome = 'succeeded' AND NOT doubled THEN 1 ELSE 0 END) AS set_number
-        FROM submissions WHERE edit_id = ANY(%s) OR request_id = ANY(%s)
-        """,
+        RELATED_SUBMISSIONS,
         (list(edit_ids), list(request_ids)),
     ).all()
 

@@ -15,9 +15,20 @@ from sqlalchemy import Connection
 
 from models.criteria import MAX_IMAGES_SQL
 from models.pauses import claim_probes, due_probes
+from models.predicates import batch_submits, edit_in_flight, submission_open
+from models.provider import is_paused
+from models.statements import Statement
 
 WINDOW_LOCK = 7362
 """Key of the advisory lock under which claimers take turns, so that the in-flight window is exact."""
+
+
+LOCK_WINDOW = Statement("SELECT pg_advisory_xact_lock(%s)")
+CLAIM_ACCOUNT_PROBE = Statement("""
+    UPDATE provider_status
+    SET probes = probes + 1, retry_at = now() + least(%s * 2 ^ (probes + 1), 900) * interval '1 s'
+    WHERE retry_at <= now() RETURNING probes
+""")
 
 
 def claim_edits(connection: Connection, *, limit: int, window: int, probe_after: float, price: Decimal) -> list[int]:
@@ -29,20 +40,16 @@ def claim_edits(connection: Connection, *, limit: int, window: int, probe_after:
     one edit probes it, and the next probe is put off, doubling from `probe_after` seconds up to 15 minutes. So it is
     with an endpoint whose model is down (`incidents.py`), while other endpoints go on.
     """
-    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (WINDOW_LOCK,))
+    connection.exec_driver_sql(LOCK_WINDOW, (WINDOW_LOCK,))
     paused = connection.exec_driver_sql(
-        """
-        UPDATE provider_status
-        SET probes = probes + 1, retry_at = now() + least(%s * 2 ^ (probes + 1), 900) * interval '1 s'
-        WHERE retry_at <= now() RETURNING probes
-        """,
+        CLAIM_ACCOUNT_PROBE,
         (probe_after,),
     ).all()
     if paused:
         limit = 1
-    elif connection.exec_driver_sql("SELECT FROM provider_status WHERE paused_at IS NOT NULL").all():
+    elif is_paused(connection):
         return []
-    ids = _choose(connection, _RUNNING, limit=limit, window=window, price=price)
+    ids = _choose(connection, CHOOSE_RUNNING, limit=limit, window=window, price=price)
     if len(ids) < limit:
         ids += _choose_probes(
             connection, limit=limit - len(ids), window=window - len(ids), price=price, after=probe_after
@@ -50,19 +57,58 @@ def claim_edits(connection: Connection, *, limit: int, window: int, probe_after:
     return ids
 
 
-class _Which(NamedTuple):
-    """SQL: which batches `b`, which of their edits `e`, in which order."""
+def _choose_edits(*, batches: str, edits: str, order: str) -> Statement:
+    """Which batches `b`, which of their edits `e`, in which order."""
+    return Statement(
+        _CHOOSE_EDITS,
+        index="edits_open submissions_open",
+        batches=batches,
+        edits=edits,
+        order=order,
+        in_flight=edit_in_flight("edits"),
+        submission_open=submission_open("s"),
+        batch_submits=batch_submits("b"),
+        max_images=MAX_IMAGES_SQL,
+    )
 
-    batches: str
-    edits: str
-    order: str
 
-
-_RUNNING = _Which(
-    "NOT EXISTS (SELECT FROM lane_pauses p WHERE p.lane = 'submit' AND p.subject = b.endpoint)", "true", "e.position"
+_CHOOSE_EDITS = """
+    WITH in_flight AS MATERIALIZED (
+        SELECT batch_id, count(*) AS edits FROM edits
+        WHERE {in_flight} GROUP BY batch_id
+    ), free AS (
+        SELECT least(%(limit)s, %(window)s - coalesce(sum(edits), 0)) AS slots FROM in_flight
+    )
+    SELECT candidate.id
+    FROM batches b
+    LEFT JOIN in_flight ON in_flight.batch_id = b.id
+    CROSS JOIN LATERAL (
+        SELECT e.id, coalesce(in_flight.edits, 0) + row_number() OVER (ORDER BY e.position) AS turn,
+               sum(CASE WHEN b.max_cost IS NOT NULL THEN {max_images} END) OVER (ORDER BY e.position)
+               * %(price)s::numeric AS cost
+        FROM edits e
+        WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now() AND e.cancel_requested_at IS NULL
+          AND NOT EXISTS (SELECT FROM submissions s WHERE s.edit_id = e.id AND {submission_open})
+          AND {edits}
+        ORDER BY {order}
+        LIMIT CASE WHEN b.max_in_flight IS NULL THEN %(limit)s
+              ELSE least(%(limit)s, greatest(0, b.max_in_flight - coalesce(in_flight.edits, 0))) END
+    ) candidate
+    LEFT JOIN spending ON spending.batch_id = b.id
+    WHERE {batch_submits}
+      AND {batches}
+      AND (b.deadline IS NULL OR b.deadline > now())
+      AND (b.max_cost IS NULL OR candidate.cost + coalesce(spending.committed, 0) <= b.max_cost)
+    ORDER BY b.priority DESC, candidate.turn, b.created_at
+    LIMIT (SELECT greatest(slots, 0) FROM free)
+"""
+CHOOSE_RUNNING = _choose_edits(
+    batches="NOT EXISTS (SELECT FROM lane_pauses p WHERE p.lane = 'submit' AND p.subject = b.endpoint)",
+    edits="true",
+    order="e.position",
 )
-_UNTRIED = _Which("b.endpoint = %(endpoint)s", "e.attempt = 0", "e.position")
-_TRIED = _Which("b.endpoint = %(endpoint)s", "true", "e.attempt, e.position")
+CHOOSE_UNTRIED = _choose_edits(batches="b.endpoint = %(endpoint)s", edits="e.attempt = 0", order="e.position")
+CHOOSE_TRIED = _choose_edits(batches="b.endpoint = %(endpoint)s", edits="true", order="e.attempt, e.position")
 
 
 def _choose_probes(connection: Connection, *, limit: int, window: int, price: Decimal, after: float) -> list[int]:
@@ -73,8 +119,8 @@ def _choose_probes(connection: Connection, *, limit: int, window: int, price: De
     """
     ids: list[int] = []
     for endpoint in due_probes(connection, "submit")[:limit]:
-        for which in (_UNTRIED, _TRIED):
-            found = _choose(connection, which, limit=1, window=window - len(ids), price=price, endpoint=endpoint)
+        for statement in (CHOOSE_UNTRIED, CHOOSE_TRIED):
+            found = _choose(connection, statement, limit=1, window=window - len(ids), price=price, endpoint=endpoint)
             if found:
                 claim_probes(connection, "submit", probe_after=after, subjects=[endpoint])
                 ids += found
@@ -83,46 +129,25 @@ def _choose_probes(connection: Connection, *, limit: int, window: int, price: De
 
 
 def _choose(
-    connection: Connection, which: _Which, *, limit: int, window: int, price: Decimal, endpoint: str | None = None
+    connection: Connection,
+    statement: Statement,
+    *,
+    limit: int,
+    window: int,
+    price: Decimal,
+    endpoint: str | None = None,
 ) -> list[int]:
-    rows = connection.exec_driver_sql(
-        f"""
-        WITH in_flight AS MATERIALIZED (
-            SELECT batch_id, count(*) AS edits FROM edits
-            WHERE due_at IS NOT NULL AND state IN ('submitting', 'submitted') GROUP BY batch_id
-        ), free AS (
-            SELECT least(%(limit)s, %(window)s - coalesce(sum(edits), 0)) AS slots FROM in_flight
-        )
-        SELECT candidate.id
-        FROM batches b
-        LEFT JOIN in_flight ON in_flight.batch_id = b.id
-        CROSS JOIN LATERAL (
-            SELECT e.id, coalesce(in_flight.edits, 0) + row_number() OVER (ORDER BY e.position) AS turn,
-                   sum(CASE WHEN b.max_cost IS NOT NULL THEN {MAX_IMAGES_SQL} END) OVER (ORDER BY e.position)
-                   * %(price)s::numeric AS cost
-            FROM edits e
-            WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now() AND e.cancel_requested_at IS NULL
-              AND NOT EXISTS (SELECT FROM submissions s WHERE s.edit_id = e.id AND s.outcome IS NULL)
-              AND {which.edits}
-            ORDER BY {which.order}
-            LIMIT CASE WHEN b.max_in_flight IS NULL THEN %(limit)s
-                  ELSE least(%(limit)s, greatest(0, b.max_in_flight - coalesce(in_flight.edits, 0))) END
-        ) candidate
-        LEFT JOIN spending ON spending.batch_id = b.id
-        WHERE b.finished_at IS NULL AND b.paused_at IS NULL AND b.cancelled_at IS NULL
-          AND {which.batches}
-          AND (b.deadline IS NULL OR b.deadline > now())
-          AND (b.max_cost IS NULL OR candidate.cost + coalesce(spending.committed, 0) <= b.max_cost)
-        ORDER BY b.priority DESC, candidate.turn, b.created_at
-        LIMIT (SELECT greatest(slots, 0) FROM free)
-        """,  # noqa: S608 - constants of ours
-        {"limit": limit, "window": window, "price": price, "endpoint": endpoint},
-    )
+    values = {"limit": limit, "window": window, "price": price, "endpoint": endpoint}
+    rows = connection.exec_driver_sql(statement, values)
     return [row.id for row in rows]
 
 
 LARGE = 2048
 """Bytes of stored arguments from which on it is worth asking how large they really are."""
+
+
+STORED_SIZES = Statement("SELECT id, pg_column_size(arguments) FROM edits WHERE id = ANY(%s)", index="edits_pkey")
+SENT_SIZE = Statement("SELECT octet_length(arguments::text) FROM edits WHERE id = %s", index="edits_pkey")
 
 
 def fit_edits(connection: Connection, edit_ids: Sequence[int], *, max_bytes: int) -> list[int]:
@@ -131,9 +156,7 @@ def fit_edits(connection: Connection, edit_ids: Sequence[int], *, max_bytes: int
     An edit may hold its images as data URIs. What is stored may be compressed a hundredfold, so the large ones are
     measured as they will be sent, one after the other, until it is enough.
     """
-    stored = connection.exec_driver_sql(
-        "SELECT id, pg_column_size(arguments) FROM edits WHERE id = ANY(%s)", (list(edit_ids),)
-    )
+    stored = connection.exec_driver_sql(STORED_SIZES, (list(edit_ids),))
     sizes = {row[0]: row[1] for row in stored}
     chosen: list[int] = []
     for edit_id in edit_ids:
@@ -142,7 +165,7 @@ def fit_edits(connection: Connection, edit_ids: Sequence[int], *, max_bytes: int
         chosen.append(edit_id)
         size = sizes.get(edit_id, 0)
         if size >= LARGE:
-            query = "SELECT octet_length(arguments::text) FROM edits WHERE id = %s"
+            query = SENT_SIZE
             size = connection.exec_driver_sql(query, (edit_id,)).scalar_one()
         max_bytes -= size
     return chosen
@@ -165,21 +188,27 @@ class DuePoll(NamedTuple):
     """Seconds since the first of them."""
 
 
+CLAIM_POLLS = Statement(
+    """
+    WITH due AS (
+        SELECT id FROM submissions WHERE due_at <= now() AND request_id IS NOT NULL
+        ORDER BY result_lost_after NULLS LAST, due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    )
+    UPDATE submissions s SET due_at = now() + %(lease)s * interval '1 s', polls = polls + 1
+    FROM due, edits e JOIN batches b ON b.id = e.batch_id
+    WHERE s.id = due.id AND e.id = s.edit_id
+    RETURNING s.id, s.request_id, b.endpoint, s.polls, extract(epoch FROM now() - s.accepted_at)::float8,
+              e.cancel_requested_at IS NOT NULL AND s.cancel_sent_at IS NULL,
+              s.denials, coalesce(extract(epoch FROM now() - s.denied_since), 0)::float8
+""",
+    index="submissions_due edits_pkey",
+)
+
+
 def claim_polls(connection: Connection, *, limit: int, lease: float) -> list[DuePoll]:
     """Submissions to ask about, the nearest retention deadline first."""
     rows = connection.exec_driver_sql(
-        """
-        WITH due AS (
-            SELECT id FROM submissions WHERE due_at <= now() AND request_id IS NOT NULL
-            ORDER BY result_lost_after NULLS LAST, due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-        )
-        UPDATE submissions s SET due_at = now() + %(lease)s * interval '1 s', polls = polls + 1
-        FROM due, edits e JOIN batches b ON b.id = e.batch_id
-        WHERE s.id = due.id AND e.id = s.edit_id
-        RETURNING s.id, s.request_id, b.endpoint, s.polls, extract(epoch FROM now() - s.accepted_at)::float8,
-                  e.cancel_requested_at IS NOT NULL AND s.cancel_sent_at IS NULL,
-                  s.denials, coalesce(extract(epoch FROM now() - s.denied_since), 0)::float8
-        """,
+        CLAIM_POLLS,
         {"limit": limit, "lease": lease},
     )
     return [DuePoll(*row) for row in rows]
@@ -203,30 +232,42 @@ class DueUnknown(NamedTuple):
     """When the latest request had ended that was listed when that began; later ones are not read yet."""
 
 
+CLAIM_UNKNOWN = Statement(
+    """
+    WITH due AS (
+        SELECT id FROM submissions WHERE due_at <= now() AND request_id IS NULL
+        ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    )
+    UPDATE submissions s SET due_at = now() + %(lease)s * interval '1 s', polls = polls + 1
+    FROM due, edits e JOIN batches b ON b.id = e.batch_id
+    WHERE s.id = due.id AND e.id = s.edit_id
+    RETURNING s.id, b.endpoint, s.posted_at, s.polls,
+              s.denials, coalesce(extract(epoch FROM now() - s.denied_since), 0)::float8, s.searched_to,
+              s.searched_from
+""",
+    index="submissions_due edits_pkey",
+)
+
+
 def claim_unknown(connection: Connection, *, limit: int, lease: float) -> list[DueUnknown]:
     """Submissions past the deadline of an unknown submit."""
     rows = connection.exec_driver_sql(
-        """
-        WITH due AS (
-            SELECT id FROM submissions WHERE due_at <= now() AND request_id IS NULL
-            ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-        )
-        UPDATE submissions s SET due_at = now() + %(lease)s * interval '1 s', polls = polls + 1
-        FROM due, edits e JOIN batches b ON b.id = e.batch_id
-        WHERE s.id = due.id AND e.id = s.edit_id
-        RETURNING s.id, b.endpoint, s.posted_at, s.polls,
-                  s.denials, coalesce(extract(epoch FROM now() - s.denied_since), 0)::float8, s.searched_to,
-                  s.searched_from
-        """,
+        CLAIM_UNKNOWN,
         {"limit": limit, "lease": lease},
     )
     return [DueUnknown(*row) for row in rows]
 
 
+RENEW_POLLS = Statement(
+    "UPDATE submissions SET due_at = now() + %s * interval '1 s' WHERE id = ANY(%s) AND due_at IS NOT NULL",
+    index="submissions_pkey",
+)
+
+
 def renew_polls(connection: Connection, submission_ids: Sequence[UUID], *, lease: float) -> None:
     """Keep claimed submissions for as long again."""
     connection.exec_driver_sql(
-        "UPDATE submissions SET due_at = now() + %s * interval '1 s' WHERE id = ANY(%s) AND due_at IS NOT NULL",
+        RENEW_POLLS,
         (lease, list(submission_ids)),
     )
 
@@ -251,6 +292,27 @@ HOST = "lower(split_part(split_part(left(url, 300), '://', 2), '/', 1))"
 """Of an image's URL, for counting only: where it may be fetched from, the fetcher says."""
 
 
+CLAIM_IMAGES = Statement(
+    """
+    WITH due AS (
+        SELECT id, octet_length(url) AS bytes, expires_at, due_at FROM images
+        WHERE due_at <= now() AND (cardinality(%(not_from)s::text[]) = 0 OR {host} <> ALL(%(not_from)s::text[]))
+        ORDER BY expires_at NULLS LAST, due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ), fitting AS (
+        SELECT id, sum(bytes) OVER (ORDER BY expires_at NULLS LAST, due_at, id) - bytes AS before FROM due
+    )
+    UPDATE images i SET due_at = now() + %(lease)s * interval '1 s', attempt = i.attempt + 1
+    FROM fitting, submissions s JOIN edits e ON e.id = s.edit_id
+    WHERE i.id = fitting.id AND fitting.before < %(max_bytes)s AND s.id = i.submission_id
+    RETURNING i.id, i.url, i.file_size, i.width, i.height, i.attempt,
+              e.batch_id || '/' || coalesce(e.custom_id, e.position::text) || '/' || i.index
+              || CASE WHEN s.set_number > 1 THEN '.' || s.set_number ELSE '' END, {host}
+""",
+    index="images_due submissions_pkey edits_pkey",
+    host=HOST,
+)
+
+
 def claim_images(
     connection: Connection,
     *,
@@ -265,29 +327,21 @@ def claim_images(
     but always one.
     """
     rows = connection.exec_driver_sql(
-        f"""
-        WITH due AS (
-            SELECT id, octet_length(url) AS bytes, expires_at, due_at FROM images
-            WHERE due_at <= now() AND (cardinality(%(not_from)s::text[]) = 0 OR {HOST} <> ALL(%(not_from)s::text[]))
-            ORDER BY expires_at NULLS LAST, due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-        ), fitting AS (
-            SELECT id, sum(bytes) OVER (ORDER BY expires_at NULLS LAST, due_at, id) - bytes AS before FROM due
-        )
-        UPDATE images i SET due_at = now() + %(lease)s * interval '1 s', attempt = i.attempt + 1
-        FROM fitting, submissions s JOIN edits e ON e.id = s.edit_id
-        WHERE i.id = fitting.id AND fitting.before < %(max_bytes)s AND s.id = i.submission_id
-        RETURNING i.id, i.url, i.file_size, i.width, i.height, i.attempt,
-                  e.batch_id || '/' || coalesce(e.custom_id, e.position::text) || '/' || i.index
-                  || CASE WHEN s.set_number > 1 THEN '.' || s.set_number ELSE '' END, {HOST}
-        """,  # noqa: S608 - a constant of ours
+        CLAIM_IMAGES,
         {"limit": limit, "lease": lease, "not_from": list(not_from), "max_bytes": max_bytes},
     )
     return [DueImage(*row) for row in rows]
 
 
+RENEW_IMAGES = Statement(
+    "UPDATE images SET due_at = now() + %s * interval '1 s' WHERE id = ANY(%s) AND due_at IS NOT NULL",
+    index="images_pkey",
+)
+
+
 def renew_images(connection: Connection, image_ids: Sequence[int], *, lease: float) -> None:
     """Keep claimed images for as long again."""
     connection.exec_driver_sql(
-        "UPDATE images SET due_at = now() + %s * interval '1 s' WHERE id = ANY(%s) AND due_at IS NOT NULL",
+        RENEW_IMAGES,
         (lease, list(image_ids)),
     )

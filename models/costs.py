@@ -6,6 +6,8 @@ the worst case of what nobody will ever know: submits that were never heard of, 
 a run of which the provider did not say whether it charges for them.
 """
 
+from models.statements import Statement
+
 AMOUNTS = "sum(reserved) AS reserved, sum(paid) AS paid, sum(wasted) AS wasted, sum(uncertain) AS uncertain"
 
 CHARGES = """
@@ -21,12 +23,17 @@ FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.b
 
 COST_VIEWS: dict[str, str] = {
     "charges": CHARGES,
-    "edit_costs": f"SELECT batch_id, edit_id, {AMOUNTS} FROM charges GROUP BY batch_id, edit_id",  # noqa: S608
-    "batch_costs": f"""
+    "edit_costs": Statement(
+        "SELECT batch_id, edit_id, {amounts} FROM charges GROUP BY batch_id, edit_id", amounts=AMOUNTS
+    ),
+    "batch_costs": Statement(
+        """
         SELECT b.id AS batch_id, b.name, b.client, b.max_cost, coalesce(c.reserved, 0) AS reserved,
                coalesce(c.paid, 0) AS paid, coalesce(c.wasted, 0) AS wasted, coalesce(c.uncertain, 0) AS uncertain
-        FROM batches b LEFT JOIN LATERAL (SELECT {AMOUNTS} FROM charges WHERE charges.batch_id = b.id) c ON true
-    """,  # noqa: S608
-    "client_costs": f"SELECT client, {AMOUNTS} FROM charges GROUP BY client",  # noqa: S608
-    "daily_costs": f"SELECT day, client, {AMOUNTS} FROM charges GROUP BY day, client",  # noqa: S608
+        FROM batches b LEFT JOIN LATERAL (SELECT {amounts} FROM charges WHERE charges.batch_id = b.id) c ON true
+    """,
+        amounts=AMOUNTS,
+    ),
+    "client_costs": Statement("SELECT client, {amounts} FROM charges GROUP BY client", amounts=AMOUNTS),
+    "daily_costs": Statement("SELECT day, client, {amounts} FROM charges GROUP BY day, client", amounts=AMOUNTS),
 }

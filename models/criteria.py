@@ -10,20 +10,25 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from models.predicates import edit_failed, edit_in_flight
+from models.statements import Statement, fill
 from models.states import Criterion, EditState
 
 MAX_IMAGES_SQL = "coalesce((e.arguments ->> 'num_images')::int, 1) * coalesce((e.arguments ->> 'max_images')::int, 1)"
 """SQL: images that the edit `e` may return at most (fal-protocol 9.2)."""
-BROKEN_BY_FAILURES = """
+BROKEN_BY_FAILURES = fill(
+    """
     CASE
-    WHEN (SELECT count(*) FROM (SELECT FROM edits f WHERE f.batch_id = b.id AND f.state = 'failed' AND f.attempt > 0
+    WHEN (SELECT count(*) FROM (SELECT FROM edits f WHERE f.batch_id = b.id AND {failed}
                                 LIMIT b.tolerated_failures + 1) failed) > b.tolerated_failures
         THEN 'tolerated_failures'
     WHEN b.tolerated_failure_percent IS NOT NULL
-         AND (SELECT count(*) FROM edits f WHERE f.batch_id = b.id AND f.state = 'failed' AND f.attempt > 0) * 100
+         AND (SELECT count(*) FROM edits f WHERE f.batch_id = b.id AND {failed}) * 100
              > b.tolerated_failure_percent * b.edit_count
         THEN 'tolerated_failure_percent'
-    END"""
+    END""",
+    failed=edit_failed("f"),
+)
 """SQL: the criterion that the failures of the batch `b` break, or NULL. Skipped lines were never tried: no failures."""
 
 
@@ -34,17 +39,17 @@ class BatchSize(NamedTuple):
     edits: int
 
 
+_HAS_EDIT = """(SELECT true FROM edits e WHERE e.batch_id = b.id AND e.state = '{state}' AND e.due_at IS NOT NULL
+               AND {also} ORDER BY e.position LIMIT 1) IS TRUE"""
+
+
 def has_edits(states: Iterable[EditState], also: str = "true") -> str:
     """SQL: whether the batch `b` has an open edit `e` in one of these states.
 
     One row of the index `edits_open` for each state. An EXISTS over all of them is planned as one pass over every edit
     there is, once a batch has millions.
     """
-    looks = (
-        f"(SELECT true FROM edits e WHERE e.batch_id = b.id AND e.state = '{state}' AND e.due_at IS NOT NULL "  # noqa: S608
-        f"AND {also} ORDER BY e.position LIMIT 1) IS TRUE"
-        for state in states
-    )
+    looks = (fill(_HAS_EDIT, state=state, also=also) for state in states)
     return f"({' OR '.join(looks)})"
 
 
@@ -65,9 +70,39 @@ class Broken(NamedTuple):
     criterion: Criterion
 
 
+LIMITED_BATCHES = Statement(
+    "SELECT b.id, b.edit_count FROM batches b WHERE {limited} ORDER BY b.id", limited=_LIMITED, index="edits_open"
+)
+BROKEN_BATCHES = Statement(
+    """
+    SELECT id, criterion FROM (
+        SELECT b.id, CASE
+            WHEN failures.criterion IS NOT NULL THEN failures.criterion
+            WHEN b.deadline <= now() THEN 'deadline'
+            WHEN b.max_cost IS NOT NULL AND b.paused_at IS NULL AND NOT EXISTS (
+                    SELECT FROM edits e WHERE e.batch_id = b.id AND e.due_at IS NOT NULL
+                    AND e.state IN ('submitting', 'submitted'))
+                 AND (SELECT {max_images} * %(price)s::numeric FROM edits e
+                      WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now()
+                      ORDER BY e.position LIMIT 1)
+                     > b.max_cost - (SELECT committed FROM spending WHERE batch_id = b.id)
+                THEN 'max_cost'
+            END AS criterion
+        FROM batches b CROSS JOIN LATERAL (SELECT {broken_by_failures} AS criterion) failures
+        WHERE {limited} AND (%(ids)s::uuid[] IS NULL OR b.id = ANY(%(ids)s))
+    ) found WHERE criterion IS NOT NULL ORDER BY id
+    """,
+    index="edits_open edits_failed",
+    in_flight=edit_in_flight("e"),
+    max_images=MAX_IMAGES_SQL,
+    broken_by_failures=BROKEN_BY_FAILURES,
+    limited=_LIMITED,
+)
+
+
 def limited_batches(connection: Connection) -> list[BatchSize]:
     """Running batches that have a limit of their own, and of which something is left to be cancelled."""
-    rows = connection.exec_driver_sql(f"SELECT b.id, b.edit_count FROM batches b WHERE {_LIMITED} ORDER BY b.id")  # noqa: S608
+    rows = connection.exec_driver_sql(LIMITED_BATCHES)
     return [BatchSize(*row) for row in rows]
 
 
@@ -77,25 +112,6 @@ def broken_batches(connection: Connection, batch_ids: Sequence[UUID] | None = No
     The ceiling is broken once nothing is in flight that may yet turn out cheaper than reserved, and the next edit
     would not fit at `price` (USD an image).
     """
-    rows = connection.exec_driver_sql(
-        f"""
-        SELECT id, criterion FROM (
-            SELECT b.id, CASE
-                WHEN failures.criterion IS NOT NULL THEN failures.criterion
-                WHEN b.deadline <= now() THEN 'deadline'
-                WHEN b.max_cost IS NOT NULL AND b.paused_at IS NULL AND NOT EXISTS (
-                        SELECT FROM edits e WHERE e.batch_id = b.id AND e.due_at IS NOT NULL
-                        AND e.state IN ('submitting', 'submitted'))
-                     AND (SELECT {MAX_IMAGES_SQL} * %(price)s::numeric FROM edits e
-                          WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now()
-                          ORDER BY e.position LIMIT 1)
-                         > b.max_cost - (SELECT committed FROM spending WHERE batch_id = b.id)
-                    THEN 'max_cost'
-                END AS criterion
-            FROM batches b CROSS JOIN LATERAL (SELECT {BROKEN_BY_FAILURES} AS criterion) failures
-            WHERE {_LIMITED} AND (%(ids)s::uuid[] IS NULL OR b.id = ANY(%(ids)s))
-        ) found WHERE criterion IS NOT NULL ORDER BY id
-        """,  # noqa: S608 - constants of this file
-        {"price": price, "ids": None if batch_ids is None else list(batch_ids)},
-    )
+    values = {"price": price, "ids": None if batch_ids is None else list(batch_ids)}
+    rows = connection.exec_driver_sql(BROKEN_BATCHES, values)
     return [Broken(row.id, Criterion(row.criterion)) for row in rows]

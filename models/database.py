@@ -25,6 +25,7 @@ from models.database_errors import (
     reason,
     sqlstate,
 )
+from models.statements import Statement
 
 CONNECT_TIMEOUT = 5
 """Seconds to wait for a connection; the callers' own retries do the rest."""
@@ -62,6 +63,12 @@ def parse_url(url: str) -> URL:
         SettingsError: it cannot be used.
     """
     return parse_database_url(url).url
+
+
+SETTING_SOURCE = Statement("SELECT source FROM pg_settings WHERE name = %s")
+
+
+SET_SESSION = Statement("SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s (name, value)")
 
 
 class Connector:
@@ -112,16 +119,15 @@ class Connector:
     def _in_force(self, connection: psycopg.Connection[Any]) -> bool:
         """Whether our startup options reached the server."""
         name = next(iter(self._session))
-        found = connection.execute("SELECT source FROM pg_settings WHERE name = %s", (name,)).fetchone()
+        found = connection.execute(SETTING_SOURCE, (name,)).fetchone()
         connection.rollback()
         return found == ("client",)
 
     def begin(self, connection: Connection) -> None:
         """Behind a pooler: the session's settings, for this transaction."""
         if self.pooled:
-            settings = [part for pair in self._session.items() for part in pair]
-            calls = ", ".join(["set_config(%s, %s, true)"] * len(self._session))
-            connection.exec_driver_sql(f"SELECT {calls}", tuple(settings))
+            names, values = list(self._session), list(self._session.values())
+            connection.exec_driver_sql(SET_SESSION, (names, values))
 
 
 def _trusted(parameters: dict[str, str]) -> dict[str, str]:
@@ -170,6 +176,9 @@ def _forget_stale_connections(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
+SCHEMA_REVISION = Statement("SELECT version_num FROM alembic_version")
+
+
 def check_schema(engine: Engine, revision: str) -> None:
     """Make sure that the database can be reached and stands at `revision`.
 
@@ -178,7 +187,7 @@ def check_schema(engine: Engine, revision: str) -> None:
     """
     try:
         with engine.connect() as connection:
-            found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+            found = connection.exec_driver_sql(SCHEMA_REVISION).scalar()
     except DATABASE_ERRORS as error:
         if sqlstate(error) == UNDEFINED_TABLE:
             raise DatabaseError(

@@ -1,32 +1,46 @@
 """Is there work for a lane, and what has waited for it the longest? Reads only; `claims.py` takes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
+from models.predicates import batch_submits
+from models.statements import Statement, fill
 from models.transitions import finishable_batches
 
-EDITS_DUE: Final = """
-    EXISTS (SELECT FROM batches b
-            WHERE b.finished_at IS NULL AND b.paused_at IS NULL AND b.cancelled_at IS NULL
-              AND NOT EXISTS (SELECT FROM lane_pauses p
-                              WHERE p.lane = 'submit' AND p.subject = b.endpoint AND p.retry_at > now())
-              AND EXISTS (SELECT FROM edits e WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now()))
-    AND NOT EXISTS (SELECT FROM provider_status WHERE retry_at > now())
-"""
-SUBMISSIONS_DUE: Final = "EXISTS (SELECT FROM submissions WHERE due_at <= now())"
-IMAGES_DUE: Final = """
-    EXISTS (SELECT FROM images WHERE due_at <= now())
-    AND NOT EXISTS (SELECT FROM lane_pauses WHERE lane = 'download' AND subject = 'storage' AND retry_at > now())
-"""
-BATCHES_UNFINISHED: Final = "EXISTS (SELECT FROM batches WHERE finished_at IS NULL)"
-NOTIFICATIONS_DUE: Final = "EXISTS (SELECT FROM notifications WHERE due_at <= now())"
+EDITS_DUE = Statement(
+    """
+    SELECT EXISTS (SELECT FROM batches b
+                   WHERE {batch_submits}
+                     AND NOT EXISTS (SELECT FROM lane_pauses p
+                                     WHERE p.lane = 'submit' AND p.subject = b.endpoint AND p.retry_at > now())
+                     AND EXISTS (SELECT FROM edits e
+                                 WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now()))
+           AND NOT EXISTS (SELECT FROM provider_status WHERE retry_at > now())
+    """,
+    index="edits_open",
+    batch_submits=batch_submits("b"),
+)
+SUBMISSIONS_DUE = Statement("SELECT EXISTS (SELECT FROM submissions WHERE due_at <= now())", index="submissions_due")
+IMAGES_DUE = Statement(
+    """
+    SELECT EXISTS (SELECT FROM images WHERE due_at <= now())
+           AND NOT EXISTS (SELECT FROM lane_pauses
+                           WHERE lane = 'download' AND subject = 'storage' AND retry_at > now())
+    """,
+    index="images_due",
+)
+BATCHES_UNFINISHED = Statement("SELECT EXISTS (SELECT FROM batches WHERE finished_at IS NULL)")
+NOTIFICATIONS_DUE = Statement(
+    "SELECT EXISTS (SELECT FROM notifications WHERE due_at <= now())", index="notifications_due"
+)
 
 
-def which_hold(connection: Connection, conditions: Mapping[str, str]) -> dict[str, bool]:
-    """By name: whether each of these SQL conditions of ours holds now; one cheap read, where partial indexes answer."""
-    row = connection.exec_driver_sql(f"SELECT {', '.join(conditions.values())}").one()
+def which_hold(connection: Connection, conditions: Mapping[str, Statement]) -> dict[str, bool]:
+    """By name: whether each of these conditions holds now; one cheap read, where partial indexes answer."""
+    values = ", ".join(f"({condition})" for condition in conditions.values())
+    row = connection.exec_driver_sql(fill("SELECT {values}", values=values)).one()
     return dict(zip(conditions, row, strict=True))
 
 
@@ -38,21 +52,39 @@ class FirstDue(NamedTuple):
     seconds: float
 
 
+_FIRST_DUE = "SELECT id::text, due_at::text, extract(epoch FROM now() - due_at)::float8 FROM {table} WHERE id = %s"
+FIRST_DUE = {
+    table: Statement(_FIRST_DUE, table=table, index=f"{table}_pkey")
+    for table in ("edits", "submissions", "images", "notifications")
+}
+
+
 def first_due(connection: Connection, table: str, ids: Sequence[object]) -> FirstDue | None:
     """The first of these rows of a table of ours; None where there are none."""
     if not ids:
         return None
-    row = connection.exec_driver_sql(
-        f"SELECT id::text, due_at::text, extract(epoch FROM now() - due_at)::float8 FROM {table} WHERE id = %s",  # noqa: S608
-        (ids[0],),
-    ).first()
+    row = connection.exec_driver_sql(FIRST_DUE[table], (ids[0],)).first()
     return FirstDue(*row) if row else None
+
+
+LONGEST_DUE_NOTIFICATION = Statement(
+    "SELECT id FROM notifications WHERE due_at <= now() ORDER BY due_at LIMIT 1", index="notifications_due"
+)
 
 
 def first_due_notification(connection: Connection) -> FirstDue | None:
     """The notification that has been due the longest."""
-    query = "SELECT id FROM notifications WHERE due_at <= now() ORDER BY due_at LIMIT 1"
-    return first_due(connection, "notifications", connection.exec_driver_sql(query).scalars().all())
+    ids = connection.exec_driver_sql(LONGEST_DUE_NOTIFICATION).scalars().all()
+    return first_due(connection, "notifications", ids)
+
+
+LAST_END_OF_BATCH = Statement(
+    """
+    SELECT batch_id::text, max(finished_at)::text, extract(epoch FROM now() - max(finished_at))::float8
+    FROM edits WHERE batch_id = %s GROUP BY batch_id
+    """,
+    index="edits_batch_id_position_key",
+)
 
 
 def first_finishable_batch(connection: Connection) -> FirstDue | None:
@@ -60,11 +92,5 @@ def first_finishable_batch(connection: Connection) -> FirstDue | None:
     batches = finishable_batches(connection)
     if not batches:
         return None
-    row = connection.exec_driver_sql(
-        """
-        SELECT batch_id::text, max(finished_at)::text, extract(epoch FROM now() - max(finished_at))::float8
-        FROM edits WHERE batch_id = %s GROUP BY batch_id
-        """,
-        (batches[0].batch_id,),
-    ).first()
+    row = connection.exec_driver_sql(LAST_END_OF_BATCH, (batches[0].batch_id,)).first()
     return FirstDue(*row) if row else None

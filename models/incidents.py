@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import Connection, Row
 
 from models.pauses import pause_lane
+from models.statements import Statement
 from models.states import Outcome
 from models.transitions import SubmissionEnd, excuse_failures
 
@@ -49,28 +50,40 @@ def watch_endpoints(connection: Connection, ends: Sequence[SubmissionEnd], *, re
         _judge(connection, endpoint, retry_after)
 
 
+RESUME_ENDPOINTS = Statement(
+    """
+    DELETE FROM lane_pauses WHERE lane = 'submit' AND subject IN (
+        SELECT b.endpoint FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
+        WHERE s.id = ANY(%s))
+    RETURNING subject
+""",
+    index="submissions_pkey edits_pkey",
+)
+
+
 def _resume(connection: Connection, submission_ids: Sequence[UUID]) -> None:
     rows = connection.exec_driver_sql(
-        """
-        DELETE FROM lane_pauses WHERE lane = 'submit' AND subject IN (
-            SELECT b.endpoint FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
-            WHERE s.id = ANY(%s))
-        RETURNING subject
-        """,
+        RESUME_ENDPOINTS,
         (list(submission_ids),),
     )
     for endpoint in rows.scalars():
         log.warning("endpoint_resumed", endpoint=endpoint)
 
 
+ENDPOINTS_OF = Statement(
+    """
+    SELECT DISTINCT b.endpoint
+    FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
+    WHERE s.id = ANY(%s) ORDER BY b.endpoint
+""",
+    index="submissions_pkey edits_pkey",
+)
+
+
 def _endpoints(connection: Connection, submission_ids: Sequence[UUID]) -> Sequence[str]:
     return (
         connection.exec_driver_sql(
-            """
-        SELECT DISTINCT b.endpoint
-        FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
-        WHERE s.id = ANY(%s) ORDER BY b.endpoint
-        """,
+            ENDPOINTS_OF,
             (list(submission_ids),),
         )
         .scalars()
@@ -78,12 +91,13 @@ def _endpoints(connection: Connection, submission_ids: Sequence[UUID]) -> Sequen
     )
 
 
+ENDPOINT_PAUSED = Statement("SELECT FROM lane_pauses WHERE lane = 'submit' AND subject = %s")
+
+
 def _judge(connection: Connection, endpoint: str, retry_after: float) -> None:
     """Pause the endpoint if this is an incident; while it is one, no failure counts against its edit."""
     run = _failures_in_a_row(connection, endpoint)
-    paused = connection.exec_driver_sql(
-        "SELECT FROM lane_pauses WHERE lane = 'submit' AND subject = %s", (endpoint,)
-    ).first()
+    paused = connection.exec_driver_sql(ENDPOINT_PAUSED, (endpoint,)).first()
     if not run or (paused is None and (len(run) < FAILURES or len({row.edit_id for row in run}) < EDITS)):
         return
     message = f"{len(run)} submissions in a row failed, the last one with {run[0].error_type}"
@@ -93,21 +107,27 @@ def _judge(connection: Connection, endpoint: str, retry_after: float) -> None:
         log.warning("endpoint_paused", endpoint=endpoint, reason=message, excused=excused)
 
 
+LATEST_FAILURES = Statement(
+    """
+    WITH recent AS MATERIALIZED (
+        SELECT s.id, s.edit_id, s.outcome, s.error_type, s.completed_at, s.excused
+        FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
+        WHERE s.completed_at > now() - %(within)s * interval '1 s' AND s.outcome IN ('succeeded', 'failed')
+          AND b.endpoint = %(endpoint)s
+        ORDER BY s.completed_at DESC LIMIT %(looked_at)s
+    )
+    SELECT id, edit_id, error_type, excused FROM recent
+    WHERE outcome = 'failed' AND error_type = ANY(%(types)s)
+      AND completed_at > coalesce((SELECT max(completed_at) FROM recent WHERE outcome = 'succeeded'), '-infinity')
+    ORDER BY completed_at DESC
+""",
+    index="submissions_completed",
+)
+
+
 def _failures_in_a_row(connection: Connection, endpoint: str) -> Sequence[Row[tuple[UUID, int, str, bool]]]:
     """Failures since the endpoint's last success, the latest first."""
     return connection.exec_driver_sql(
-        """
-        WITH recent AS MATERIALIZED (
-            SELECT s.id, s.edit_id, s.outcome, s.error_type, s.completed_at, s.excused
-            FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
-            WHERE s.completed_at > now() - %(within)s * interval '1 s' AND s.outcome IN ('succeeded', 'failed')
-              AND b.endpoint = %(endpoint)s
-            ORDER BY s.completed_at DESC LIMIT %(looked_at)s
-        )
-        SELECT id, edit_id, error_type, excused FROM recent
-        WHERE outcome = 'failed' AND error_type = ANY(%(types)s)
-          AND completed_at > coalesce((SELECT max(completed_at) FROM recent WHERE outcome = 'succeeded'), '-infinity')
-        ORDER BY completed_at DESC
-        """,
+        LATEST_FAILURES,
         {"endpoint": endpoint, "within": WITHIN, "looked_at": LOOKED_AT, "types": sorted(INCIDENT_TYPES)},
     ).all()

@@ -8,6 +8,8 @@ runs the queries that it shows.
 from sqlalchemy import Connection
 
 from models.costs import COST_VIEWS
+from models.predicates import edit_in_flight
+from models.statements import fill
 
 BATCH_PROGRESS = """
 SELECT b.id AS batch_id, b.name, b.client, b.priority,
@@ -68,7 +70,8 @@ CROSS JOIN LATERAL jsonb_array_elements(e.errors) WITH ORDINALITY AS fault (entr
 """
 
 # Each row is an identity that holds at every commit; `difference` is what is unexplained.
-ACCOUNTING = """
+ACCOUNTING = fill(
+    """
 SELECT 'edits = sum over states' AS identity,
        (SELECT coalesce(sum(edit_count), 0) FROM batches)
        - (SELECT count(*) FROM edits WHERE state IN
@@ -88,7 +91,7 @@ FROM submissions
 UNION ALL
 SELECT 'edits in flight without an open submission',
        count(*) FROM edits e
-WHERE e.due_at IS NOT NULL AND e.state IN ('submitting', 'submitted')
+WHERE {in_flight}
   AND NOT EXISTS (SELECT FROM submissions s WHERE s.edit_id = e.id AND s.due_at IS NOT NULL)
 UNION ALL
 SELECT 'images returned = stored + failed + waiting + discarded',
@@ -122,7 +125,9 @@ SELECT 'committed under a ceiling of cost = sum over submissions',
            SELECT coalesce(sum(s.committed), 0) FROM edits e JOIN submissions s ON s.edit_id = e.id
            WHERE e.batch_id = spending.batch_id)), 0)
 FROM spending
-"""
+""",
+    in_flight=edit_in_flight("e"),
+)
 
 # What has waited longer than its state may last, and why.
 OVERDUE = """

@@ -11,6 +11,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from models.statements import RowSet, Statement
+
 ERROR_CHARS = 300
 """Characters of `last_error`."""
 
@@ -28,6 +30,22 @@ class DueNotification(NamedTuple):
     """Whose batch it is about: the message is signed for this client alone."""
 
 
+CLAIM_NOTIFICATIONS = Statement(
+    """
+    WITH due AS (
+        SELECT n.id, b.client FROM notifications n JOIN batches b ON b.id = n.batch_id
+        WHERE n.due_at <= now() AND (%(clients)s::text[] IS NULL OR b.client = ANY(%(clients)s::text[]))
+        ORDER BY n.attempt, n.due_at LIMIT %(limit)s FOR UPDATE OF n SKIP LOCKED
+    )
+    UPDATE notifications n
+    SET due_at = now() + %(lease)s * interval '1 s', attempt = n.attempt + 1, attempted_at = now()
+    FROM due WHERE n.id = due.id
+    RETURNING n.id, n.batch_id, n.url, n.payload::text, n.attempt, due.client
+""",
+    index="notifications_due",
+)
+
+
 def claim_notifications(
     connection: Connection, *, limit: int, lease: float, clients: Collection[str] | None = None
 ) -> list[DueNotification]:
@@ -36,28 +54,40 @@ def claim_notifications(
     `clients` takes only messages to these; None: to everyone.
     """
     rows = connection.exec_driver_sql(
-        """
-        WITH due AS (
-            SELECT n.id, b.client FROM notifications n JOIN batches b ON b.id = n.batch_id
-            WHERE n.due_at <= now() AND (%(clients)s::text[] IS NULL OR b.client = ANY(%(clients)s::text[]))
-            ORDER BY n.attempt, n.due_at LIMIT %(limit)s FOR UPDATE OF n SKIP LOCKED
-        )
-        UPDATE notifications n
-        SET due_at = now() + %(lease)s * interval '1 s', attempt = n.attempt + 1, attempted_at = now()
-        FROM due WHERE n.id = due.id
-        RETURNING n.id, n.batch_id, n.url, n.payload::text, n.attempt, due.client
-        """,
+        CLAIM_NOTIFICATIONS,
         {"limit": limit, "lease": lease, "clients": None if clients is None else list(clients)},
     )
     return [DueNotification(*row) for row in rows]
 
 
+RENEW_NOTIFICATIONS = Statement(
+    "UPDATE notifications SET due_at = now() + %s * interval '1 s' WHERE id = ANY(%s) AND due_at IS NOT NULL",
+    index="notifications_pkey",
+)
+
+
 def renew_notifications(connection: Connection, notification_ids: Sequence[UUID], *, lease: float) -> None:
     """Keep claimed messages for as long again."""
     connection.exec_driver_sql(
-        "UPDATE notifications SET due_at = now() + %s * interval '1 s' WHERE id = ANY(%s) AND due_at IS NOT NULL",
+        RENEW_NOTIFICATIONS,
         (lease, list(notification_ids)),
     )
+
+
+PUT_OFF_NOTIFICATIONS = Statement(
+    """
+    WITH due AS (
+        SELECT n.id FROM notifications n JOIN batches b ON b.id = n.batch_id
+        WHERE n.due_at <= now() AND NOT b.client = ANY(%(signable)s::text[])
+        ORDER BY n.due_at LIMIT %(limit)s FOR UPDATE OF n SKIP LOCKED
+    )
+    UPDATE notifications n
+    SET due_at = now() + %(delay)s * interval '1 s', last_status = NULL, last_error = %(reason)s
+    FROM due WHERE n.id = due.id
+    RETURNING n.id
+""",
+    index="notifications_due",
+)
 
 
 def put_off_notifications(
@@ -66,17 +96,7 @@ def put_off_notifications(
     """Let due messages to all clients but those in `signable` wait `delay` seconds more, with the reason; that spends
     no attempt."""
     rows = connection.exec_driver_sql(
-        """
-        WITH due AS (
-            SELECT n.id FROM notifications n JOIN batches b ON b.id = n.batch_id
-            WHERE n.due_at <= now() AND NOT b.client = ANY(%(signable)s::text[])
-            ORDER BY n.due_at LIMIT %(limit)s FOR UPDATE OF n SKIP LOCKED
-        )
-        UPDATE notifications n
-        SET due_at = now() + %(delay)s * interval '1 s', last_status = NULL, last_error = %(reason)s
-        FROM due WHERE n.id = due.id
-        RETURNING n.id
-        """,
+        PUT_OFF_NOTIFICATIONS,
         {"limit": limit, "delay": delay, "reason": printable(reason), "signable": list(signable)},
     )
     return list(rows.scalars())
@@ -93,6 +113,21 @@ class Attempt(NamedTuple):
     delay: float | None
 
 
+_ATTEMPTS = RowSet("m", id="uuid", attempt="integer", status="integer", error="text", delay="float8")
+RECORD_ATTEMPTS = Statement(
+    """
+    UPDATE notifications n
+    SET delivered_at = CASE WHEN m.error IS NULL THEN now() END,
+        due_at = CASE WHEN m.error IS NOT NULL THEN now() + m.delay * interval '1 s' END,
+        last_status = m.status, last_error = m.error
+    FROM {attempts}
+    WHERE n.id = m.id AND n.delivered_at IS NULL AND (m.error IS NULL OR n.attempt = m.attempt)
+""",
+    attempts=_ATTEMPTS,
+    index="notifications_pkey",
+)
+
+
 def record_attempts(connection: Connection, attempts: Sequence[Attempt]) -> None:
     """Write down how tries ended.
 
@@ -100,22 +135,10 @@ def record_attempts(connection: Connection, attempts: Sequence[Attempt]) -> None
     delivered: a worker whose lease lapsed takes nothing back from the one that came after it.
     """
     connection.exec_driver_sql(
-        """
-        UPDATE notifications n
-        SET delivered_at = CASE WHEN m.error IS NULL THEN now() END,
-            due_at = CASE WHEN m.error IS NOT NULL THEN now() + m.delay * interval '1 s' END,
-            last_status = m.status, last_error = m.error
-        FROM unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(statuses)s::integer[], %(errors)s::text[],
-                    %(delays)s::float8[]) AS m (id, attempt, status, error, delay)
-        WHERE n.id = m.id AND n.delivered_at IS NULL AND (m.error IS NULL OR n.attempt = m.attempt)
-        """,
-        {
-            "ids": [attempt.id for attempt in attempts],
-            "attempts": [attempt.attempt for attempt in attempts],
-            "statuses": [attempt.status for attempt in attempts],
-            "errors": [None if attempt.error is None else printable(attempt.error) for attempt in attempts],
-            "delays": [attempt.delay for attempt in attempts],
-        },
+        RECORD_ATTEMPTS,
+        _ATTEMPTS.arrays(
+            attempt._replace(error=None if attempt.error is None else printable(attempt.error)) for attempt in attempts
+        ),
     )
 
 
@@ -132,20 +155,26 @@ class Redelivery(NamedTuple):
     delivered_at: datetime | None
 
 
+REDELIVER = Statement(
+    """
+    WITH chosen AS (
+        SELECT * FROM notifications WHERE batch_id = %(batch_id)s
+        ORDER BY created_at DESC, id LIMIT CASE WHEN %(every)s THEN NULL ELSE 1 END FOR UPDATE
+    ), again AS (
+        UPDATE notifications n SET due_at = now(), attempt = 0, delivered_at = NULL
+        FROM chosen WHERE n.id = chosen.id
+    )
+    SELECT id, event, url, attempt, last_status, last_error, created_at, delivered_at
+    FROM chosen ORDER BY created_at, id
+""",
+    index="notifications_batch",
+)
+
+
 def redeliver(connection: Connection, batch_id: UUID | str, *, every: bool) -> list[Redelivery]:
     """Have the newest message of a batch, or every one, delivered again from the first attempt; the oldest first."""
     rows = connection.exec_driver_sql(
-        """
-        WITH chosen AS (
-            SELECT * FROM notifications WHERE batch_id = %(batch_id)s
-            ORDER BY created_at DESC, id LIMIT CASE WHEN %(every)s THEN NULL ELSE 1 END FOR UPDATE
-        ), again AS (
-            UPDATE notifications n SET due_at = now(), attempt = 0, delivered_at = NULL
-            FROM chosen WHERE n.id = chosen.id
-        )
-        SELECT id, event, url, attempt, last_status, last_error, created_at, delivered_at
-        FROM chosen ORDER BY created_at, id
-        """,
+        REDELIVER,
         {"batch_id": batch_id, "every": every},
     )
     return [Redelivery(*row) for row in rows]

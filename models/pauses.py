@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
+from models.statements import Statement
+
 LONGEST_PAUSE = 900.0
 """Seconds between two probes, at most."""
 
@@ -29,17 +31,20 @@ class Pause(NamedTuple):
     probes: int
 
 
+PAUSE_LANE = Statement("""
+    INSERT INTO lane_pauses (lane, subject, reason, message, retry_at)
+    VALUES (%(lane)s, %(subject)s, %(reason)s, %(message)s, now() + %(retry_after)s * interval '1 s')
+    ON CONFLICT (lane, subject) DO UPDATE SET reason = excluded.reason, message = excluded.message
+""")
+
+
 def pause_lane(
     connection: Connection, lane: str, subject: str, *, reason: str, message: str, retry_after: float
 ) -> None:
     """Pause one subject of a lane for `retry_after` seconds; a pause that stands keeps its clock, and takes the newer
     reason."""
     connection.exec_driver_sql(
-        """
-        INSERT INTO lane_pauses (lane, subject, reason, message, retry_at)
-        VALUES (%(lane)s, %(subject)s, %(reason)s, %(message)s, now() + %(retry_after)s * interval '1 s')
-        ON CONFLICT (lane, subject) DO UPDATE SET reason = excluded.reason, message = excluded.message
-        """,
+        PAUSE_LANE,
         {
             "lane": lane,
             "subject": subject,
@@ -50,12 +55,24 @@ def pause_lane(
     )
 
 
+DUE_PROBES = Statement(
+    "SELECT subject FROM lane_pauses WHERE lane = %s AND retry_at <= now() ORDER BY retry_at, subject"
+)
+
+
 def due_probes(connection: Connection, lane: str) -> list[str]:
     """Subjects of a lane that may be probed now, the one that waits longest first; claims none."""
-    rows = connection.exec_driver_sql(
-        "SELECT subject FROM lane_pauses WHERE lane = %s AND retry_at <= now() ORDER BY retry_at, subject", (lane,)
-    )
+    rows = connection.exec_driver_sql(DUE_PROBES, (lane,))
     return list(rows.scalars())
+
+
+CLAIM_PROBES = Statement("""
+    UPDATE lane_pauses
+    SET probes = probes + 1,
+        retry_at = now() + least(%(after)s::float8 * 2 ^ least(probes + 1, 30), %(longest)s) * interval '1 s'
+    WHERE lane = %(lane)s AND retry_at <= now() AND (%(subjects)s::text[] IS NULL OR subject = ANY(%(subjects)s))
+    RETURNING subject
+""")
 
 
 def claim_probes(
@@ -72,13 +89,7 @@ def claim_probes(
     prober that dies costs nothing but the wait.
     """
     rows = connection.exec_driver_sql(
-        """
-        UPDATE lane_pauses
-        SET probes = probes + 1,
-            retry_at = now() + least(%(after)s::float8 * 2 ^ least(probes + 1, 30), %(longest)s) * interval '1 s'
-        WHERE lane = %(lane)s AND retry_at <= now() AND (%(subjects)s::text[] IS NULL OR subject = ANY(%(subjects)s))
-        RETURNING subject
-        """,
+        CLAIM_PROBES,
         {
             "lane": lane,
             "subjects": None if subjects is None else list(subjects),
@@ -98,37 +109,43 @@ class MayClaim(Enum):
     NONE = "none"
 
 
+PROBE_IS_DUE = Statement("SELECT retry_at <= now() AS due FROM lane_pauses WHERE lane = %s AND subject = %s")
+
+
 def may_claim(
     connection: Connection, lane: str, subject: str, *, probe_after: float, longest: float = LONGEST_PAUSE
 ) -> MayClaim:
     """Whether a subject is paused; claims the probe where one is due (`claim_probes`)."""
-    row = connection.exec_driver_sql(
-        "SELECT retry_at <= now() AS due FROM lane_pauses WHERE lane = %s AND subject = %s", (lane, subject)
-    ).first()
+    row = connection.exec_driver_sql(PROBE_IS_DUE, (lane, subject)).first()
     if row is None:
         return MayClaim.ALL
     probes = claim_probes(connection, lane, probe_after=probe_after, longest=longest) if row.due else []
     return MayClaim.ONE if subject in probes else MayClaim.NONE
 
 
+PROBE_AGAIN = Statement("UPDATE lane_pauses SET retry_at = now() WHERE lane = %s AND subject = %s")
+
+
 def probe_again(connection: Connection, lane: str, subject: str) -> None:
     """Let the next probe go at once: the last one ended for a reason of its own and told nothing."""
-    connection.exec_driver_sql(
-        "UPDATE lane_pauses SET retry_at = now() WHERE lane = %s AND subject = %s", (lane, subject)
-    )
+    connection.exec_driver_sql(PROBE_AGAIN, (lane, subject))
+
+
+RESUME_LANE = Statement("DELETE FROM lane_pauses WHERE lane = %s AND subject = %s RETURNING lane")
 
 
 def resume_lane(connection: Connection, lane: str, subject: str) -> bool:
     """End a pause; True if there was one."""
-    rows = connection.exec_driver_sql(
-        "DELETE FROM lane_pauses WHERE lane = %s AND subject = %s RETURNING lane", (lane, subject)
-    )
+    rows = connection.exec_driver_sql(RESUME_LANE, (lane, subject))
     return bool(rows.all())
+
+
+LIST_PAUSES = Statement(
+    "SELECT lane, subject, reason, message, paused_at, retry_at, probes FROM lane_pauses ORDER BY paused_at"
+)
 
 
 def list_pauses(connection: Connection) -> list[Pause]:
     """Every pause that stands, the oldest first."""
-    rows = connection.exec_driver_sql(
-        "SELECT lane, subject, reason, message, paused_at, retry_at, probes FROM lane_pauses ORDER BY paused_at"
-    )
+    rows = connection.exec_driver_sql(LIST_PAUSES)
     return [Pause(*row) for row in rows]

@@ -8,17 +8,22 @@ from collections.abc import Iterable
 from typing import Self
 
 
+def fill(text: str, **fragments: str) -> str:
+    """The text, each `{name}` in it replaced by the fragment of that name: SQL of ours, never a value."""
+    return text.format(**fragments) if fragments else text
+
+
 class Statement(str):
     """One SQL statement, with its parameters as psycopg takes them.
 
     `index`: the index, or several with spaces between, through which it reaches its rows, however large the tables.
+    `fragments` are as in `fill`.
     """
 
     indexes: tuple[str, ...]
 
     def __new__(cls, text: str, *, index: str = "", **fragments: str) -> Self:
-        """`{name}` in the text stands for the fragment of that name: SQL of ours, never a value."""
-        made = super().__new__(cls, text.format(**fragments) if fragments else text)
+        made = super().__new__(cls, fill(text, **fragments))
         made.indexes = tuple(index.split())
         return made
 

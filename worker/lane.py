@@ -8,6 +8,7 @@ from typing import ClassVar, Generic
 from sqlalchemy import Connection
 
 from models.due_work import FirstDue
+from models.statements import Statement
 from worker.dependencies import Dependencies
 from worker.lane_loop import LONGEST_TURN, Item, Reply, run_turn
 from worker.lanes import LANES
@@ -17,7 +18,7 @@ from worker.settings import WorkerSettings
 class Lane(ABC):
     """One kind of work. An object of it lives for one turn, and is used by one thread, but for `perform`."""
 
-    is_due: ClassVar[str]
+    is_due: ClassVar[Statement]
     """SQL condition (`models/due_work.py`): beat starts the lane while it holds. A partial index should answer it."""
     longest_call: ClassVar[float]
     """Seconds that one call takes at the most, where the peer is as slow as it may be."""

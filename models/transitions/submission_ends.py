@@ -7,6 +7,7 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
 from models.changes import EditMove, SubmissionEnd
+from models.statements import RowSet, Statement
 from models.states import EDIT_ARROWS, FINAL
 from models.verdict import DeclaredImage
 
@@ -16,6 +17,26 @@ Counted from acceptance, because the provider does not tell when it completed: t
 request whose callback or listing came first has ended already: the shorter one holds."""
 ERRORS_KEPT = 50
 """Entries an edit's `errors` list may hold; the oldest go first. Attempts are bounded far below this."""
+
+
+_MOVES = RowSet("m", id="bigint", was="text", state="text", final="boolean", delay="float8", error="jsonb")
+MOVE_EDITS = Statement(
+    """
+    UPDATE edits e
+    SET state = m.state,
+        due_at = CASE WHEN m.final THEN NULL ELSE now() + m.delay * interval '1 s' END,
+        finished_at = CASE WHEN m.final THEN now() END,
+        errors = CASE WHEN m.error IS NULL THEN e.errors ELSE
+            jsonb_path_query_array(e.errors || jsonb_build_array(jsonb_build_object('at', now()) || m.error),
+                                   %(kept)s::jsonpath) END
+    FROM {moves}
+    WHERE e.id = m.id AND e.state = m.was
+    RETURNING e.id, e.batch_id
+""",
+    index="edits_pkey",
+    moves=_MOVES,
+)
+REOPEN_BATCHES = Statement("UPDATE batches SET finished_at = NULL WHERE id = ANY(%s)", index="batches_pkey")
 
 
 def move_edits(connection: Connection, moves: Sequence[EditMove]) -> set[int]:
@@ -30,34 +51,65 @@ def move_edits(connection: Connection, moves: Sequence[EditMove]) -> set[int]:
         if (move.was, move.state) not in EDIT_ARROWS:
             raise AssertionError(f"there is no arrow from {move.was} to {move.state}")
     rows = connection.exec_driver_sql(
-        """
-        UPDATE edits e
-        SET state = m.state,
-            due_at = CASE WHEN m.final THEN NULL ELSE now() + m.delay * interval '1 s' END,
-            finished_at = CASE WHEN m.final THEN now() END,
-            errors = CASE WHEN m.error IS NULL THEN e.errors ELSE
-                jsonb_path_query_array(e.errors || jsonb_build_array(jsonb_build_object('at', now()) || m.error),
-                                       %(kept)s::jsonpath) END
-        FROM unnest(%(ids)s::bigint[], %(was)s::text[], %(states)s::text[], %(finals)s::boolean[], %(delays)s::float8[],
-                    %(errors)s::jsonb[]) AS m (id, was, state, final, delay, error)
-        WHERE e.id = m.id AND e.state = m.was
-        RETURNING e.id, e.batch_id
-        """,
+        MOVE_EDITS,
         {
-            "ids": [move.edit_id for move in moves],
-            "was": [move.was.value for move in moves],
-            "states": [move.state.value for move in moves],
-            "finals": [move.state in FINAL for move in moves],
-            "delays": [float(move.delay) for move in moves],
-            "errors": [None if move.error is None else Jsonb(move.error) for move in moves],
+            **_MOVES.arrays(
+                (
+                    move.edit_id,
+                    move.was.value,
+                    move.state.value,
+                    move.state in FINAL,
+                    float(move.delay),
+                    None if move.error is None else Jsonb(move.error),
+                )
+                for move in moves
+            ),
             "kept": f"$[last - {ERRORS_KEPT - 1} to last]",
         },
     ).all()
     woken = {move.edit_id for move in moves if move.was in FINAL}
     reopened = {batch_id for edit_id, batch_id in rows if edit_id in woken}
     if reopened:
-        connection.exec_driver_sql("UPDATE batches SET finished_at = NULL WHERE id = ANY(%s)", (list(reopened),))
+        connection.exec_driver_sql(REOPEN_BATCHES, (list(reopened),))
     return {edit_id for edit_id, _ in rows}
+
+
+_ENDS = RowSet(
+    "m",
+    id="uuid",
+    request_id="text",
+    outcome="text",
+    learned_by="text",
+    error_type="text",
+    images_returned="integer",
+    set_number="integer",
+    seed="bigint",
+    inference_time="float8",
+    units="numeric",
+    may_be_charged="boolean",
+)
+CLOSE_SUBMISSIONS = Statement(
+    """
+    UPDATE submissions s
+    SET outcome = m.outcome, learned_by = m.learned_by, error_type = m.error_type, due_at = NULL,
+        completed_at = now(), images_returned = m.images_returned,
+        billable_units = m.units, cost = coalesce(m.units, m.images_returned) * s.price,
+        may_be_charged = m.may_be_charged,
+        set_number = m.set_number, doubled = m.outcome = 'succeeded' AND m.set_number IS NULL,
+        seed = m.seed, inference_time = m.inference_time,
+        denials = 0, denied_since = NULL, searched_to = NULL, searched_from = NULL, note = NULL,
+        request_id = coalesce(s.request_id, m.request_id),
+        accepted_at = CASE WHEN coalesce(s.request_id, m.request_id) IS NOT NULL
+                      THEN coalesce(s.accepted_at, now()) END,
+        result_lost_after = CASE WHEN coalesce(s.request_id, m.request_id) IS NOT NULL
+                            THEN coalesce(s.result_lost_after, now() + %(kept)s * interval '1 s') END
+    FROM {ends}
+    WHERE s.id = m.id
+      AND (s.outcome IS NULL OR s.outcome IN ('unknown', 'rejected') OR s.error_type = 'result_expired')
+""",
+    index="submissions_pkey",
+    ends=_ENDS,
+)
 
 
 def close_submissions(connection: Connection, ends: Sequence[SubmissionEnd]) -> None:
@@ -69,43 +121,53 @@ def close_submissions(connection: Connection, ends: Sequence[SubmissionEnd]) -> 
     if not ends:
         return
     connection.exec_driver_sql(
-        """
-        UPDATE submissions s
-        SET outcome = m.outcome, learned_by = m.learned_by, error_type = m.error_type, due_at = NULL,
-            completed_at = now(), images_returned = m.images_returned,
-            billable_units = m.units, cost = coalesce(m.units, m.images_returned) * s.price,
-            may_be_charged = m.may_be_charged,
-            set_number = m.set_number, doubled = m.outcome = 'succeeded' AND m.set_number IS NULL,
-            seed = m.seed, inference_time = m.inference_time,
-            denials = 0, denied_since = NULL, searched_to = NULL, searched_from = NULL, note = NULL,
-            request_id = coalesce(s.request_id, m.request_id),
-            accepted_at = CASE WHEN coalesce(s.request_id, m.request_id) IS NOT NULL
-                          THEN coalesce(s.accepted_at, now()) END,
-            result_lost_after = CASE WHEN coalesce(s.request_id, m.request_id) IS NOT NULL
-                                THEN coalesce(s.result_lost_after, now() + %(kept)s * interval '1 s') END
-        FROM unnest(%(ids)s::uuid[], %(requests)s::text[], %(outcomes)s::text[], %(learned)s::text[],
-                    %(types)s::text[], %(images)s::integer[], %(sets)s::integer[], %(seeds)s::bigint[],
-                    %(times)s::float8[], %(units)s::numeric[], %(charged)s::boolean[])
-             AS m (id, request_id, outcome, learned_by, error_type, images_returned, set_number, seed,
-                   inference_time, units, may_be_charged)
-        WHERE s.id = m.id
-          AND (s.outcome IS NULL OR s.outcome IN ('unknown', 'rejected') OR s.error_type = 'result_expired')
-        """,
+        CLOSE_SUBMISSIONS,
         {
-            "ids": [end.id for end in ends],
-            "requests": [end.request_id for end in ends],
-            "outcomes": [end.outcome.value for end in ends],
-            "learned": [end.learned_by and end.learned_by.value for end in ends],
-            "types": [end.error_type for end in ends],
-            "images": [end.images_returned for end in ends],
-            "sets": [end.set_number for end in ends],
-            "seeds": [end.seed for end in ends],
-            "times": [end.inference_time for end in ends],
-            "units": [end.billable_units for end in ends],
-            "charged": [end.may_be_charged for end in ends],
+            **_ENDS.arrays(
+                (
+                    end.id,
+                    end.request_id,
+                    end.outcome.value,
+                    end.learned_by and end.learned_by.value,
+                    end.error_type,
+                    end.images_returned,
+                    end.set_number,
+                    end.seed,
+                    end.inference_time,
+                    end.billable_units,
+                    end.may_be_charged,
+                )
+                for end in ends
+            ),
             "kept": LARGE_RESULT_KEPT,
         },
     )
+
+
+_IMAGES = RowSet(
+    "m",
+    submission_id="uuid",
+    index="integer",
+    state="text",
+    url="text",
+    content_type="text",
+    file_name="text",
+    file_size="bigint",
+    width="integer",
+    height="integer",
+    file_data="text",
+)
+ADD_IMAGES = Statement(
+    """
+    INSERT INTO images (submission_id, index, state, due_at, expires_at,
+                        url, content_type, file_name, file_size, width, height, file_data)
+    SELECT m.submission_id, m.index, m.state, CASE WHEN m.state = 'waiting' THEN now() END,
+           CASE WHEN m.url NOT LIKE 'data:%%' THEN now() + %(expire_after)s * interval '1 s' END, m.url,
+           m.content_type, m.file_name, m.file_size, m.width, m.height, m.file_data
+    FROM {images}
+""",
+    images=_IMAGES,
+)
 
 
 def add_images(
@@ -120,34 +182,23 @@ def add_images(
     """
     if not found:
         return
-    rows = [
-        (submission_id, index, "waiting" if taken else "discarded", image)
+    rows = (
+        (
+            submission_id,
+            index,
+            "waiting" if taken else "discarded",
+            image.url,
+            image.content_type,
+            image.file_name,
+            image.file_size,
+            image.width,
+            image.height,
+            image.file_data,
+        )
         for submission_id, taken, images in found
         for index, image in enumerate(images)
-    ]
+    )
     connection.exec_driver_sql(
-        """
-        INSERT INTO images (submission_id, index, state, due_at, expires_at,
-                            url, content_type, file_name, file_size, width, height, file_data)
-        SELECT m.submission_id, m.index, m.state, CASE WHEN m.state = 'waiting' THEN now() END,
-               CASE WHEN m.url NOT LIKE 'data:%%' THEN now() + %(expire_after)s * interval '1 s' END, m.url,
-               m.content_type, m.file_name, m.file_size, m.width, m.height, m.file_data
-        FROM unnest(%(ids)s::uuid[], %(indexes)s::integer[], %(states)s::text[], %(urls)s::text[], %(types)s::text[],
-                    %(names)s::text[], %(sizes)s::bigint[], %(widths)s::integer[], %(heights)s::integer[],
-                    %(datas)s::text[])
-             AS m (submission_id, index, state, url, content_type, file_name, file_size, width, height, file_data)
-        """,
-        {
-            "ids": [row[0] for row in rows],
-            "indexes": [row[1] for row in rows],
-            "states": [row[2] for row in rows],
-            "urls": [row[3].url for row in rows],
-            "types": [row[3].content_type for row in rows],
-            "names": [row[3].file_name for row in rows],
-            "sizes": [row[3].file_size for row in rows],
-            "widths": [row[3].width for row in rows],
-            "heights": [row[3].height for row in rows],
-            "datas": [row[3].file_data for row in rows],
-            "expire_after": expire_after,
-        },
+        ADD_IMAGES,
+        {**_IMAGES.arrays(rows), "expire_after": expire_after},
     )

@@ -13,9 +13,14 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from models.criteria import MAX_IMAGES_SQL
+from models.predicates import submission_open
+from models.statements import RowSet, Statement, fill
 from models.transitions.submission_ends import LARGE_RESULT_KEPT, RESULT_KEPT
 
-_OTHER_OPEN = "EXISTS (SELECT FROM submissions o WHERE o.edit_id = s.edit_id AND o.id <> s.id AND o.outcome IS NULL)"
+_OTHER_OPEN = fill(
+    "EXISTS (SELECT FROM submissions o WHERE o.edit_id = s.edit_id AND o.id <> s.id AND {open})",
+    open=submission_open("o"),
+)
 """SQL: another submission than `s` of its edit is in flight. True to the moment only while the edit is locked by a
 statement before."""
 OPEN_OVERDUE_AFTER = 3600.0
@@ -33,6 +38,29 @@ class Submission(NamedTuple):
     seed: int
 
 
+START_SUBMISSIONS = Statement(
+    """
+    WITH moved AS (
+        UPDATE edits e
+        SET state = 'submitting', attempt = attempt + 1, due_at = now() + %(deadline)s * interval '1 s'
+        WHERE id = ANY(%(ids)s) AND state = 'pending' AND cancel_requested_at IS NULL
+          AND NOT EXISTS (SELECT FROM submissions s WHERE s.edit_id = e.id AND {open})
+        RETURNING id, batch_id, attempt, arguments, seed, {max_images} AS images_most
+    ), written AS (
+        INSERT INTO submissions (id, edit_id, attempt, due_at, price, reserved)
+        SELECT gen_random_uuid(), id, attempt, now() + %(deadline)s * interval '1 s',
+               %(price)s, images_most * %(price)s::numeric FROM moved
+        RETURNING id, edit_id
+    )
+    SELECT written.id, moved.id, moved.attempt, batches.endpoint, moved.arguments, moved.seed
+    FROM written JOIN moved ON moved.id = written.edit_id JOIN batches ON batches.id = moved.batch_id
+""",
+    index="edits_pkey submissions_open",
+    max_images=MAX_IMAGES_SQL,
+    open=submission_open("s"),
+)
+
+
 def start_submissions(
     connection: Connection, edit_ids: Sequence[int], *, unknown_deadline: float, price: Decimal
 ) -> list[Submission]:
@@ -43,25 +71,44 @@ def start_submissions(
     of which a submission is in flight gets none (`guards.py` refuses it too).
     """
     rows = connection.exec_driver_sql(
-        f"""
-        WITH moved AS (
-            UPDATE edits e
-            SET state = 'submitting', attempt = attempt + 1, due_at = now() + %(deadline)s * interval '1 s'
-            WHERE id = ANY(%(ids)s) AND state = 'pending' AND cancel_requested_at IS NULL
-              AND NOT EXISTS (SELECT FROM submissions s WHERE s.edit_id = e.id AND s.outcome IS NULL)
-            RETURNING id, batch_id, attempt, arguments, seed, {MAX_IMAGES_SQL} AS images_most
-        ), written AS (
-            INSERT INTO submissions (id, edit_id, attempt, due_at, price, reserved)
-            SELECT gen_random_uuid(), id, attempt, now() + %(deadline)s * interval '1 s',
-                   %(price)s, images_most * %(price)s::numeric FROM moved
-            RETURNING id, edit_id
-        )
-        SELECT written.id, moved.id, moved.attempt, batches.endpoint, moved.arguments, moved.seed
-        FROM written JOIN moved ON moved.id = written.edit_id JOIN batches ON batches.id = moved.batch_id
-        """,  # noqa: S608 - a constant of ours
+        START_SUBMISSIONS,
         {"ids": list(edit_ids), "deadline": unknown_deadline, "price": price},
     )
     return [Submission(*row) for row in rows]
+
+
+_REPLIES = RowSet("r", id="uuid", request_id="text")
+RECORD_ACCEPTED = Statement(
+    """
+    WITH reply AS (
+        SELECT DISTINCT ON (request_id) id, request_id
+        FROM {replies}
+    ), locked AS (
+        SELECT e.id FROM edits e JOIN submissions s ON s.edit_id = e.id JOIN reply ON reply.id = s.id
+        ORDER BY e.id FOR UPDATE OF e
+    ), known AS (
+        UPDATE submissions s
+        SET request_id = reply.request_id, accepted_at = now(),
+            outcome = NULL, error_type = NULL, completed_at = NULL,
+            denials = 0, denied_since = NULL, searched_to = NULL, searched_from = NULL, note = NULL,
+            due_at = CASE WHEN o.cancel_requested_at IS NULL THEN now() + %(poll_after)s * interval '1 s'
+                     ELSE now() END,
+            result_lost_after = now() + interval '1 s' * CASE WHEN o.arguments ->> 'sync_mode' = 'true'
+                                THEN %(large_kept)s ELSE %(kept)s END
+        FROM reply, edits o
+        WHERE s.id = reply.id AND o.id = s.edit_id AND s.request_id IS NULL
+          AND (s.outcome IS NULL OR s.outcome = 'unknown') AND s.edit_id IN (SELECT id FROM locked)
+          AND NOT EXISTS (SELECT FROM submissions other WHERE other.request_id = reply.request_id)
+        RETURNING s.edit_id, s.attempt
+    )
+    UPDATE edits e SET state = 'submitted', due_at = now() + %(deadline)s * interval '1 s',
+                       attempt = greatest(e.attempt, known.attempt)
+    FROM known WHERE e.id = known.edit_id
+      AND (e.state = 'pending' OR (e.state = 'submitting' AND e.attempt = known.attempt))
+""",
+    replies=_REPLIES,
+    index="submissions_pkey edits_pkey submissions_request_id_key",
+)
 
 
 def record_accepted(
@@ -75,42 +122,40 @@ def record_accepted(
     believed; that submission stays unknown.
     """
     connection.exec_driver_sql(
-        """
-        WITH reply AS (
-            SELECT DISTINCT ON (request_id) id, request_id
-            FROM unnest(%(ids)s::uuid[], %(requests)s::text[]) AS r (id, request_id)
-        ), locked AS (
-            SELECT e.id FROM edits e JOIN submissions s ON s.edit_id = e.id JOIN reply ON reply.id = s.id
-            ORDER BY e.id FOR UPDATE OF e
-        ), known AS (
-            UPDATE submissions s
-            SET request_id = reply.request_id, accepted_at = now(),
-                outcome = NULL, error_type = NULL, completed_at = NULL,
-                denials = 0, denied_since = NULL, searched_to = NULL, searched_from = NULL, note = NULL,
-                due_at = CASE WHEN o.cancel_requested_at IS NULL THEN now() + %(poll_after)s * interval '1 s'
-                         ELSE now() END,
-                result_lost_after = now() + interval '1 s' * CASE WHEN o.arguments ->> 'sync_mode' = 'true'
-                                    THEN %(large_kept)s ELSE %(kept)s END
-            FROM reply, edits o
-            WHERE s.id = reply.id AND o.id = s.edit_id AND s.request_id IS NULL
-              AND (s.outcome IS NULL OR s.outcome = 'unknown') AND s.edit_id IN (SELECT id FROM locked)
-              AND NOT EXISTS (SELECT FROM submissions other WHERE other.request_id = reply.request_id)
-            RETURNING s.edit_id, s.attempt
-        )
-        UPDATE edits e SET state = 'submitted', due_at = now() + %(deadline)s * interval '1 s',
-                           attempt = greatest(e.attempt, known.attempt)
-        FROM known WHERE e.id = known.edit_id
-          AND (e.state = 'pending' OR (e.state = 'submitting' AND e.attempt = known.attempt))
-        """,
+        RECORD_ACCEPTED,
         {
-            "ids": [submission_id for submission_id, _ in replies],
-            "requests": [request_id for _, request_id in replies],
+            **_REPLIES.arrays(replies),
             "poll_after": poll_after,
             "deadline": unknown_deadline,
             "kept": RESULT_KEPT,
             "large_kept": LARGE_RESULT_KEPT,
         },
     )
+
+
+REVERT_UNSENT = Statement(
+    """
+    WITH closed AS (
+        UPDATE submissions s
+        SET outcome = 'rejected', learned_by = 'reply', error_type = %(reason)s, due_at = NULL, completed_at = now()
+        WHERE s.id = ANY(%(ids)s) AND s.outcome IS NULL AND s.request_id IS NULL
+        RETURNING s.edit_id, {other_open} AS others_open
+    )
+    UPDATE edits e
+    SET attempt = e.attempt - 1,
+        state = m.state,
+        due_at = CASE m.state WHEN 'pending' THEN now() + %(delay)s * interval '1 s'
+                 WHEN 'submitted' THEN now() + %(overdue)s * interval '1 s' END,
+        finished_at = CASE m.state WHEN 'cancelled' THEN now() END
+    FROM closed JOIN edits o ON o.id = closed.edit_id CROSS JOIN LATERAL (SELECT CASE
+        WHEN closed.others_open THEN 'submitted'
+        WHEN o.cancel_requested_at IS NULL THEN 'pending'
+        ELSE 'cancelled' END AS state) m
+    WHERE e.id = closed.edit_id AND e.state = 'submitting'
+""",
+    index="submissions_pkey edits_pkey",
+    other_open=_OTHER_OPEN,
+)
 
 
 def revert_unsent(connection: Connection, submission_ids: Sequence[UUID], *, reason: str, delay: float) -> None:
@@ -121,25 +166,7 @@ def revert_unsent(connection: Connection, submission_ids: Sequence[UUID], *, rea
     """
     lock_edits(connection, submission_ids)
     connection.exec_driver_sql(
-        f"""
-        WITH closed AS (
-            UPDATE submissions s
-            SET outcome = 'rejected', learned_by = 'reply', error_type = %(reason)s, due_at = NULL, completed_at = now()
-            WHERE s.id = ANY(%(ids)s) AND s.outcome IS NULL AND s.request_id IS NULL
-            RETURNING s.edit_id, {_OTHER_OPEN} AS others_open
-        )
-        UPDATE edits e
-        SET attempt = e.attempt - 1,
-            state = m.state,
-            due_at = CASE m.state WHEN 'pending' THEN now() + %(delay)s * interval '1 s'
-                     WHEN 'submitted' THEN now() + %(overdue)s * interval '1 s' END,
-            finished_at = CASE m.state WHEN 'cancelled' THEN now() END
-        FROM closed JOIN edits o ON o.id = closed.edit_id CROSS JOIN LATERAL (SELECT CASE
-            WHEN closed.others_open THEN 'submitted'
-            WHEN o.cancel_requested_at IS NULL THEN 'pending'
-            ELSE 'cancelled' END AS state) m
-        WHERE e.id = closed.edit_id AND e.state = 'submitting'
-        """,  # noqa: S608 - a constant of this file
+        REVERT_UNSENT,
         {"ids": list(submission_ids), "reason": reason, "delay": delay, "overdue": OPEN_OVERDUE_AFTER},
     )
 
@@ -152,6 +179,30 @@ class Refusal(NamedTuple):
     message: str
 
 
+_REFUSALS = RowSet("m", id="uuid", type="text", message="text")
+RECORD_REFUSED = Statement(
+    """
+    WITH closed AS (
+        UPDATE submissions s
+        SET outcome = 'rejected', learned_by = 'reply', error_type = m.type, due_at = NULL, completed_at = now()
+        FROM {refusals}
+        WHERE s.id = m.id AND s.outcome IS NULL AND s.request_id IS NULL
+        RETURNING s.edit_id, s.attempt, m.type, m.message, {other_open} AS others_open
+    )
+    UPDATE edits e
+    SET state = CASE WHEN closed.others_open THEN 'submitted' ELSE 'failed' END,
+        due_at = CASE WHEN closed.others_open THEN now() + %(overdue)s * interval '1 s' END,
+        finished_at = CASE WHEN NOT closed.others_open THEN now() END,
+        errors = e.errors || jsonb_build_array(jsonb_build_object(
+            'at', now(), 'attempt', closed.attempt, 'type', closed.type, 'message', closed.message))
+    FROM closed WHERE e.id = closed.edit_id AND e.state = 'submitting'
+""",
+    refusals=_REFUSALS,
+    index="submissions_pkey edits_pkey",
+    other_open=_OTHER_OPEN,
+)
+
+
 def record_refused(connection: Connection, refusals: Sequence[Refusal]) -> None:
     """submitting -> failed: this request was certainly not accepted, and the answer is final.
 
@@ -161,29 +212,36 @@ def record_refused(connection: Connection, refusals: Sequence[Refusal]) -> None:
         return
     lock_edits(connection, [refusal.submission_id for refusal in refusals])
     connection.exec_driver_sql(
-        f"""
-        WITH closed AS (
-            UPDATE submissions s
-            SET outcome = 'rejected', learned_by = 'reply', error_type = m.type, due_at = NULL, completed_at = now()
-            FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(messages)s::text[]) AS m (id, type, message)
-            WHERE s.id = m.id AND s.outcome IS NULL AND s.request_id IS NULL
-            RETURNING s.edit_id, s.attempt, m.type, m.message, {_OTHER_OPEN} AS others_open
-        )
-        UPDATE edits e
-        SET state = CASE WHEN closed.others_open THEN 'submitted' ELSE 'failed' END,
-            due_at = CASE WHEN closed.others_open THEN now() + %(overdue)s * interval '1 s' END,
-            finished_at = CASE WHEN NOT closed.others_open THEN now() END,
-            errors = e.errors || jsonb_build_array(jsonb_build_object(
-                'at', now(), 'attempt', closed.attempt, 'type', closed.type, 'message', closed.message))
-        FROM closed WHERE e.id = closed.edit_id AND e.state = 'submitting'
-        """,  # noqa: S608 - a constant of this file
+        RECORD_REFUSED,
         {
-            "ids": [refusal.submission_id for refusal in refusals],
-            "types": [refusal.type for refusal in refusals],
-            "messages": [refusal.message for refusal in refusals],
+            **_REFUSALS.arrays(refusals),
             "overdue": OPEN_OVERDUE_AFTER,
         },
     )
+
+
+ATTACH_REQUEST_ID = Statement(
+    """
+    WITH known AS (
+        UPDATE submissions s
+        SET request_id = coalesce(request_id, %(request)s), accepted_at = coalesce(accepted_at, now()),
+            result_lost_after = coalesce(result_lost_after, now() + %(kept)s * interval '1 s'),
+            due_at = now(), outcome = NULL, learned_by = NULL, error_type = NULL, completed_at = NULL,
+            cost = NULL, billable_units = NULL, may_be_charged = false,
+            denials = 0, denied_since = NULL, searched_to = NULL, searched_from = NULL, note = NULL
+        WHERE id = %(id)s
+          AND (outcome IS NULL OR outcome IN ('unknown', 'rejected') OR error_type = 'result_expired')
+        RETURNING s.edit_id, s.attempt, {other_open} AS others_open
+    )
+    UPDATE edits e SET state = 'submitted', due_at = now() + %(deadline)s * interval '1 s',
+                       attempt = greatest(e.attempt, known.attempt)
+    FROM known WHERE e.id = known.edit_id
+      -- a POST that was taken back left its number to the next, which may be the one in flight
+      AND (e.state = 'pending' OR (e.state = 'submitting' AND e.attempt = known.attempt AND NOT known.others_open))
+""",
+    index="submissions_pkey edits_pkey",
+    other_open=_OTHER_OPEN,
+)
 
 
 def attach_request_id(connection: Connection, submission_id: UUID, request_id: str, *, overdue_after: float) -> None:
@@ -193,24 +251,7 @@ def attach_request_id(connection: Connection, submission_id: UUID, request_id: s
     submission again that was given up or taken back. The edit must be locked (`lock_edits`).
     """
     connection.exec_driver_sql(
-        f"""
-        WITH known AS (
-            UPDATE submissions s
-            SET request_id = coalesce(request_id, %(request)s), accepted_at = coalesce(accepted_at, now()),
-                result_lost_after = coalesce(result_lost_after, now() + %(kept)s * interval '1 s'),
-                due_at = now(), outcome = NULL, learned_by = NULL, error_type = NULL, completed_at = NULL,
-                cost = NULL, billable_units = NULL, may_be_charged = false,
-                denials = 0, denied_since = NULL, searched_to = NULL, searched_from = NULL, note = NULL
-            WHERE id = %(id)s
-              AND (outcome IS NULL OR outcome IN ('unknown', 'rejected') OR error_type = 'result_expired')
-            RETURNING s.edit_id, s.attempt, {_OTHER_OPEN} AS others_open
-        )
-        UPDATE edits e SET state = 'submitted', due_at = now() + %(deadline)s * interval '1 s',
-                           attempt = greatest(e.attempt, known.attempt)
-        FROM known WHERE e.id = known.edit_id
-          -- a POST that was taken back left its number to the next, which may be the one in flight
-          AND (e.state = 'pending' OR (e.state = 'submitting' AND e.attempt = known.attempt AND NOT known.others_open))
-        """,  # noqa: S608 - a constant of this file
+        ATTACH_REQUEST_ID,
         {"id": submission_id, "request": request_id, "deadline": overdue_after, "kept": LARGE_RESULT_KEPT},
     )
 
@@ -230,32 +271,69 @@ class NextPoll(NamedTuple):
     """When the latest request listed at the beginning of that had ended."""
 
 
+_POSTPONED = RowSet(
+    "m",
+    id="uuid",
+    delay="float8",
+    note="text",
+    denied="boolean",
+    searched_to="timestamptz",
+    searched_from="timestamptz",
+)
+SCHEDULE_POLL = Statement(
+    """
+    UPDATE submissions s
+    SET due_at = now() + m.delay * interval '1 s', note = m.note,
+        denials = CASE WHEN m.denied THEN s.denials + 1 WHEN NOT m.denied THEN 0 ELSE s.denials END,
+        denied_since = CASE WHEN m.denied THEN coalesce(s.denied_since, now())
+                       WHEN m.denied IS NULL THEN s.denied_since END,
+        searched_to = m.searched_to, searched_from = m.searched_from
+    FROM {postponed}
+    WHERE s.id = m.id AND s.due_at IS NOT NULL
+""",
+    postponed=_POSTPONED,
+    index="submissions_pkey",
+)
+
+
 def schedule_poll(connection: Connection, postponed: Sequence[NextPoll]) -> None:
     """Put the next question about open submissions off, and note what the last one brought."""
     if not postponed:
         return
     connection.exec_driver_sql(
-        """
-        UPDATE submissions s
-        SET due_at = now() + m.delay * interval '1 s', note = m.note,
-            denials = CASE WHEN m.denied THEN s.denials + 1 WHEN NOT m.denied THEN 0 ELSE s.denials END,
-            denied_since = CASE WHEN m.denied THEN coalesce(s.denied_since, now())
-                           WHEN m.denied IS NULL THEN s.denied_since END,
-            searched_to = m.searched_to, searched_from = m.searched_from
-        FROM unnest(%(ids)s::uuid[], %(delays)s::float8[], %(notes)s::text[], %(denied)s::boolean[],
-                    %(searched)s::timestamptz[], %(began)s::timestamptz[])
-             AS m (id, delay, note, denied, searched_to, searched_from)
-        WHERE s.id = m.id AND s.due_at IS NOT NULL
-        """,
-        {
-            "ids": [entry.submission_id for entry in postponed],
-            "delays": [float(entry.delay) for entry in postponed],
-            "notes": [entry.note for entry in postponed],
-            "denied": [entry.denied for entry in postponed],
-            "searched": [entry.searched_to for entry in postponed],
-            "began": [entry.searched_from for entry in postponed],
-        },
+        SCHEDULE_POLL,
+        _POSTPONED.arrays(entry._replace(delay=float(entry.delay)) for entry in postponed),
     )
+
+
+RESOLVE_UNKNOWN = Statement(
+    """
+    WITH closed AS (
+        UPDATE submissions s
+        SET outcome = 'unknown', due_at = NULL, completed_at = now(), error_type = 'submission_unknown',
+            denials = 0, denied_since = NULL, searched_to = NULL, searched_from = NULL, note = %(note)s
+        WHERE s.id = ANY(%(ids)s) AND s.outcome IS NULL AND s.request_id IS NULL
+        RETURNING s.edit_id, s.attempt, {other_open} AS others_open
+    )
+    UPDATE edits e
+    SET state = m.state,
+        due_at = CASE m.state WHEN 'pending' THEN now()
+                 WHEN 'submitted' THEN now() + %(overdue)s * interval '1 s' END,
+        finished_at = CASE WHEN m.state IN ('failed', 'cancelled') THEN now() END,
+        errors = e.errors || jsonb_build_array(jsonb_build_object(
+            'at', now(), 'attempt', closed.attempt, 'type', 'submission_unknown', 'message', %(message)s::text))
+    FROM closed JOIN edits o ON o.id = closed.edit_id JOIN batches b ON b.id = o.batch_id
+    CROSS JOIN LATERAL (SELECT CASE
+        WHEN closed.others_open THEN 'submitted'
+        WHEN o.cancel_requested_at IS NOT NULL THEN 'cancelled'
+        WHEN %(resubmit)s AND o.attempt - o.attempts_before < coalesce(b.max_attempts, %(max_attempts)s)
+            THEN 'pending'
+        ELSE 'failed' END AS state) m
+    WHERE e.id = closed.edit_id AND e.state = 'submitting' AND e.attempt = closed.attempt
+""",
+    index="submissions_pkey edits_pkey",
+    other_open=_OTHER_OPEN,
+)
 
 
 def resolve_unknown(
@@ -276,30 +354,7 @@ def resolve_unknown(
     """
     lock_edits(connection, submission_ids)
     connection.exec_driver_sql(
-        f"""
-        WITH closed AS (
-            UPDATE submissions s
-            SET outcome = 'unknown', due_at = NULL, completed_at = now(), error_type = 'submission_unknown',
-                denials = 0, denied_since = NULL, searched_to = NULL, searched_from = NULL, note = %(note)s
-            WHERE s.id = ANY(%(ids)s) AND s.outcome IS NULL AND s.request_id IS NULL
-            RETURNING s.edit_id, s.attempt, {_OTHER_OPEN} AS others_open
-        )
-        UPDATE edits e
-        SET state = m.state,
-            due_at = CASE m.state WHEN 'pending' THEN now()
-                     WHEN 'submitted' THEN now() + %(overdue)s * interval '1 s' END,
-            finished_at = CASE WHEN m.state IN ('failed', 'cancelled') THEN now() END,
-            errors = e.errors || jsonb_build_array(jsonb_build_object(
-                'at', now(), 'attempt', closed.attempt, 'type', 'submission_unknown', 'message', %(message)s::text))
-        FROM closed JOIN edits o ON o.id = closed.edit_id JOIN batches b ON b.id = o.batch_id
-        CROSS JOIN LATERAL (SELECT CASE
-            WHEN closed.others_open THEN 'submitted'
-            WHEN o.cancel_requested_at IS NOT NULL THEN 'cancelled'
-            WHEN %(resubmit)s AND o.attempt - o.attempts_before < coalesce(b.max_attempts, %(max_attempts)s)
-                THEN 'pending'
-            ELSE 'failed' END AS state) m
-        WHERE e.id = closed.edit_id AND e.state = 'submitting' AND e.attempt = closed.attempt
-        """,  # noqa: S608 - a constant of this file
+        RESOLVE_UNKNOWN,
         {
             "ids": list(submission_ids),
             "note": note,
@@ -311,6 +366,14 @@ def resolve_unknown(
     )
 
 
+LOCK_EDITS = Statement(
+    """
+    SELECT FROM edits WHERE id IN (SELECT edit_id FROM submissions WHERE id = ANY(%s)) ORDER BY id FOR UPDATE
+""",
+    index="submissions_pkey edits_pkey",
+)
+
+
 def lock_edits(connection: Connection, submission_ids: Sequence[UUID]) -> None:
     """Lock the edits of these submissions, in a statement of its own.
 
@@ -318,8 +381,6 @@ def lock_edits(connection: Connection, submission_ids: Sequence[UUID]) -> None:
     would else judge by the snapshot from before.
     """
     connection.exec_driver_sql(
-        """
-        SELECT FROM edits WHERE id IN (SELECT edit_id FROM submissions WHERE id = ANY(%s)) ORDER BY id FOR UPDATE
-        """,
+        LOCK_EDITS,
         (list(submission_ids),),
     )

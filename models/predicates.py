@@ -1,0 +1,34 @@
+"""SQL conditions that several statements share, each defined once, for a table that goes by the name given."""
+
+from collections.abc import Iterable
+
+from models.states import IN_FLIGHT
+
+
+def listed(words: Iterable[str]) -> str:
+    """SQL: the words as the inside of `IN (…)`."""
+    return ", ".join(f"'{word}'" for word in words)
+
+
+def edit_in_flight(edit: str = "edits") -> str:
+    """SQL: the edit counts against the in-flight window. It reads the index `edits_open`."""
+    return f"{edit}.due_at IS NOT NULL AND {edit}.state IN ({listed(sorted(IN_FLIGHT))})"
+
+
+def edit_failed(edit: str = "edits") -> str:
+    """SQL: the edit was given up after it was tried. A skipped line was never tried. It reads `edits_failed`."""
+    return f"{edit}.state = 'failed' AND {edit}.attempt > 0"
+
+
+def submission_open(submission: str = "submissions") -> str:
+    """SQL: the submission is in flight: nobody knows its outcome yet. It reads `submissions_open`."""
+    return f"{submission}.outcome IS NULL"
+
+
+def batch_submits(batch: str = "batches") -> str:
+    """SQL: more edits of the batch may be submitted. It reads `batches_active`."""
+    return f"{batch}.finished_at IS NULL AND {batch}.paused_at IS NULL AND {batch}.cancelled_at IS NULL"
+
+
+ACCOUNT_PAUSED = "provider_status.paused_at IS NOT NULL"
+"""SQL: the provider's account is paused."""
