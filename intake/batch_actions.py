@@ -8,16 +8,23 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, Row
 
 from core.errors import Conflict, ManifestError, NotFound
 from intake.batches import CreatedBatch, IdempotencyConflict
 from intake.insert_edits import Content, OnInvalid, count_entries, write_edits
 from intake.manifest import Entry, FaultyLine, LineFault, NewEdit
-from models.queries.batches import PAUSE_BATCH, RESUME_BATCH
+from models.queries.batches import (
+    ADDITION_OF_KEY,
+    BATCH_STANDING,
+    GROW_BATCH,
+    KEEP_ADDITION,
+    LOCK_BATCH,
+    PAUSE_BATCH,
+    RESUME_BATCH,
+    SET_PRIORITY,
+)
 from models.queries.edits import NAMES_TAKEN
-from models.tables import additions, batches
 from models.transitions import cancel_batch, retry_failed
 
 
@@ -74,7 +81,7 @@ def set_priority(connection: Connection, batch_id: UUID, priority: int) -> None:
         NotFound: there is no such batch.
     """
     _batch(connection, batch_id)
-    connection.execute(update(batches).where(batches.c.id == batch_id).values(priority=priority))
+    connection.exec_driver_sql(SET_PRIORITY, (priority, batch_id))
 
 
 def next_position(connection: Connection, batch_id: UUID) -> int:
@@ -126,18 +133,16 @@ def append(
 
 
 def _count_in(connection: Connection, batch_id: UUID, content: Content, idempotency_key: str | None) -> None:
-    grown = {"edit_count": batches.c.edit_count + content.edits}
-    connection.execute(update(batches).where(batches.c.id == batch_id).values(grown))
+    connection.exec_driver_sql(GROW_BATCH, (content.edits, batch_id))
     if idempotency_key is not None:
-        connection.execute(
-            insert(additions).values(
-                batch_id=batch_id,
-                idempotency_key=idempotency_key,
-                content_sha256=content.sha256(),
-                edit_count=content.edits,
-                skipped=content.skipped,
-            )
-        )
+        row = {
+            "batch": batch_id,
+            "key": idempotency_key,
+            "content_sha256": content.sha256(),
+            "edits": content.edits,
+            "skipped": content.skipped,
+        }
+        connection.exec_driver_sql(KEEP_ADDITION, row)
 
 
 LOOKED_UP = 1_000
@@ -184,14 +189,11 @@ def _compare_with_existing(
 
 
 def _batch(connection: Connection, batch_id: UUID, *, lock: bool = False) -> Row[*tuple[Any, ...]]:
-    query = select(batches.c.edit_count, batches.c.finished_at, batches.c.cancelled_at).where(batches.c.id == batch_id)
-    row = connection.execute(query.with_for_update() if lock else query).first()
+    row = connection.exec_driver_sql(LOCK_BATCH if lock else BATCH_STANDING, (batch_id,)).first()
     if row is None:
         raise NotFound(f"There is no batch {batch_id}.")
     return row
 
 
 def _addition(connection: Connection, batch_id: UUID, key: str) -> Row[*tuple[Any, ...]] | None:
-    return connection.execute(
-        select(additions.c.content_sha256).where(additions.c.batch_id == batch_id, additions.c.idempotency_key == key)
-    ).first()
+    return connection.exec_driver_sql(ADDITION_OF_KEY, (batch_id, key)).first()

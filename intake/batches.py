@@ -11,10 +11,10 @@ from decimal import Decimal
 from typing import Annotated, NamedTuple
 from uuid import UUID
 
+from psycopg.types.json import Jsonb
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StrictInt
 from pydantic_core import PydanticCustomError
-from sqlalchemy import Connection, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from core.errors import Conflict, ManifestError
@@ -22,8 +22,8 @@ from intake.insert_edits import Content, OnInvalid, count_entries, write_edits
 from intake.manifest import Entry
 from models.database_errors import LOCK_NOT_AVAILABLE, sqlstate
 from models.image_inputs import is_web_url
+from models.queries.batches import BATCH_OF_KEY, COMPLETE_BATCH, CREATE_BATCH, TRACK_SPENDING
 from models.seedream import ENDPOINT, INT32_MAX, Text, unstorable
-from models.tables import batches, spending
 
 METADATA_MAX = 64 * 1024
 """Bytes of a batch's metadata, as JSON. Every list of batches and every notification carries it."""
@@ -118,10 +118,9 @@ def create(
         write_edits(connection, batch_id, entries, content, on_invalid=on_invalid)
         if not content.edits:
             raise ManifestError("The manifest holds no edit.")
-        finished = update(batches).where(batches.c.id == batch_id)
-        connection.execute(finished.values(edit_count=content.edits, content_sha256=content.sha256()))
+        connection.exec_driver_sql(COMPLETE_BATCH, (content.edits, content.sha256(), batch_id))
         if header.max_cost is not None:
-            connection.execute(insert(spending).values(batch_id=batch_id))
+            connection.exec_driver_sql(TRACK_SPENDING, (batch_id,))
     return CreatedBatch(batch_id, content.edits, content.warnings(), skipped=content.skipped)
 
 
@@ -176,17 +175,9 @@ def _claimed(connection: Connection, header: BatchHeader) -> UUID | None:
     The row goes first, so that the unique index makes a second call with the key wait for our commit or rollback.
     Its count and hash are known at the end; until then nobody else sees it.
     """
-    statement = (
-        insert(batches)
-        .values(**header.model_dump(), endpoint=ENDPOINT, edit_count=1)
-        .on_conflict_do_nothing(
-            index_elements=[batches.c.client, batches.c.idempotency_key],
-            index_where=batches.c.idempotency_key.is_not(None),
-        )
-        .returning(batches.c.id)
-    )
+    row = {**header.model_dump(), "metadata": Jsonb(header.metadata), "endpoint": ENDPOINT}
     try:
-        return connection.execute(statement).scalar()
+        return connection.exec_driver_sql(CREATE_BATCH, row).scalar()
     except DBAPIError as error:
         if sqlstate(error) == LOCK_NOT_AVAILABLE:
             raise IdempotencyConflict("The batch of this idempotency key is being created; try again later.") from None
@@ -197,11 +188,7 @@ def _existing(
     connection: Connection, header: BatchHeader, content: Content, entries: Iterable[Entry], on_invalid: OnInvalid
 ) -> CreatedBatch:
     count_entries(entries, content, on_invalid=on_invalid)
-    found = connection.execute(
-        select(batches.c.id, batches.c.content_sha256).where(
-            batches.c.client == header.client, batches.c.idempotency_key == header.idempotency_key
-        )
-    ).first()
+    found = connection.exec_driver_sql(BATCH_OF_KEY, (header.client, header.idempotency_key)).first()
     if found is None or found.content_sha256 != content.sha256():
         raise IdempotencyConflict(
             f"The idempotency key {header.idempotency_key} was used for a batch of other content; use a new one."

@@ -17,13 +17,13 @@ from models.criteria import MAX_IMAGES_SQL
 from models.pauses import claim_probes, due_probes
 from models.predicates import batch_submits, edit_in_flight, submission_open
 from models.provider import is_paused
+from models.queries.locks import LOCK_UNTIL_COMMIT
 from models.statements import Statement
 
 WINDOW_LOCK = 7362
 """Key of the advisory lock under which claimers take turns, so that the in-flight window is exact."""
 
 
-LOCK_WINDOW = Statement("SELECT pg_advisory_xact_lock(%s)")
 CLAIM_ACCOUNT_PROBE = Statement("""
     UPDATE provider_status
     SET probes = probes + 1, retry_at = now() + least(%s * 2 ^ (probes + 1), 900) * interval '1 s'
@@ -40,7 +40,7 @@ def claim_edits(connection: Connection, *, limit: int, window: int, probe_after:
     one edit probes it, and the next probe is put off, doubling from `probe_after` seconds up to 15 minutes. So it is
     with an endpoint whose model is down (`incidents.py`), while other endpoints go on.
     """
-    connection.exec_driver_sql(LOCK_WINDOW, (WINDOW_LOCK,))
+    connection.exec_driver_sql(LOCK_UNTIL_COMMIT, (WINDOW_LOCK,))
     paused = connection.exec_driver_sql(
         CLAIM_ACCOUNT_PROBE,
         (probe_after,),
@@ -260,7 +260,7 @@ def claim_unknown(connection: Connection, *, limit: int, lease: float) -> list[D
 
 RENEW_POLLS = Statement(
     "UPDATE submissions SET due_at = now() + %s * interval '1 s' WHERE id = ANY(%s) AND due_at IS NOT NULL",
-    index="submissions_pkey",
+    index="submissions_pkey|submissions_due",
 )
 
 
@@ -335,7 +335,7 @@ def claim_images(
 
 RENEW_IMAGES = Statement(
     "UPDATE images SET due_at = now() + %s * interval '1 s' WHERE id = ANY(%s) AND due_at IS NOT NULL",
-    index="images_pkey",
+    index="images_pkey|images_due",
 )
 
 

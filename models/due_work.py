@@ -35,12 +35,13 @@ BATCHES_UNFINISHED = Statement("SELECT EXISTS (SELECT FROM batches WHERE finishe
 NOTIFICATIONS_DUE = Statement(
     "SELECT EXISTS (SELECT FROM notifications WHERE due_at <= now())", index="notifications_due"
 )
+_ALL_OF_THEM = "SELECT {values}"
 
 
 def which_hold(connection: Connection, conditions: Mapping[str, Statement]) -> dict[str, bool]:
     """By name: whether each of these conditions holds now; one cheap read, where partial indexes answer."""
     values = ", ".join(f"({condition})" for condition in conditions.values())
-    row = connection.exec_driver_sql(fill("SELECT {values}", values=values)).one()
+    row = connection.exec_driver_sql(fill(_ALL_OF_THEM, values=values)).one()
     return dict(zip(conditions, row, strict=True))
 
 

@@ -62,7 +62,7 @@ def claim_notifications(
 
 RENEW_NOTIFICATIONS = Statement(
     "UPDATE notifications SET due_at = now() + %s * interval '1 s' WHERE id = ANY(%s) AND due_at IS NOT NULL",
-    index="notifications_pkey",
+    index="notifications_pkey|notifications_due",
 )
 
 

@@ -16,8 +16,8 @@ def fill(text: str, **fragments: str) -> str:
 class Statement(str):
     """One SQL statement, with its parameters as psycopg takes them.
 
-    `index`: the index, or several with spaces between, through which it reaches its rows, however large the tables.
-    `fragments` are as in `fill`.
+    `index`: the index, or several with spaces between, through which it reaches its rows, however large the tables;
+    `a|b`: either, because both are short at most times. `fragments` are as in `fill`.
     """
 
     indexes: tuple[str, ...]

@@ -21,7 +21,8 @@ from sqlalchemy.exc import IntegrityError
 from models.claims import DueUnknown, claim_unknown
 from models.decisions import READY_OVERDUE_AFTER
 from models.provider import is_paused, note_accepted
-from models.queries.submissions import LOCK_LOOKUP, STILL_UNKNOWN
+from models.queries.locks import LOCK_UNTIL_COMMIT
+from models.queries.submissions import STILL_UNKNOWN
 from models.transitions import NextPoll, attach_request_id, lock_edits, resolve_unknown, schedule_poll
 from provider.listing import Listing
 from worker import unknown_search
@@ -108,7 +109,7 @@ def record_search(
     """One transaction for what a turn brought: revealed, given up, or put off with the reason."""
     # the edits first, as in every other transition; then one after the other gives requests away
     lock_edits(connection, [due.id for due in unknown])
-    connection.exec_driver_sql(LOCK_LOOKUP, (LOOKUP_LOCK,))
+    connection.exec_driver_sql(LOCK_UNTIL_COMMIT, (LOOKUP_LOCK,))
     unknown = select_still_unknown(connection, unknown)
     free = select_free(connection, search.listed)
     hidden = {due.id for due in unknown if may_be_hidden(due, free, identities[due.id], settings)}

@@ -81,3 +81,32 @@ BATCH_PAGE = Statement(
 )
 PAUSE_BATCH = Statement("UPDATE batches SET paused_at = coalesce(paused_at, now()) WHERE id = %s", index="batches_pkey")
 RESUME_BATCH = Statement("UPDATE batches SET paused_at = NULL WHERE id = %s", index="batches_pkey")
+
+# How batches come in and grow.
+CREATE_BATCH = Statement("""
+    INSERT INTO batches (name, client, priority, max_in_flight, max_attempts, max_cost, tolerated_failures,
+                         tolerated_failure_percent, deadline, notify_url, metadata, idempotency_key,
+                         endpoint, edit_count)
+    VALUES (%(name)s, %(client)s, %(priority)s, %(max_in_flight)s, %(max_attempts)s, %(max_cost)s,
+            %(tolerated_failures)s, %(tolerated_failure_percent)s, %(deadline)s, %(notify_url)s, %(metadata)s,
+            %(idempotency_key)s, %(endpoint)s, 1)
+    ON CONFLICT (client, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING id
+""")
+COMPLETE_BATCH = Statement(
+    "UPDATE batches SET edit_count = %s, content_sha256 = %s WHERE id = %s", index="batches_pkey"
+)
+TRACK_SPENDING = Statement("INSERT INTO spending (batch_id) VALUES (%s)")
+BATCH_OF_KEY = Statement(
+    "SELECT id, content_sha256 FROM batches WHERE client = %s AND idempotency_key = %s", index="batches_idempotency"
+)
+BATCH_STANDING = Statement(
+    "SELECT edit_count, finished_at, cancelled_at FROM batches WHERE id = %s", index="batches_pkey"
+)
+LOCK_BATCH = Statement("{batch} FOR UPDATE", batch=BATCH_STANDING, index="batches_pkey")
+SET_PRIORITY = Statement("UPDATE batches SET priority = %s WHERE id = %s", index="batches_pkey")
+GROW_BATCH = Statement("UPDATE batches SET edit_count = edit_count + %s WHERE id = %s", index="batches_pkey")
+ADDITION_OF_KEY = Statement("SELECT content_sha256 FROM additions WHERE batch_id = %s AND idempotency_key = %s")
+KEEP_ADDITION = Statement("""
+    INSERT INTO additions (batch_id, idempotency_key, content_sha256, edit_count, skipped)
+    VALUES (%(batch)s, %(key)s, %(content_sha256)s, %(edits)s, %(skipped)s)
+""")

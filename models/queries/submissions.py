@@ -2,14 +2,13 @@
 
 from models.statements import Statement
 
-LOCK_LOOKUP = Statement("SELECT pg_advisory_xact_lock(%s)")
 INPUT_OF_SUBMISSION = Statement(
     "SELECT e.arguments, e.seed FROM submissions s JOIN edits e ON e.id = s.edit_id WHERE s.id = %s",
     index="submissions_pkey edits_pkey",
 )
 STILL_UNKNOWN = Statement(
     "SELECT id FROM submissions WHERE id = ANY(%s) AND outcome IS NULL AND request_id IS NULL",
-    index="submissions_pkey",
+    index="submissions_pkey|submissions_open",
 )
 REQUESTS_OF_OURS = Statement(
     "SELECT request_id FROM submissions WHERE request_id = ANY(%s)", index="submissions_request_id_key"

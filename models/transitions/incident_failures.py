@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from models.statements import Statement
+from models.transitions.submission_ends import REOPEN_BATCHES
 
 EXCUSE_FAILURES = Statement(
     """
@@ -41,7 +42,6 @@ EXCUSE_FAILURES = Statement(
 """,
     index="submissions_pkey edits_pkey",
 )
-REOPEN_BATCHES = Statement("UPDATE batches SET finished_at = NULL WHERE id = ANY(%s)", index="batches_pkey")
 
 
 def excuse_failures(connection: Connection, submission_ids: Sequence[UUID], *, most: int) -> int:

@@ -94,7 +94,7 @@ RECORD_ACCEPTED = Statement(
             due_at = CASE WHEN o.cancel_requested_at IS NULL THEN now() + %(poll_after)s * interval '1 s'
                      ELSE now() END,
             result_lost_after = now() + interval '1 s' * CASE WHEN o.arguments ->> 'sync_mode' = 'true'
-                                THEN %(large_kept)s ELSE %(kept)s END
+                                THEN %(large_kept)s::float8 ELSE %(kept)s::float8 END
         FROM reply, edits o
         WHERE s.id = reply.id AND o.id = s.edit_id AND s.request_id IS NULL
           AND (s.outcome IS NULL OR s.outcome = 'unknown') AND s.edit_id IN (SELECT id FROM locked)
@@ -153,7 +153,7 @@ REVERT_UNSENT = Statement(
         ELSE 'cancelled' END AS state) m
     WHERE e.id = closed.edit_id AND e.state = 'submitting'
 """,
-    index="submissions_pkey edits_pkey",
+    index="submissions_pkey|submissions_open edits_pkey",
     other_open=_OTHER_OPEN,
 )
 
@@ -198,7 +198,7 @@ RECORD_REFUSED = Statement(
     FROM closed WHERE e.id = closed.edit_id AND e.state = 'submitting'
 """,
     refusals=_REFUSALS,
-    index="submissions_pkey edits_pkey",
+    index="submissions_pkey|submissions_open edits_pkey",
     other_open=_OTHER_OPEN,
 )
 
@@ -292,7 +292,7 @@ SCHEDULE_POLL = Statement(
     WHERE s.id = m.id AND s.due_at IS NOT NULL
 """,
     postponed=_POSTPONED,
-    index="submissions_pkey",
+    index="submissions_pkey|submissions_due",
 )
 
 
@@ -331,7 +331,7 @@ RESOLVE_UNKNOWN = Statement(
         ELSE 'failed' END AS state) m
     WHERE e.id = closed.edit_id AND e.state = 'submitting' AND e.attempt = closed.attempt
 """,
-    index="submissions_pkey edits_pkey",
+    index="submissions_pkey|submissions_open edits_pkey",
     other_open=_OTHER_OPEN,
 )
 

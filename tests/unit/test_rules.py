@@ -1,8 +1,10 @@
 """Rules of the house that no tool knows."""
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from worker.lane import load_lanes
@@ -56,3 +58,69 @@ def test_the_names_of_the_lanes_cost_no_heavy_import() -> None:
     script = f"import cli.stack.processes, sys; print([name for name in {heavy} if name in sys.modules])"
     answer = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, check=True)
     assert answer.stdout == "[]\n"
+
+
+SQL = re.compile(
+    r"^\s*(?:SELECT\s+\S|WITH\s+\w+\s+AS\b|INSERT\s+INTO\b|UPDATE\s+\w+\s+(?:\w+\s+)?SET\b|DELETE\s+FROM\b|COPY\s+\w+\s*\()"
+    r"|\b(?:WHERE|AND|FROM)\s[^.]*%(?:s\b|\()|\bIS (?:NOT )?NULL\b|\b\w+\s*=\s*(?:ANY\(|now\(\))"
+)
+SQL_BUILDERS = {"delete", "insert", "select", "text", "update"}
+
+
+def sql_in(tree: ast.AST) -> Iterator[int]:
+    """Lines of literals that hold SQL, and of imports of what builds it; prose of docstrings is no SQL."""
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if id(node) not in prose and SQL.search(node.value):
+                yield node.lineno
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sqlalchemy"):
+            yield from (node.lineno for alias in node.names if alias.name in SQL_BUILDERS)
+
+
+def sql_outside_models() -> set[str]:
+    """Every module that holds SQL, of those whose SQL belongs into `models/`."""
+    folders = set(FOLDERS) - {"benchmarks", "models"}
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    assert len(paths) > 100
+    return {f"{path.relative_to(ROOT)}:{line}" for path in paths for line in sql_in(ast.parse(path.read_text()))}
+
+
+def sql_in_functions() -> set[str]:
+    """Functions of `models/` with SQL in their bodies, where no list shows it."""
+    found = set()
+    for path in (ROOT / "models").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and any(True for _ in sql_in(node)):
+                found.add(f"{path.relative_to(ROOT)}: {node.name}")
+    return found
+
+
+def test_sql_has_one_address() -> None:
+    """Whoever changes a column looks into models/ and nowhere else, and every statement can be listed."""
+    assert sql_outside_models() == set()
+    # fragments for a table of any name; and what reads statements in the server's messages
+    assert {place.split(":")[0] for place in sql_in_functions()} <= {
+        "models/predicates.py",
+        "models/database_errors.py",
+    }
+
+
+def test_the_guard_knows_sql_and_prose() -> None:
+    """A guard that finds nothing proves nothing."""
+    sql = (
+        'run("SELECT 1")',
+        'query = f"{ROWS} WHERE batch_id = %s"',
+        'run("UPDATE batches SET name = 1")',
+        'change = "paused_at = now()"',
+        'also = "due_at IS NOT NULL"',
+        "from sqlalchemy import Connection, select",
+    )
+    prose = (
+        '"""SELECT is what this does WHERE x = %s."""',
+        'say("Select one with --limit.")',
+        'say("Update the key from %s.")',
+        "from sqlalchemy import Connection",
+    )
+    assert [bool(list(sql_in(ast.parse(code)))) for code in sql] == [True] * len(sql)
+    assert [bool(list(sql_in(ast.parse(code)))) for code in prose] == [False] * len(prose)

@@ -1,0 +1,62 @@
+"""A database as it looks after months: 100 000 edits with what belongs to them, nearly all of it over and done."""
+
+from typing import Any
+
+BATCHES, EDITS_EACH = 1_000, 100
+RUNNING = 10
+
+_FILL = f"""
+INSERT INTO batches (endpoint, client, name, edit_count, created_at, finished_at, notify_url)
+SELECT 'model/' || n % 3, 'client-' || n % 20, 'batch ' || n, {EDITS_EACH}, now() - n * interval '1 minute',
+       CASE WHEN n > {RUNNING} THEN now() END, 'https://example.com/told'
+FROM generate_series(1, {BATCHES}) n;
+
+INSERT INTO edits (batch_id, position, custom_id, arguments, seed, state, due_at, finished_at, attempt)
+SELECT b.id, n, CASE WHEN n % 2 = 0 THEN 'edit-' || n END, '{{"prompt": "A red hat"}}', n, s.state,
+       CASE WHEN s.state IN ('pending', 'submitting', 'submitted', 'ready') THEN now() END,
+       CASE WHEN s.state IN ('stored', 'failed') THEN now() END, CASE WHEN s.state = 'pending' THEN 0 ELSE 1 END
+FROM batches b CROSS JOIN generate_series(0, {EDITS_EACH - 1}) n
+CROSS JOIN LATERAL (SELECT CASE
+    WHEN b.finished_at IS NULL THEN (ARRAY['pending', 'submitting', 'submitted', 'ready', 'stored'])[n % 5 + 1]
+    WHEN n % 50 = 0 THEN 'failed' ELSE 'stored' END AS state) s;
+
+INSERT INTO submissions (id, edit_id, attempt, request_id, outcome, due_at, posted_at, accepted_at, completed_at,
+                         result_lost_after, learned_by, images_returned, set_number, cost)
+SELECT gen_random_uuid(), e.id, 1, CASE WHEN e.state <> 'submitting' THEN 'request-' || e.id END, o.outcome,
+       CASE WHEN o.outcome IS NULL THEN now() - interval '1 s' END, e.created_at,
+       CASE WHEN e.state <> 'submitting' THEN now() END,
+       CASE WHEN o.outcome IS NOT NULL THEN now() - e.id * interval '1 s' END, now() + interval '1 hour',
+       CASE WHEN o.outcome IS NOT NULL THEN 'callback' END, CASE WHEN o.outcome = 'succeeded' THEN 1 END,
+       CASE WHEN o.outcome = 'succeeded' THEN 1 END, CASE WHEN o.outcome = 'succeeded' THEN 0.03 END
+FROM edits e CROSS JOIN LATERAL (SELECT CASE
+    WHEN e.state IN ('ready', 'stored') THEN 'succeeded' WHEN e.state = 'failed' THEN 'failed' END AS outcome) o
+WHERE e.state <> 'pending';
+
+INSERT INTO images (submission_id, index, state, due_at, url, storage_key, sha256, stored_bytes, stored_type, stored_at)
+SELECT s.id, 0, CASE WHEN w.waits THEN 'waiting' ELSE 'stored' END, CASE WHEN w.waits THEN now() END,
+       'https://example.com/' || s.edit_id, CASE WHEN NOT w.waits THEN s.id::text END,
+       CASE WHEN NOT w.waits THEN s.id::text END, CASE WHEN NOT w.waits THEN 100000 END,
+       CASE WHEN NOT w.waits THEN 'image/png' END, CASE WHEN NOT w.waits THEN now() END
+FROM submissions s JOIN edits e ON e.id = s.edit_id CROSS JOIN LATERAL (SELECT e.state = 'ready' AS waits) w
+WHERE s.outcome = 'succeeded';
+
+INSERT INTO callbacks (effect, submission_id, token, request_id, signed_at, headers, body, sha256)
+SELECT 'applied', id, id::text, request_id, now(), '{{}}', 'body', 'hash' FROM submissions WHERE outcome IS NOT NULL;
+
+INSERT INTO notifications (batch_id, event, url, payload, due_at, delivered_at)
+SELECT b.id, 'batch.finished', b.notify_url, '{{}}', CASE WHEN n = 0 AND b.edit_count % 7 = 0 THEN now() END,
+       CASE WHEN NOT (n = 0 AND b.edit_count % 7 = 0) THEN now() END
+FROM batches b CROSS JOIN generate_series(0, 4) n WHERE b.finished_at IS NOT NULL;
+
+INSERT INTO uploads (sha256, cdn_url, url, content_type, bytes)
+SELECT 'hash-' || n, 'https://example.com', 'https://example.com/' || n, 'image/png', 100
+FROM generate_series(1, 5000) n
+"""
+
+
+def fill_tables(connection: Any) -> None:
+    """Write the rows and have the server look at them; takes some seconds."""
+    connection.execute("SET session_replication_role = replica")  # no triggers: what they check holds by construction
+    connection.execute(_FILL)
+    connection.execute("SET session_replication_role = origin")
+    connection.execute("ANALYZE")
