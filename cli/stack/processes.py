@@ -38,7 +38,7 @@ class Process:
 
 WORKERS: dict[str, tuple[str, LaneProcess]] = {
     **{lane: (lane, run) for lane, run in LANES.items()},
-    "intake_worker": ("intake", LaneProcess(stop_within=190, large_files=True)),
+    "intake_worker": ("intake", LaneProcess(stop_within=190)),
 }
 """Worker -> its queue, and how it is run: one for each lane, and one for the batches that come through the broker."""
 

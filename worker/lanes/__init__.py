@@ -18,14 +18,12 @@ class LaneProcess:
     that happens at one time."""
     turns_at_once: int = 1
     """Turns that one worker runs side by side."""
-    large_files: bool = False
-    """Its temporary files are too large for memory."""
 
 
 LANES: dict[str, LaneProcess] = {
     "submit": LaneProcess(stop_within=210),  # one turn at once: claimers take turns anyway
     "poll": LaneProcess(stop_within=430),
-    "download": LaneProcess(stop_within=250, turns_at_once=2, large_files=True),
+    "download": LaneProcess(stop_within=250, turns_at_once=2),
     "settle": LaneProcess(stop_within=190),
     "notify": LaneProcess(stop_within=130),
 }
