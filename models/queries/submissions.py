@@ -20,4 +20,5 @@ TWINS_IN_FLIGHT = Statement(
     WHERE s.due_at > now() AND s.request_id IS NULL AND s.polls = 0 AND b.endpoint = %s
       AND e.seed IN (SELECT o.seed FROM submissions l JOIN edits o ON o.id = l.edit_id WHERE l.id = ANY(%s))
     """,
+    index="submissions_due submissions_pkey edits_pkey",
 )
