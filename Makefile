@@ -10,7 +10,7 @@ USABLE := .venv/.usable
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help setup demo test test-fast chaos soak check format clean
+.PHONY: help setup demo test test-fast chaos soak bench check format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ chaos: $(READY) ## thousands of edits while everything breaks (SEED=1 EDITS=5000
 HOURS ?= 8
 soak: $(READY) ## run after run of chaos until a million callbacks were faulted (HOURS=8); goes on where it was stopped
 	@$(BIN)/python -m benchmarks.soak --hours $(HOURS)
+
+ROW ?= all
+bench: $(READY) ## measure each row of docs/performance.md beside its peers, by turns (ROW=callbacks for one)
+	@$(BIN)/python -m benchmarks.bench $(ROW)
 
 check: $(READY) ## style, types, import arrows
 	@$(BIN)/ruff check .

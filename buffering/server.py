@@ -10,13 +10,13 @@ answer that broke off as if it were whole. It judges nothing: what is too long g
 import asyncio
 import json
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol, runtime_checkable
 
-from flask import Flask
+from flask import Flask, Response
 from werkzeug.test import run_wsgi_app
 
 from buffering.environ import environ
@@ -24,6 +24,9 @@ from buffering.request_buffer import BufferFull, MemoryBudget, RequestBuffer
 
 FILE_KEPT = 30.0
 """Seconds that the file of an answer is held open for granian, which opens it itself and says nothing about it."""
+ANSWER_LATER = "buffering.answer_later"
+"""In the WSGI environment: called by a view with a future and with what makes a response of its value, it gives what
+the view returns at once. So whoever waits for somebody else's commit holds no thread."""
 
 Header = tuple[str, str]
 
@@ -102,6 +105,12 @@ class BufferingServer:
         loop = asyncio.get_running_loop()
         pool = self._large if body.on_disk else self._pool
         answer = await loop.run_in_executor(pool, self._call, scope, body)
+        if answer.later is not None:
+            try:
+                response = answer.later.make(await asyncio.wrap_future(answer.later.value))
+                answer = _Answer(response.status_code, list(response.headers.items()), response.iter_encoded(), True)
+            except Exception as error:  # the application's own; it says what to answer
+                answer = await loop.run_in_executor(self._pool, self._explain, error, scope, body)
         if not answer.whole:
             with ExitStack() as kept:
                 buffer = kept.enter_context(RequestBuffer(self._memory, self._limits.in_memory))
@@ -133,11 +142,20 @@ class BufferingServer:
             await loop.run_in_executor(self._pool, answer.close)
 
     def _call(self, scope: Any, body: RequestBuffer) -> "_Answer":
+        later: list[_Later] = []
+
+        def answer_later(value: "Future[Any]", make: Callable[[Any], Response]) -> Response:
+            later.append(_Later(value, make))
+            return Response(status=HTTPStatus.ACCEPTED)
+
+        request = environ(scope, body.file, body.size)
+        request[ANSWER_LATER] = answer_later
         try:
-            content, status, headers = run_wsgi_app(self._app, environ(scope, body.file, body.size))
+            content, status, headers = run_wsgi_app(self._app, request)
         except Exception as error:  # in the first piece, which is made already
             return self._explain(error, scope, body)
-        return _Answer(int(status.split()[0]), list(headers.items()), content, whole="content-length" in headers)
+        whole = "content-length" in headers
+        return _Answer(int(status.split()[0]), list(headers.items()), content, whole, later[0] if later else None)
 
     def _explain(self, error: Exception, scope: Any, body: RequestBuffer) -> "_Answer":
         """What the application answers to an error that it met after it had begun to answer."""
@@ -147,12 +165,22 @@ class BufferingServer:
 
 
 @dataclass(frozen=True, slots=True)
+class _Later:
+    """An answer that `make` makes, without a wait, of a value that is still to come."""
+
+    value: "Future[Any]"
+    make: Callable[[Any], Response]
+
+
+@dataclass(frozen=True, slots=True)
 class _Answer:
     status: int
     headers: list[Header]
     pieces: Iterable[bytes]
     whole: bool
     """Whether it names its length, so that its pieces are at hand."""
+    later: _Later | None = None
+    """What is answered in its place."""
 
     def close(self) -> None:
         if isinstance(self.pieces, Closing):

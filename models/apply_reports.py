@@ -32,6 +32,8 @@ def apply_reports(connection: Connection, reports: Sequence[ProviderReport], pol
 
     Reports about the same edit are decided one after the other, each on what the one before left behind.
     """
+    if not reports:
+        return []
     effects: dict[int, Effect] = {}
     ends: list[SubmissionEnd] = []
     accepted_at: list[datetime] = []
@@ -67,9 +69,13 @@ def _decide(
 ) -> Decision:
     if snapshot is None:
         return Decision(Effect.ORPHAN)
-    if report.request_id and owners.setdefault(report.request_id, report.submission_id) != report.submission_id:
+    named = report.request_id
+    if named and owners.get(named, report.submission_id) != report.submission_id:
         return Decision(Effect.MISMATCH)  # a request id that belongs to another submission
-    return decide(snapshot, report, policy)
+    decision = decide(snapshot, report, policy)
+    if named and decision.effect is Effect.APPLIED:
+        owners[named] = report.submission_id  # only now: who names a request in vain takes it from nobody
+    return decision
 
 
 def _write(

@@ -6,12 +6,14 @@ from buffering import BufferingServer, Limits
 from core.logs import configure_logs
 from core.settings import load
 from models.database import make_engine
-from webhook_receiver.callbacks import Receiver, install
+from webhook_receiver.callbacks import ALONE, Receiver, install
 from webhook_receiver.jwks import KeySet
 from webhook_receiver.settings import ReceiverSettings
 
-CONNECTIONS = 8
-"""Deliveries recorded at one time, per process; the threads that serve them are not more."""
+THREADS = 8
+"""Deliveries judged at one time, per process; while they are recorded they hold no thread."""
+CONNECTIONS = ALONE + 2
+"""To the database: for deliveries by themselves, for the wave, and for the counts of what was turned away."""
 BODY_WITHIN = 15.0
 """Seconds for a whole body; the provider gives its first attempt no longer (fal-protocol 4.3)."""
 HELD_MAX = 256 * 1024 * 1024
@@ -44,4 +46,4 @@ def create_server() -> BufferingServer:
     configure_logs()
     most = settings.callback_max_bytes
     limits = Limits(lambda _: most, most + 1, HELD_MAX, whole_within=BODY_WITHIN, idle_within=BODY_WITHIN)
-    return BufferingServer(create_app(settings), limits, threads=CONNECTIONS)
+    return BufferingServer(create_app(settings), limits, threads=THREADS)

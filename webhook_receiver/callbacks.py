@@ -4,26 +4,30 @@
 the provider delivers again. Never a redirect: the provider takes a 3xx for a permanent failure (fal-protocol 4.3).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
-from flask import Blueprint, Flask, current_app, jsonify, request
+from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from flask.typing import ResponseReturnValue
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from buffering import ANSWER_LATER
 from core.errors import KeysUnavailable, SignatureError
 from models.database_errors import original, reason, sqlstate
 from models.provider import user_id
 from models.queries.health import PING
 from models.states import Effect
 from webhook_receiver.jwks import KeySet
-from webhook_receiver.recording import Delivery, record_delivery, record_first_delivery
+from webhook_receiver.recording import Delivery, record_deliveries, record_first_delivery
 from webhook_receiver.rejections import Rejections
 from webhook_receiver.settings import ReceiverSettings
 from webhook_receiver.signature import Signed, verify
+from webhook_receiver.waves import Waves
 
 log = structlog.get_logger()
 
@@ -31,6 +35,8 @@ routes = Blueprint("callbacks", __name__)
 
 TOKEN_MAX = 200
 """Characters of the path that are kept; a token of ours has 36."""
+ALONE = 6
+"""Deliveries recorded by themselves at one time."""
 
 
 class Receiver:
@@ -39,6 +45,7 @@ class Receiver:
     def __init__(self, settings: ReceiverSettings, engine: Engine, keys: KeySet) -> None:
         self.settings, self.engine, self.keys = settings, engine, keys
         self.rejections = Rejections(engine)
+        self._waves = Waves(engine, lambda connection, set_: record_deliveries(connection, set_, settings), alone=ALONE)
         self._account = settings.fal_user_id
 
     def verify(self, body: bytes, headers: Mapping[str, str]) -> Signed:
@@ -59,14 +66,14 @@ class Receiver:
                 self._account = user_id(connection)
         return self._account
 
-    def record(self, delivery: Delivery, *, account_known: bool) -> Effect:
-        """Write one delivery down in a transaction of its own, and apply it."""
-        record = record_delivery if account_known else record_first_delivery
-        with self.engine.begin() as connection:
-            effect = record(connection, delivery, self.settings)
-        if effect is Effect.ORPHAN and not account_known:
-            self.rejections.count("orphan_before_account_known")
-        return effect
+    def record(self, delivery: Delivery, *, account_known: bool) -> "Future[Effect]":
+        """Have one delivery written down and applied; the effect is there once that is committed."""
+        if account_known:
+            return self._waves.record(delivery)
+        return self._waves.record_alone(self._record_first, delivery)
+
+    def _record_first(self, connection: Connection, deliveries: Sequence[Delivery]) -> list[Effect]:
+        return [record_first_delivery(connection, delivery, self.settings) for delivery in deliveries]
 
 
 def install(app: Flask, receiver: Receiver) -> None:
@@ -89,7 +96,17 @@ def receive(token: str) -> ResponseReturnValue:
         receiver.rejections.count("other_account")
         return {"error": "This delivery is for another account."}, 403
     delivery = Delivery(token.replace("\0", "")[:TOKEN_MAX], body, headers, signed)
-    return jsonify(effect=receiver.record(delivery, account_known=account is not None).value)
+    effect = receiver.record(delivery, account_known=account is not None)
+    answer = partial(_answer, receiver, account_known=account is not None)
+    if (later := request.environ.get(ANSWER_LATER)) is not None:
+        return later(effect, answer)  # type: ignore[no-any-return]
+    return answer(effect.result())
+
+
+def _answer(receiver: Receiver, effect: Effect, *, account_known: bool) -> Response:
+    if effect is Effect.ORPHAN and not account_known:
+        receiver.rejections.count("orphan_before_account_known")
+    return Response(f'{{"effect":"{effect.value}"}}\n', mimetype="application/json")
 
 
 @routes.get("/healthz")

@@ -1,8 +1,9 @@
-"""Write one verified delivery down and apply what it says, in one transaction of the caller."""
+"""Write verified deliveries down and apply what they say, in one transaction of the caller."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -12,7 +13,7 @@ from core.settings import PolicySettings
 from models.apply_reports import apply_reports
 from models.decisions import ProviderReport
 from models.provider import learn_user_id
-from models.queries.callbacks import KEEP_CALLBACK, NAMED_BY_US, SUBMISSION_EXISTS
+from models.queries.callbacks import KEEP_CALLBACKS, NAMED_BY_US, SUBMISSIONS_THAT_EXIST
 from models.states import Effect, LearnedBy
 from models.verdict import Kind, Unreadable, Verdict, read_callback
 from webhook_receiver.signature import Signed
@@ -31,11 +32,18 @@ class Delivery:
     signed: Signed
 
 
-def record_delivery(connection: Connection, delivery: Delivery, policy: PolicySettings) -> Effect:
-    """Apply a delivery of our account and keep it, with what it did to us."""
-    effect, submission_id = apply_delivery(connection, delivery, policy)
-    _keep(connection, delivery, submission_id, effect)
-    return effect
+class Applied(NamedTuple):
+    """What a delivery did to us, and which submission of ours it is about."""
+
+    effect: Effect
+    submission_id: UUID | None
+
+
+def record_deliveries(connection: Connection, deliveries: Sequence[Delivery], policy: PolicySettings) -> list[Effect]:
+    """Apply deliveries of our account and keep them, with what each did to us; the effects come in their order."""
+    applied = apply_deliveries(connection, deliveries, policy)
+    _keep(connection, list(zip(deliveries, applied, strict=True)))
+    return [effect for effect, _ in applied]
 
 
 def record_first_delivery(connection: Connection, delivery: Delivery, policy: PolicySettings) -> Effect:
@@ -46,12 +54,12 @@ def record_first_delivery(connection: Connection, delivery: Delivery, policy: Po
     provider is asked about the request it names. What is about no submission of ours is not kept.
     """
     named = _is_named_by_us(connection, delivery)
-    effect, submission_id = apply_delivery(connection, delivery, policy, believed=named)
+    (applied,) = apply_deliveries(connection, [delivery], policy, believed=named)
     if named:
         learn_user_id(connection, delivery.signed.user_id)
-    if effect is not Effect.ORPHAN:
-        _keep(connection, delivery, submission_id, effect)
-    return effect
+    if applied.effect is not Effect.ORPHAN:
+        _keep(connection, [(delivery, applied)])
+    return applied.effect
 
 
 def _is_named_by_us(connection: Connection, delivery: Delivery) -> bool:
@@ -63,27 +71,30 @@ def _is_named_by_us(connection: Connection, delivery: Delivery) -> bool:
     return row is not None
 
 
-def apply_delivery(
-    connection: Connection, delivery: Delivery, policy: PolicySettings, *, believed: bool = True
-) -> tuple[Effect, UUID | None]:
-    """Apply a delivery; answers what it did to us, and which submission of ours it is about.
+def apply_deliveries(
+    connection: Connection, deliveries: Sequence[Delivery], policy: PolicySettings, *, believed: bool = True
+) -> list[Applied]:
+    """Apply a set of deliveries, each on what those before it left behind.
 
-    Of a delivery that is not `believed` only the request that it names is taken, for the poll lane to ask about.
+    Of deliveries that are not `believed` only the requests that they name are taken, for the poll lane to ask about.
     """
-    token = _token(delivery.token)
-    verdict, distrust = _believe(delivery)
-    if verdict is not None and not believed:
-        verdict = UNFETCHED
-    if token is None:
-        effect = Effect.ORPHAN
-    elif verdict is None:
-        effect = Effect.MISMATCH if _is_ours(connection, token) else Effect.ORPHAN
-    else:
-        answer = ProviderReport(token, delivery.signed.request_id, verdict, LearnedBy.CALLBACK)
-        effect = apply_reports(connection, [answer], policy)[0]
-    if effect is Effect.APPLIED:
-        effect = distrust or effect
-    return effect, None if effect is Effect.ORPHAN else token
+    read = [(_token(delivery.token), *_believe(delivery)) for delivery in deliveries]
+    reports = {
+        number: ProviderReport(
+            token, deliveries[number].signed.request_id, verdict if believed else UNFETCHED, LearnedBy.CALLBACK
+        )
+        for number, (token, verdict, _) in enumerate(read)
+        if token is not None and verdict is not None
+    }
+    effects = dict(zip(reports, apply_reports(connection, list(reports.values()), policy), strict=True))
+    ours = _ours(connection, [token for token, verdict, _ in read if token is not None and verdict is None])
+    applied = []
+    for number, (token, _, distrust) in enumerate(read):
+        effect = effects.get(number, Effect.MISMATCH if token in ours else Effect.ORPHAN)
+        if effect is Effect.APPLIED and distrust is not None:
+            effect = distrust
+        applied.append(Applied(effect, None if effect is Effect.ORPHAN else token))
+    return applied
 
 
 def _token(text: str) -> UUID | None:
@@ -93,8 +104,11 @@ def _token(text: str) -> UUID | None:
         return None
 
 
-def _is_ours(connection: Connection, token: UUID) -> bool:
-    return connection.exec_driver_sql(SUBMISSION_EXISTS, (token,)).first() is not None
+def _ours(connection: Connection, tokens: Sequence[UUID]) -> set[UUID]:
+    """Which of them are submissions of ours."""
+    if not tokens:
+        return set()
+    return set(connection.exec_driver_sql(SUBMISSIONS_THAT_EXIST, (list(tokens),)).scalars())
 
 
 def _believe(delivery: Delivery) -> tuple[Verdict | None, Effect | None]:
@@ -113,17 +127,17 @@ def _believe(delivery: Delivery) -> tuple[Verdict | None, Effect | None]:
     return said.verdict, None
 
 
-def _keep(connection: Connection, delivery: Delivery, submission_id: UUID | None, effect: Effect) -> None:
+def _keep(connection: Connection, applied: Sequence[tuple[Delivery, Applied]]) -> None:
     connection.exec_driver_sql(
-        KEEP_CALLBACK,
+        KEEP_CALLBACKS,
         {
-            "effect": effect.value,
-            "submission": submission_id,
-            "token": delivery.token,
-            "request": delivery.signed.request_id,
-            "signed_at": delivery.signed.signed_at,
-            "headers": Jsonb(dict(delivery.headers)),
-            "body": delivery.body,
-            "sha256": hashlib.sha256(delivery.body).hexdigest(),
+            "effects": [done.effect.value for _, done in applied],
+            "submissions": [done.submission_id for _, done in applied],
+            "tokens": [delivery.token for delivery, _ in applied],
+            "requests": [delivery.signed.request_id for delivery, _ in applied],
+            "signed_at": [delivery.signed.signed_at for delivery, _ in applied],
+            "headers": [Jsonb(dict(delivery.headers)) for delivery, _ in applied],
+            "bodies": [delivery.body for delivery, _ in applied],
+            "sha256": [hashlib.sha256(delivery.body).hexdigest() for delivery, _ in applied],
         },
     )

@@ -21,7 +21,7 @@ from core.settings import PolicySettings, load
 from models.provider import user_id
 from models.queries.callbacks import CALLBACK, CALLBACKS_TO_REPLAY, LAST_CALLBACK, RECORD_REPLAY
 from models.states import Effect
-from webhook_receiver.recording import Delivery, apply_delivery
+from webhook_receiver.recording import Delivery, apply_deliveries
 from webhook_receiver.signature import Signed, is_stale
 
 CHUNK = 1_000
@@ -101,7 +101,7 @@ def _take_again(connection: Connection, row: Any, policy: PolicySettings) -> str
         return REFUSED
     signed = Signed(row["request_id"], sender, row["signed_at"], stale=is_stale(row["signed_at"], row["received_at"]))
     delivery = Delivery(row["token"], bytes(row["body"]), row["headers"], signed)
-    effect, submission_id = apply_delivery(connection, delivery, policy, believed=account is not None)
+    ((effect, submission_id),) = apply_deliveries(connection, [delivery], policy, believed=account is not None)
     if effect is Effect.APPLIED:
         connection.exec_driver_sql(
             RECORD_REPLAY,

@@ -9,11 +9,13 @@ NAMED_BY_US = Statement(
     """,
     index="callbacks_submission",
 )
-SUBMISSION_EXISTS = Statement("SELECT 1 FROM submissions WHERE id = %s", index="submissions_pkey")
-KEEP_CALLBACK = Statement("""
+SUBMISSIONS_THAT_EXIST = Statement("SELECT id FROM submissions WHERE id = ANY(%s)", index="submissions_pkey")
+KEEP_CALLBACKS = Statement("""
     INSERT INTO callbacks (effect, submission_id, token, request_id, signed_at, headers, body, sha256)
-    VALUES (%(effect)s, %(submission)s, %(token)s, %(request)s, %(signed_at)s, %(headers)s, %(body)s, %(sha256)s)
+    SELECT * FROM unnest(%(effects)s::text[], %(submissions)s::uuid[], %(tokens)s::text[], %(requests)s::text[],
+                         %(signed_at)s::timestamptz[], %(headers)s::jsonb[], %(bodies)s::bytea[], %(sha256)s::text[])
 """)
+LIMIT_LOCK_WAIT = Statement("SELECT set_config('lock_timeout', %s, true)")
 COUNT_REJECTED = Statement("""
     INSERT INTO rejected_callbacks (hour, reason, count)
     VALUES (date_trunc('hour', now()), %s, %s)

@@ -2,20 +2,24 @@
 
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine
 
 from cli.stack import processes
 from models.transitions import Submission
+from tests.support.api_client import granian
 from tests.support.factories import request_id
 from tests.support.provider_callbacks import Provider, key_server, ok
 from tests.support.receiving import kept, rows, submitted
@@ -255,3 +259,75 @@ def test_deliveries_from_many_connections(engine: Engine, port: int) -> None:
         ("applied", 32),
         ("duplicate", 32),
     ]
+
+
+def test_sixty_four_at_one_time(engine: Engine, port: int) -> None:
+    """Sixty-four connections, each with a success, the same again, and a forged one: few commits, right answers."""
+    submissions = submitted(engine, 64)
+    answers: list[tuple[int, bytes]] = []
+
+    def postman(submission: Submission) -> None:
+        line = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        body, headers = letter(submission)
+        for sent in (body, body + b" ", body):
+            answers.append(post(line, submission.id, sent, headers))  # noqa: PERF401
+        line.close()
+
+    threads = [threading.Thread(target=postman, args=(submission,)) for submission in submissions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert Counter(status for status, _ in answers) == {200: 128, 401: 64}
+    assert Counter(said for status, said in answers if status == 200) == {
+        b'{"effect":"applied"}\n': 64,
+        b'{"effect":"duplicate"}\n': 64,
+    }
+    ((recorded, commits),) = rows(engine, "SELECT count(*), count(DISTINCT xmin::text) FROM callbacks")
+    assert recorded == 128
+    assert commits < 128
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_what_was_answered_is_recorded(sent: signal.Signals, engine: Engine, database_url: str) -> None:
+    """The receiver ends amid deliveries: each that was answered 200 is in the database; nobody was told anything else
+    that the provider would take for an end."""
+    submissions = submitted(engine, 100)
+    answered: list[UUID] = []
+    statuses: set[int] = set()
+    port, enough = closed_port(), threading.Event()
+
+    def postman(number: int) -> None:
+        line = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        with suppress(OSError, http.client.HTTPException):
+            for submission in submissions[number::32] * 50:
+                status, _ = post(line, submission.id, *letter(submission))
+                statuses.add(status)
+                if status == 200:
+                    answered.append(submission.id)
+                if len(answered) > 40:
+                    enough.set()
+        line.close()
+
+    with key_server(SIGNER) as keys:
+        environment = {"DATABASE_URL": database_url, "FAL_JWKS_URL": keys.url}
+        with granian(processes.receiver("127.0.0.1", port).command, port, **environment) as process:
+            threads = [threading.Thread(target=postman, args=(number,)) for number in range(32)]
+            for thread in threads:
+                thread.start()
+            assert enough.wait(20)
+            parent = process.parent()
+            assert parent is not None
+            if sent is signal.SIGTERM:
+                parent.send_signal(sent)
+            else:
+                parent.kill()  # else it would start the server again
+                process.kill()
+            for thread in threads:
+                thread.join(30)
+
+    assert len(answered) > 40
+    assert statuses <= {200, 503}
+    recorded = Counter(row[0] for row in rows(engine, "SELECT submission_id FROM callbacks"))
+    assert [one for one, count in Counter(answered).items() if recorded[one] < count] == []
