@@ -146,7 +146,7 @@ class BufferingServer:
 
         def answer_later(value: "Future[Any]", make: Callable[[Any], Response]) -> Response:
             later.append(_Later(value, make))
-            return Response(status=HTTPStatus.ACCEPTED)
+            return _NOTHING_YET
 
         request = environ(scope, body.file, body.size)
         request[ANSWER_LATER] = answer_later
@@ -162,6 +162,17 @@ class BufferingServer:
         with self._app.request_context(environ(scope, body.file, body.size)):
             response = self._app.make_response(self._app.handle_user_exception(error))
             return _Answer(response.status_code, list(response.headers.items()), response.iter_encoded(), whole=True)
+
+
+class _NothingYet(Response):
+    """What Flask hands back of a request that is answered later; nobody sees it, so it costs nothing to send."""
+
+    def __call__(self, _: Any, start_response: Any) -> Iterable[bytes]:
+        start_response(f"{HTTPStatus.ACCEPTED} ", [])
+        return ()
+
+
+_NOTHING_YET = _NothingYet()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@
 the provider delivers again. Never a redirect: the provider takes a 3xx for a permanent failure (fal-protocol 4.3).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import structlog
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
@@ -89,7 +90,7 @@ def receive(token: str) -> ResponseReturnValue:
     body = request.get_data(cache=False)  # the raw bytes, before anything else touches the request
     if len(body) > receiver.settings.callback_max_bytes:
         raise RequestEntityTooLarge
-    headers = {name.lower(): value.replace("\0", "") for name, value in request.headers.items()}
+    headers = dict(_headers(request.environ))
     signed = receiver.verify(body, headers)
     account = receiver.account()
     if account not in (None, signed.user_id):
@@ -103,10 +104,21 @@ def receive(token: str) -> ResponseReturnValue:
     return answer(effect.result())
 
 
+def _headers(environ: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names in lower case; of the environment itself, because `request.headers` spells every name twice."""
+    for key, value in environ.items():
+        name = key[5:] if key.startswith("HTTP_") else key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else None
+        if name:
+            yield name.replace("_", "-").lower(), value.replace("\0", "")
+
+
 def _answer(receiver: Receiver, effect: Effect, *, account_known: bool) -> Response:
     if effect is Effect.ORPHAN and not account_known:
         receiver.rejections.count("orphan_before_account_known")
-    return Response(f'{{"effect":"{effect.value}"}}\n', mimetype="application/json")
+    return _ANSWERS[effect]
+
+
+_ANSWERS = {effect: Response(f'{{"effect":"{effect.value}"}}\n', mimetype="application/json") for effect in Effect}
 
 
 @routes.get("/healthz")
