@@ -36,7 +36,7 @@ from models.provider import LIST_PRICE
 from models.transitions import record_accepted, start_submissions
 
 CONNECTIONS = 64
-CALLBACKS = 6_000
+CALLBACKS = 3_000
 """Of one turn."""
 ACCOUNT = "github|12345"
 KEY = SigningKey(bytes(range(32)))
