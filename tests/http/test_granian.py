@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 
 from cli.stack import processes
 from models.transitions import Submission
+from tests.http.test_database_away import refusing
 from tests.support.api_client import granian
 from tests.support.factories import request_id
 from tests.support.provider_callbacks import Provider, key_server, ok
@@ -287,6 +288,16 @@ def test_sixty_four_at_one_time(engine: Engine, port: int) -> None:
     ((recorded, commits),) = rows(engine, "SELECT count(*), count(DISTINCT xmin::text) FROM callbacks")
     assert recorded == 128
     assert commits < 128
+
+
+def test_a_database_that_refuses(engine: Engine, database_url: str, line: http.client.HTTPConnection) -> None:
+    """While the database can take nothing the provider is asked to come again, and then the delivery is applied."""
+    (one,) = submitted(engine)
+    for state in ("53100", "40P01"):
+        with refusing(database_url, "INSERT ON callbacks", state):
+            assert post(line, one.id, *letter(one)) == (503, b'{"error":"The database cannot take it now."}\n')
+
+    assert post(line, one.id, *letter(one)) == (200, b'{"effect":"applied"}\n')
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
