@@ -129,7 +129,7 @@ def read_books(ledger: list[dict[str, Any]], connection: Connection, folder: Pat
         objects=_objects(folder),
         imbalances=[
             f"accounting: {row.identity}: {row.difference}"
-            for row in connection.exec_driver_sql("SELECT identity, difference FROM accounting WHERE difference <> 0")
+            for row in connection.exec_driver_sql("SELECT identity, difference FROM audit WHERE difference <> 0")
         ],
         callbacks={row[0]: row[1] for row in connection.exec_driver_sql(_CALLBACKS)},
     )

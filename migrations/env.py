@@ -2,16 +2,16 @@
 
 Called in process by `darkroom migrate` (the URL is handed over in `config.attributes["url"]`). Views and triggers
 are not migrated: they are dropped before and, at the newest revision, created again from `models/monitoring.py`,
-`models/spending.py` and `models/guards.py`.
+`models/counters.py` and `models/guards.py`.
 """
 
 from alembic import context
 from alembic.script import ScriptDirectory
 
+from models.counters import create_triggers, drop_triggers
 from models.database import make_engine
 from models.guards import create_guards, drop_guards
 from models.monitoring import create_views, drop_views
-from models.spending import create_triggers, drop_triggers
 from models.tables import metadata
 
 MIGRATION_LOCK = 7361

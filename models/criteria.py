@@ -10,25 +10,18 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from models.predicates import edit_failed, edit_in_flight
+from models.predicates import edit_in_flight
 from models.statements import Statement, fill
 from models.states import Criterion, EditState
 
 MAX_IMAGES_SQL = "coalesce((e.arguments ->> 'num_images')::int, 1) * coalesce((e.arguments ->> 'max_images')::int, 1)"
 """SQL: images that the edit `e` may return at most (fal-protocol 9.2)."""
-BROKEN_BY_FAILURES = fill(
-    """
-    CASE
-    WHEN (SELECT count(*) FROM (SELECT FROM edits f WHERE f.batch_id = b.id AND {failed}
-                                LIMIT b.tolerated_failures + 1) failed) > b.tolerated_failures
-        THEN 'tolerated_failures'
-    WHEN b.tolerated_failure_percent IS NOT NULL
-         AND (SELECT count(*) FROM edits f WHERE f.batch_id = b.id AND {failed}) * 100
-             > b.tolerated_failure_percent * b.edit_count
-        THEN 'tolerated_failure_percent'
-    END""",
-    failed=edit_failed("f"),
-)
+BROKEN_BY_FAILURES = """
+    (SELECT CASE
+     WHEN tried.failed > b.tolerated_failures THEN 'tolerated_failures'
+     WHEN tried.failed * 100 > b.tolerated_failure_percent * b.edit_count THEN 'tolerated_failure_percent'
+     END
+     FROM (SELECT sum(failed - skipped) AS failed FROM batch_counters k WHERE k.batch_id = b.id) tried)"""
 """SQL: the criterion that the failures of the batch `b` break, or NULL. Skipped lines were never tried: no failures."""
 
 

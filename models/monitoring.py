@@ -5,58 +5,48 @@ here (`migrations/env.py`), so a view is declared in this one place. `docs/monit
 runs the queries that it shows.
 """
 
+from collections.abc import Mapping
+
 from sqlalchemy import Connection
 
 from models.costs import COST_VIEWS
+from models.counters import BATCH_COUNTERS, EDIT_COUNTERS, ERROR_TYPE, IMAGE_COUNTERS, SUBMISSION_COUNTERS
 from models.predicates import edit_in_flight
 from models.statements import fill
 
-BATCH_PROGRESS = """
+
+def _summed(alias: str) -> str:
+    return ", ".join(f"sum({alias}.{name}) AS {name}" for name in BATCH_COUNTERS)
+
+
+def _columns(counters: Mapping[str, str]) -> str:
+    return ", ".join(f"{counters.get(name, '0')} AS {name}" for name in BATCH_COUNTERS)
+
+
+# Sums over the few rows of each batch's counters.
+BATCH_PROGRESS = fill(
+    """
 SELECT b.id AS batch_id, b.name, b.client, b.priority,
        b.created_at, b.paused_at, b.cancelled_at, b.finished_at, b.broken_criterion, b.deadline, b.max_cost,
        b.edit_count AS edits,
-       e.pending, e.submitting, e.submitted, e.ready, e.stored, e.failed, e.cancelled,
-       s.submissions, s.unknown, s.doubled, s.cost,
-       s.images_returned, i.images_waiting, i.images_stored, i.images_failed, i.bytes_stored,
-       i.first_stored_at, i.last_stored_at,
-       CASE WHEN i.images_stored > 1 AND i.last_stored_at > i.first_stored_at
-            THEN round((i.images_stored - 1) / extract(epoch FROM i.last_stored_at - i.first_stored_at), 2)
+       c.pending, c.submitting, c.submitted, c.ready, c.stored, c.failed, c.cancelled,
+       c.submissions, c.unknown, c.doubled, c.cost,
+       c.images_returned, c.images_waiting, c.images_stored, c.images_failed, c.bytes_stored,
+       c.first_stored_at, c.last_stored_at,
+       CASE WHEN c.images_stored > 1 AND c.last_stored_at > c.first_stored_at
+            THEN round((c.images_stored - 1) / extract(epoch FROM c.last_stored_at - c.first_stored_at), 2)
        END AS images_per_second,
-       e.skipped, spending.committed
+       c.skipped, spending.committed
 FROM batches b
 LEFT JOIN spending ON spending.batch_id = b.id
 CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE state = 'pending') AS pending,
-           count(*) FILTER (WHERE state = 'submitting') AS submitting,
-           count(*) FILTER (WHERE state = 'submitted') AS submitted,
-           count(*) FILTER (WHERE state = 'ready') AS ready,
-           count(*) FILTER (WHERE state = 'stored') AS stored,
-           count(*) FILTER (WHERE state = 'failed') AS failed,
-           count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
-           count(*) FILTER (WHERE state = 'failed' AND attempt = 0) AS skipped
-    FROM edits WHERE edits.batch_id = b.id
-) e
-CROSS JOIN LATERAL (
-    SELECT count(*) AS submissions,
-           count(*) FILTER (WHERE outcome = 'unknown') AS unknown,
-           count(*) FILTER (WHERE submissions.doubled) AS doubled,
-           coalesce(sum(submissions.cost), 0) AS cost,
-           coalesce(sum(submissions.images_returned), 0) AS images_returned
-    FROM edits JOIN submissions ON submissions.edit_id = edits.id WHERE edits.batch_id = b.id
-) s
-CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE images.state = 'waiting') AS images_waiting,
-           count(*) FILTER (WHERE images.state = 'stored') AS images_stored,
-           count(*) FILTER (WHERE images.state = 'failed') AS images_failed,
-           coalesce(sum(stored_bytes) FILTER (WHERE images.state = 'stored'), 0) AS bytes_stored,
-           min(stored_at) FILTER (WHERE images.state = 'stored') AS first_stored_at,
-           max(stored_at) FILTER (WHERE images.state = 'stored') AS last_stored_at
-    FROM edits
-    JOIN submissions ON submissions.edit_id = edits.id
-    JOIN images ON images.submission_id = submissions.id
-    WHERE edits.batch_id = b.id
-) i
-"""
+    SELECT {sums},
+           min(k.first_stored_at) AS first_stored_at, max(k.last_stored_at) AS last_stored_at
+    FROM batch_counters k WHERE k.batch_id = b.id
+) c
+""",
+    sums=", ".join(f"coalesce(sum(k.{name}), 0) AS {name}" for name in BATCH_COUNTERS),
+)
 
 EDIT_ERRORS = """
 SELECT e.batch_id, e.id AS edit_id, e.position, e.custom_id, e.state,
@@ -69,13 +59,36 @@ FROM edits e
 CROSS JOIN LATERAL jsonb_array_elements(e.errors) WITH ORDINALITY AS fault (entry, number)
 """
 
-# Each row is an identity that holds at every commit; `difference` is what is unexplained.
-ACCOUNTING = fill(
-    """
+# Each row is an identity that holds at every commit; `difference` is what is unexplained. Read from the counters.
+ACCOUNTING = """
 SELECT 'edits = sum over states' AS identity,
        (SELECT coalesce(sum(edit_count), 0) FROM batches)
+       - (SELECT coalesce(sum(pending + submitting + submitted + ready + stored + failed + cancelled), 0)
+          FROM batch_counters) AS difference
+UNION ALL
+SELECT 'images returned = stored + failed + waiting + discarded',
+       coalesce(sum(images_returned - images_stored - images_failed - images_waiting - images_discarded), 0)
+FROM batch_counters
+UNION ALL
+SELECT 'finished batches with an edit that is not final', count(*) FROM batches b
+WHERE b.finished_at IS NOT NULL
+  AND (SELECT sum(pending + submitting + submitted + ready) FROM batch_counters k WHERE k.batch_id = b.id) <> 0
+UNION ALL
+SELECT 'committed under a ceiling of cost = sum over submissions',
+       coalesce(sum(spending.committed - (
+           SELECT coalesce(sum(k.committed), 0) FROM batch_counters k WHERE k.batch_id = spending.batch_id)), 0)
+FROM spending
+"""
+
+# The same against the rows themselves: it reads all of them.
+AUDIT = fill(
+    """
+SELECT * FROM accounting
+UNION ALL
+SELECT 'edits = their rows, each in a state',
+       (SELECT coalesce(sum(edit_count), 0) FROM batches)
        - (SELECT count(*) FROM edits WHERE state IN
-          ('pending', 'submitting', 'submitted', 'ready', 'stored', 'failed', 'cancelled')) AS difference
+          ('pending', 'submitting', 'submitted', 'ready', 'stored', 'failed', 'cancelled'))
 UNION ALL
 SELECT 'submissions accepted = succeeded + failed + cancelled + in flight',
        count(*) FILTER (WHERE request_id IS NOT NULL)
@@ -94,7 +107,7 @@ SELECT 'edits in flight without an open submission',
 WHERE {in_flight}
   AND NOT EXISTS (SELECT FROM submissions s WHERE s.edit_id = e.id AND s.due_at IS NOT NULL)
 UNION ALL
-SELECT 'images returned = stored + failed + waiting + discarded',
+SELECT 'images returned = their rows, each in a state',
        (SELECT coalesce(sum(images_returned), 0) FROM submissions)
        - (SELECT count(*) FROM images WHERE state IN ('stored', 'failed', 'waiting', 'discarded'))
 UNION ALL
@@ -120,13 +133,49 @@ SELECT 'submissions succeeded = sets of images kept + doubled',
        - (SELECT count(DISTINCT s.edit_id) FROM submissions s JOIN images i ON i.submission_id = s.id
           WHERE i.state <> 'discarded')
 UNION ALL
-SELECT 'committed under a ceiling of cost = sum over submissions',
+SELECT 'committed under a ceiling of cost = sum over rows',
        coalesce(sum(spending.committed - (
            SELECT coalesce(sum(s.committed), 0) FROM edits e JOIN submissions s ON s.edit_id = e.id
            WHERE e.batch_id = spending.batch_id)), 0)
 FROM spending
+UNION ALL
+SELECT 'counters of batches = their rows', count(*) FROM (
+    SELECT batch_id, {kept} FROM batch_counters k GROUP BY batch_id
+) kept FULL JOIN (
+    SELECT batch_id, {counted} FROM (
+        SELECT r.batch_id, {edits} FROM edits r
+        UNION ALL
+        SELECT e.batch_id, {submissions} FROM submissions r JOIN edits e ON e.id = r.edit_id
+        UNION ALL
+        SELECT e.batch_id, {images}
+        FROM images r JOIN submissions s ON s.id = r.submission_id JOIN edits e ON e.id = s.edit_id
+    ) d GROUP BY batch_id
+) counted USING (batch_id)
+WHERE {differ}
+UNION ALL
+SELECT 'counters of errors = their rows', count(*) FROM (
+    SELECT batch_id, type, sum(edits) AS edits, sum(failed) AS failed FROM error_counters GROUP BY batch_id, type
+) kept FULL JOIN (
+    SELECT r.batch_id, {error_type} AS type, count(*) AS edits, count(*) FILTER (WHERE r.state = 'failed') AS failed
+    FROM edits r WHERE r.state <> 'stored' AND r.errors <> '[]' GROUP BY 1, 2
+) counted USING (batch_id, type)
+WHERE coalesce(kept.edits, 0) <> coalesce(counted.edits, 0) OR coalesce(kept.failed, 0) <> coalesce(counted.failed, 0)
+UNION ALL
+SELECT 'counters of callbacks = their rows', count(*) FROM (
+    SELECT effect, sum(callbacks) AS callbacks FROM callback_counters GROUP BY effect
+) kept FULL JOIN (
+    SELECT effect, count(*) AS callbacks FROM callbacks GROUP BY effect
+) counted USING (effect)
+WHERE kept.callbacks IS DISTINCT FROM counted.callbacks
 """,
     in_flight=edit_in_flight("e"),
+    kept=_summed("k"),
+    counted=_summed("d"),
+    edits=_columns(EDIT_COUNTERS),
+    submissions=_columns(SUBMISSION_COUNTERS),
+    images=_columns(IMAGE_COUNTERS),
+    differ=" OR ".join(f"kept.{name} IS DISTINCT FROM counted.{name}" for name in BATCH_COUNTERS),
+    error_type=ERROR_TYPE,
 )
 
 # What has waited longer than its state may last, and why.
@@ -161,6 +210,7 @@ VIEWS: dict[str, str] = {
     "batch_progress": BATCH_PROGRESS,
     "edit_errors": EDIT_ERRORS,
     "accounting": ACCOUNTING,
+    "audit": AUDIT,
     "overdue": OVERDUE,
     "unanswered": UNANSWERED,
     **COST_VIEWS,

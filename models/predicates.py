@@ -15,11 +15,6 @@ def edit_in_flight(edit: str = "edits") -> str:
     return f"{edit}.due_at IS NOT NULL AND {edit}.state IN ({listed(sorted(IN_FLIGHT))})"
 
 
-def edit_failed(edit: str = "edits") -> str:
-    """SQL: the edit was given up after it was tried. A skipped line was never tried. It reads `edits_failed`."""
-    return f"{edit}.state = 'failed' AND {edit}.attempt > 0"
-
-
 def submission_open(submission: str = "submissions") -> str:
     """SQL: the submission is in flight: nobody knows its outcome yet. It reads `submissions_open`."""
     return f"{submission}.outcome IS NULL"

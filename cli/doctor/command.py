@@ -27,15 +27,16 @@ Loaded = TypeVar("Loaded", bound=Settings)
 
 
 @click.command()
+@click.option("--audit", is_flag=True, help="Hold the accounts against every row.")
 @json_option
-def doctor(as_json: bool) -> int:
+def doctor(audit: bool, as_json: bool) -> int:
     """Check everything that can be wrong.
 
     One line per check, with what to do. Changes nothing and costs nothing. The exit code is 1 where something has
     to be done.
     """
     found = []
-    for finding in examination():
+    for finding in examination(audit=audit):
         found.append(finding.result)
         if as_json:
             print_json(finding._asdict())
@@ -54,8 +55,8 @@ def _print(finding: CheckResult) -> None:
     screen.print(f"{result}  [dim]{finding.check:<10}[/]  {escape(finding.message)}{advice}", soft_wrap=True)
 
 
-def examination() -> Iterator[CheckResult]:
-    """Every check, in the order in which one thing rests on another."""
+def examination(*, audit: bool) -> Iterator[CheckResult]:
+    """Every check, in the order in which one thing rests on another; with `audit`, the accounts row by row."""
     try:
         attach()
     except SettingsError as error:
@@ -69,7 +70,7 @@ def examination() -> Iterator[CheckResult]:
         usable = all(finding.result is ResultKind.OK for finding in connectivity)
         yield from connectivity
     if engine is not None and usable:
-        yield from database_checks.contents(engine)
+        yield from database_checks.contents(engine, audit=audit)
     if engine is not None and usable and worker is not None:
         yield checks.notify_secrets(worker, database_checks.notified_clients(engine))
     answers = False

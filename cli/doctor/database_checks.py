@@ -1,7 +1,8 @@
 """The doctor's checks of the database: can it be used, and does what stands in it add up?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -14,7 +15,17 @@ from core.errors import DatabaseError
 from models.database import check_schema
 from models.database_errors import DATABASE_ERRORS, advise, reason
 from models.queries.batches import NOTIFIED_CLIENTS
-from models.queries.health import ACCOUNTS, CLOCK, MISSING_RIGHTS, OVERDUE_BY_STATE, PING, READ_ONLY, SERVER_VERSION
+from models.queries.health import (
+    ACCOUNTS,
+    AUDITED_ACCOUNTS,
+    CLOCK,
+    MISSING_RIGHTS,
+    OVERDUE_BY_STATE,
+    PING,
+    READ_ONLY,
+    SERVER_VERSION,
+    WITHOUT_TIMEOUT,
+)
 from models.tables import metadata
 from webhook_receiver.signature import TOLERANCE
 
@@ -60,13 +71,13 @@ def missing_rights(engine: Engine) -> list[str]:
         return [f"{lacking} on {name}" for name, lacking in found]
 
 
-def contents(engine: Engine) -> Iterator[CheckResult]:
+def contents(engine: Engine, *, audit: bool) -> Iterator[CheckResult]:
     """What stands in it."""
     for name, check in (
         ("clock", clock),
         ("account", account),
         ("pauses", pauses),
-        ("accounting", accounting),
+        ("accounting", audit_rows if audit else accounting),
         ("overdue", overdue),
     ):
         try:
@@ -128,9 +139,21 @@ def pauses(engine: Engine) -> Iterator[CheckResult]:
 
 
 def accounting(engine: Engine) -> Iterator[CheckResult]:
-    """Whether everything adds up."""
+    """Whether everything adds up, by the counters."""
     with engine.connect() as connection:
         rows = connection.exec_driver_sql(ACCOUNTS).all()
+    return _balance(rows)
+
+
+def audit_rows(engine: Engine) -> Iterator[CheckResult]:
+    """The same by the rows themselves, with the counters held against them; as long as it takes."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(WITHOUT_TIMEOUT)
+        rows = connection.exec_driver_sql(AUDITED_ACCOUNTS).all()
+    return _balance(rows)
+
+
+def _balance(rows: Sequence[Any]) -> Iterator[CheckResult]:
     wrong = [row for row in rows if row.difference]
     for row in wrong:
         advice = "This must not be, whatever died: a mistake of darkroom's. Keep the logs and report it."

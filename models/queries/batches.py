@@ -27,11 +27,11 @@ LAST_NOTIFICATION = Statement(
 )
 ERRORS_BY_TYPE = Statement(
     """
-    SELECT type, count(*) AS edits, count(*) FILTER (WHERE state = 'failed') AS failed, min(message) AS example
-    FROM edit_errors WHERE batch_id = %s AND latest AND state <> 'stored'
-    GROUP BY type ORDER BY edits DESC, type LIMIT %s
+    SELECT type, sum(edits) AS edits, sum(failed) AS failed, min(example) AS example
+    FROM error_counters WHERE batch_id = %s GROUP BY type HAVING sum(edits) > 0
+    ORDER BY edits DESC, type LIMIT %s
     """,
-    index="edits_batch_id_position_key",
+    index="error_counters_batch",
 )
 UNANSWERED_BY_REASON = Statement("""
     SELECT state, reason, count(*) AS submissions, min(asked_again_at) AS asked_again_at

@@ -17,6 +17,8 @@ MISSING_RIGHTS = Statement("""
     WHERE NOT has_table_privilege(name, lacking) GROUP BY name ORDER BY name
 """)
 ACCOUNTS = Statement("SELECT identity, difference FROM accounting")
+AUDITED_ACCOUNTS = Statement("SELECT identity, difference FROM audit")
+WITHOUT_TIMEOUT = Statement("SET LOCAL statement_timeout = 0")
 OVERDUE_BY_STATE = Statement("""
     SELECT what, state, count(*) AS rows, extract(epoch FROM max(late))::float8 AS late
     FROM overdue GROUP BY what, state ORDER BY late DESC

@@ -1,17 +1,12 @@
 """The end of a batch, and the message that its caller is owed."""
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
 from models.criteria import BROKEN_BY_FAILURES, OPEN, BatchSize, has_edits
 from models.statements import Statement
-
-COUNTED = 20_000
-"""Edits that are counted by one statement."""
 
 _OPEN = has_edits(OPEN)
 FINISHABLE_BATCHES = Statement(
@@ -31,7 +26,7 @@ LOCK_FINISHABLE = Statement(
 FINISH_BATCHES = Statement(
     """
     UPDATE batches b SET finished_at = now(), broken_criterion = coalesce(b.broken_criterion, {broken_by_failures})
-    WHERE b.id = ANY(%s) AND NOT {open} RETURNING b.id, b.notify_url, b.edit_count
+    WHERE b.id = ANY(%s) AND NOT {open} RETURNING b.id, b.notify_url
     """,
     broken_by_failures=BROKEN_BY_FAILURES,
     open=_OPEN,
@@ -65,40 +60,10 @@ def settle_batches(
         FINISH_BATCHES,
         (list(locked.scalars()),),
     ).all()
-    messages = [_count(connection, row.id, row.edit_count) for row in rows if row.notify_url]
-    if messages:
-        _note_notifications(connection, messages, results_prefix)
+    owed = [row.id for row in rows if row.notify_url]
+    if owed:
+        _note_notifications(connection, owed, results_prefix)
     return [row.id for row in rows]
-
-
-COUNT_PIECE = Statement(
-    """
-    WITH piece AS MATERIALIZED (
-        SELECT id, state FROM edits
-        WHERE batch_id = %(batch)s AND position >= %(first)s AND position < %(first)s + %(size)s
-    )
-    SELECT count(*) FILTER (WHERE state = 'stored') AS stored,
-           count(*) FILTER (WHERE state = 'failed') AS failed,
-           count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
-           (SELECT coalesce(sum(s.cost), 0) FROM piece p JOIN submissions s ON s.edit_id = p.id) AS cost,
-           (SELECT count(*) FROM piece p JOIN submissions s ON s.edit_id = p.id
-            JOIN images i ON i.submission_id = s.id WHERE i.state = 'stored') AS images_stored
-    FROM piece
-""",
-    index="edits_batch_id_position_key submissions_edit",
-)
-
-
-def _count(connection: Connection, batch_id: UUID, edit_count: int) -> dict[str, object]:
-    """What the view `batch_progress` says of a batch, counted piece by piece: it may have millions of edits."""
-    counts: dict[str, Any] = {}
-    for first in range(0, edit_count, COUNTED):
-        row = connection.exec_driver_sql(
-            COUNT_PIECE,
-            {"batch": batch_id, "first": first, "size": COUNTED},
-        ).one()
-        counts = {name: counts.get(name, 0) + value for name, value in row._mapping.items()}
-    return {"batch_id": str(batch_id), "edits": edit_count, **counts, "cost": str(counts["cost"])}
 
 
 NOTE_NOTIFICATIONS = Statement("""
@@ -113,18 +78,17 @@ NOTE_NOTIFICATIONS = Statement("""
             'created_at', b.created_at, 'finished_at', b.finished_at, 'broken_criterion', b.broken_criterion,
             'results_url', %(prefix)s::text || '/v1/batches/' || b.id || '/results',
             'storage_prefix', b.id || '/'))
-    FROM jsonb_to_recordset(%(counts)s) AS p (batch_id uuid, edits int, stored int, failed int, cancelled int,
-                                              images_stored int, cost numeric)
-    JOIN batches b ON b.id = p.batch_id
+    FROM batches b JOIN batch_progress p ON p.batch_id = b.id
     CROSS JOIN LATERAL (SELECT CASE
         WHEN b.broken_criterion IS NOT NULL THEN 'batch.failed'
         WHEN b.cancelled_at IS NOT NULL THEN 'batch.cancelled'
         ELSE 'batch.finished' END AS event) m
+    WHERE b.id = ANY(%(batches)s)
 """)
 
 
-def _note_notifications(connection: Connection, counts: list[dict[str, object]], results_prefix: str) -> None:
+def _note_notifications(connection: Connection, batch_ids: list[UUID], results_prefix: str) -> None:
     connection.exec_driver_sql(
         NOTE_NOTIFICATIONS,
-        {"counts": Jsonb(counts), "prefix": results_prefix},
+        {"batches": batch_ids, "prefix": results_prefix},
     )

@@ -26,7 +26,6 @@ def chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch is large from five edits on."""
     for module in (models.transitions.batch_actions, worker.lanes.settle):
         monkeypatch.setattr(module, "CHUNK", CHUNK)
-    monkeypatch.setattr(models.transitions.finish_batches, "COUNTED", 3)
     monkeypatch.setattr(worker.lanes.settle, "LEAST_ROUNDS", 1)
 
 

@@ -244,6 +244,16 @@ def test_accounts_that_do_not_balance(healthy: CommandLine, engine: Engine) -> N
     assert "edits = sum over states: 6 unexplained" in bad(healthy)["accounting"]
 
 
+def test_counters_that_say_otherwise_than_the_rows(healthy: CommandLine, engine: Engine) -> None:
+    """A look at the counters does not show it; the audit does."""
+    with engine.begin() as connection:
+        make_batch(connection)
+        connection.exec_driver_sql("UPDATE batch_counters SET cost = cost + 1")
+    assert findings(healthy("doctor", "--json"))["accounting"]["result"] == "ok"
+    found = findings(healthy("doctor", "--audit", "--json"))["accounting"]
+    assert "counters of batches = their rows: 1 unexplained" in found["message"]
+
+
 def test_overdue_rows(healthy: CommandLine, engine: Engine) -> None:
     """What waits too long is counted."""
     with engine.begin() as connection:

@@ -82,5 +82,5 @@ def states(connection: Connection) -> dict[str, int]:
 
 def unbalanced(connection: Connection) -> list[tuple[str, int]]:
     """The identities of the accounts that do not hold."""
-    rows = connection.exec_driver_sql("SELECT identity, difference FROM accounting WHERE difference <> 0")
+    rows = connection.exec_driver_sql("SELECT identity, difference FROM audit WHERE difference <> 0")
     return [(row[0], row[1]) for row in rows]
