@@ -85,7 +85,7 @@ BROKEN_BATCHES = Statement(
         WHERE {limited} AND (%(ids)s::uuid[] IS NULL OR b.id = ANY(%(ids)s))
     ) found WHERE criterion IS NOT NULL ORDER BY id
     """,
-    index="edits_open edits_failed",
+    index="edits_open",
     in_flight=edit_in_flight("e"),
     max_images=MAX_IMAGES_SQL,
     broken_by_failures=BROKEN_BY_FAILURES,

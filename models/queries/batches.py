@@ -15,7 +15,7 @@ _PROGRESS = """
     SELECT *, (SELECT reason FROM provider_status WHERE paused_at IS NOT NULL) AS provider_paused FROM batch_progress
 """
 PROGRESS_OF_BATCH = Statement(
-    "{progress} WHERE batch_id = %s", progress=_PROGRESS, index="batches_pkey edits_batch_id_position_key"
+    "{progress} WHERE batch_id = %s", progress=_PROGRESS, index="batches_pkey"
 )
 PROGRESS_OF_NEWEST = Statement("{progress} ORDER BY created_at DESC LIMIT %s", progress=_PROGRESS)
 LAST_NOTIFICATION = Statement(
@@ -30,8 +30,7 @@ ERRORS_BY_TYPE = Statement(
     SELECT type, sum(edits) AS edits, sum(failed) AS failed, min(example) AS example
     FROM error_counters WHERE batch_id = %s GROUP BY type HAVING sum(edits) > 0
     ORDER BY edits DESC, type LIMIT %s
-    """,
-    index="error_counters_batch",
+    """
 )
 UNANSWERED_BY_REASON = Statement("""
     SELECT state, reason, count(*) AS submissions, min(asked_again_at) AS asked_again_at
@@ -51,7 +50,7 @@ BATCH_DETAIL = Statement(
     FROM batches b JOIN batch_progress p ON p.batch_id = b.id WHERE b.id = %(batch)s
     """,
     columns=_COLUMNS,
-    index="batches_pkey edits_batch_id_position_key",
+    index="batches_pkey",
 )
 BATCH_PAGE = Statement(
     """

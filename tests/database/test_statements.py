@@ -10,7 +10,7 @@ from models.monitoring import VIEWS
 from tests.support.large_tables import BATCHES, EDITS_EACH, fill_tables
 from tests.support.statements import list_statements, plan_of, prepare
 
-UTILITIES = ("COPY ", "CREATE DATABASE ", "SHOW ")
+UTILITIES = ("COPY ", "CREATE DATABASE ", "SET ", "SHOW ")
 """What PostgreSQL runs and cannot prepare."""
 LARGE = {"edits", "submissions", "images", "callbacks"}
 
