@@ -14,9 +14,7 @@ NOTIFIED_CLIENTS = Statement("""
 _PROGRESS = """
     SELECT *, (SELECT reason FROM provider_status WHERE paused_at IS NOT NULL) AS provider_paused FROM batch_progress
 """
-PROGRESS_OF_BATCH = Statement(
-    "{progress} WHERE batch_id = %s", progress=_PROGRESS, index="batches_pkey"
-)
+PROGRESS_OF_BATCH = Statement("{progress} WHERE batch_id = %s", progress=_PROGRESS, index="batches_pkey")
 PROGRESS_OF_NEWEST = Statement("{progress} ORDER BY created_at DESC LIMIT %s", progress=_PROGRESS)
 LAST_NOTIFICATION = Statement(
     """
