@@ -166,7 +166,7 @@ SELECT 'counters of callbacks = their rows', count(*) FROM (
 ) kept FULL JOIN (
     SELECT effect, count(*) AS callbacks FROM callbacks GROUP BY effect
 ) counted USING (effect)
-WHERE kept.callbacks IS DISTINCT FROM counted.callbacks
+WHERE coalesce(kept.callbacks, 0) <> coalesce(counted.callbacks, 0)
 """,
     in_flight=edit_in_flight("e"),
     kept=_summed("k"),
@@ -174,7 +174,7 @@ WHERE kept.callbacks IS DISTINCT FROM counted.callbacks
     edits=_columns(EDIT_COUNTERS),
     submissions=_columns(SUBMISSION_COUNTERS),
     images=_columns(IMAGE_COUNTERS),
-    differ=" OR ".join(f"kept.{name} IS DISTINCT FROM counted.{name}" for name in BATCH_COUNTERS),
+    differ=" OR ".join(f"coalesce(kept.{name}, 0) <> coalesce(counted.{name}, 0)" for name in BATCH_COUNTERS),
     error_type=ERROR_TYPE,
 )
 
