@@ -189,4 +189,5 @@ def _escape(value: str) -> str:
 def hide_password(url: str) -> str:
     """The URL for people to see; all that may be a password is hidden, also where the URL is malformed."""
     shown = re.sub(r"(://[^:/?#]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    shown = re.sub(r"^(https?://)[^:/?#@]+@", r"\1***@", shown)  # at a proxy, a name alone may be a token
     return re.sub(r"([?&][^=&]*password[^=&]*=)[^&]*", r"\1***", shown, flags=re.IGNORECASE)

@@ -135,6 +135,7 @@ def test_settings_are_taken_or_refused_in_one_sentence(
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mutated())
+@example(("HTTP_PROXY", f"{SECRET}@[::1]:3128"))
 def test_commands_end_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, given: tuple[str, str]
 ) -> None:
