@@ -34,7 +34,6 @@ def cancel(connection: Connection, batch_id: UUID) -> int:
     Raises:
         NotFound: there is no such batch.
     """
-    _batch(connection, batch_id)
     return cancel_batch(connection, batch_id)
 
 

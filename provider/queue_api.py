@@ -15,9 +15,16 @@ import requests
 from core.errors import TryLater, UnknownOutcome, Unsent
 from http_client.bodies import lines, read_bounded
 from http_client.sessions import HttpResponse, NotConnected, ThreadSessions, exchange, open_response
-from models.verdict import Verdict, read_result
+from models.verdict import Verdict
 from provider.preferences import Preferences
-from provider.replies import Cancellation, is_typed_refusal, raise_for_question, read_submit_reply, status_text
+from provider.replies import (
+    Cancellation,
+    Outcome,
+    raise_for_question,
+    read_outcome,
+    read_submit_reply,
+    status_text,
+)
 from provider.settings import ProviderSettings
 from provider.status_stream import EVENT_MAX_BYTES, Status, read_events, read_status
 
@@ -142,19 +149,10 @@ class QueueAPI:
         Raises:
             Gone, AccountPaused, TryLater: as for `outcome`.
         """
-        answer = self.outcome(endpoint, request_id, failed=failed)
-        headers = answer.headers
-        return read_result(
-            answer.status, answer.body, headers.get("X-Fal-Error-Type"), headers.get("X-Fal-Billable-Units")
-        )
+        return self.outcome(endpoint, request_id, failed=failed).verdict
 
-    def outcome(self, endpoint: str, request_id: str, *, failed: bool = False) -> HttpResponse:
-        """Fetch the outcome of a COMPLETED request; a 4xx or 5xx is the job's own verdict (fal-protocol 2.4).
-
-        A 5xx without `x-fal-request-id` may be a gateway's trouble (fal-protocol 14.7). Taken for the job's, it
-        would have a success paid for again; so it is believed only where the status said `failed` too. A 401, 403
-        or 429 is about our key or our pace, unless the queue's own answer names an error type: gateways name none
-        (fal-protocol 5.4), and a job that ended so would be asked about until its result expires.
+    def outcome(self, endpoint: str, request_id: str, *, failed: bool = False) -> Outcome:
+        """The answer and the verdict on a COMPLETED request; `failed` is what its status said.
 
         Raises:
             Gone: 404, expired; it never means "did not run" (fal-protocol 14.8).
@@ -162,14 +160,7 @@ class QueueAPI:
             TryLater: not completed after all, or the answer is not the queue's own.
         """
         answer = self._ask("GET", self._request_url(endpoint, request_id), limit=RESULT_MAX_BYTES)
-        the_queues_own = failed or "x-fal-request-id" in answer.headers
-        if not (the_queues_own and is_typed_refusal(answer.status, answer.body, answer.headers)):
-            raise_for_question(answer.status, answer.body)
-        if answer.status == 400 and b"still in progress" in answer.body:
-            raise TryLater("still in progress")
-        if answer.status >= 500 and not the_queues_own:
-            raise TryLater(f"a gateway answered {answer.status}")
-        return answer
+        return read_outcome(answer, failed=failed)
 
     def cancel(self, endpoint: str, request_id: str) -> bool:
         """Ask the provider to cancel; True if it accepted that (the request may still finish and be charged).

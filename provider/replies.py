@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from core.errors import AccountPaused, Gone, Refused, UnknownOutcome
-from models.verdict import read_result
+from core.errors import AccountPaused, Gone, Refused, TryLater, UnknownOutcome
+from http_client.sessions import HttpResponse
+from models.verdict import Verdict, read_result
 
+GONE = "the queue answers 404"
 PAUSES = {401: "invalid_key", 403: "locked", 429: "rate_limited"}
 
 
@@ -55,12 +57,39 @@ def raise_for_question(status: int, reply: bytes) -> None:
     """
     _raise_for_account(status, reply)
     if status == 404:
-        raise Gone("the queue answers 404")
+        raise Gone(GONE)
 
 
-def is_typed_refusal(status: int, reply: bytes, headers: Mapping[str, str]) -> bool:
-    """Whether a 401, 403 or 429 names an error type, as gateways do not."""
-    return status in PAUSES and bool(read_result(status, reply, headers.get("X-Fal-Error-Type")).error_type)
+class Outcome(NamedTuple):
+    """The queue's own answer to a result GET, and what it means."""
+
+    answer: HttpResponse
+    verdict: Verdict
+
+
+def read_outcome(answer: HttpResponse, *, failed: bool) -> Outcome:
+    """What the answer to a result GET says; a 4xx or 5xx is the job's own verdict (fal-protocol 2.4).
+
+    A 5xx without `x-fal-request-id` may be a gateway's trouble (fal-protocol 14.7). Taken for the job's, it
+    would have a success paid for again; so it is believed only where the status said `failed` too. A 401, 403
+    or 429 is about our key or our pace, unless the queue's own answer names an error type: gateways name none
+    (fal-protocol 5.4), and a job that ended so would be asked about until its result expires.
+
+    Raises:
+        Gone, AccountPaused, TryLater: see `QueueAPI.outcome`.
+    """
+    status, body, headers = answer
+    verdict = read_result(status, body, headers.get("X-Fal-Error-Type"), headers.get("X-Fal-Billable-Units"))
+    the_queues_own = failed or "x-fal-request-id" in headers
+    if status in PAUSES and not (the_queues_own and verdict.error_type):
+        raise AccountPaused(PAUSES[status], verdict.message or f"answered {status}")
+    if status == 404:
+        raise Gone(GONE)
+    if status == 400 and b"still in progress" in body:
+        raise TryLater("still in progress")
+    if status >= 500 and not the_queues_own:
+        raise TryLater(f"a gateway answered {status}")
+    return Outcome(answer, verdict)
 
 
 def status_text(reply: bytes) -> str | None:

@@ -54,7 +54,7 @@ def upload_files(
     `begin` is called with the files that have to be uploaded, if any, and gives the one who hears how far they are.
 
     Raises:
-        UserError: a file is unreadable, too large or no image, or the provider did not take it.
+        UserError: a file is unreadable, too large, no image or changed meanwhile, or the provider did not take it.
         SettingsError: there is no key.
     """
     files = [path if isinstance(path, LocalFile) else inspect(path) for path in paths]
@@ -152,17 +152,27 @@ def _known(engine: Engine, settings: ProviderSettings, hashes: set[str]) -> dict
         return {row.sha256: row.url for row in rows}
 
 
-class _Counted(BufferedReader):
-    """A file that tells how far it has been read."""
+class _SentFile(BufferedReader):
+    """A file that tells how far it has been read, and the hash of what was read since it began."""
 
     def __init__(self, path: Path, tell: Callable[[int], object]) -> None:
         super().__init__(FileIO(path))
         self._tell = tell
+        self._digest = hashlib.sha256()
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        if (offset, whence) == (0, 0):  # it is sent from the beginning, perhaps again
+            self._digest = hashlib.sha256()
+        return super().seek(offset, whence)
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
+        self._digest.update(data)
         self._tell(self.tell())
         return data
+
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
 
 
 def _upload(
@@ -172,8 +182,11 @@ def _upload(
     report = begin(files)
 
     def send(file: LocalFile) -> tuple[LocalFile, str]:
-        with _Counted(file.path, lambda sent: report(file, sent)) as content:
-            return file, cdn.upload(content, content_type=file.content_type, file_name=file.path.name)
+        with _SentFile(file.path, lambda sent: report(file, sent)) as content:
+            url = cdn.upload(content, content_type=file.content_type, file_name=file.path.name)
+            if content.sha256() != file.sha256:  # remembered, it would pass for the content that was inspected
+                raise UserError(f"{file.path} was changed while it was sent; nothing was written, submit it again.")
+            return file, url
 
     with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
         try:

@@ -10,7 +10,7 @@ import click
 from sqlalchemy import Engine
 
 from cli.batches.batch_text import why_paused
-from cli.batches.progress import Row, find_batch, progress_of, provider_pause, when
+from cli.batches.progress import Row, find_batch, progress_of, provider_pause, read_progress, when
 from cli.batches.status import BATCH
 from cli.connection import open_database
 from cli.output import json_option, plural, print_json, screen
@@ -31,19 +31,19 @@ def cancel(batch: str, as_json: bool) -> None:
     same is kept.
     """
     engine, batch_id = _open(batch)
-    before = progress_of(engine, str(batch_id))
     with engine.begin() as connection:
         concerned = batch_actions.cancel(connection, batch_id)
-    after = progress_of(engine, str(batch_id))
-    in_flight = int(after["submitting"]) + int(after["submitted"])
-    if before["finished_at"]:
+        row = read_progress(connection, batch_id)  # before the settle lane can finish it
+    in_flight = _open_edits(row)
+    if row["finished_at"]:
         sentence = "is finished; nothing was left to cancel"
-    elif before["cancelled_at"] and not concerned:
-        sentence = "is cancelled already" + (f"; {plural(in_flight, 'edit')} in flight" if in_flight else "")
+    elif not concerned:
+        sentence = "is cancelled; nothing more was left to cancel"
+        sentence += f", {plural(in_flight, 'edit')} in flight" if in_flight else ""
     else:
         sentence = f"cancelled: {plural(concerned, 'edit')} concerned"
         sentence += f", {in_flight} of them in flight end as the provider decides" if in_flight else ""
-    _say(as_json, batch_id, sentence, concerned=concerned, in_flight=in_flight, cancelled_at=after["cancelled_at"])
+    _say(as_json, batch_id, sentence, concerned=concerned, in_flight=in_flight, cancelled_at=row["cancelled_at"])
 
 
 @click.command()

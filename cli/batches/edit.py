@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from cli.batches.header_options import header_from
+from cli.batches.local_files import Manifest
 from cli.batches.submit import hand_in, report
 from cli.batches.watch_edit import print_end, watch_edit
 from cli.connection import open_database
@@ -50,7 +52,7 @@ def edit(name: str | None, wait: bool, as_json: bool, **given: Any) -> int:
     engine = open_database()
     line = json.dumps(fields(given)).encode()
     try:
-        created = hand_in(engine, BytesIO(line), Path(), name=name)
+        created = hand_in(engine, header_from(name=name), Manifest(BytesIO(line), Path()))
     except ManifestFaults as error:
         raise UserError("\n".join(map(as_option, error.faults))) from None
     report(as_one(created), as_json=as_json and not wait, quiet=as_json and wait)

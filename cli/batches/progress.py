@@ -6,6 +6,7 @@ Reads only; every number that is shown can be had by anyone with one query of th
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
@@ -52,7 +53,12 @@ def find_batch(engine: Engine, wanted: str) -> str:
 def progress_of(engine: Engine, batch_id: str) -> Row:
     """The batch's row of the view `batch_progress`, and why the provider's account is paused, if it is."""
     with engine.connect() as connection:
-        return dict(connection.exec_driver_sql(PROGRESS_OF_BATCH, (batch_id,)).mappings().one())
+        return read_progress(connection, batch_id)
+
+
+def read_progress(connection: Connection, batch_id: UUID | str) -> Row:
+    """The same, as the transaction of the caller sees it."""
+    return dict(connection.exec_driver_sql(PROGRESS_OF_BATCH, (batch_id,)).mappings().one())
 
 
 def newest_batches(engine: Engine, limit: int) -> list[Row]:

@@ -26,10 +26,9 @@ from cli.output import json_option, plural, print_json, print_warnings, screen
 from cli.provider.fault_options import faults_as_json
 from core.errors import UserError
 from core.settings import load
-from intake.batches import CreatedBatch, create
+from intake.batches import BatchHeader, CreatedBatch, create
 from intake.insert_edits import OnInvalid
-from intake.manifest import read_jsonl
-from intake.read_manifest import Reader, reader_for
+from intake.read_manifest import reader_for
 from provider.settings import ProviderSettings
 from provider.uploads import upload_files
 
@@ -55,11 +54,12 @@ def submit(manifest: Path, on_invalid: OnInvalid, dry_run: bool, wait: bool, as_
     engine = open_database()
     read = reader_for(manifest.name)
     with faults_as_json(as_json), open_manifest(manifest) as (stream, folder):
+        given = Manifest(stream, folder, read)
         if dry_run:
-            found = estimate_manifest(engine, header, Manifest(stream, folder, read), on_invalid=on_invalid)
+            found = estimate_manifest(engine, header, given, on_invalid=on_invalid)
             print_estimate(found, as_json=as_json)
             return 0
-        created = hand_in(engine, stream, folder, read, on_invalid=on_invalid, **header.model_dump(exclude_unset=True))
+        created = hand_in(engine, header, given, on_invalid=on_invalid)
     report(created, as_json=as_json)
     if not wait:
         return 0
@@ -104,22 +104,12 @@ def _copy_to_file(pipe: BinaryIO) -> Iterator[BinaryIO]:
         yield copy
 
 
-def hand_in(
-    engine: Engine,
-    stream: BinaryIO,
-    folder: Path,
-    read: Reader = read_jsonl,
-    *,
-    on_invalid: OnInvalid = "fail",
-    **about: Any,
-) -> CreatedBatch:
-    """Upload the local files that a manifest names, then write its batch; `about` are fields of its header.
+def hand_in(engine: Engine, header: BatchHeader, manifest: Manifest, *, on_invalid: OnInvalid = "fail") -> CreatedBatch:
+    """Upload the local files that a manifest names, then write its batch.
 
     Raises:
         ManifestFaults: lines are faulty, and are not to be skipped; nothing was uploaded or written.
     """
-    header = header_from(**about)
-    manifest = Manifest(stream, folder, read)
     urls = upload_inputs(manifest, engine, on_invalid=on_invalid)
     with engine.begin() as connection:
         return create(connection, header, manifest.entries(urls), on_invalid=on_invalid)

@@ -18,7 +18,6 @@ from core.errors import NotFound, UserError
 from models.queries.edits import EDIT_OF_REQUEST
 from models.seedream import ENDPOINT
 from models.transitions import request_cancel
-from models.verdict import read_result
 from provider.follow_request import LogLine, NewLines, follow
 from provider.status_stream import Status
 
@@ -115,7 +114,7 @@ def result(request_id: str, endpoint: str, as_json: bool) -> int:
     queue = open_provider()
     with provider_call(request_id):
         failed = queue.status(endpoint, request_id).failed
-        answer = queue.outcome(endpoint, request_id, failed=failed)
+        answer, verdict = queue.outcome(endpoint, request_id, failed=failed)
     try:
         document = json.loads(answer.body)
     except (ValueError, RecursionError):
@@ -123,7 +122,6 @@ def result(request_id: str, endpoint: str, as_json: bool) -> int:
     print(encode_json(document, indent=2 if screen.is_terminal and not as_json else None))
     if 200 <= answer.status < 300:
         return 0
-    verdict = read_result(answer.status, answer.body, answer.headers.get("X-Fal-Error-Type"))
     stderr.print(f"failed: {answer.status} {verdict.error_type or ''} {verdict.message or ''}", markup=False)
     return 1
 

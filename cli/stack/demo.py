@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from cli.batches.local_files import Manifest
 from cli.batches.poll_progress import exit_code, poll_progress, wait_for_batch, watch_batch
 from cli.batches.progress import Row, as_text
 from cli.batches.submit import hand_in
@@ -27,6 +28,7 @@ from cli.stack.start import EmulatorOptions, plan, running
 from cli.stack.up import EMULATOR_PORT, stop_signals
 from core.errors import UserError
 from core.settings import load
+from intake.batches import BatchHeader
 from worker.settings import WorkerSettings
 
 CONCURRENCY, LATENCY = 8, 1.0
@@ -63,7 +65,7 @@ def demo(images: Path | None, prompt: str | None, edits: int | None, as_json: bo
     with stop_signals(), demo_stack(home):
         engine = open_database()
         with manifest.open("rb") as stream:
-            created = hand_in(engine, stream, manifest.parent, name="demo")
+            created = hand_in(engine, BatchHeader(name="demo"), Manifest(stream, manifest.parent))
         batch_id = str(created.batch_id)
         rows = poll_progress(engine, batch_id, PATIENCE)
         row = wait_for_batch(rows) if as_json else watch_batch(rows)

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from core.errors import NotFound
 from models.criteria import TO_CANCEL, has_edits
 from models.predicates import edit_in_flight
 from models.statements import RowSet, Statement
@@ -57,8 +58,8 @@ CHUNK = 5_000
 """Edits that one statement moves at most; a batch of more is cancelled and retried in chunks."""
 
 
-SIZE_OF_RUNNING = Statement(
-    "SELECT edit_count FROM batches WHERE id = %s AND cancelled_at IS NULL AND finished_at IS NULL",
+BATCH_TO_CANCEL = Statement(
+    "SELECT edit_count, cancelled_at IS NULL AND finished_at IS NULL AS running FROM batches WHERE id = %s",
     index="batches_pkey",
 )
 CANCEL_BATCH = Statement(
@@ -71,17 +72,21 @@ CANCEL_BATCH = Statement(
 
 
 def cancel_batch(connection: Connection, batch_id: UUID, *, criterion: Criterion | None = None) -> int:
-    """Cancel what is not paid for yet: pending edits at once; gives how many are in flight.
+    """Cancel what is not paid for yet: pending edits at once; answers how many edits that concerned.
 
     For what is in flight the poll lane sends a cancel to the provider at once; it ends `cancelled` if
     the provider says so and `stored` if the image was made anyway. A batch that is cancelled or finished already
     stays as it is. Of a batch larger than `CHUNK` only the row of the batch is written, which is enough that nothing
     of it is submitted any more; the settle lane cancels its edits (`cancel_chunk`), and the answer is the most that
     they may be.
+
+    Raises:
+        NotFound: there is no such batch.
     """
-    query = SIZE_OF_RUNNING
-    batch = connection.exec_driver_sql(query, (batch_id,)).first()
+    batch = connection.exec_driver_sql(BATCH_TO_CANCEL, (batch_id,)).first()
     if batch is None:
+        raise NotFound(f"There is no batch {batch_id}.")
+    if not batch.running:
         return 0
     small = batch.edit_count <= CHUNK
     concerned = _cancel_open(connection, batch_id) if small else _estimate_open(connection, batch_id, batch.edit_count)

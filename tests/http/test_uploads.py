@@ -132,6 +132,17 @@ def test_no_image_is_refused(engine: Engine, tmp_path: Path, content: bytes, rea
     assert wire.received == []
 
 
+def test_a_file_that_changes_meanwhile_is_not_remembered(engine: Engine, tmp_path: Path) -> None:
+    """Else its new content would pass for the one that was inspected, in every edit of the next days."""
+    inspected = uploads.inspect(image(tmp_path / "a.png"))
+    image(inspected.path, "blue")
+    with serve(storage) as wire:
+        with pytest.raises(UserError, match=r"a\.png was changed while it was sent"):
+            upload_files([inspected], settings(wire.url), engine)
+        upload_files([image(tmp_path / "b.png")], settings(wire.url), engine)
+    assert len(posts(wire)) == 2
+
+
 def cut(path: Path, keep: float) -> Path:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])

@@ -52,7 +52,9 @@ def test_cancel(run_cli: CommandLine, engine: Engine) -> None:
         "cancelled_at": 0,
     }
     assert in_states(engine) == {"cancelled": 3, "submitted": 2}
-    assert run_cli("cancel", "last").out == f"batch {batch_id} is cancelled already; 2 edits in flight\n"
+    assert run_cli("cancel", "last").out == (
+        f"batch {batch_id} is cancelled; nothing more was left to cancel, 2 edits in flight\n"
+    )
     assert run_cli("cancel", "last", "--json").json["concerned"] == 0
 
 
