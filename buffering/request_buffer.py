@@ -33,6 +33,7 @@ class RequestBuffer(AbstractContextManager["RequestBuffer"]):
 
     @property
     def on_disk(self) -> bool:
+        """Whether it is too large for memory."""
         return self.size > self._in_memory
 
     def write(self, data: bytes) -> None:

@@ -202,7 +202,8 @@ class _Answer:
 class Closing(Protocol):
     """An iterable that wants to be closed, as WSGI has it."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of what it reads from."""
 
 
 def _refuse(protocol: Any, status: HTTPStatus, *headers: Header) -> None:

@@ -74,12 +74,14 @@ class CommandGroup(click.Group):
     """The group; its help lists the commands in the order in which a newcomer needs them."""
 
     def invoke(self, ctx: click.Context) -> object:
+        """Run the command; a reader that has gone away is no failed edit."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # click would end with 1, which says that edits failed
             raise OutputClosed from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Their names, in that order."""
         return list(MODULES)
 
 

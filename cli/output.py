@@ -1,4 +1,4 @@
-"""Output of the commands: one object or line on standard output, what is only for people on standard error.
+r"""Output of the commands: one object or line on standard output, what is only for people on standard error.
 
 Colours and redrawing only on a terminal. With `--json` standard output carries JSON and nothing else. Whatever a
 name or a message holds, no control character of it reaches a terminal, and no terminal's encoding is a fault: what

@@ -42,6 +42,7 @@ class CLISettings(Settings):
 
     @property
     def home(self) -> Home:
+        """The folder of what is kept locally, by its whole path."""
         return Home(self.darkroom_home.resolve())
 
     @property

@@ -21,7 +21,7 @@ class OutputClosed(Exception):
 
 
 def show_controls(text: str) -> str:
-    """The text with its control characters written out, as `\\x1b`; line ends and tabs stay."""
+    r"""The text with its control characters written out, as `\\x1b`; line ends and tabs stay."""
     return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 

@@ -78,6 +78,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where a setting comes from: the environment, else the file that its name with `_FILE` names."""
         return init_settings, env_settings, _FileSecrets(settings_cls)
 
 

@@ -41,6 +41,7 @@ class Arguments:
 
     @property
     def output_count(self) -> int:
+        """The most images that it may return."""
         return self.num_images * self.max_images
 
 

@@ -111,6 +111,7 @@ class Palette:
 
     @staticmethod
     def of(dice: random.Random) -> "Palette":
+        """One that the dice choose."""
         hue = dice.random()
         turn = dice.choice((0.08, 0.14, 0.42, 0.5, 0.58, 0.86))
         return Palette(

@@ -20,6 +20,7 @@ class Endpoint:
 
     @property
     def id(self) -> str:
+        """As it stands in a URL."""
         return f"{self.app_id}/{self.path}" if self.path else self.app_id
 
 

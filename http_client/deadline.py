@@ -38,6 +38,7 @@ class Call:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        """Let go of the sockets; they stay open for whoever else holds them."""
         with self._lock:
             for sock in self._sockets:
                 sock.close()

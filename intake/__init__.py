@@ -1,0 +1,1 @@
+"""How batches come in and are steered: manifests, batches, the HTTP API."""

@@ -23,6 +23,7 @@ class Statement(str):
     indexes: tuple[str, ...]
 
     def __new__(cls, text: str, *, index: str = "", **fragments: str) -> Self:
+        """The statement with its fragments filled in."""
         made = super().__new__(cls, fill(text, **fragments))
         made.indexes = tuple(index.split())
         return made
@@ -35,6 +36,7 @@ class RowSet(str):
     columns: tuple[str, ...]
 
     def __new__(cls, name: str, **types: str) -> Self:
+        """The rows `name`, with a PostgreSQL type for each column."""
         arrays = ", ".join(f"%({column})s::{type_name}[]" for column, type_name in types.items())
         made = super().__new__(cls, f"unnest({arrays}) AS {name} ({', '.join(types)})")
         made.columns = tuple(types)

@@ -25,6 +25,7 @@ class Status:
 
     @property
     def completed(self) -> bool:
+        """Whether it has ended, well or not."""
         return self.status == "COMPLETED"
 
 

@@ -45,11 +45,20 @@ class Calls(Protocol[Item, Reply]):
     lease: float
     longest_turn: float
 
-    def claim(self, free: int, /) -> Sequence[Item]: ...
-    def perform(self, item: Item, /) -> Reply: ...
-    def record(self, replies: Sequence[Reply], /) -> None: ...
-    def renew(self, items: Sequence[Item], /) -> None: ...
-    def has_backlog(self) -> bool: ...
+    def claim(self, free: int, /) -> Sequence[Item]:
+        """Take due rows, at most so many."""
+
+    def perform(self, item: Item, /) -> Reply:
+        """Make the call for one row."""
+
+    def record(self, replies: Sequence[Reply], /) -> None:
+        """Write down what calls brought."""
+
+    def renew(self, items: Sequence[Item], /) -> None:
+        """Hold rows whose calls go on."""
+
+    def has_backlog(self) -> bool:
+        """Whether more is due than was taken."""
 
 
 def run_turn(lane: Calls[Item, Reply], should_continue: Callable[[], bool]) -> int:

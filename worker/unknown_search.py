@@ -32,6 +32,7 @@ class Search(NamedTuple):
 
 
 def ended_after(due: DueUnknown) -> datetime:
+    """When its request can have ended, at the earliest."""
     return due.posted_at - CLOCKS_DIFFER_BY
 
 
@@ -74,10 +75,12 @@ def search_listing(
 
 
 def select_inputs(items: Iterable[Listed], wanted: set[str]) -> list[Listed]:
+    """Those that may be wanted: by the identity of their input, or because it is hidden."""
     return [item for item in items if item.identity is None or item.identity in wanted]
 
 
 def is_read_to_its_end(due: DueUnknown, search: Search) -> bool:
+    """Whether the listing was read past all that its request may be."""
     return search.down_to is None or search.down_to <= ended_after(due)
 
 

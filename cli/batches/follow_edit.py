@@ -40,6 +40,7 @@ class EditStatus(NamedTuple):
 
     @property
     def final(self) -> bool:
+        """Whether nothing more becomes of it."""
         return self.state in FINAL
 
 

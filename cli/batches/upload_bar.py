@@ -48,6 +48,7 @@ class Upload:
 
     @property
     def sent(self) -> int:
+        """Bytes that have left, of all files."""
         with self._lock:
             return sum(self._sent.values())
 

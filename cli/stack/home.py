@@ -35,22 +35,27 @@ class Home:
 
     @property
     def postgres(self) -> Path:
+        """The data of the embedded PostgreSQL."""
         return self.folder / "postgres"
 
     @property
     def logs(self) -> Path:
+        """One file for each program."""
         return self.folder / "logs"
 
     @property
     def images(self) -> Path:
+        """The store, unless another one is named."""
         return self.folder / "images"
 
     @property
     def emulator(self) -> Path:
+        """The ledger of the emulator."""
         return self.folder / "emulator"
 
     @property
     def configuration(self) -> Path:
+        """What the supervisor is told."""
         return self.folder / "supervisord.conf"
 
     @property
@@ -67,18 +72,22 @@ class Home:
 
     @property
     def postgres_sockets(self) -> Path:
+        """Where the embedded PostgreSQL listens."""
         return self.sockets / "pg"
 
     @property
     def broker_socket(self) -> Path:
+        """Where the embedded Redis listens."""
         return self.sockets / "broker" / "redis.sock"
 
     @property
     def supervisor_socket(self) -> Path:
+        """Where the supervisor listens."""
         return self.sockets / "supervisor.sock"
 
     @property
     def notify_secret(self) -> Path:
+        """The secret with which notifications are signed, unless another one is named."""
         return self.folder / "notify.secret"
 
     @property

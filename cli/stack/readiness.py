@@ -76,6 +76,7 @@ class WorkersAnswer:
         self._patience = 0.1
 
     def __call__(self) -> bool:
+        """Ask once; whether all of them have answered by now."""
         with self._app.connection_for_write(transport_options={"socket_timeout": QUESTION_TIMEOUT}) as connection:
             answers = self._app.control.broadcast(
                 "ping", reply=True, timeout=self._patience, limit=self._all, connection=connection

@@ -27,6 +27,7 @@ class Canvas:
         self.random = random.Random(seed)
 
     def at(self, x: float, y: float) -> Point:
+        """A place in pixels."""
         return x * self.width, y * self.height
 
     def shade(self, top: Colour, bottom: Colour, *, start: float = 0.0, end: float = 1.0) -> None:
@@ -37,6 +38,7 @@ class Canvas:
         self.image.paste(band, (0, round(start * self.height)))
 
     def polygon(self, points: list[Point], colour: Colour) -> None:
+        """A filled shape."""
         ImageDraw.Draw(self.image).polygon([self.at(*point) for point in points], fill=colour)
 
     def taper(self, x: float, between: tuple[float, float], halves: tuple[float, float], colour: Colour) -> None:
@@ -71,6 +73,7 @@ class Canvas:
         self.polygon([(0.0, 1.0), *line, (1.0, 1.0)], colour)
 
     def save(self, path: Path) -> None:
+        """Write it as a JPEG, at half of the size it was drawn in."""
         size = (self.width // SCALE, self.height // SCALE)
         self.image.resize(size, Image.Resampling.LANCZOS).save(path, quality=92)
 

@@ -37,11 +37,13 @@ class EmulatorOptions:
 
     @property
     def arguments(self) -> tuple[str, ...]:
+        """What of them is given on its command line."""
         given = {"--host": self.host, "--concurrency": self.concurrency, "--latency": self.latency}
         return tuple(part for name, value in given.items() if value is not None for part in (name, str(value)))
 
     @property
     def url(self) -> str:
+        """Where it answers."""
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
@@ -59,6 +61,7 @@ class Plan:
     emulator_url: str | None
 
     def has(self, name: str) -> bool:
+        """Whether a process of this name belongs to it."""
         return any(process.name == name for process in self.processes)
 
 

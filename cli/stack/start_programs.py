@@ -84,6 +84,7 @@ def wait_for(name: str, answers: Callable[[], bool]) -> None:
 
 
 def say(line: str) -> None:
+    """One line for whoever watches, at once."""
     print(line, flush=True)
 
 

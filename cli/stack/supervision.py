@@ -135,6 +135,7 @@ class Supervisor:
 
     @property
     def dead(self) -> bool:
+        """Whether the supervisor has ended."""
         return self._process.poll() is not None
 
     def start(self, stage: Stage) -> None:
