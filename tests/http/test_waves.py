@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
 from models.database import make_engine
@@ -213,7 +214,8 @@ def test_the_database_goes_away_in_the_middle(engine: Engine, recorder: Recorder
 
 
 def test_nobody_is_told_before_the_commit(engine: Engine, receiver_engine: Engine) -> None:
-    """Whoever hears of an effect finds its row with a connection of its own."""
+    """Whoever hears of an effect finds its row with a connection of its own, though the commit takes its time."""
+    event.listen(receiver_engine, "commit", lambda _: time.sleep(0.3))
     recorder = Recorder(receiver_engine)
     submissions = submitted(engine, 20)
     seen: list[int] = []
