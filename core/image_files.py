@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from core.errors import FetchAgain, Unusable
 from core.memory_budget import Budget
+from core.png_rows import has_every_row
 
 FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 """What an image may be, as Pillow names it, and its type."""
@@ -85,8 +86,11 @@ def _decode(file: IO[bytes]) -> tuple[str, tuple[int, int]]:
         with DECODED.hold(image.width * image.height):
             image.verify()  # checksums, which decoding alone skips
             with Image.open(_rewound(file), formats=list(FORMATS)) as image:
-                image.load()
                 found = type_of(image), image.size
+                decodable = has_every_row(image)
+            if not decodable:  # no PNG, or one that is odd or broken
+                with Image.open(_rewound(file), formats=list(FORMATS)) as image:
+                    image.load()
             del image
     except (Unusable, MemoryError):
         raise
