@@ -19,7 +19,7 @@ class BodyTooLong(ValueError):
     """The body has more bytes than are taken."""
 
 
-def read_bounded(response: requests.Response, *, limit: int, seconds: float) -> bytes:
+def read_bounded(raw: urllib3.BaseHTTPResponse, *, limit: int, seconds: float) -> bytes:
     """The whole body, if it is at most `limit` bytes long and comes within `seconds`.
 
     Raises:
@@ -31,7 +31,7 @@ def read_bounded(response: requests.Response, *, limit: int, seconds: float) -> 
     parts: list[bytes] = []
     size = 0
     with ExitStack() as held:
-        for part in read_pieces(response):
+        for part in read_pieces(raw):
             if size <= LARGE < size + len(part):
                 if not LARGE_AT_ONCE.acquire(timeout=max(0.0, deadline - time.monotonic())):
                     raise ValueError("too many other large replies are being read")
@@ -45,20 +45,20 @@ def read_bounded(response: requests.Response, *, limit: int, seconds: float) -> 
         return b"".join(parts)
 
 
-def read_pieces(response: requests.Response) -> Iterator[bytes]:
+def read_pieces(raw: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     """The body as it arrives; unlike `iter_content`, which gathers a whole piece however slowly it drips.
 
     Raises:
         requests.RequestException: the connection broke.
     """
     try:
-        while part := response.raw.read1(PIECE, decode_content=True):
+        while part := raw.read1(PIECE, decode_content=True):
             yield part
     except urllib3.exceptions.HTTPError as error:
         raise requests.ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
-def lines(response: requests.Response, *, limit: int, seconds: float) -> Iterator[bytes]:
+def lines(raw: urllib3.BaseHTTPResponse, *, limit: int, seconds: float) -> Iterator[bytes]:
     """The body line by line as it arrives, without the line ends.
 
     Raises:
@@ -67,7 +67,7 @@ def lines(response: requests.Response, *, limit: int, seconds: float) -> Iterato
     """
     deadline = time.monotonic() + seconds
     rest = b""
-    for part in read_pieces(response):
+    for part in read_pieces(raw):
         *whole, rest = (rest + part).split(b"\n")
         yield from (line.removesuffix(b"\r") for line in whole)
         if len(rest) > limit:

@@ -139,6 +139,7 @@ class _Adapter(HTTPAdapter):
         self._pools = _pool_classes(peer_check, watch, head_timeout)
         self._proxied_pools = _pool_classes(None, watch, head_timeout)
         self._peer_check, self._network = peer_check, network
+        self._direct: dict[str, Any] = {}
         super().__init__(pool_connections=8, pool_maxsize=2, max_retries=0)
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
@@ -158,6 +159,22 @@ class _Adapter(HTTPAdapter):
             response.close()  # none but the proxy says this, and it passes nothing on
             raise NotConnected("the proxy asks for a user and password (407)")
         return response
+
+    def direct_pool(self, request: requests.PreparedRequest) -> Any:
+        """The connections to the host of a request, with everything that is checked when one is made; None where a
+        proxy stands between. It lasts until `close`."""
+        url = request.url or ""
+        pool = self._direct.get(url)
+        if pool is None and not self._network.proxy_for(url):
+            verify = self._network.verify
+            pool = self._direct[url] = self.get_connection_with_tls_context(request, verify, {})
+            self.cert_verify(pool, url, verify, None)  # type: ignore[no-untyped-call]
+        return pool
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._direct.clear()
+        super().close()
 
     def _check_literal(self, url: str) -> None:
         host = urlsplit(url).hostname or ""
@@ -204,13 +221,18 @@ class ThreadSessions:
         if session is None:
             session = self._local.session = _Session()
             session.trust_env = False
-            adapter = _Adapter(*self._how)
+            adapter = self._local.adapter = _Adapter(*self._how)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
         elif time.monotonic() - self._local.used > IDLE_LIMIT:
             session.close()
         self._local.used = time.monotonic()
         return session
+
+    def direct_pool(self, request: requests.PreparedRequest) -> HTTPConnectionPool | None:
+        """The connections of this thread's session, as `get` has left it, to a request's host; None through a proxy."""
+        pool: HTTPConnectionPool | None = self._local.adapter.direct_pool(request)
+        return pool
 
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -272,9 +294,16 @@ def exchange(
         requests.RequestException, ValueError: no whole answer came.
     """
     with open_response(session, method, url, headers=headers, body=body, timeout=timeout) as response:
-        return HttpResponse(
-            response.status_code, read_bounded(response, limit=limit, seconds=BODY_TIMEOUT), response.headers
-        )
+        return read_whole(response.raw, limit=limit)
+
+
+def read_whole(raw: urllib3.BaseHTTPResponse, *, limit: int) -> HttpResponse:
+    """An answer that has begun, with its body.
+
+    Raises:
+        requests.RequestException, ValueError: it broke off, is too long or too slow.
+    """
+    return HttpResponse(raw.status, read_bounded(raw, limit=limit, seconds=BODY_TIMEOUT), raw.headers)
 
 
 @contextmanager
@@ -293,16 +322,20 @@ def open_response(
         NotConnected: nothing was sent.
         requests.RequestException: no answer began.
     """
-    prepared = _prepared(method, url, headers, body)
+    prepared = prepare(method, url, headers, body)
     response = session.send(prepared, timeout=(CONNECT_TIMEOUT, timeout), allow_redirects=False, stream=True)
     with response:
         yield response
 
 
-def _prepared(
+def prepare(
     method: str, url: str, headers: Mapping[str, str], body: bytes | IO[bytes] | None
 ) -> requests.PreparedRequest:
-    """The request to be sent. What cannot be built is not quoted: one of the headers holds the key."""
+    """The request to be sent. What cannot be built is not quoted: one of the headers holds the key.
+
+    Raises:
+        NotConnected: it cannot be built, so nothing was sent.
+    """
     if not all(value.isascii() and value.isprintable() for value in headers.values()):
         raise NotConnected("a header holds a character that cannot be sent")
     try:

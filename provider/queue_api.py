@@ -14,6 +14,7 @@ import requests
 
 from core.errors import TryLater, UnknownOutcome, Unsent
 from http_client.bodies import lines, read_bounded
+from http_client.repeated_post import RepeatedPost
 from http_client.sessions import HttpResponse, NotConnected, ThreadSessions, exchange, open_response
 from models.verdict import Verdict
 from provider.preferences import Preferences
@@ -35,6 +36,7 @@ ASK_TIMEOUT = 15.0
 REPLY_MAX_BYTES = 1 * 1024 * 1024
 RESULT_MAX_BYTES = 64 * 1024 * 1024
 """A result may carry images as data URIs (`sync_mode`)."""
+JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 STREAM_SILENCE = 45.0
 """Seconds without a byte after which a status stream is dead; the provider sends a comment every 15."""
 STREAM_SECONDS = 3600.0
@@ -66,6 +68,8 @@ class QueueAPI:
             "x-app-fal-disable-fallback": "1",
             **(preferences or Preferences()).headers(),
         }
+        self._posts: dict[str, RepeatedPost] = {}
+        """By endpoint."""
 
     @classmethod
     def of(cls, settings: ProviderSettings, *, submit_timeout: float | None = None) -> Self:
@@ -91,12 +95,10 @@ class QueueAPI:
             Refused: any other 4xx: this request was certainly not accepted.
             UnknownOutcome: everything else, including every 5xx and every unreadable 2xx.
         """
-        url = f"{self._queue_url}/{endpoint}"
-        if webhook_url:
-            url += "?" + urlencode({"fal_webhook": webhook_url})
-        body = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        query = urlencode({"fal_webhook": webhook_url}) if webhook_url else ""
+        body = JSON.encode(arguments).encode()
         try:
-            status, reply, headers = self._send("POST", url, self._submit_headers, body, timeout=self._submit_timeout)
+            status, reply, headers = self._post_to(endpoint).send(query, body)
         except NotConnected as error:
             raise Unsent(str(error)) from error
         except (requests.RequestException, ValueError) as error:
@@ -132,10 +134,10 @@ class QueueAPI:
         try:
             with open_response(self._sessions.get(), "GET", url, headers=headers, timeout=STREAM_SILENCE) as response:
                 if response.status_code != 200:
-                    refusal = read_bounded(response, limit=REPLY_MAX_BYTES, seconds=ASK_TIMEOUT)
+                    refusal = read_bounded(response.raw, limit=REPLY_MAX_BYTES, seconds=ASK_TIMEOUT)
                     raise_for_question(response.status_code, refusal)
                     raise TryLater(f"the stream was answered {response.status_code}")
-                for status in read_events(lines(response, limit=EVENT_MAX_BYTES, seconds=seconds)):
+                for status in read_events(lines(response.raw, limit=EVENT_MAX_BYTES, seconds=seconds)):
                     yield status
                     if status.completed:
                         return
@@ -180,6 +182,19 @@ class QueueAPI:
         if not 200 <= status < 300:
             raise TryLater(f"the cancel was answered {status}")
         return Cancellation(True, status_text(reply) or str(status))
+
+    def _post_to(self, endpoint: str) -> RepeatedPost:
+        """The POST to an endpoint, built at the first one."""
+        post = self._posts.get(endpoint)
+        if post is None:
+            post = self._posts[endpoint] = RepeatedPost(
+                self._sessions,
+                f"{self._queue_url}/{endpoint}",
+                self._submit_headers,
+                timeout=self._submit_timeout,
+                limit=REPLY_MAX_BYTES,
+            )
+        return post
 
     def _request_url(self, endpoint: str, request_id: str) -> str:
         """Status, result and cancel live under owner/app only, without the sub-path (fal-protocol 1.3)."""

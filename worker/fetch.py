@@ -99,7 +99,7 @@ class Fetcher:
 
     def _copy(self, response: requests.Response, file: IO[bytes], deadline: float) -> None:
         least, window = LEAST_RATE
-        for part in enforce_rate(read_pieces(response), least=least, window=window):
+        for part in enforce_rate(read_pieces(response.raw), least=least, window=window):
             file.write(part)
             if file.tell() > self._max_bytes:
                 raise Unusable("too_large", f"The file is longer than the {self._max_bytes} bytes allowed.")

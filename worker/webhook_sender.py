@@ -89,7 +89,7 @@ class WebhookSender:
             if call.cut_off:  # in the middle of its headers, perhaps: `http.client` takes what came for all of them
                 raise requests.Timeout
             with response, suppress(requests.RequestException, OSError, ValueError):
-                read_bounded(response, limit=ANSWER_READ, seconds=timeout)
+                read_bounded(response.raw, limit=ANSWER_READ, seconds=timeout)
             return response
         finally:
             session.close()  # messages are rare, and a kept connection would be under no deadline

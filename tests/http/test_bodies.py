@@ -11,7 +11,7 @@ from tests.support.servers import Line, serve
 
 def read(url: str, size: int) -> bytes:
     with requests.get(f"{url}/{size}", stream=True, timeout=5) as response:
-        return bodies.read_bounded(response, limit=10 * bodies.LARGE, seconds=0.5)
+        return bodies.read_bounded(response.raw, limit=10 * bodies.LARGE, seconds=0.5)
 
 
 def send(line: Line) -> bool:
