@@ -9,6 +9,7 @@ import pytest
 
 from core.errors import UnknownOutcome
 from http_client import sessions
+from provider import queue_api
 from tests.support.queueing import ENDPOINT, KEY, accepted, client, submit
 from tests.support.servers import Line, Script, serve
 
@@ -74,6 +75,46 @@ def test_race_with_a_closing_server_is_no_second_post() -> None:
             api.submit(ENDPOINT, {"second": 1}, webhook_url=None)
 
     assert (wire.connections, len(wire.received)) == (1, 2)
+
+
+def test_connection_with_an_answer_half_read_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of an answer that was too long must not be taken for the answer to the next POST."""
+    monkeypatch.setattr(queue_api, "REPLY_MAX_BYTES", 100)
+    gone = threading.Event()
+
+    def script(line: Line) -> bool:
+        if line.request.body == b"{}":
+            return accepted(line)
+        line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + bytes(200))
+        line.sock.settimeout(5)
+        if not line.sock.recv(1, socket.MSG_PEEK):  # waits for the next request, or the end
+            gone.set()
+        return True
+
+    with serve(script) as wire:
+        api = client(wire.url)
+        with pytest.raises(UnknownOutcome):
+            api.submit(ENDPOINT, {"first": 1}, webhook_url=None)
+        assert gone.wait(2)
+        assert api.submit(ENDPOINT, {}, webhook_url=None) == "8f1c"
+
+    assert (wire.connections, len(wire.received)) == (2, 2)
+
+
+def test_each_endpoint_has_its_own_request() -> None:
+    """One client, two endpoints and their webhooks by turns: nothing of one POST is left in another."""
+    with serve(accepted) as wire:
+        api = client(wire.url)
+        for _ in range(2):
+            api.submit(ENDPOINT, {"n": 1}, webhook_url="https://h.example/1")
+            api.submit("fal-ai/other", {"n": 22}, webhook_url=None)
+
+    seen = [(request.target, request.body, request.headers["content-length"]) for request in wire.received]
+    both = (
+        (f"/{ENDPOINT}?fal_webhook=https%3A%2F%2Fh.example%2F1", b'{"n":1}', "7"),
+        ("/fal-ai/other", b'{"n":22}', "8"),
+    )
+    assert (seen, wire.connections) == ([*both, *both], 1)
 
 
 def test_environment_and_netrc_are_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
