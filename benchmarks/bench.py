@@ -8,9 +8,13 @@ import sys
 from collections.abc import Callable, Mapping
 
 from benchmarks.measuring import Found, table, write_section
-from benchmarks.rows import callbacks
+from benchmarks.rows import callbacks, download, submit
 
-ROWS: Mapping[str, Callable[[int], Found]] = {"callbacks": callbacks.measure}
+ROWS: Mapping[str, Callable[[int], Found]] = {
+    "callbacks": callbacks.measure,
+    "submit": submit.measure,
+    "download": download.measure,
+}
 """Name, as in `make bench ROW=…`, -> what measures it, given the number of rounds."""
 
 
