@@ -2,16 +2,18 @@
 
 In WSGI mode granian reads a body inside a Python thread and without a deadline, so a few senders that stop in the
 middle would keep an application from all other requests. Here the event loop gathers each body, above a small size in
-a temporary file; only a whole one gets a thread. An answer of unknown length is made piece by piece, written down
-whole, and only then begun: granian queues what a slow client does not read in memory without a bound, and ends an
-answer that broke off as if it were whole. It judges nothing: what is too long goes to Flask one byte too long.
+a temporary file; only a whole one gets a thread. It judges nothing: what is too long goes to Flask one byte too long.
+
+An answer of unknown length is made piece by piece, written down whole, and only then begun. One that says that nobody
+should buffer it (`STREAMED`) is sent as it is made instead, without a thread while its client reads (`streaming.py`).
+Not so over HTTP/1.0, as many proxies speak it: there a part of an answer cannot be told from the whole.
 """
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack, aclosing, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol, runtime_checkable
@@ -21,12 +23,16 @@ from werkzeug.test import run_wsgi_app
 
 from buffering.environ import environ
 from buffering.request_buffer import BufferFull, MemoryBudget, RequestBuffer
+from buffering.streaming import FILE_KEPT, AnswerPipe, end_connection
 
-FILE_KEPT = 30.0
-"""Seconds that the file of an answer is held open for granian, which opens it itself and says nothing about it."""
+STREAMED = ("X-Accel-Buffering", "no")
+"""The header of an answer that is sent as it is made; nginx knows it too, and does not buffer such an answer."""
 ANSWER_LATER = "buffering.answer_later"
 """In the WSGI environment: called by a view with a future and with what makes a response of its value, it gives what
 the view returns at once. So whoever waits for somebody else's commit holds no thread."""
+
+HTTP_1_0 = "1"
+"""As granian names it."""
 
 Header = tuple[str, str]
 
@@ -55,6 +61,11 @@ class Limits:
     """Seconds without a byte of it."""
     chunked: bool = True
     """Whether a body may come without its length: only where a part of one cannot be taken for the whole."""
+    streams: int = 16
+    """Answers that are sent as they are made at one time, each with a piece in memory; above it callers are asked to
+    come again."""
+    taken_within: float = 600.0
+    """Seconds in which the client takes nothing of such an answer; then it is cut."""
 
 
 class BufferingServer:
@@ -68,6 +79,7 @@ class BufferingServer:
         self._app, self._limits = app, limits
         self._pool, self._large = ThreadPoolExecutor(threads), ThreadPoolExecutor(large)
         self._memory = MemoryBudget(limits.held_max)
+        self._streams = 0
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """One request."""
@@ -111,6 +123,9 @@ class BufferingServer:
                 answer = _Answer(response.status_code, list(response.headers.items()), response.iter_encoded(), True)
             except Exception as error:  # the application's own; it says what to answer
                 answer = await loop.run_in_executor(self._pool, self._explain, error, scope, body)
+        if answer.streamed and scope.http_version != HTTP_1_0:
+            await self._stream(answer, scope, protocol, body)
+            return
         if not answer.whole:
             with ExitStack() as kept:
                 buffer = kept.enter_context(RequestBuffer(self._memory, self._limits.in_memory))
@@ -128,16 +143,45 @@ class BufferingServer:
 
     async def _write_down(self, answer: "_Answer", buffer: RequestBuffer) -> Exception | None:
         """Piece by piece, so that no thread is held for a whole answer; gives what went wrong in making one."""
+        async with aclosing(self._pieces(answer)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Exception):
+                    return piece
+                buffer.write(piece)
+        return None
+
+    async def _stream(self, answer: "_Answer", scope: Any, protocol: Any, body: RequestBuffer) -> None:
+        """The same, to the client at once; where it breaks off, so does the connection, before its pipe ends."""
+        async with AsyncExitStack() as stack:
+            pieces = await stack.enter_async_context(aclosing(self._pieces(answer)))
+            if self._streams >= self._limits.streams:
+                raise BufferFull
+            self._streams += 1
+            stack.callback(self._end_stream)
+            pipe = AnswerPipe()
+            stack.callback(pipe.close)
+            protocol.response_file(answer.status, answer.headers, pipe.path)
+            cut = stack.enter_context(ExitStack())
+            cut.callback(end_connection, scope)
+            with suppress(TimeoutError, BrokenPipeError):  # the client has gone, or as good as
+                async for piece in pieces:
+                    if isinstance(piece, Exception):
+                        await asyncio.get_running_loop().run_in_executor(self._pool, self._explain, piece, scope, body)
+                        return
+                    await pipe.send(piece, within=self._limits.taken_within)
+                cut.pop_all()
+
+    def _end_stream(self) -> None:
+        self._streams -= 1
+
+    async def _pieces(self, answer: "_Answer") -> AsyncGenerator[bytes | Exception]:
+        """What the application makes, each piece in a thread; at last what went wrong in making one, if it did."""
         loop, pieces = asyncio.get_running_loop(), iter(answer.pieces)
         try:
-            while True:
-                try:
-                    piece = await loop.run_in_executor(self._pool, next, pieces, None)
-                except Exception as error:  # the application's own; it says what to answer
-                    return error
-                if piece is None:
-                    return None
-                buffer.write(piece)
+            while (piece := await loop.run_in_executor(self._pool, next, pieces, None)) is not None:
+                yield piece
+        except Exception as error:  # the application's own; it says what to answer
+            yield error
         finally:
             await loop.run_in_executor(self._pool, answer.close)
 
@@ -192,6 +236,10 @@ class _Answer:
     """Whether it names its length, so that its pieces are at hand."""
     later: _Later | None = None
     """What is answered in its place."""
+
+    @property
+    def streamed(self) -> bool:
+        return not self.whole and STREAMED in self.headers
 
     def close(self) -> None:
         if isinstance(self.pieces, Closing):

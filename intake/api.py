@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import TooManyRequests, Unauthorized
 
+from buffering import STREAMED
 from intake import batch_actions, queries
 from intake.api_keys import ApiKeys
 from intake.batches import CreatedBatch, create, estimate
@@ -219,12 +220,14 @@ def append_edits(batch_id: UUID) -> Response:
 def get_results(batch_id: UUID) -> Response:
     """Fetch the results of a batch, one JSON object a line.
 
-    A line may be handed in again as it is: then the edit that it carries is what counts.
+    Sent as they are read. An answer that broke off ends without the last chunk of HTTP, which every client takes for
+    an error; go on with `after`. A line may be handed in again as it is: then the edit that it carries is what counts.
     """
     query, context = _parse_query(ResultQuery), _context()
     with context.engine.connect() as connection:
         _own(connection, batch_id)
-    return Response(results(context.engine, batch_id, context.settings.storage_url, query.state), mimetype=NDJSON)
+    found = results(context.engine, batch_id, context.settings.storage_url, query.state, after=query.position)
+    return Response(found, mimetype=NDJSON, headers=[STREAMED])
 
 
 @v1.post("/batches/<uuid:batch_id>/cancel")

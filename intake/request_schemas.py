@@ -96,6 +96,14 @@ class ResultQuery(_Asked):
     """Which results of a batch."""
 
     state: EditState | None = None
+    after: Annotated[str, Field(pattern=r"^[0-9]{1,9}$")] | None = Field(
+        None, description="the `position` of the last line that has been read, to go on behind it"
+    )
+
+    @property
+    def position(self) -> int:
+        """That of the last edit that is not wanted."""
+        return -1 if self.after is None else int(self.after)
 
 
 class RetryRequest(_Asked):

@@ -1,7 +1,8 @@
 """The results of a batch as JSON lines, one an edit, in bounded memory whatever the batch's size.
 
 Pages of a few hundred edits, each a short query by itself: a long export holds no transaction open, and whoever
-reads slowly holds no connection. Each line is true at the moment of its page; a finished batch changes no more.
+reads slowly holds no connection. Each line is true at the moment of its page; a finished batch changes no more. Each
+edit comes once, in its order, so whoever was cut off goes on after the last position that he has.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from models.queries.edits import RESULTS_PAGE
+from models.queries.edits import RESULTS_PAGE, RESULTS_PAGE_IN_STATE
 from models.states import EditState
 
 PAGE_EDITS, PAGE_BYTES = 500, 4 * 2**20
@@ -19,8 +20,11 @@ URL_SAFE = "%/:@?&=+$,;~!*'()[]"
 """What stands in a URL for itself, and a percent sign, because a URL is encoded already."""
 
 
-def results(engine: Engine, batch_id: UUID, storage_url: str, state: EditState | None = None) -> Iterator[bytes]:
-    """Every edit of the batch, or those in `state`, in order; whole lines, many at a time."""
+def results(
+    engine: Engine, batch_id: UUID, storage_url: str, state: EditState | None = None, *, after: int = -1
+) -> Iterator[bytes]:
+    """Every edit of the batch behind position `after`, or those in `state`, in order; whole lines, many at a time."""
+    statement = RESULTS_PAGE if state is None else RESULTS_PAGE_IN_STATE
     asked = {
         "batch": batch_id,
         "state": state,
@@ -28,11 +32,12 @@ def results(engine: Engine, batch_id: UUID, storage_url: str, state: EditState |
         "bytes": PAGE_BYTES,
         "store": quote(storage_url, safe=URL_SAFE) + "/",  # a key is made of characters that need no encoding
     }
-    after = -1
     while True:
         with engine.connect() as connection:
-            page = connection.exec_driver_sql(RESULTS_PAGE, {**asked, "after": after}).all()
+            page = connection.exec_driver_sql(statement, {**asked, "after": after}).all()
         if not page:
             return
         after = page[-1][0]
-        yield "".join(f"{line}\n" for _, line in page).encode()
+        piece = "".join(f"{line}\n" for _, line in page).encode()
+        page = []  # while the piece is read, slowly maybe, it alone is kept
+        yield piece

@@ -66,18 +66,26 @@ EDIT_PAGE = Statement(
     """,
     index="edits_batch_id_position_key",
 )
-RESULTS_PAGE = Statement(
-    """
+# The limit stands innermost, and each filter in a statement of its own: where `state = coalesce(%s, state)` stood, the
+# planner took one edit in 200 to pass, so it read and sorted the whole rest of the batch for every page. What is
+# stored may be compressed a hundredfold, so the text is measured too, of no more than was small enough as it is stored.
+_RESULTS_PAGE = """
     SELECT result.position, row_to_json(result)::text FROM (
         SELECT e.position, e.custom_id, e.state, coalesce(i.images, '[]') AS images,
                coalesce(s.seed, e.seed) AS seed, coalesce(s.cost, 0) AS cost,
                e.errors, CASE WHEN e.custom_id IS NULL THEN e.arguments
                          ELSE jsonb_build_object('custom_id', e.custom_id) || e.arguments END AS edit
         FROM (
-            SELECT *, sum(pg_column_size(arguments)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) AS so_far
-            FROM edits
-            WHERE batch_id = %(batch)s AND position > %(after)s AND state = coalesce(%(state)s, state)
-            ORDER BY position LIMIT %(edits)s
+            SELECT *, sum(bytes) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) - bytes AS before FROM (
+                SELECT *, CASE WHEN stored < 2048 THEN stored ELSE octet_length(arguments::text) END AS bytes FROM (
+                    SELECT *, sum(stored) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) - stored AS stored_before
+                    FROM (
+                        SELECT *, pg_column_size(arguments) AS stored FROM edits
+                        WHERE batch_id = %(batch)s AND position > %(after)s {condition}
+                        ORDER BY position LIMIT %(edits)s
+                    ) first
+                ) sized WHERE stored_before < %(bytes)s
+            ) measured
         ) e
         CROSS JOIN LATERAL (
             SELECT sum(cost) AS cost, max(seed) FILTER (WHERE outcome = 'succeeded' AND NOT doubled) AS seed
@@ -91,11 +99,12 @@ RESULTS_PAGE = Statement(
                 WHERE submissions.edit_id = e.id AND p.state = 'stored'
             ) image
         ) i
-        WHERE e.so_far - pg_column_size(e.arguments) < %(bytes)s
+        WHERE e.before < %(bytes)s
     ) result ORDER BY result.position
-    """,
-    index="edits_batch_id_position_key submissions_edit images_submission_id_index_key",
-)
+"""
+_RESULTS_INDEXES = "edits_batch_id_position_key submissions_edit images_submission_id_index_key"
+RESULTS_PAGE = Statement(_RESULTS_PAGE, condition="", index=_RESULTS_INDEXES)
+RESULTS_PAGE_IN_STATE = Statement(_RESULTS_PAGE, condition="AND state = %(state)s", index=_RESULTS_INDEXES)
 NAMES_TAKEN = Statement(
     """
     SELECT custom_id AS name FROM edits WHERE batch_id = %(batch)s AND custom_id = ANY(%(names)s)

@@ -6,8 +6,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from benchmarks.large_tables import BATCHES, EDITS_EACH, fill_tables
 from models.monitoring import VIEWS
-from tests.support.large_tables import BATCHES, EDITS_EACH, fill_tables
 from tests.support.statements import list_statements, plan_of, prepare
 
 UTILITIES = ("COPY ", "CREATE DATABASE ", "SET ", "SHOW ")

@@ -4,13 +4,17 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
-from tests.support.api_client import intake_served
+from tests.http.conftest import Away
+from tests.support.api_client import NDJSON, edits, intake_served, lines
 from tests.support.receiving import rows
 from tests.support.servers import closed_port
 
@@ -61,6 +65,31 @@ def test_client_works(api: str, engine: Engine, capsys: pytest.CaptureFixture[st
         exec(compile(code, "docs/api.md", "exec"), {})
     assert capsys.readouterr().out == "None pending []\n" * 2
     assert rows(engine, "SELECT name, client FROM batches") == [("order 7", "shop")]
+
+
+def test_client_goes_on_where_it_was_cut(
+    api: str, engine: Engine, database_away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database goes away while results are read: the typed client has each of them once all the same."""
+    page: dict[str, Any] = {}
+    exec(compile(blocks("python")[0], "docs/api.md", "exec"), page)
+    shop = page["Darkroom"](api, "shop-key-7d41c8")
+    body = lines({}, *edits(20_000, prompt="x" * 1900))
+    made = shop.post(shop.url, data=body, headers={"Content-Type": NDJSON}, timeout=60).json()
+    waits: list[float] = []
+    with ExitStack() as away:
+
+        def sleep(seconds: float) -> None:
+            waits.append(seconds)
+            away.close()
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        results = shop.results(made["batch_id"])
+        found = [next(results).position]
+        away.enter_context(database_away())
+        found += [result.position for result in results]
+    assert waits
+    assert found == list(range(20_000))
 
 
 def test_every_problem_is_explained() -> None:

@@ -13,7 +13,7 @@ from models.apply_reports import apply_reports
 from models.claims import claim_images
 from models.transitions import StoredImage, record_stored
 from models.verdict import Retry
-from tests.support.api_client import ALICE, BOB, EDIT, KEYS, NDJSON, edits, hand_in, intake_app, problem
+from tests.support.api_client import ALICE, BOB, EDIT, KEYS, NDJSON, edits, hand_in, intake_app, lines, problem
 from tests.support.factories import POLICY, accept, answer, claim, failure, success
 from tests.support.receiving import rows
 
@@ -120,6 +120,21 @@ def test_results_of_many_pages_are_whole(engine: Engine, alice: FlaskClient, mon
     for limit, value in (("PAGE_EDITS", 7), ("PAGE_BYTES", 3_000), ("PAGE_BYTES", 1)):
         monkeypatch.setattr(f"intake.results.{limit}", value)
         assert [json.loads(line)["position"] for line in alice.get(path).data.splitlines()] == list(range(50))
+        rest = alice.get(path, query_string={"after": "20"}).data.splitlines()
+        assert [json.loads(line)["position"] for line in rest] == list(range(21, 50))
+        rest = alice.get(path, query_string={"after": "20", "state": "pending"}).data.splitlines()
+        assert [json.loads(line)["position"] for line in rest] == list(range(21, 50))
+    assert alice.get(path, query_string={"after": "49"}).data == b""
+    problem(alice.get(path, query_string={"after": "-1"}), 422)
+
+
+def test_a_page_of_results_is_bounded_as_it_is_sent(engine: Engine, alice: FlaskClient) -> None:
+    """Prompts that the database stores at a hundredth of their size are bounded as text, which is what memory holds."""
+    made = alice.post("/v1/batches", data=lines({}, *edits(30, prompt="x" * 1_000_000)), content_type=NDJSON)
+    batch_id = UUID(made.json["batch_id"])
+    pages = [len(page) for page in results(engine, batch_id, "s3://p/q")]
+    assert sum(pages) > 30_000_000
+    assert max(pages) < 6_000_000
 
 
 def test_addresses_in_storage_are_addresses(engine: Engine, alice: FlaskClient) -> None:

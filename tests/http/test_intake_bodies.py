@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import psutil
 import pytest
@@ -60,7 +61,7 @@ def test_large_batch_in_bounded_memory(
     status, body, headers = ask(line, "GET", json.loads(body)["links"]["results"])
     positions = [json.loads(each)["position"] for each in body.splitlines()]
     assert positions == list(range(20_000))
-    assert int(headers["Content-Length"]) == len(body)
+    assert headers["Transfer-Encoding"] == "chunked"
     assert served.memory_info().rss - before < 100_000_000
 
 
@@ -155,10 +156,56 @@ def test_same_order_at_once_is_written_once(engine: Engine, port: int, served: p
 def test_results_need_the_database_to_the_end(
     engine: Engine, line: http.client.HTTPConnection, database_away: Away
 ) -> None:
-    """When it goes away under an export, the answer is a 503, not a file that ends somewhere."""
+    """When it is away as an export begins, the answer is a 503, not a file that ends somewhere."""
     made = json.loads(ask(line, "POST", "/v1/batches", lines({}, *edits(20_000)))[1])
     with database_away():
         assert ask(line, "GET", made["links"]["results"])[0] == 503
     deadline = time.monotonic() + 20
     while ask(line, "GET", made["links"]["results"])[0] != 200:
         assert time.monotonic() < deadline
+
+
+def test_results_that_broke_off_go_on_behind_the_last_line(
+    engine: Engine, line: http.client.HTTPConnection, database_away: Away
+) -> None:
+    """The database goes away under an export: the client raises, and goes on where it stopped, each edit once."""
+    made = json.loads(ask(line, "POST", "/v1/batches", lines({}, *edits(20_000, prompt="x" * 1900)))[1])
+    path = made["links"]["results"]
+    line.request("GET", path, headers=KEY)
+    response, received = line.getresponse(), b""
+    assert response.status == 200
+    with database_away(), pytest.raises((http.client.IncompleteRead, OSError)):  # noqa: PT012 - it breaks somewhere
+        while part := response.read1(100_000):
+            received += part
+        response.read()  # an empty part is also what a cut connection gives
+    line.close()
+
+    whole = received[: received.rindex(b"\n") + 1]
+    last = json.loads(whole.splitlines()[-1])["position"]
+    assert last < 19_999
+    deadline = time.monotonic() + 20
+    while (answer := ask(line, "GET", f"{path}?after={last}"))[0] != 200:
+        assert time.monotonic() < deadline
+    positions = [json.loads(each)["position"] for each in (whole + answer[1]).splitlines()]
+    assert positions == list(range(20_000))
+
+
+def test_a_slow_reader_holds_no_connection_to_the_database(
+    engine: Engine, port: int, line: http.client.HTTPConnection
+) -> None:
+    """Whoever reads for an hour must not keep old rows from being cleaned up, or connections from others."""
+    made = json.loads(ask(line, "POST", "/v1/batches", lines({}, *edits(20_000, prompt="x" * 1900)))[1])
+    head = f"GET {made['links']['results']} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ALICE}\r\n\r\n"
+    busy = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'darkroom intake' AND state <> 'idle'"
+    with ExitStack() as readers:
+        for _ in range(10):  # more than there are connections
+            sock = readers.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            sock.sendall(head.encode())
+            assert sock.recv(12) == b"HTTP/1.1 200"
+        deadline = time.monotonic() + 20
+        while True:
+            with engine.connect() as connection:
+                if connection.exec_driver_sql(busy).scalar() == 0:
+                    break
+            assert time.monotonic() < deadline
+        assert ask(line, "GET", made["links"]["self"])[0] == 200

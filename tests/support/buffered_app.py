@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from flask import Flask, Response, request
 
-from buffering import BufferingServer, Limits
+from buffering import STREAMED, BufferingServer, Limits
 
 WHOLE_WITHIN, IDLE_WITHIN = 6.0, 1.0
 """Seconds."""
 BODY_MAX, IN_MEMORY, HELD_MAX = 20_000_000, 10_000, 30_000_000
 """Bytes."""
+STREAMS, TAKEN_WITHIN, PIECE = 4, 4.0, 50_000
+"""Answers at one time; seconds; bytes."""
 
 
 class Broken(Exception):
@@ -47,9 +50,38 @@ def create_server() -> BufferingServer:
 
         return Response(made())
 
+    add_streams(app)
+
     @app.errorhandler(Broken)
     def explained(error: Broken) -> tuple[str, int]:
         return "it broke", 502
 
-    limits = Limits(lambda _: BODY_MAX, IN_MEMORY, HELD_MAX, WHOLE_WITHIN, IDLE_WITHIN, chunked=False)
+    bodies = Limits(lambda _: BODY_MAX, IN_MEMORY, HELD_MAX, WHOLE_WITHIN, IDLE_WITHIN, chunked=False)
+    limits = replace(bodies, streams=STREAMS, taken_within=TAKEN_WITHIN)
     return BufferingServer(app, limits, threads=2, large=1)
+
+
+def add_streams(app: Flask) -> None:
+    """Answers that are sent as they are made, and how many pieces of them were made."""
+    made = {"pieces": 0, "open": 0}
+
+    @app.get("/streamed/<int:number>")
+    def streamed(number: int) -> Response:
+        breaks = "broken" in request.args
+
+        def pieces() -> Iterator[bytes]:
+            made["open"] += 1
+            try:
+                for _ in range(number):
+                    made["pieces"] += 1
+                    yield b"x" * PIECE
+                if breaks:
+                    raise Broken
+            finally:
+                made["open"] -= 1
+
+        return Response(pieces(), headers=[STREAMED])
+
+    @app.get("/made")
+    def count() -> dict[str, int]:
+        return made

@@ -1,21 +1,25 @@
-"""A database as it looks after months: 100 000 edits with what belongs to them, nearly all of it over and done."""
+"""A database as it looks after months: edits in batches with what belongs to them, nearly all of it over and done."""
 
 from typing import Any
 
+from models.counters import COUNTED
+from models.statements import fill
+
 BATCHES, EDITS_EACH = 1_000, 100
 RUNNING = 10
+"""Batches that are not finished, however many there are."""
 
-_FILL = f"""
+_FILL = """
 INSERT INTO batches (endpoint, client, name, edit_count, created_at, finished_at, notify_url)
-SELECT 'model/' || n % 3, 'client-' || n % 20, 'batch ' || n, {EDITS_EACH}, now() - n * interval '1 minute',
-       CASE WHEN n > {RUNNING} THEN now() END, 'https://example.com/told'
-FROM generate_series(1, {BATCHES}) n;
+SELECT 'model/' || n % 3, 'client-' || n % 20, 'batch ' || n, {each}, now() - n * interval '1 minute',
+       CASE WHEN n > {running} THEN now() END, 'https://example.com/told'
+FROM generate_series(1, {batches}) n;
 
 INSERT INTO edits (batch_id, position, custom_id, arguments, seed, state, due_at, finished_at, attempt)
 SELECT b.id, n, CASE WHEN n % 2 = 0 THEN 'edit-' || n END, '{{"prompt": "A red hat"}}', n, s.state,
        CASE WHEN s.state IN ('pending', 'submitting', 'submitted', 'ready') THEN now() END,
        CASE WHEN s.state IN ('stored', 'failed') THEN now() END, CASE WHEN s.state = 'pending' THEN 0 ELSE 1 END
-FROM batches b CROSS JOIN generate_series(0, {EDITS_EACH - 1}) n
+FROM batches b CROSS JOIN generate_series(0, {each} - 1) n
 CROSS JOIN LATERAL (SELECT CASE
     WHEN b.finished_at IS NULL THEN (ARRAY['pending', 'submitting', 'submitted', 'ready', 'stored'])[n % 5 + 1]
     WHEN n % 50 = 0 THEN 'failed' ELSE 'stored' END AS state) s;
@@ -54,9 +58,16 @@ FROM generate_series(1, 5000) n
 """
 
 
-def fill_tables(connection: Any) -> None:
-    """Write the rows and have the server look at them; takes some seconds."""
+_COUNTED = "(SELECT 1 AS sign, {columns} FROM {table})"
+
+
+def fill_tables(connection: Any, *, batches: int = BATCHES, edits_each: int = EDITS_EACH) -> None:
+    """Write the rows and their counters, and have the server look at them; takes some seconds."""
     connection.execute("SET session_replication_role = replica")  # no triggers: what they check holds by construction
-    connection.execute(_FILL)
+    connection.execute(fill(_FILL, batches=str(batches), each=str(edits_each), running=str(RUNNING)))
     connection.execute("SET session_replication_role = origin")
-    connection.execute("ANALYZE")
+    for table, counted in COUNTED.items():
+        source = fill(_COUNTED, columns=counted.columns, table=table)
+        for statement in counted.statements:
+            connection.execute(fill(statement, source=source))
+    connection.execute("VACUUM ANALYZE")
