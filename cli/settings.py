@@ -15,14 +15,8 @@ from pydantic import Field, SecretStr
 from cli.stack.home import Home
 from core.database_url import hide_password
 from core.errors import SettingsError
-from core.settings import BaseURL, DatabaseURL, Folder, Settings, StorageSettings, load
-from intake.settings import IntakeSettings
-from webhook_receiver.settings import ReceiverSettings
-from worker.settings import BrokerURL, WorkerSettings
-from worker.webhook_signing import new_secret
+from core.settings import BaseURL, BrokerURL, DatabaseURL, Folder, Settings, StorageSettings, load
 
-PROCESSES: tuple[type[Settings], ...] = (WorkerSettings, ReceiverSettings, IntakeSettings)
-"""The settings classes whose variables a stack hands to its processes."""
 EMULATOR_KEY = "emulator:emulator"
 MASK = "***"
 ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, never bound to
@@ -59,6 +53,15 @@ class CLISettings(Settings):
     def _local_host(self) -> str:
         host = "127.0.0.1" if self.bind_host in ANY_ADDRESS else self.bind_host
         return f"[{host}]" if ":" in host else host
+
+
+def processes() -> tuple[type[Settings], ...]:
+    """The settings classes whose variables a stack hands to its processes."""
+    from intake.settings import IntakeSettings  # here: a command that looks at a batch needs none of them
+    from webhook_receiver.settings import ReceiverSettings
+    from worker.settings import WorkerSettings
+
+    return WorkerSettings, ReceiverSettings, IntakeSettings
 
 
 def environment() -> dict[str, str]:
@@ -119,6 +122,8 @@ def stack_variables(
     elif settings.fal_key is None:
         raise SettingsError("FAL_KEY is not set; set it, or add --emulator to work with the stand-in, without a key.")
     if "NOTIFY_SECRET" not in variables and "NOTIFY_SECRET_FILE" not in variables:
+        from worker.webhook_signing import new_secret
+
         home.keep_notify_secret(new_secret())
         variables["NOTIFY_SECRET_FILE"] = str(home.notify_secret)
     return variables
@@ -136,14 +141,14 @@ def _emulated(settings: CLISettings, emulator_url: str) -> dict[str, str]:
 
 
 def _known() -> list[str]:
-    names = {name.upper() for cls in PROCESSES for name in cls.model_fields}
+    names = {name.upper() for cls in processes() for name in cls.model_fields}
     return sorted(names | {f"{name}_FILE" for name in names})
 
 
 def effective() -> dict[str, str]:
     """Every setting as the processes would read it now; secrets masked."""
     shown: dict[str, str] = {}
-    for cls in PROCESSES:
+    for cls in processes():
         loaded = load(cls)
         shown |= {name.upper(): _as_text(value) for name, value in loaded}
     for name in ("DATABASE_URL", "REDIS_URL", "HTTPS_PROXY", "HTTP_PROXY"):

@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.functional_validators import AfterValidator, BeforeValidator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from core.broker_url import read_broker_url
 from core.database_url import read_database_url
 from core.errors import SettingsError
 from core.network import Network
@@ -40,6 +41,15 @@ def _database_url(url: str) -> str:
 
 DatabaseURL = Annotated[str, AfterValidator(_database_url)]
 """An address that PostgreSQL's own client can read."""
+
+
+def _broker_url(url: str) -> str:
+    read_broker_url(url)
+    return url.strip()
+
+
+BrokerURL = Annotated[str, AfterValidator(_broker_url)]
+"""An address of Redis that every library of ours can be led to."""
 
 
 class _FileSecrets(PydanticBaseSettingsSource):

@@ -6,12 +6,12 @@ it opens no connection and creates no folder.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
-from core.broker_url import read_broker_url
 from core.settings import (
     BaseURL,
+    BrokerURL,
     DatabaseSettings,
     PolicySettings,
     PriceSettings,
@@ -40,15 +40,6 @@ def _poll_after(data: dict[str, Any]) -> float:
 
 def _poll_every(data: dict[str, Any]) -> float:
     return POLL_EVERY if data["public_url"] else POLL_ALONE
-
-
-def _broker_url(url: str) -> str:
-    read_broker_url(url)
-    return url.strip()
-
-
-BrokerURL = Annotated[str, AfterValidator(_broker_url)]
-"""An address of Redis that every library of ours can be led to."""
 
 
 class BrokerSettings(Settings):

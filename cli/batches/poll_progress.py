@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator
 from math import inf
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sqlalchemy import Engine
 
 from cli.batches.batch_text import BROKEN
@@ -100,6 +99,8 @@ def _lines(batch: Iterator[Row]) -> Row:
 
 
 def _bar(batch: Iterator[Row]) -> Row:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # here: most commands draw no bar
+
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     rate = Rate()
     with Progress(*columns, console=screen) as progress:

@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from cli.doctor.check_result import CheckResult, failure, ok, warning
 from cli.output import plural
-from cli.settings import PROCESSES
+from cli.settings import processes
 from cli.stack.readiness import QUESTION_TIMEOUT
 from core.database_url import hide_password
 from core.errors import AccountPaused, DownloadError, Gone, ProviderError, SettingsError
@@ -38,7 +38,7 @@ HEALTH_TIMEOUT, HEALTH_MAX_BYTES = 5.0, 64 * 1024
 def settings() -> Iterator[CheckResult]:
     """Every setting of every process."""
     wrong: dict[str, None] = {}
-    for cls in PROCESSES:
+    for cls in processes():
         try:
             wrong |= dict.fromkeys(find_wrong_settings(cls))
         except SettingsError as error:
@@ -46,7 +46,7 @@ def settings() -> Iterator[CheckResult]:
     for sentence in wrong:
         yield failure("settings", f"{sentence}.", "Set it as docs/settings.md says, and start darkroom again.")
     if not wrong:
-        names = {name for cls in PROCESSES for name in cls.model_fields}
+        names = {name for cls in processes() for name in cls.model_fields}
         yield ok("settings", f"{len(names)} read")
 
 
