@@ -34,8 +34,9 @@ soak: $(READY) ## run after run of chaos until a million callbacks were faulted 
 	@$(BIN)/python -m benchmarks.soak --hours $(HOURS)
 
 ROW ?= all
+LARGEST ?= 1000000
 bench: $(READY) ## measure each row of docs/performance.md beside its peers, by turns (ROW=callbacks for one)
-	@$(BIN)/python -m benchmarks.bench $(ROW)
+	@$(BIN)/python -m benchmarks.bench $(ROW) --largest $(LARGEST)
 
 check: $(READY) ## style, types, import arrows
 	@$(BIN)/ruff check .

@@ -6,14 +6,20 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from benchmarks.measuring import Found, table, write_section
-from benchmarks.rows import callbacks, download, submit
+from benchmarks.rows import accepting, callbacks, command, download, growth, reads, results, submit
 
 ROWS: Mapping[str, Callable[[int], Found]] = {
     "callbacks": callbacks.measure,
     "submit": submit.measure,
     "download": download.measure,
+    "intake": accepting.measure,
+    "reads": reads.measure,
+    "results": results.measure,
+    "command": command.measure,
+    "growth": growth.measure,
 }
 """Name, as in `make bench ROW=…`, -> what measures it, given the number of rounds."""
 
@@ -23,9 +29,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
     parser.add_argument("row", nargs="?", choices=[*ROWS, "all"], default="all")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant; the page shows medians")
+    parser.add_argument("--largest", type=int, default=growth.SIZES[-1], help="edits of the largest table of growth")
     options = parser.parse_args()
-    for name in ROWS if options.row == "all" else [options.row]:
-        found = ROWS[name](options.rounds)
+    rows: Mapping[str, Callable[[int], Found]] = {**ROWS, "growth": partial(growth.measure, largest=options.largest)}
+    for name in rows if options.row == "all" else [options.row]:
+        found = rows[name](options.rounds)
         write_section(name, found, _about(options.rounds))
         print(table(found))
     return 0

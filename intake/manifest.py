@@ -288,10 +288,13 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
 
 
 def _object(text: str) -> dict[str, Any]:
-    value = _DECODER.decode(text)
+    value, end = _DECODER.raw_decode(text)
+    if end != len(text):
+        _DECODER.decode(text)  # says what is wrong behind it
     if not isinstance(value, dict):
         raise _Refused("is not a JSON object")
-    if _is_deep(value):
+    # each level opens with a mark of its own: most lines have too few of them to be worth taking apart
+    if text.count("{") + text.count("[") >= NESTED_MAX and _is_deep(value):
         raise _Refused(f"is nested more than {NESTED_MAX} levels deep")
     return value
 

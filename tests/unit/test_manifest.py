@@ -105,6 +105,7 @@ def test_lines_are_counted_as_an_editor_counts_them() -> None:
         (b'{"seed": -Infinity}', "holds -Infinity, which is no JSON"),
         (b'{"seed": ' + b"9" * 5000 + b"}", "holds a number too long to read"),
         (b'{"prompt": ' + b"[" * 100_000, "is nested too deeply"),
+        (b'{"prompt": ' + b"[" * 63 + b"1" + b"]" * 63 + b"}", "is nested more than 64 levels deep"),
         (json.dumps({str(n): n for n in range(101)}).encode(), "holds an object of 101 fields, at most 100 are read"),
     ],
     ids=lambda value: value[:24] if isinstance(value, str) else "",

@@ -1,0 +1,145 @@
+"""What each polled query and each claim takes as the tables grow: it should not matter how much is over and done."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psycopg
+from sqlalchemy import Connection, Engine, make_url
+
+from benchmarks.intake import server
+from benchmarks.large_tables import EDITS_EACH, RUNNING, fill_tables
+from benchmarks.measuring import Column, Found
+from cli.migrate import upgrade
+from models import due_work
+from models.claims import claim_edits, claim_images, claim_polls, claim_unknown
+from models.criteria import limited_batches
+from models.database import make_engine
+from models.notifications import claim_notifications
+from models.provider import LIST_PRICE
+from models.queries import batches, edits, health
+from models.transitions import finishable_batches
+
+SIZES = (10_000, 100_000, 1_000_000)
+FLAT = 1.5
+"""How many times its figure at the smallest size a query may take."""
+UNNOTICED = 0.2
+"""Milliseconds more that make none of them grow: nothing here is measured as finely."""
+REPEATED = 15
+"""Runs of a query in one turn, of which the quickest counts."""
+TEXT = f"""\
+Milliseconds of each polled query and each claim, by the number of edits in the tables. They stand in batches of
+{EDITS_EACH}, of which {RUNNING} run; all others are over, with their submissions, callbacks and images. A row that
+takes more than {FLAT} times what it takes at 10 000 edits says so in front."""
+
+Step = Callable[[Connection], Any]
+
+
+def asking(statement: str, parameters: Any = None) -> Step:
+    """A step that reads all rows."""
+    return lambda connection: connection.exec_driver_sql(statement, parameters).all()
+
+
+def steps(connection: Connection) -> dict[str, Step]:
+    """By name, with a finished and a running batch of this database."""
+    old, running = (
+        connection.exec_driver_sql(f"SELECT id FROM batches WHERE finished_at {which} LIMIT 1").scalar_one()
+        for which in ("IS NOT NULL", "IS NULL")
+    )
+    page = dict.fromkeys(("state", "name", "after", "until", "field", "value", "before", "batch"))
+    lines = {"batch": old, "after": -1, "edits": 500, "bytes": 4 * 2**20, "store": "file:///images/"}
+    some = {"batch": running, "after": -1, "state": "ready", "custom_id": None, "error_type": None, "limit": 51}
+    return {
+        "tick: edits due": asking(due_work.EDITS_DUE),
+        "tick: submissions due": asking(due_work.SUBMISSIONS_DUE),
+        "tick: images due": asking(due_work.IMAGES_DUE),
+        "tick: batches unfinished": asking(due_work.BATCHES_UNFINISHED),
+        "tick: notifications due": asking(due_work.NOTIFICATIONS_DUE),
+        "settle: finishable batches": finishable_batches,
+        "settle: batches with limits": limited_batches,
+        "claim edits": lambda c: claim_edits(c, limit=100, window=10_000, probe_after=60, price=LIST_PRICE),
+        "claim polls": lambda c: claim_polls(c, limit=100, lease=60),
+        "claim unknown": lambda c: claim_unknown(c, limit=100, lease=60),
+        "claim images": lambda c: claim_images(c, limit=100, lease=60),
+        "claim notifications": lambda c: claim_notifications(c, limit=100, lease=60, clients=None),
+        "progress of one batch": asking(batches.PROGRESS_OF_BATCH, (old,)),
+        "progress of the newest 20": asking(batches.PROGRESS_OF_NEWEST, (20,)),
+        "GET batch": asking(batches.BATCH_DETAIL, {"batch": old}),
+        "GET batches": asking(batches.BATCH_PAGE, {**page, "client": "client-1", "limit": 21, "bytes": 2**20}),
+        "GET edits": asking(edits.EDIT_PAGE, some),
+        "errors of a batch": asking(batches.ERRORS_BY_TYPE, (old, 10)),
+        "a page of results": asking(edits.RESULTS_PAGE, lines),
+        "overdue": asking(health.OVERDUE_BY_STATE),
+        "accounting": asking(health.ACCOUNTS),
+        "batch_progress of all batches": asking("SELECT * FROM batch_progress"),
+    }
+
+
+def measure(rounds: int, largest: int = SIZES[-1]) -> Found:
+    """Fill a database of each size up to `largest` edits, and let the sizes take turns."""
+    sizes = sorted({*(size for size in SIZES if size < largest), largest})
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="darkroom-bench-")))
+        url = stack.enter_context(server(folder))
+        engines = {size: stack.enter_context(_filled(url, size)) for size in sizes}
+        turns: dict[str, dict[int, list[float]]] = {}
+        for number in range(rounds):
+            for size, engine in engines.items():
+                for name, took in _look(engine).items():
+                    turns.setdefault(name, {}).setdefault(size, []).append(took)
+                print(f"round {number + 1}: {size} edits measured", flush=True)
+    columns = [*(Column(str(size), f"{size:,} edits".replace(",", " "), 2) for size in sizes), Column("growth", "x", 1)]
+    found = dict(_judged(name, by_size, sizes) for name, by_size in turns.items())
+    return Found("Growth", TEXT, columns, found, plotted="growth")
+
+
+@contextmanager
+def _filled(url: str, size: int) -> Iterator[Engine]:
+    name = f"edits_{size}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    address = make_url(url).set(database=name).render_as_string(hide_password=False)
+    upgrade(address)
+    with psycopg.connect(address, autocommit=True) as connection:
+        fill_tables(connection, batches=size // EDITS_EACH)
+    engine = make_engine(address, application="darkroom bench", statement_timeout="600000")
+    print(f"{size} edits filled in", flush=True)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _look(engine: Engine) -> dict[str, float]:
+    """Step -> milliseconds; whatever it changes is taken back."""
+    with engine.connect() as connection:
+        found = {
+            name: min(_timed(connection, step) for _ in range(REPEATED)) for name, step in steps(connection).items()
+        }
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM")  # what was taken back
+    return found
+
+
+def _timed(connection: Connection, step: Step) -> float:
+    began = time.perf_counter()
+    step(connection)
+    took = time.perf_counter() - began
+    connection.rollback()
+    return 1000 * took
+
+
+def _judged(name: str, by_size: Mapping[int, list[float]], sizes: list[int]) -> tuple[str, list[Mapping[str, float]]]:
+    """The row's name, which tells whether it grew, and its figures by turn."""
+    first, *others = (median(by_size[size]) for size in sizes)
+    grown = any(other > FLAT * first and other - first > UNNOTICED for other in others)
+    last = max(others, default=first)
+    turns: list[Mapping[str, float]] = [
+        {**{str(size): by_size[size][turn] for size in sizes}, "growth": last / first}
+        for turn in range(len(by_size[sizes[0]]))
+    ]
+    return (f"**NOT FLAT:** {name}" if grown else name), turns

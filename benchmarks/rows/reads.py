@@ -1,0 +1,62 @@
+"""What callers and operators look at, at a million edits, beside counting the same rows."""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import requests
+
+from benchmarks.intake import database, intake
+from benchmarks.large_tables import EDITS_EACH, fill_tables, large_batch
+from benchmarks.measuring import Column, Found, take_turns
+from cli.stack.embedded import free_port
+from models.queries import batches, health
+
+EDITS, LARGE = 1_000_000, 100_000
+COLUMNS = (Column("ms", "ms", 1),)
+TEXT = f"""\
+Milliseconds of what is looked at all the time, at {EDITS} edits in batches of {EDITS_EACH} and one batch of {LARGE},
+beside a count over the same rows. Of five in each turn the quickest counts."""
+COUNTED = "SELECT state, count(*) FROM edits WHERE batch_id = %(batch)s GROUP BY state"
+
+
+def measure(rounds: int) -> Found:
+    """Fill the tables, serve the API, and let them take turns."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="darkroom-bench-")))
+        url, port = stack.enter_context(database(folder)), free_port()
+        connection = stack.enter_context(psycopg.connect(url, autocommit=True))
+        fill_tables(connection, batches=EDITS // EDITS_EACH)
+        batch = large_batch(connection, LARGE)
+        stack.enter_context(intake(url, port))
+        session, large = stack.enter_context(requests.Session()), {"batch": batch}
+        path = f"http://127.0.0.1:{port}/v1/batches/{batch}"
+        ask = partial(_ask, connection)
+        contestants: dict[str, Callable[[], object]] = {
+            f"GET /v1/batches/…, {LARGE} edits": lambda: session.get(path, timeout=60).raise_for_status(),
+            f"batch_progress of {LARGE} edits": partial(ask, batches.PROGRESS_OF_BATCH, (batch,)),
+            f"states of {LARGE} edits, counted": partial(ask, COUNTED, large),
+            "batch_progress of all batches": partial(ask, "SELECT * FROM batch_progress"),
+            "accounting": partial(ask, health.ACCOUNTS),
+            "states of all edits, counted": partial(ask, "SELECT state, count(*) FROM edits GROUP BY state"),
+        }
+        turns = {name: partial(_turn, look) for name, look in contestants.items()}
+        return Found("Looking", TEXT, COLUMNS, take_turns(turns, rounds), plotted="ms")
+
+
+def _ask(connection: psycopg.Connection[Any], statement: str, parameters: Any = None) -> None:
+    connection.execute(statement, parameters).fetchall()
+
+
+def _turn(look: Callable[[], object]) -> Mapping[str, float]:
+    took = []
+    for _ in range(5):
+        began = time.perf_counter()
+        look()
+        took.append(time.perf_counter() - began)
+    return {"ms": 1000 * min(took)}
