@@ -70,9 +70,9 @@ SELECT 'images returned = stored + failed + waiting + discarded',
        coalesce(sum(images_returned - images_stored - images_failed - images_waiting - images_discarded), 0)
 FROM batch_counters
 UNION ALL
-SELECT 'finished batches with an edit that is not final', count(*) FROM batches b
-WHERE b.finished_at IS NOT NULL
-  AND (SELECT sum(pending + submitting + submitted + ready) FROM batch_counters k WHERE k.batch_id = b.id) <> 0
+SELECT 'finished batches with an edit that is not final', count(*) FROM (
+    SELECT batch_id FROM batch_counters GROUP BY batch_id HAVING sum(pending + submitting + submitted + ready) <> 0
+) k JOIN batches b ON b.id = k.batch_id WHERE b.finished_at IS NOT NULL
 UNION ALL
 SELECT 'committed under a ceiling of cost = sum over submissions',
        coalesce(sum(spending.committed - (

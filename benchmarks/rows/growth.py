@@ -93,7 +93,7 @@ def measure(rounds: int, largest: int = SIZES[-1]) -> Found:
                     turns.setdefault(name, {}).setdefault(size, []).append(took)
                 print(f"round {number + 1}: {size} edits measured", flush=True)
     columns = [*(Column(str(size), f"{size:,} edits".replace(",", " "), 2) for size in sizes), Column("growth", "x", 1)]
-    found = dict(_judged(name, by_size, sizes) for name, by_size in turns.items())
+    found = dict(_judge(name, by_size, sizes) for name, by_size in turns.items())
     return Found("Growth", TEXT, columns, found, plotted="growth")
 
 
@@ -133,7 +133,7 @@ def _timed(connection: Connection, step: Step) -> float:
     return 1000 * took
 
 
-def _judged(name: str, by_size: Mapping[int, list[float]], sizes: list[int]) -> tuple[str, list[Mapping[str, float]]]:
+def _judge(name: str, by_size: Mapping[int, list[float]], sizes: list[int]) -> tuple[str, list[Mapping[str, float]]]:
     """The row's name, which tells whether it grew, and its figures by turn."""
     first, *others = (median(by_size[size]) for size in sizes)
     grown = any(other > FLAT * first and other - first > UNNOTICED for other in others)
