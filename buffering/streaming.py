@@ -5,6 +5,8 @@ it reads only as fast as the client takes it, and so it does with a pipe, which 
 
 The end of a pipe says nothing of whether all was written. So where an answer breaks off, the connection is ended
 before its pipe is: HTTP/1.1 ends the last chunk of a whole answer with a mark (RFC 9112, 7.1), which is then missing.
+A last line that says "complete" would tell it too, but only to a reader who knows that line: to any other, half an
+answer would look like all of it.
 """
 
 import asyncio
