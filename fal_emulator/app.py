@@ -49,14 +49,10 @@ def _media(app: web.Application) -> None:
     app.router.add_get("/files/{path:.+}", cdn.download)
 
 
-def _site(app: web.Application) -> None:
-    app.router.add_get("/api/openapi/queue/openapi.json", platform.openapi)
-
-
 def everything(app: web.Application) -> None:
     """One base URL for all: a POST to an endpoint is a submit, and the run host lies under `/run`."""
     pages.add_routes(app)
-    for add in (admin.add_routes, platform.add_routes, _site, _rest, _media):
+    for add in (admin.add_routes, platform.add_routes, _rest, _media):
         add(app)
     _run(app, "/run")
     app.router.add_post("/{endpoint:.+}/stream", direct.stream)
@@ -74,7 +70,6 @@ HOSTS = {
     "v3.fal.media*": _media,
     "v3b.fal.media*": _media,
     "api.fal.ai*": platform.add_routes,
-    "fal.ai*": _site,
     "*": everything,
 }
 

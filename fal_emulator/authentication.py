@@ -51,19 +51,6 @@ def with_key(handler: Handler) -> Handler:
     return guarded
 
 
-def with_admin_key(handler: Handler) -> Handler:
-    """The same for routes that fal keeps for administrators."""
-
-    @functools.wraps(handler)
-    async def guarded(request: web.Request) -> web.StreamResponse:
-        admin_key = emulator_of(request).options.admin_key
-        if admin_key is not None and request.headers.get("Authorization") != f"Key {admin_key}":
-            return platform_refusal(403, "authorization_error", "This endpoint requires an admin API key")
-        return await handler(request)
-
-    return with_key(guarded)
-
-
 def origin(request: web.Request) -> str:
     """fal's own world for a fal Host header, else the base URL that this client used."""
     if request.host.partition(":")[0].lower() in FAL_HOSTS:
@@ -78,16 +65,14 @@ def auth_error(request: web.Request, app_id: str) -> str | None:
         return f'Cannot access application "{app_id}". Authentication is required to access this application.'
     if scheme.lower() == "bearer":
         return "JWT decode error: Not enough segments"  # a key is no JWT (fal-protocol 1.2)
-    options = emulator_of(request).options
-    only = None if options.key is None else {options.key, options.admin_key or options.key}
-    if scheme.lower() != "key" or not _accepted(secret.strip(), only):
+    if scheme.lower() != "key" or not _accepted(secret.strip(), emulator_of(request).options.key):
         return "invalid key credentials"
     return None
 
 
-def _accepted(key: str, only: set[str] | None) -> bool:
+def _accepted(key: str, only: str | None) -> bool:
     if only is not None:
-        return key in only
+        return key == only
     key_id, colon, secret = key.partition(":")
     return bool(key_id and colon and secret)
 

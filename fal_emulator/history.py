@@ -1,6 +1,6 @@
-"""The platform's history of requests: by endpoint, by search, and the deletion of their payloads.
+"""The platform's history of requests, by endpoint.
 
-fal-protocol 7.2 and 7.3. The lists show finished requests only, by-endpoint after a delay, because that is the
+fal-protocol 7.2. It shows finished requests only, after a delay, because that is the
 worst that a client has to cope with; `list_in_flight` is the kinder reading.
 """
 
@@ -14,11 +14,10 @@ from . import disturbances
 from .authentication import BadQuery, platform_refusal
 from .emulator import Emulator, emulator_of
 from .job import Job
-from .listing import BY_ACCEPTANCE, BY_DURATION, BY_END, BY_LAST_NEWS, Listing, duration, iso, several
+from .listing import BY_DURATION, BY_END, BY_LAST_NEWS, Listing, duration, iso, several
 
 MOST_LISTED = 100
 LISTED = 50
-REPLIES_KEPT = 600.0  # seconds that an Idempotency-Key is remembered (fal-protocol 7.1)
 STATUS_FILTERS = {
     "success": "status BETWEEN 200 AND 299",
     "error": "status >= 500",
@@ -57,21 +56,6 @@ async def by_endpoint(request: web.Request) -> web.Response:
     return listing.reply(jobs, more, lambda job: _listed(emulator, job, payloads=payloads), "items")
 
 
-async def search(request: web.Request) -> web.Response:
-    """`GET /v1/models/requests/search`: by text in the input, newest submit first. The real one compares meanings."""
-    emulator = emulator_of(request)
-    listing = Listing.of(request, BY_ACCEPTANCE, limit=LISTED, most=MOST_LISTED)
-    listing.add("store_io")
-    if not emulator.options.list_in_flight:
-        listing.add("ended_at IS NOT NULL")
-    if wanted := several(request, "endpoint_id"):
-        listing.add("endpoint_id IN (SELECT value FROM json_each(?))", json.dumps(wanted))
-    if text := request.query.get("query"):
-        containing = "SELECT seq FROM payloads WHERE instr(lower(CAST(input AS TEXT)), lower(?))"
-        listing.add(f"seq IN ({containing})", text)
-    return listing.page(emulator.ledger, lambda job: _listed(emulator, job, payloads=True), "items")
-
-
 def _listed(emulator: Emulator, job: Job, *, payloads: bool) -> dict[str, Any]:
     took = duration(job)
     item: dict[str, Any] = {
@@ -96,31 +80,3 @@ def _readable(body: bytes | None) -> Any:
         return json.loads(body) if body else None
     except ValueError:
         return None
-
-
-async def delete_payloads(request: web.Request) -> web.Response:
-    """`DELETE /v1/models/requests/{id}/payloads`: the JSON of both sides and the produced files; the charge stays."""
-    emulator = emulator_of(request)
-    job = emulator.find(request.match_info["request_id"])
-    if job is None:
-        return platform_refusal(404, "not_found", "Request not found")
-    if job.ended_at is None:
-        return platform_refusal(409, "conflict", "Request is still in progress")
-    given = request.headers.get("Idempotency-Key")
-    key = f"{given} {job.request_id}" if given else None
-    body = (emulator.store.replayed(key) if key else None) or json.dumps({"cdn_delete_results": _delete(emulator, job)})
-    if key:
-        emulator.store.remember(key, body, time.time() + emulator.options.scaled(REPLIES_KEPT))
-    await emulator.store.committed()
-    return web.Response(text=body, content_type="application/json")
-
-
-def _delete(emulator: Emulator, job: Job) -> list[dict[str, str | None]]:
-    emulator.ledger.forget(job)
-    urls = [image["url"] for image in json.loads(job.images) if not image["url"].startswith("data:")]
-    return [{"link": url, "exception": _deleted(emulator, job, url)} for url in urls]
-
-
-def _deleted(emulator: Emulator, job: Job, url: str) -> str | None:
-    path = emulator.files.own_path(url, job.origin)
-    return None if path and emulator.files.delete(path) else "File not found"

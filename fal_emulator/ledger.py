@@ -5,7 +5,7 @@ a request is charged once or never, whatever is restarted, cancelled or delivere
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from operator import attrgetter
 from typing import Any
@@ -125,20 +125,6 @@ class Ledger:
         """The result body, or None when it was never kept or is purged."""
         row = self._store.one("SELECT output FROM payloads WHERE seq = ?", (job.seq,))
         return bytes(row[0]) if row and row[0] is not None else None
-
-    def forget(self, job: Job) -> None:
-        """Delete both payloads; the row and its charge stay."""
-        self._store.write("DELETE FROM payloads WHERE seq = ?", (job.seq,))
-
-    def charges(self, since: float) -> Iterable[tuple[str, float, int]]:
-        """Endpoint, time and units of every charge from then on."""
-        sql = "SELECT endpoint_id, ended_at, billed_units FROM requests WHERE ended_at >= ? AND billed_units > 0"
-        return self._store.each(sql, (since,))
-
-    def units_per_call(self, endpoint_id: str) -> float:
-        """What a successful call of this endpoint was charged on average; 1 while there was none."""
-        sql = "SELECT avg(billed_units) FROM requests WHERE endpoint_id = ? AND status = 200"
-        return float(self._store.one(sql, (endpoint_id,))[0] or 1.0)
 
     def unfinished(self) -> list[Job]:
         """What a restart has to take up again, oldest first."""

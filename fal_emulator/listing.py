@@ -27,7 +27,6 @@ class Order:
 
 BY_END = Order("ended_at", lambda job: job.ended_at or 0.0)
 BY_LAST_NEWS = Order("coalesce(ended_at, submitted_at)", lambda job: job.ended_at or job.submitted_at)
-BY_ACCEPTANCE = Order("submitted_at", lambda job: job.submitted_at)
 BY_DURATION = Order("coalesce(ended_at - started_at, 0)", lambda job: duration(job) or 0.0)
 
 

@@ -35,7 +35,7 @@ PAGE = """<!doctype html>
 <h2>For programs</h2>
 <p><a href="/_emulator/ledger">ledger</a> · <a href="/_emulator/state">state</a> ·
 <a href="/_emulator/faults">faults</a> · <a href="/.well-known/jwks.json">keys</a> ·
-<a href="/v1/models?expand=openapi-3.0">models</a></p>
+<a href="/v1/models">models</a></p>
 </main></body></html>
 """
 

@@ -1,19 +1,17 @@
-"""The platform API under `/v1`: its routes in one place, and those that concern models and storage.
+"""The platform API under `/v1`, as far as its users need it: models, prices, the list of requests, storage settings.
 
-fal-protocol 7.2 and 7.3; the history of requests and all that is about money have modules of their own.
+fal-protocol 7.2 and 7.3; the list of requests has a module of its own. What was charged stands in the ledger.
 """
-
-from typing import Any
 
 from aiohttp import web
 
-from . import billing, history
-from .authentication import BadQuery, json_object, with_admin_key, with_key
+from . import history
+from .authentication import BadQuery, json_object, with_key
 from .emulator import emulator_of
 from .lifecycle import InvalidLifecycle
 from .listing import several
-from .openapi import document
 
+UNIT, CURRENCY = "image", "USD"
 WEBHOOK_RANGES = ["127.0.0.1/32", "::1/128"]  # a stand-in delivers from this machine
 
 
@@ -23,30 +21,25 @@ async def meta(_: web.Request) -> web.Response:
 
 
 async def models(request: web.Request) -> web.Response:
-    """`GET /v1/models?endpoint_id=&q=&expand=openapi-3.0`: the models and their documents; needs no key."""
-    emulator, expanded = emulator_of(request), "openapi-3.0" in several(request, "expand")
-    text = request.query.get("q", "").lower()
+    """`GET /v1/models?endpoint_id=&q=`: the models; needs no key."""
+    emulator, text = emulator_of(request), request.query.get("q", "").lower()
     found = []
     for one in emulator.catalogue.chosen(several(request, "endpoint_id")):
         model = emulator.catalogue.models[one]
-        shown: dict[str, Any] = {
-            "endpoint_id": one,
-            "metadata": {"display_name": model.title, "category": model.category, "status": "active"},
-        }
-        if expanded:
-            shown["openapi"] = document(one, model.title, emulator.options.max_side)
+        metadata = {"display_name": model.title, "category": model.category, "status": "active"}
         if text in f"{one} {model.title} {model.category}".lower():
-            found.append(shown)
+            found.append({"endpoint_id": one, "metadata": metadata})
     return web.json_response({"models": found, "next_cursor": None, "has_more": False})
 
 
-async def openapi(request: web.Request) -> web.Response:
-    """`GET /api/openapi/queue/openapi.json?endpoint_id=`: the same document, where fal's model pages link to it."""
-    emulator, endpoint_id = emulator_of(request), request.query.get("endpoint_id", "")
-    model = emulator.catalogue.models.get(endpoint_id)
-    if model is None:
-        raise web.HTTPNotFound(text=f"Model {endpoint_id} not found")
-    return web.json_response(document(endpoint_id, model.title, emulator.options.max_side))
+async def pricing(request: web.Request) -> web.Response:
+    """`GET /v1/models/pricing`: dollars per image."""
+    emulator = emulator_of(request)
+    prices = [
+        {"endpoint_id": one, "unit_price": emulator.catalogue.price(one), "unit": UNIT, "currency": CURRENCY}
+        for one in emulator.catalogue.chosen(several(request, "endpoint_id"))
+    ]
+    return web.json_response({"prices": prices, "next_cursor": None, "has_more": False})
 
 
 async def show_storage_settings(request: web.Request) -> web.Response:
@@ -70,13 +63,7 @@ def add_routes(app: web.Application) -> None:
     add = app.router
     add.add_get("/v1/meta", meta)
     add.add_get("/v1/models", models)
-    add.add_get("/v1/models/pricing", with_key(billing.pricing))
-    add.add_post("/v1/models/pricing/estimate", with_key(billing.estimate))
-    add.add_get("/v1/models/usage", with_admin_key(billing.usage))
-    add.add_get("/v1/models/billing-events", with_admin_key(billing.events))
-    add.add_get("/v1/account/billing", with_admin_key(billing.account))
+    add.add_get("/v1/models/pricing", with_key(pricing))
     add.add_get("/v1/models/requests/by-endpoint", with_key(history.by_endpoint))
-    add.add_get("/v1/models/requests/search", with_key(history.search))
-    add.add_delete("/v1/models/requests/{request_id}/payloads", with_admin_key(history.delete_payloads))
     add.add_get("/v1/storage/settings", with_key(show_storage_settings))
     add.add_put("/v1/storage/settings", with_key(put_storage_settings))

@@ -9,7 +9,6 @@ import asyncio
 import fcntl
 import logging
 import sqlite3
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -61,7 +60,7 @@ CREATE TABLE IF NOT EXISTS requests (
 -- what a restart picks up again
 CREATE INDEX IF NOT EXISTS unfinished ON requests (seq) WHERE ended_at IS NULL;
 CREATE INDEX IF NOT EXISTS undelivered ON requests (seq) WHERE webhook_state = 'pending';
--- by-endpoint and billing-events, newest first; the second one also finds payloads past their time
+-- by-endpoint, newest first; the second one also finds payloads past their time
 CREATE INDEX IF NOT EXISTS finished ON requests (endpoint_id, ended_at, seq) WHERE ended_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS ended ON requests (ended_at, seq) WHERE ended_at IS NOT NULL;
 CREATE TABLE IF NOT EXISTS payloads (seq INTEGER PRIMARY KEY, input BLOB, output BLOB);
@@ -92,8 +91,6 @@ CREATE TABLE IF NOT EXISTS keys (
 CREATE TABLE IF NOT EXISTS faults (kind TEXT PRIMARY KEY, drawn INTEGER NOT NULL, injected INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
--- answers to calls with an Idempotency-Key
-CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, body TEXT NOT NULL, expires_at REAL NOT NULL);
 """
 
 CHECKPOINT_EVERY = 2.0  # seconds; done beside the loop, because a checkpoint waits for the disk
@@ -150,16 +147,6 @@ class Store:
     def keep_setting(self, name: str, value: str) -> None:
         """Set it."""
         self.write("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
-
-    def replayed(self, key: str) -> str | None:
-        """The answer that this idempotency key was given before."""
-        row = self.one("SELECT body FROM replies WHERE key = ? AND expires_at > ?", (key, time.time()))
-        return str(row[0]) if row else None
-
-    def remember(self, key: str, body: str, expires_at: float) -> None:
-        """Give the same answer to this key until then."""
-        self.write("DELETE FROM replies WHERE expires_at <= ?", (time.time(),))
-        self.write("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", (key, body, expires_at))
 
     def _commit(self) -> None:
         pending, self._pending = self._pending, None

@@ -14,9 +14,9 @@ from fal_emulator.ledger import Ledger
 from fal_emulator.store import Store
 
 from .emulator_process import EDIT, wait_for
+from .test_input import GOOD
 
 LISTING = "/v1/models/requests/by-endpoint"
-BILLING = "/v1/models/billing-events"
 
 
 def listed(standin, **params):
@@ -57,12 +57,18 @@ def test_one_charge_per_image(standin):
         totals["charges"],
         totals["in_progress"],
     ) == (8, 8, 10, 10, 0)
-    billed = standin.get(BILLING).json()["billing_events"]
-    assert {jobs[name]["request_id"]: n for name, n in charges.items() if n} == {
-        event["request_id"]: event["output_units"] for event in billed
-    }
-    assert {0.03} == {event["unit_price"] for event in billed}
-    assert sum(event["cost_estimate_nano_usd"] for event in billed) == 10 * 30_000_000
+
+
+def test_credit(make_standin):
+    """A spent account is locked for new work, on both hosts, until somebody pays."""
+    standin = make_standin(credits=0.06)
+    standin.run(num_images=2)
+    refused = standin.submit_raw(json=GOOD)
+    assert (refused.status_code, "User is locked" in refused.json()["detail"]) == (403, True)
+    assert standin.post(f"/{EDIT}", json=GOOD, headers={"Host": "fal.run"}).status_code == 403
+    assert len(standin.ledger()) == 1
+    standin.put("/_emulator/options", json={"credits": 1.0})
+    assert standin.submit()["request_id"]
 
 
 def test_every_post_is_a_new_request(standin):
@@ -220,13 +226,12 @@ def test_questions_that_make_no_sense(standin, params):
 
 
 def test_keys_of_the_platform(make_standin):
-    """A key for the lists, an administrator's key for billing, none for meta."""
-    standin = make_standin(key="kid:ksecret", admin_key="boss:secret")
-    assert standin.get(BILLING).status_code == 403
-    assert standin.get(BILLING, headers={"Authorization": "Key boss:secret"}).status_code == 200
+    """A key for lists, prices and settings; none for meta and the models."""
+    standin = make_standin(key="kid:ksecret")
     with requests.Session() as anonymous:
-        refused = anonymous.get(standin.url + LISTING, timeout=5)
-        assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authorization_error")
+        for path in (LISTING, "/v1/models/pricing", "/v1/storage/settings"):
+            refused = anonymous.get(standin.url + path, timeout=5)
+            assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authorization_error")
         assert anonymous.get(standin.url + "/v1/meta", timeout=5).json()["webhook_ip_ranges"]
         assert EDIT in anonymous.get(standin.url + "/v1/models", timeout=5).text
 
