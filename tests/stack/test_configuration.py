@@ -14,6 +14,9 @@ from cli.stack import embedded, processes
 from cli.stack.home import KILLED_STACK_ENDS_WITHIN, SOCKET_PATH_LIMIT, Home
 from cli.stack.processes import Process, Stage
 from cli.stack.supervision import FOR_EVER, command_line, configuration, paths_as_variables, stops_within
+from worker import lane_loop
+from worker.lane import load_lane
+from worker.lanes import LANES
 
 COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())
 
@@ -52,12 +55,11 @@ def test_every_program_restarts_for_ever(home: Home) -> None:
     for program in programs:
         assert program.autorestart.__name__ == "RestartUnconditionally"
         assert program.startretries == FOR_EVER
-        assert (
-            program.stopwaitsecs == processes.WORKERS[program.name][1].stop_within
-            if program.name in processes.WORKERS
-            else 5
-        )
         assert program.killasgroup
+    waits = {program.name: program.stopwaitsecs for program in programs}
+    for lane in LANES:  # a paid POST whose reply is not waited for is an unknown submission
+        assert waits[lane] > lane_loop.SLICE_SECONDS + load_lane(lane).longest_call
+    assert max(waits[name] for name in ("receiver", "intake", "beat")) <= 10
 
 
 def test_a_killed_stack_is_waited_for_as_long_as_it_may_take() -> None:

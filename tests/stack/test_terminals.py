@@ -216,7 +216,7 @@ def test_every_module_prints_through_one_place() -> None:
     allowed = {"output.py", "streams.py"}
     found = {
         path.name
-        for path in (Path(__file__).parent.parent.parent / "cli").glob("*.py")
+        for path in (Path(__file__).parent.parent.parent / "cli").rglob("*.py")
         if re.search(r"rich\.markup|Console\(|json\.dumps\(.*ensure_ascii|click\.s?echo", path.read_text())
     }
     assert found <= allowed
