@@ -1,7 +1,7 @@
 """How SQL is written down: each statement once, as a constant of a module of `models/`, so that all can be listed.
 
 `tests/database/test_statements.py` finds them, prepares each against the migrated database, and looks at the plans of
-those that name an index. No other package holds SQL (`tests/unit/test_rules.py`).
+those that name an index. No other package holds SQL (`tests/unit/project/test_rules.py`).
 """
 
 from collections.abc import Iterable

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from tests.test_docs import settings_table
-from tests.unit.test_compose import example_lines
+from tests.unit.project.test_compose import example_lines
 
 ROOT = Path(__file__).parent.parent
 FIRST = example_lines().partition("\n")[0] + "\n"

@@ -1,6 +1,6 @@
 """Troubles of a real PostgreSQL, each provoked, and what the one deciding place makes of its SQLSTATE.
 
-What follows from "away" for replies, the API and the commands is tested in tests/http/test_database_away.py.
+What follows from "away" for replies, the API and the commands is tested in tests/http/receiver/test_database_away.py.
 """
 
 import os

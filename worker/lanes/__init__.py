@@ -14,8 +14,8 @@ class LaneProcess:
 
     stop_within: int
     """Seconds in which it may end by itself: longer than a turn, the lane's `longest_call`, and the recording of the
-    answer while the database is away (tests/unit/test_compose.py counts it). A stop takes so long only where all of
-    that happens at one time."""
+    answer while the database is away (tests/unit/project/test_compose.py counts it). A stop takes so long only where
+    all of that happens at one time."""
     turns_at_once: int = 1
     """Turns that one worker runs side by side."""
 
