@@ -13,7 +13,7 @@ from tests.support.running_stack import Stack
 
 @pytest.fixture(scope="session")
 def stack(clean_environment: None) -> Iterator[Stack]:
-    """One running stack for every file that asks for it (tests/conftest.py keeps these together).
+    """One running stack for every file that asks for it (conftest.py keeps these together).
 
     Not in pytest's own folder, which other runs lock again for the user that PostgreSQL runs as under root.
     """

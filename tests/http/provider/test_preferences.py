@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from core.errors import SettingsError
 from core.settings import load
 from fal_emulator.options import Options
+from fal_emulator.tests.emulator_process import FAST, Standin
 from models.apply_reports import apply_reports
 from models.claims import claim_images
 from models.verdict import DeclaredImage, Kind, Verdict
@@ -16,7 +17,6 @@ from provider.listing import Listing
 from provider.preferences import Preferences
 from provider.queue_api import QueueAPI
 from provider.settings import ProviderSettings
-from tests.emulator.emulator_process import FAST, Standin
 from tests.support.factories import POLICY, answer, make_submitted, success
 from tests.support.lane_runner import Emulator, all_are, lane_runner, make_edits, wait_for
 from tests.support.queueing import ARGUMENTS, ENDPOINT, KEY
