@@ -44,7 +44,7 @@ def measure(rounds: int) -> Found:
 
 
 def draw() -> bytes:
-    """A soft picture, always the same, about as large as those that the model makes."""
+    """A soft image, always the same, about as large as those that the model makes."""
     dots = random.Random(1).randbytes(12 * 12 * 3)
     file = BytesIO()
     Image.frombytes("RGB", (12, 12), dots).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(file, "PNG")
