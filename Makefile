@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(USABLE) ## see it work: 24 edits through the whole system, on real parts and a stand-in provider
+demo: $(USABLE) ## see it work: 24 edits through the whole system, on real parts and an emulator provider
 	@$(BIN)/darkroom demo
 
 test: $(READY) check ## everything: style, types, arrows, and all tests

@@ -4,7 +4,7 @@ import click
 from sqlalchemy import Engine
 
 from cli import migrate
-from cli.settings import attach
+from cli.settings import load_with_database
 from core.settings import DatabaseSettings, load
 from models.database import check_schema, make_engine
 
@@ -15,7 +15,7 @@ def open_database() -> Engine:
     Raises:
         UserError: no database is known, it cannot be reached, or its schema is another one.
     """
-    attach()
+    load_with_database()
     engine = connect(load(DatabaseSettings).database_url, application="darkroom cli")
     check_schema(engine, migrate.newest())
     return engine

@@ -1,4 +1,4 @@
-"""Commands about the surroundings: the settings as they are in effect, the schema, the stand-in on its own."""
+"""Commands about the surroundings: the settings as they are in effect, the schema, the emulator on its own."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ import click
 
 from cli import migrate as schema
 from cli.output import json_option, print_json
-from cli.settings import attach, effective
+from cli.settings import effective, load_with_database
 from cli.streams import one_line
 from core.errors import SettingsError
 from core.settings import DatabaseSettings, load
@@ -21,7 +21,7 @@ def env(as_json: bool) -> None:
 
     NAME=value a line; secrets are masked.
     """
-    attach()
+    load_with_database()
     values = effective()
     if as_json:
         print_json(values)
@@ -34,7 +34,7 @@ def env(as_json: bool) -> None:
 @json_option
 def migrate(as_json: bool) -> None:
     """Bring the database to the schema of this release."""
-    attach()
+    load_with_database()
     before, after = schema.upgrade(load(DatabaseSettings).database_url)
     if as_json:
         print_json({"before": before, "revision": after})
@@ -51,11 +51,11 @@ def migrate(as_json: bool) -> None:
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="")
 def emulator(arguments: tuple[str, ...]) -> None:
-    """Run the stand-in for the provider on its own.
+    """Run the emulator of the provider on its own.
 
     No AI, no cost. --help shows its options.
     """
     if find_spec("aiohttp") is None:
         raise SettingsError("The emulator needs the extra `emulator`: pip install 'darkroom[emulator]'.")
-    # in our place, not beside us: whoever ends this process ends the stand-in
+    # in our place, not beside us: whoever ends this process ends the emulator
     os.execv(sys.executable, (sys.executable, "-m", "fal_emulator", *arguments))  # noqa: S606

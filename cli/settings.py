@@ -69,33 +69,33 @@ def environment() -> dict[str, str]:
     return dict(os.environ)
 
 
-def adopt(variables: Mapping[str, str]) -> None:
+def set_variables(variables: Mapping[str, str]) -> None:
     """Make `variables` part of this process's own environment, so that every part reads the same."""
     os.environ.update(variables)
 
 
-def forget(*names: str) -> None:
+def unset_variables(*names: str) -> None:
     """Take variables out of this process's own environment."""
     for name in names:
         os.environ.pop(name, None)
 
 
-def join() -> CLISettings:
+def load_from_stack() -> CLISettings:
     """Take what is not set explicitly from the stack that runs in the home, if one does."""
     settings = load(CLISettings)
-    for name, value in settings.home.published().items():
+    for name, value in settings.home.read_published().items():
         if not os.environ.get(name) and not os.environ.get(f"{name}_FILE"):
             os.environ[name] = value
     return load(CLISettings)
 
 
-def attach() -> CLISettings:
+def load_with_database() -> CLISettings:
     """The same, and check that there is a database.
 
     Raises:
         SettingsError: no database is known.
     """
-    settings = join()
+    settings = load_from_stack()
     if settings.database_url is None:
         home = settings.darkroom_home
         raise SettingsError(f"No stack runs in {home} and DATABASE_URL is not set; start one with `darkroom up`.")
@@ -120,7 +120,7 @@ def stack_variables(
     if emulator_url:
         variables |= _emulated(settings, emulator_url)
     elif settings.fal_key is None:
-        raise SettingsError("FAL_KEY is not set; set it, or add --emulator to work with the stand-in, without a key.")
+        raise SettingsError("FAL_KEY is not set; set it, or add --emulator to work with the emulator, without a key.")
     if "NOTIFY_SECRET" not in variables and "NOTIFY_SECRET_FILE" not in variables:
         from worker.webhook_signing import new_secret
 

@@ -1,4 +1,4 @@
-"""The stand-in's own routes under `/_emulator`: the ledger, the state, faults, live knobs. fal has none of them."""
+"""The emulator's own routes under `/_emulator`: the ledger, the state, faults, live knobs. fal has none of them."""
 
 import json
 import time

@@ -86,12 +86,12 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
 
 
 async def say_what_this_is(_: web.Request, reply: web.StreamResponse) -> None:
-    """Every reply names the stand-in."""
+    """Every reply names the emulator."""
     reply.headers["Server"] = SERVER
 
 
 def create_app(options: Options) -> web.Application:
-    """The stand-in as an aiohttp application."""
+    """The emulator as an aiohttp application."""
     app = web.Application(middlewares=[errors_as_json], client_max_size=options.max_body)
     for host, add in HOSTS.items():
         part = web.Application()

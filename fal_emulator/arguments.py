@@ -1,4 +1,4 @@
-"""The model's input: which bodies it takes and what it says about the others (fal-protocol 9.1, 5.2).
+"""The model's input: which bodies it takes and what it says about the others (provider-protocol 9.1, 5.2).
 
 Checks are hand-written, because the point is fal's words for a mistake, not ours. Unknown keys are ignored.
 """
@@ -14,7 +14,7 @@ from .verdicts import detail
 
 MAX_INPUTS = 10  # more may be sent; only the last ten are used
 MAX_IMAGES = 15  # inputs and outputs together
-WIDEST_SHAPE = 16  # this stand-in's own bound, so that a 1 x 4000 image is not scaled up to 61 440 pixels
+WIDEST_SHAPE = 16  # this emulator's own bound, so that a 1 x 4000 image is not scaled up to 61 440 pixels
 
 
 class InvalidInput(Exception):

@@ -1,4 +1,4 @@
-"""Who may come in and what a refusal looks like (fal-protocol 1.2, 5.4); also where a client came from."""
+"""Who may come in and what a refusal looks like (provider-protocol 1.2, 5.4); also where a client came from."""
 
 import base64
 import functools
@@ -64,7 +64,7 @@ def auth_error(request: web.Request, app_id: str) -> str | None:
     if not secret:
         return f'Cannot access application "{app_id}". Authentication is required to access this application.'
     if scheme.lower() == "bearer":
-        return "JWT decode error: Not enough segments"  # a key is no JWT (fal-protocol 1.2)
+        return "JWT decode error: Not enough segments"  # a key is no JWT (provider-protocol 1.2)
     if scheme.lower() != "key" or not _accepted(secret.strip(), emulator_of(request).options.key):
         return "invalid key credentials"
     return None
@@ -84,7 +84,7 @@ def upload_token(secret: bytes) -> tuple[str, float]:
 
 
 def upload_token_is_valid(secret: bytes, authorization: str) -> bool:
-    """Whether an upload may go on: the CDN takes its own token, never the key (fal-protocol 8.1)."""
+    """Whether an upload may go on: the CDN takes its own token, never the key (provider-protocol 8.1)."""
     scheme, _, token = authorization.partition(" ")
     expires, _, given = token.partition(".")
     if scheme.lower() != "bearer" or not expires.isdigit():
@@ -93,7 +93,7 @@ def upload_token_is_valid(secret: bytes, authorization: str) -> bool:
 
 
 def seal(secret: bytes, subject: str) -> str:
-    """What only this stand-in can have written under `subject`: the end of a token, or the id of an upload."""
+    """What only this emulator can have written under `subject`: the end of a token, or the id of an upload."""
     digest = hmac.new(secret, f"upload {subject}".encode(), hashlib.sha256).digest()
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 

@@ -1,7 +1,7 @@
 """Which applications exist here: the edit model, and just enough of three others for the official client's tests.
 
 A submit to an unknown application is refused with 404; an unknown path in a known one is accepted and ends 404
-as the outcome (fal-protocol 5.4).
+as the outcome (provider-protocol 5.4).
 """
 
 import json

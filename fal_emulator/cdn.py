@@ -9,7 +9,7 @@ from .emulator import Emulator, emulator_of
 from .fault_plan import Injection
 from .files import StoredFile
 
-LONG_CACHE = "public, max-age=5184000, immutable"  # as seen on the live CDN (fal-protocol 6)
+LONG_CACHE = "public, max-age=5184000, immutable"  # as seen on the live CDN (provider-protocol 6)
 CHUNK = 64 * 1024
 DROPS = 20  # pieces of a slow download
 INTACT = ("cdn_slow", "cdn_wrong_type")  # faults that leave the bytes as they are

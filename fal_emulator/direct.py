@@ -1,6 +1,6 @@
 """The run host: synchronous calls and the word stream, as far as the official client's tests need them.
 
-A direct call is charged like a queued one, and its result is lost with its connection (fal-protocol 2.6).
+A direct call is charged like a queued one, and its result is lost with its connection (provider-protocol 2.6).
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The parts of one running stand-in and how they hang together; routes find it under the key `EMULATOR`."""
+"""The parts of one running emulator and how they hang together; routes find it under the key `EMULATOR`."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ from .webhooks import Webhooks, expires_at
 log = logging.getLogger(__name__)
 
 JANITOR_EVERY = 5.0  # seconds
-STORAGE_PERIOD = 30 * DAY  # how long payloads are kept (fal-protocol 6)
+STORAGE_PERIOD = 30 * DAY  # how long payloads are kept (provider-protocol 6)
 
 
 class Emulator:
@@ -113,7 +113,7 @@ class Emulator:
         return self.runner.live.get(request_id) or self.ledger.find(request_id)
 
     def result_is_readable(self, job: Job) -> bool:
-        """Retention of the stored result (fal-protocol 2.4)."""
+        """Retention of the stored result (provider-protocol 2.4)."""
         options, now = self.options, time.time()
         if now < expires_at(job, options):
             return True
@@ -125,13 +125,13 @@ EMULATOR = web.AppKey("emulator", Emulator)
 
 
 def emulator_of(request: web.Request) -> Emulator:
-    """The stand-in that serves this request."""
+    """The emulator that serves this request."""
     return request.config_dict[EMULATOR]
 
 
 @contextlib.asynccontextmanager
 async def running(options: Options) -> AsyncIterator[Emulator]:
-    """A stand-in from start to stop."""
+    """An emulator from start to stop."""
     connector = aiohttp.TCPConnector(limit=0, force_close=False)
     async with aiohttp.ClientSession(
         connector=connector,

@@ -1,4 +1,4 @@
-"""Endpoint ids and the URLs that name a request (fal-protocol 1.3)."""
+"""Endpoint ids and the URLs that name a request (provider-protocol 1.3)."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Every way in which the stand-in can misbehave, in one table: what it is called, when it may fire, what it does."""
+"""Every way in which the emulator can misbehave, in one table: what it is called, when it may fire, what it does."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,6 @@
 """The platform's history of requests, by endpoint.
 
-fal-protocol 7.2. It shows finished requests only, after a delay, because that is the
+provider-protocol 7.2. It shows finished requests only, after a delay, because that is the
 worst that a client has to cope with; `list_in_flight` is the kinder reading.
 """
 
@@ -26,7 +26,7 @@ STATUS_FILTERS = {
 
 
 async def by_endpoint(request: web.Request) -> web.Response:
-    """`GET /v1/models/requests/by-endpoint`: what finished, for finding orphans (fal-protocol 7.2)."""
+    """`GET /v1/models/requests/by-endpoint`: what finished, for finding orphans (provider-protocol 7.2)."""
     emulator, endpoint_id = emulator_of(request), request.query.get("endpoint_id")
     status, order = request.query.get("status"), request.query.get("sort_by", "ended_at")
     if (refused := emulator.options.listing_status) != 200:

@@ -1,4 +1,4 @@
-"""What one accepted POST became: the request as the stand-in keeps it, and the verdict that ends it."""
+"""What one accepted POST became: the request as the emulator keeps it, and the verdict that ends it."""
 
 import json
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ class Job:
 
     @property
     def state(self) -> str:
-        """The queue's word for where the request is; COMPLETED is the only terminal one (fal-protocol 2.2)."""
+        """The queue's word for where the request is; COMPLETED is the only terminal one (provider-protocol 2.2)."""
         if self.ended_at is not None:
             return COMPLETED
         return IN_QUEUE if self.started_at is None else IN_PROGRESS

@@ -11,7 +11,7 @@ from .store import Store
 
 
 class Keys:
-    """The key ring of the stand-in."""
+    """The key ring of the emulator."""
 
     def __init__(self, store: Store, *, padded: bool) -> None:
         self._store = store
@@ -38,7 +38,7 @@ class Keys:
         return kid
 
     def jwks(self) -> dict[str, Any]:
-        """The published keys; no request names one, so a verifier tries them all (fal-protocol 4.2)."""
+        """The published keys; no request names one, so a verifier tries them all (provider-protocol 4.2)."""
         return {
             "keys": [
                 {"kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": kid, "x": public_x(key, padded=self._padded)}

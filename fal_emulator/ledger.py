@@ -1,7 +1,7 @@
 """All SQL about requests: what was accepted, how it ended, what was charged and delivered.
 
 A charge is the column `billed_units` of the request itself, written by the one guarded UPDATE that ends it. So
-a request is charged once or never, whatever is restarted, cancelled or delivered twice (fal-protocol 6).
+a request is charged once or never, whatever is restarted, cancelled or delivered twice (provider-protocol 6).
 """
 
 import json

@@ -1,6 +1,6 @@
 """How long a file lives and who may fetch it: per request by header, for the account by its settings.
 
-`X-Fal-Object-Lifecycle-Preference` and `PUT /v1/storage/settings` hold the same JSON (fal-protocol 3.1, 7.3, 8.4).
+`X-Fal-Object-Lifecycle-Preference` and `PUT /v1/storage/settings` hold the same JSON (provider-protocol 3.1, 7.3, 8.4).
 """
 
 import json

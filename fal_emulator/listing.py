@@ -1,4 +1,4 @@
-"""A page of requests: window, filters, order and cursor of the platform API's lists (fal-protocol 7.2)."""
+"""A page of requests: window, filters, order and cursor of the platform API's lists (provider-protocol 7.2)."""
 
 import base64
 import binascii

@@ -1,7 +1,7 @@
-"""Every knob of the stand-in, as one frozen value; the command line is built from these fields.
+"""Every knob of the emulator, as one frozen value; the command line is built from these fields.
 
 A knob exists either because a test needs to turn it or because fal's own behaviour is unknown there
-(fal-protocol, end of section 13); the default is then the reading that is harder on a client.
+(provider-protocol, end of section 13); the default is then the reading that is harder on a client.
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ STATE_DIR = Path(".fal-emulator")
 
 
 def knob(default: Any, text: str, *, choices: tuple[Any, ...] | None = None, live: bool = False) -> Any:
-    """A field with its help text; `live` ones may be changed while the stand-in runs."""
+    """A field with its help text; `live` ones may be changed while the emulator runs."""
     return field(default=default, metadata={"help": text, "choices": choices, "live": live})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How this stand-in behaves. Durations are real seconds unless `time_scale` is named beside them."""
+    """How this emulator behaves. Durations are real seconds unless `time_scale` is named beside them."""
 
     host: str = knob("127.0.0.1", "address to listen on")
     port: int = knob(8100, "port to listen on; 0 takes any free one")

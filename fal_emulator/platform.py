@@ -1,6 +1,6 @@
 """The platform API under `/v1`, as far as its users need it: models, prices, the list of requests, storage settings.
 
-fal-protocol 7.2 and 7.3; the list of requests has a module of its own. What was charged stands in the ledger.
+provider-protocol 7.2 and 7.3; the list of requests has a module of its own. What was charged stands in the ledger.
 """
 
 from aiohttp import web
@@ -12,7 +12,7 @@ from .lifecycle import InvalidLifecycle
 from .listing import several
 
 UNIT, CURRENCY = "image", "USD"
-WEBHOOK_RANGES = ["127.0.0.1/32", "::1/128"]  # a stand-in delivers from this machine
+WEBHOOK_RANGES = ["127.0.0.1/32", "::1/128"]  # an emulator delivers from this machine
 
 
 async def meta(_: web.Request) -> web.Response:

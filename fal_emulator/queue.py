@@ -1,4 +1,4 @@
-"""Status, status stream, result and cancel of a request (fal-protocol 2.2 to 2.5)."""
+"""Status, status stream, result and cancel of a request (provider-protocol 2.2 to 2.5)."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ def _lookup(request: web.Request) -> tuple[Emulator, Job | None, web.Response | 
 
 
 def describe(emulator: Emulator, job: Job, *, logs: bool) -> dict[str, Any]:
-    """The status object; `logs` is always there, `queue_position` only in the queue (fal-protocol 2.2)."""
+    """The status object; `logs` is always there, `queue_position` only in the queue (provider-protocol 2.2)."""
     state = job.state
     content: dict[str, Any] = {
         "status": state,
@@ -96,7 +96,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
 
 
 async def result(request: web.Request) -> web.Response:
-    """`GET …/requests/{id}[/response]`: the job's own status and body, until they expire (fal-protocol 2.4)."""
+    """`GET …/requests/{id}[/response]`: the job's own status and body, until they expire (provider-protocol 2.4)."""
     emulator, job, problem = _lookup(request)
     if problem:
         return problem
@@ -117,7 +117,7 @@ async def result(request: web.Request) -> web.Response:
 
 
 def outcome_headers(job: Job) -> dict[str, str]:
-    """The headers that a finished run carries (fal-protocol 3.2)."""
+    """The headers that a finished run carries (provider-protocol 3.2)."""
     headers = {"X-Fal-Billable-Units": str(job.billed_units)}
     if job.needs_retry is not None:
         headers["X-Fal-Needs-Retry"] = "1" if job.needs_retry else "0"
@@ -129,7 +129,7 @@ def outcome_headers(job: Job) -> dict[str, str]:
 
 
 async def cancel(request: web.Request) -> web.Response:
-    """`PUT …/requests/{id}/cancel`: out of the queue 200, running 202, over 400, unknown 404 (fal-protocol 2.5)."""
+    """`PUT …/requests/{id}/cancel`: queued 200, running 202, over 400, unknown 404 (provider-protocol 2.5)."""
     emulator, job, problem = _lookup(request)
     if problem:
         return problem

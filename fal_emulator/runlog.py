@@ -12,7 +12,7 @@ STEPS = ("reading the input images", "preparing the prompt", "first pass", "seco
 
 
 def lines(job: Job, latency: float) -> list[dict[str, Any]]:
-    """The list so far, never a delta (fal-protocol 2.2)."""
+    """The list so far, never a delta (provider-protocol 2.2)."""
     if job.started_at is None:
         return []
     begun = job.started_at

@@ -42,7 +42,7 @@ class Run:
         self._cancelled.set()
 
     def begin_again(self) -> None:
-        """The queue's own retry: another gateway id, the same request id (fal-protocol 5.5)."""
+        """The queue's own retry: another gateway id, the same request id (provider-protocol 5.5)."""
         self.job.attempts += 1
         self.job.gateway_request_id = str(uuid.uuid4())
 
@@ -167,7 +167,7 @@ class Runner:
         self._finished(job)
 
     def _expire(self, job: Job) -> None:
-        """The start deadline passed in the queue (fal-protocol 3.1)."""
+        """The start deadline passed in the queue (provider-protocol 3.1)."""
         self._deadlines.pop(job.request_id, None)
         if self.line.remove(job):
             self._spawn(self._end(job, request_error("startup_timeout", timeout_type="user")))

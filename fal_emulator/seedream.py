@@ -92,7 +92,7 @@ class Seedream:
                 ) from error
 
     def _host(self, job: Job, made: RenderedImage) -> HostedImage:
-        """Give an image its URL; in sync_mode the URL is the image (fal-protocol 9.1)."""
+        """Give an image its URL; in sync_mode the URL is the image (provider-protocol 9.1)."""
         name = made.path.rpartition("_")[0].rpartition("/")[2] + "." + made.path.rpartition(".")[2]
         if made.data:
             url = f"data:{made.content_type};base64,{base64.b64encode(made.data).decode()}"
@@ -113,7 +113,7 @@ def random_seed(job: Job) -> int:
 
 
 def _count(arguments: Arguments, shape: str) -> int:
-    """How many images come back; between inputs and outputs fifteen is the end (fal-protocol 9.1)."""
+    """How many images come back; between inputs and outputs fifteen is the end (provider-protocol 9.1)."""
     count = max(1, min(arguments.output_count, MAX_IMAGES - len(arguments.image_urls)))
     if shape == "fewer_images":
         return max(1, count - 1)

@@ -1,4 +1,4 @@
-"""The signature of a webhook: pure functions from bytes to bytes (fal-protocol 4.2)."""
+"""The signature of a webhook: pure functions from bytes to bytes (provider-protocol 4.2)."""
 
 import base64
 import hashlib

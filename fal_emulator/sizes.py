@@ -1,4 +1,4 @@
-"""How large the image becomes: the model page's own rules, as pure arithmetic (fal-protocol 9.1)."""
+"""How large the image becomes: the model page's own rules, as pure arithmetic (provider-protocol 9.1)."""
 
 from math import isqrt
 
@@ -14,7 +14,7 @@ PRESETS = {
     "landscape_4_3": (1024, 768),
     "landscape_16_9": (1024, 576),
 }
-# `auto*` takes its shape from the first input that is used. The areas are this stand-in's reading of the names.
+# `auto*` takes its shape from the first input that is used. The areas are this emulator's reading of the names.
 AUTO_AREAS = {"auto": None, "auto_2K": 2048 * 2048, "auto_4K": 4096 * 4096}
 NAMES = (*PRESETS, *AUTO_AREAS)
 

@@ -2,7 +2,7 @@
 
 All statements run on the event loop's thread; each takes tens of microseconds. Whoever must not answer before
 the disk knows awaits `committed()`: everything written in the same turn of the loop shares one commit. It
-survives the death of the process, not the loss of power; nobody's money depends on a stand-in.
+survives the death of the process, not the loss of power; nobody's money depends on an emulator.
 """
 
 import asyncio
@@ -97,7 +97,7 @@ CHECKPOINT_EVERY = 2.0  # seconds; done beside the loop, because a checkpoint wa
 
 
 class StateInUse(Exception):
-    """Another stand-in already works with this state folder."""
+    """Another emulator already works with this state folder."""
 
 
 class Store:

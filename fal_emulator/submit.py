@@ -1,6 +1,6 @@
-"""`POST /{owner}/{app}[/{path}]`: accept a request, durably, and only then answer (fal-protocol 2.1, 3.1).
+"""`POST /{owner}/{app}[/{path}]`: accept a request, durably, and only then answer (provider-protocol 2.1, 3.1).
 
-Every accepted POST is a new request: fal has no idempotency key, so neither has its stand-in.
+Every accepted POST is a new request: fal has no idempotency key, so neither has its emulator.
 """
 
 import json
@@ -79,7 +79,7 @@ def accepted(emulator: Emulator, job: Job) -> web.Response:
 
 
 def endpoint_of(request: web.Request) -> Endpoint | web.Response:
-    """The endpoint that is called, or the refusal: no such application, no key, spent credit (fal-protocol 5.4)."""
+    """The endpoint that is called, or the refusal: no such application, no key, no credit (provider-protocol 5.4)."""
     emulator, endpoint = emulator_of(request), parse(request.match_info["endpoint"])
     if endpoint is None or not emulator.catalogue.has_app(endpoint.app_id):
         return refusal(404, f'Application "{endpoint.app_id if endpoint else request.path}" not found')

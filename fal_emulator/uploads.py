@@ -1,6 +1,6 @@
 """The ways in for files: token, small upload, multipart, and the JS client's two, which begin with a URL.
 
-fal-protocol 8.1 to 8.3. Parts lie on disk until the upload is completed and are put together in a thread.
+provider-protocol 8.1 to 8.3. Parts lie on disk until the upload is completed and are put together in a thread.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""fal's two error shapes, built in one place: typed model errors and request errors (fal-protocol 5)."""
+"""fal's two error shapes, built in one place: typed model errors and request errors (provider-protocol 5)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ MODEL_ERRORS = {
     ),
     "feature_not_supported": ModelError(422, ("body",), "This combination of inputs is not supported"),
 }
-"""Those of fal-protocol 5.2 that fit this model; what is wrong with a field's value, `arguments` says itself."""
+"""Those of provider-protocol 5.2 that fit this model; what is wrong with a field's value, `arguments` says itself."""
 MAY_BE_RETRIED = frozenset(kind for kind, error in MODEL_ERRORS.items() if error.status >= 500)
 
 REQUEST_ERRORS = {
@@ -61,7 +61,7 @@ REQUEST_ERRORS = {
     "bad_request": (400, "Bad request"),
     "internal_error": (500, "Internal error"),
 }
-"""All of fal-protocol 5.3."""
+"""All of provider-protocol 5.3."""
 
 
 def detail(
@@ -103,7 +103,7 @@ def refused(details: Sequence[Mapping[str, Any]], *, seed: int | None = None, un
 
 
 def request_error(kind: str, *, timeout_type: str | None = None) -> Verdict:
-    """The verdict of the infrastructure: `{"detail", "error_type"}` (fal-protocol 5.3)."""
+    """The verdict of the infrastructure: `{"detail", "error_type"}` (provider-protocol 5.3)."""
     status, message = REQUEST_ERRORS[kind]
     return Verdict(
         status=status,
@@ -116,5 +116,5 @@ def request_error(kind: str, *, timeout_type: str | None = None) -> Verdict:
 
 
 def not_found() -> Verdict:
-    """An unknown path in a known application: accepted at submit, 404 as the outcome (fal-protocol 5.4)."""
+    """An unknown path in a known application: accepted at submit, 404 as the outcome (provider-protocol 5.4)."""
     return Verdict(status=404, body={"detail": "Not found"}, error="Not found")

@@ -7,7 +7,7 @@ from .job import Job
 
 
 class WaitingQueue:
-    """Who waits: normal priority before low, each first in, first out (fal-protocol 3.1)."""
+    """Who waits: normal priority before low, each first in, first out (provider-protocol 3.1)."""
 
     def __init__(self) -> None:
         self._lanes: tuple[list[int], list[int]] = ([], [])

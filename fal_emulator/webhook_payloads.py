@@ -1,6 +1,6 @@
 """Writes what is delivered: the fields of a webhook, their exact bytes and the headers that sign them.
 
-fal-protocol 4.1 and 4.2. The body is made from the ledger for every attempt, so nothing large waits in memory; a
+provider-protocol 4.1 and 4.2. The body is made from the ledger for every attempt, so nothing large waits in memory; a
 fault that spoils an attempt spoils it here.
 """
 
@@ -63,7 +63,7 @@ class WebhookPayloads:
         return job.webhook_signed_at
 
     def _content(self, job: Job, kind: str) -> dict[str, object]:
-        """The fields of the delivery (fal-protocol 4.1)."""
+        """The fields of the delivery (provider-protocol 4.1)."""
         payload = json.loads(self._ledger.output(job) or b"null")
         content: dict[str, object] = {
             "error": None,

@@ -1,4 +1,4 @@
-"""Delivers webhooks: signed, retried with growing pauses, at least once, never in anybody's way (fal-protocol 4).
+"""Delivers webhooks: signed, retried with growing pauses, at least once, never in anybody's way (provider-protocol 4).
 
 Each owed webhook is its own task, so a slow receiver delays nobody else's. Redirects are never
 followed.
@@ -25,7 +25,7 @@ from .webhook_payloads import WebhookPayloads
 
 log = logging.getLogger(__name__)
 
-LARGE_RESULT = 10 * 1024  # bytes; from here on the short retention applies (fal-protocol 2.4)
+LARGE_RESULT = 10 * 1024  # bytes; from here on the short retention applies (provider-protocol 2.4)
 MOST_AT_ONCE = 200  # open connections to one receiver; a slow one takes nobody else's
 
 
@@ -139,7 +139,7 @@ class Webhooks:
                     log.info("no other webhook came along to overtake")
 
     async def _until_taken(self, job: Job) -> None:
-        """Attempt after attempt: until a 2xx, a 3xx, the last retry or the result's expiry (fal-protocol 4.3)."""
+        """Attempt after attempt: until a 2xx, a 3xx, the last retry or the result's expiry (provider-protocol 4.3)."""
         options = self._options()
         while True:
             status = await self._attempt(job)

@@ -17,7 +17,7 @@ from buffering import STREAMED
 from intake import batch_actions, queries
 from intake.api_keys import ApiKeys
 from intake.batches import CreatedBatch, create, estimate
-from intake.openapi import KEY_MAX, KEY_PATTERN, Operation, described
+from intake.openapi import KEY_MAX, KEY_PATTERN, Operation, describe_route
 from intake.priorities import highest_priority, read_bounds
 from intake.problems import RequestFaults, checked
 from intake.rate_limit import RateLimit
@@ -122,7 +122,7 @@ def _respond_created(made: CreatedBatch) -> Response:
 
 
 @v1.post("/batches")
-@described(
+@describe_route(
     Operation(
         {201: (Created,), 200: (Created, Estimated)},
         query=CreateOptions,
@@ -155,7 +155,7 @@ def _estimated(batch: NewBatch, options: CreateOptions) -> Response:
 
 
 @v1.get("/batches")
-@described(Operation({200: (BatchPage,)}, query=BatchQuery))
+@describe_route(Operation({200: (BatchPage,)}, query=BatchQuery))
 def list_batches() -> Response:
     """List batches, newest first."""
     query = _parse_query(BatchQuery)
@@ -164,7 +164,7 @@ def list_batches() -> Response:
 
 
 @v1.get("/batches/<uuid:batch_id>")
-@described(Operation({200: (BatchDetail,)}))
+@describe_route(Operation({200: (BatchDetail,)}))
 def get_batch(batch_id: UUID) -> Response:
     """Show one batch, counted at this moment."""
     with _context().engine.connect() as connection:
@@ -172,7 +172,7 @@ def get_batch(batch_id: UUID) -> Response:
 
 
 @v1.patch("/batches/<uuid:batch_id>")
-@described(Operation({200: (Batch,)}, body={JSON: ChangeRequest}))
+@describe_route(Operation({200: (Batch,)}, body={JSON: ChangeRequest}))
 def change_batch(batch_id: UUID) -> Response:
     """Let a batch go before, or after, others."""
     change = checked(ChangeRequest, read_fields(request))
@@ -184,7 +184,7 @@ def change_batch(batch_id: UUID) -> Response:
 
 
 @v1.get("/batches/<uuid:batch_id>/edits")
-@described(Operation({200: (EditPage,)}, query=EditQuery))
+@describe_route(Operation({200: (EditPage,)}, query=EditQuery))
 def list_edits(batch_id: UUID) -> Response:
     """List the edits of a batch with their errors, in their order."""
     query = _parse_query(EditQuery)
@@ -193,7 +193,7 @@ def list_edits(batch_id: UUID) -> Response:
 
 
 @v1.post("/batches/<uuid:batch_id>/edits")
-@described(
+@describe_route(
     Operation(
         {201: (Created,), 200: (Created,)},
         query=AppendOptions,
@@ -216,7 +216,7 @@ def append_edits(batch_id: UUID) -> Response:
 
 
 @v1.get("/batches/<uuid:batch_id>/results")
-@described(Operation({200: (Result,)}, media_type=NDJSON, query=ResultQuery))
+@describe_route(Operation({200: (Result,)}, media_type=NDJSON, query=ResultQuery))
 def get_results(batch_id: UUID) -> Response:
     """Fetch the results of a batch, one JSON object a line.
 
@@ -231,7 +231,7 @@ def get_results(batch_id: UUID) -> Response:
 
 
 @v1.post("/batches/<uuid:batch_id>/cancel")
-@described(Operation({200: (ActionResult,)}, conflicts=True))
+@describe_route(Operation({200: (ActionResult,)}, conflicts=True))
 def cancel_batch(batch_id: UUID) -> Response:
     """Cancel what is not paid for yet."""
     with _context().engine.begin() as connection:
@@ -241,7 +241,7 @@ def cancel_batch(batch_id: UUID) -> Response:
 
 
 @v1.post("/batches/<uuid:batch_id>/pause")
-@described(Operation({200: (Batch,)}, conflicts=True))
+@describe_route(Operation({200: (Batch,)}, conflicts=True))
 def pause_batch(batch_id: UUID) -> Response:
     """Submit no more of a batch for now; what is in flight finishes."""
     with _context().engine.begin() as connection:
@@ -251,7 +251,7 @@ def pause_batch(batch_id: UUID) -> Response:
 
 
 @v1.post("/batches/<uuid:batch_id>/resume")
-@described(Operation({200: (Batch,)}, conflicts=True))
+@describe_route(Operation({200: (Batch,)}, conflicts=True))
 def resume_batch(batch_id: UUID) -> Response:
     """Go on with a paused batch."""
     with _context().engine.begin() as connection:
@@ -261,7 +261,7 @@ def resume_batch(batch_id: UUID) -> Response:
 
 
 @v1.post("/batches/<uuid:batch_id>/retry")
-@described(Operation({200: (ActionResult,)}, body={JSON: RetryRequest}, body_required=False, conflicts=True))
+@describe_route(Operation({200: (ActionResult,)}, body={JSON: RetryRequest}, body_required=False, conflicts=True))
 def retry_batch(batch_id: UUID) -> Response:
     """Try the failed edits of a batch again, all or those of some error types."""
     wanted = checked(RetryRequest, read_fields(request))

@@ -11,7 +11,7 @@ from core.settings import load
 from intake import api, problems
 from intake.api_keys import ApiKeys, is_loopback
 from intake.docs_page import ASSETS, PAGE
-from intake.openapi import Operation, described, document
+from intake.openapi import Operation, describe_route, document
 from intake.responses import Health
 from intake.settings import IntakeSettings
 from models.database import make_engine
@@ -80,7 +80,7 @@ def _install_pages(app: Flask) -> None:
     context: api.ApiContext = app.extensions["darkroom"]
 
     @app.get("/healthz")
-    @described(Operation({200: (Health,)}))
+    @describe_route(Operation({200: (Health,)}))
     def healthz() -> Response:
         """Say whether the API and its database answer."""
         with context.engine.connect() as connection:

@@ -20,7 +20,7 @@ from intake.manifest import (
     Record,
     name_bad_byte,
     stop_reading,
-    validated,
+    validate_records,
 )
 from models.seedream import printable
 
@@ -64,7 +64,7 @@ def read_csv(stream: BinaryIO, *, local_paths: bool = False, first: int = 0) -> 
     Raises:
         ManifestFaults: the first row is wrong, or from some row on it cannot be read; nothing of it may be taken.
     """
-    return validated(_records(stream), local_paths=local_paths, first=first)
+    return validate_records(_records(stream), local_paths=local_paths, first=first)
 
 
 class _Lines:

@@ -105,12 +105,12 @@ def read_jsonl(stream: BinaryIO, *, local_paths: bool = False, first: int = 0) -
     Give a buffered stream: an unbuffered one is read byte by byte. `local_paths` allows `image_urls` to name
     files of this machine; the reader uploads them. `first` is the position of the first edit in its batch.
     """
-    return validated(_json_lines(stream), local_paths=local_paths, first=first)
+    return validate_records(_json_lines(stream), local_paths=local_paths, first=first)
 
 
 def read_objects(edits: Iterable[object], *, first: int = 0) -> Iterator[Entry]:
     """The same for edits that came as one JSON document; an edit's `line` is its place in the list, from 1."""
-    return validated(map(_record, count(1), edits), local_paths=False, first=first)
+    return validate_records(map(_record, count(1), edits), local_paths=False, first=first)
 
 
 def _record(line: int, edit: object) -> Record | LineFault:
@@ -125,7 +125,7 @@ def _record(line: int, edit: object) -> Record | LineFault:
     return Record(line, dict(edit))
 
 
-def validated(records: Iterable[Record | LineFault], *, local_paths: bool, first: int) -> Iterator[Entry]:
+def validate_records(records: Iterable[Record | LineFault], *, local_paths: bool, first: int) -> Iterator[Entry]:
     """What each record comes to, in order; a record that could not even be read is a fault already."""
     context = _LOCAL_PATHS if local_paths else None
     keys = _Keys(first)
@@ -138,7 +138,7 @@ def validated(records: Iterable[Record | LineFault], *, local_paths: bool, first
 
 
 def _validate_record(record: Record, keys: "_Keys", context: dict[str, bool] | None) -> Entry:
-    line, fields = record.line, _given(_unwrap_result_line(record.fields))
+    line, fields = record.line, _drop_nulls(_unwrap_result_line(record.fields))
     given = fields.pop("custom_id", None)
     wrong = None if given is None else _wrong_id(given)
     custom_id = given if wrong is None else None
@@ -165,7 +165,7 @@ def _unwrap_result_line(fields: dict[str, Any]) -> dict[str, Any]:
     return dict(edit) if isinstance(edit, dict) else fields
 
 
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
+def _drop_nulls(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields that say something: null is a field left out, and 2.0 is 2, as many programs write them."""
     size = fields.get("image_size")
     plain = _ODD_KINDS.isdisjoint(map(type, fields.values()))
@@ -313,7 +313,7 @@ def _is_deep(value: object) -> bool:
     return True
 
 
-def _checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _check_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """One object of the line; of two equal names Python would keep the last in silence."""
     if len(pairs) > FIELDS_MAX:
         raise _Refused(f"holds an object of {len(pairs)} fields, at most {FIELDS_MAX} are read")
@@ -328,4 +328,4 @@ def _no_constant(name: str) -> None:
     raise _Refused(f"holds {name}, which is no JSON")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_checked, parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=_check_object, parse_constant=_no_constant)

@@ -58,7 +58,7 @@ class Operation:
 _OPERATIONS: dict[str, Operation] = {}
 
 
-def described(operation: Operation) -> Callable[[View], View]:
+def describe_route(operation: Operation) -> Callable[[View], View]:
     """Keep what is known of a view for the document."""
 
     def keep(view: View) -> View:

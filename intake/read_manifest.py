@@ -11,7 +11,7 @@ from typing import BinaryIO
 from intake.csv_manifest import POWERSHELL, find_separator, read_csv
 from intake.decode_manifest import decode_manifest
 from intake.json_document import read_json_document
-from intake.manifest import Entry, read_jsonl, validated
+from intake.manifest import Entry, read_jsonl, validate_records
 
 Reader = Callable[..., Iterator[Entry]]
 
@@ -37,7 +37,7 @@ def read_manifest(stream: BinaryIO, *, name: str = "", local_paths: bool = False
     if not start.startswith((b"{", b"[")) and _is_table(name, start):
         return read_csv(content, local_paths=local_paths, first=first)
     if _is_document(start):
-        return validated(read_json_document(content), local_paths=local_paths, first=first)
+        return validate_records(read_json_document(content), local_paths=local_paths, first=first)
     return read_jsonl(content, local_paths=local_paths, first=first)
 
 

@@ -49,7 +49,7 @@ def claim_edits(connection: Connection, *, limit: int, window: int, probe_after:
         limit = 1
     elif is_paused(connection):
         return []
-    ids = _choose(connection, CHOOSE_RUNNING, limit=limit, window=window, price=price)
+    ids = _choose_ids(connection, CHOOSE_RUNNING, limit=limit, window=window, price=price)
     if len(ids) < limit:
         ids += _choose_probes(
             connection, limit=limit - len(ids), window=window - len(ids), price=price, after=probe_after
@@ -120,7 +120,9 @@ def _choose_probes(connection: Connection, *, limit: int, window: int, price: De
     ids: list[int] = []
     for endpoint in due_probes(connection, "submit")[:limit]:
         for statement in (CHOOSE_UNTRIED, CHOOSE_TRIED):
-            found = _choose(connection, statement, limit=1, window=window - len(ids), price=price, endpoint=endpoint)
+            found = _choose_ids(
+                connection, statement, limit=1, window=window - len(ids), price=price, endpoint=endpoint
+            )
             if found:
                 claim_probes(connection, "submit", probe_after=after, subjects=[endpoint])
                 ids += found
@@ -128,7 +130,7 @@ def _choose_probes(connection: Connection, *, limit: int, window: int, price: De
     return ids
 
 
-def _choose(
+def _choose_ids(
     connection: Connection,
     statement: Statement,
     *,

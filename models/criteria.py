@@ -15,7 +15,7 @@ from models.statements import Statement, fill
 from models.states import Criterion, EditState
 
 MAX_IMAGES_SQL = "coalesce((e.arguments ->> 'num_images')::int, 1) * coalesce((e.arguments ->> 'max_images')::int, 1)"
-"""SQL: images that the edit `e` may return at most (fal-protocol 9.2)."""
+"""SQL: images that the edit `e` may return at most (provider-protocol 9.2)."""
 BROKEN_BY_FAILURES = """
     (SELECT CASE
      WHEN tried.failed > b.tolerated_failures THEN 'tolerated_failures'

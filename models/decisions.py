@@ -1,6 +1,6 @@
 """What a verdict means for the submission it is about and for its edit; callbacks and polls share it.
 
-Pure: a locked row and a report in, a decision out. `apply_reports.py` locks and writes.
+Pure: a locked row and a report in, a decision out. `record_reports.py` locks and writes.
 """
 
 from dataclasses import dataclass

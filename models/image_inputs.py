@@ -1,7 +1,7 @@
 """What an entry of `image_urls` may be: a web URL, a data URI, or a path of this machine. Judged by its text alone.
 
 A URL is parsed, not matched by its beginning. A data URI is read as RFC 2397 has it and written in the one form
-that the provider takes, `data:image/…;base64,…` (fal-protocol 8).
+that the provider takes, `data:image/…;base64,…` (provider-protocol 8).
 """
 
 import re

@@ -3,7 +3,7 @@
 Failures in a row, over several edits and without a success between them, say that the model or what it rests on is
 down. Then submitting to that endpoint pauses (`lane_pauses`, lane `submit`), the edits keep their attempts, and one
 edit at a time probes, until the first success. All of it is read from the submissions, so that the receiver and every
-worker agree. It costs nothing: the provider charges for successful outputs only (fal-protocol 6).
+worker agree. It costs nothing: the provider charges for successful outputs only (provider-protocol 6).
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _TYPES = """
     runner_connection_error runner_incomplete_response runner_server_error
 """
 INCIDENT_TYPES = frozenset(_TYPES.split())
-"""Error types that a model, its runner or its partner being down brings on every edit (fal-protocol 5.2, 5.3). Not
+"""Error types that a model, its runner or its partner being down brings on every edit (provider-protocol 5.2, 5.3). Not
 `generation_timeout` and `request_timeout`, which one heavy edit brings on itself."""
 FAILURES, EDITS = 5, 3
 """Failures in a row, of so many different edits at least, that are an incident."""

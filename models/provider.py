@@ -15,7 +15,7 @@ from models.statements import Statement
 
 ACCOUNT = "fal"
 LIST_PRICE = Decimal("0.03")
-"""USD per image, as published (fal-protocol 6), for as long as nobody says otherwise."""
+"""USD per image, as published (provider-protocol 6), for as long as nobody says otherwise."""
 
 
 PAUSE_ACCOUNT = Statement("""

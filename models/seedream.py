@@ -31,15 +31,15 @@ from models.image_inputs import PLAIN_URL, is_local_path, read_image_url
 
 ENDPOINT = "fal-ai/bytedance/seedream/v4/edit"
 MIN_AREA = 921_600
-"""Pixels; the provider scales a smaller size up to this, keeping its aspect ratio (fal-protocol 9.1)."""
+"""Pixels; the provider scales a smaller size up to this, keeping its aspect ratio (provider-protocol 9.1)."""
 MAX_SIDE = 4096
-"""Pixels of either side of a result; more is refused (fal-protocol 9.1)."""
+"""Pixels of either side of a result; more is refused (provider-protocol 9.1)."""
 WIDEST_SHAPE = 16
 """How many times one side of a result may be the other. At the minimum area a narrower one would pass `MAX_SIDE`."""
 MAX_INPUTS = 10
-"""Images an edit may start from; of more, the provider uses only the last (fal-protocol 9.1)."""
+"""Images an edit may start from; of more, the provider uses only the last (provider-protocol 9.1)."""
 MAX_IMAGES = 15
-"""Inputs and results together; what the provider does above it is unknown (fal-protocol 9.1)."""
+"""Inputs and results together; what the provider does above it is unknown (provider-protocol 9.1)."""
 INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
 """What the database's INTEGER and BIGINT columns hold."""
 
@@ -228,8 +228,8 @@ def identify_input(given: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of the whole input of one request: the same for two inputs that the model takes for the same.
 
     Made from canonical JSON. A field that is null, or at its documented default, counts as absent, because whoever
-    echoes an input may fill it in (fal-protocol 7.2). Everything else is compared whole, data URIs too. Fields that the
-    model does not know are left out: see `has_unknown_fields`.
+    echoes an input may fill it in (provider-protocol 7.2). Everything else is compared whole, data URIs too. Fields
+    that the model does not know are left out: see `has_unknown_fields`.
     """
     fields = {name: given[name] for name in EditArguments.model_fields if given.get(name) is not None}
     if isinstance(size := fields.get("image_size"), dict):

@@ -78,13 +78,13 @@ class Verdict:
     billable_units: Decimal | None = None
     """Units that the provider says it charges for, on a result; a callback does not tell."""
     may_be_charged: bool = False
-    """Refused by the model after it began to run; such a 422 may be charged (fal-protocol 6), and nothing says it is
-    not."""
+    """Refused by the model after it began to run; such a 422 may be charged (provider-protocol 6), and nothing says it
+    is not."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackBody:
-    """One callback. Correlate by `request_id`: the gateway's changes when the provider retries (fal-protocol 4.1)."""
+    """One callback. Correlate by `request_id`: the gateway's changes with each retry (provider-protocol 4.1)."""
 
     request_id: str
     gateway_request_id: str | None
@@ -111,17 +111,17 @@ ERRORS: Mapping[str, Retry] = {
     **dict.fromkeys(_ONCE.split(), Retry.ONCE),
     **dict.fromkeys(_TRANSIENT.split(), Retry.TRANSIENT),
 }
-"""Every error type that fal-protocol section 5 names. `downstream_service_error` comes with 400 or 500 and is
+"""Every error type that provider-protocol section 5 names. `downstream_service_error` comes with 400 or 500 and is
 transient either way; `file_download_error` is typed permanent but was seen for the provider's own files."""
 
 _CANCELLED = frozenset({"client_cancelled", "client_disconnected"})
 _ABOUT_US = frozenset({401, 403, 408, 429})
-"""Where no type says otherwise these concern our key, our balance or our pace, not the edit (fal-protocol 5.4)."""
+"""Where no type says otherwise these concern our key, our balance or our pace, not the edit (provider-protocol 5.4)."""
 _STATUS_IN_TEXT = re.compile(r"status code: ([1-5]\d\d)\b")
 
 
 def read_callback(body: bytes) -> CallbackBody:
-    """One callback's verdict (fal-protocol 4.1).
+    """One callback's verdict (provider-protocol 4.1).
 
     Raises:
         Unreadable: it is no JSON object, names no request, or says neither OK nor ERROR.
@@ -153,8 +153,8 @@ def read_result(status: int, body: bytes, error_type: str | None = None, billabl
 
     `error_type` is its header `X-Fal-Error-Type`, `billable_units` its `X-Fal-Billable-Units`: both as they came.
 
-    A 4xx or 5xx is the job's own verdict (fal-protocol 2.4), unless the answer is not about the job: a proxy's page, a
-    complaint about our key or our pace, or "still in progress". Believing these would end, and perhaps pay
+    A 4xx or 5xx is the job's own verdict (provider-protocol 2.4), unless the answer is not about the job: a proxy's
+    page, a complaint about our key or our pace, or "still in progress". Believing these would end, and perhaps pay
     again for, a job that succeeded; they are `unfetched`.
     """
     verdict, units = _read_result(status, body, error_type), _units(billable_units)
@@ -239,7 +239,7 @@ def _lists_faults(payload: object) -> bool:
 
 
 def _read_message(payload: object) -> tuple[str | None, str | None]:
-    """Type and message of an error body in any of its forms (fal-protocol 5.1); the first entry of a list names it."""
+    """Type and message of an error body in any form (provider-protocol 5.1); the first entry of a list names it."""
     if not isinstance(payload, dict):
         return None, None
     type_, detail = _name(payload.get("error_type")), payload.get("detail")

@@ -1,4 +1,4 @@
-"""The provider's file storage: a short-lived token, then the bytes (fal-protocol 8.1).
+"""The provider's file storage: a short-lived token, then the bytes (provider-protocol 8.1).
 
 The key goes to the token's address only; the upload itself carries the token. An upload costs nothing, so it
 may be tried again, unlike a submit.

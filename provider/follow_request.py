@@ -76,7 +76,7 @@ def _statuses(queue: QueueAPI, endpoint: str, request_id: str, seconds: float) -
 class NewLines:
     """Tells which log lines were not there before.
 
-    Each status carries the list so far (fal-protocol 2.2), which nobody promises: lists that start otherwise are
+    Each status carries the list so far (provider-protocol 2.2), which nobody promises: lists that start otherwise are
     compared line by line.
     """
 

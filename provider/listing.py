@@ -1,6 +1,6 @@
 """The provider's own list of finished requests: the last place where an unheard-of submit can be found.
 
-It shows ended requests only, and only what the account keeps (fal-protocol 7.2), so "not listed" proves nothing
+It shows ended requests only, and only what the account keeps (provider-protocol 7.2), so "not listed" proves nothing
 before the unknown deadline. The key may not be allowed to read it; then it is simply no help. It is read from the
 latest end downwards, so that whoever has to stop can go on from there another time.
 """

@@ -1,4 +1,4 @@
-"""The provider's platform API: questions about the account that answer with one JSON object (fal-protocol 7.2, 7.3)."""
+"""The provider's platform API: questions about the account, answered by a JSON object (provider-protocol 7.2, 7.3)."""
 
 import json
 from collections.abc import Mapping

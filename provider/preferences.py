@@ -1,4 +1,4 @@
-"""What is asked of the provider beside the edit itself: headers of the paid POST (fal-protocol 3.1)."""
+"""What is asked of the provider beside the edit itself: headers of the paid POST (provider-protocol 3.1)."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the provider charges for one image, in its own words (fal-protocol 7.3)."""
+"""What the provider charges for one image, in its own words (provider-protocol 7.3)."""
 
 from decimal import Decimal
 from typing import Any

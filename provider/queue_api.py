@@ -1,8 +1,8 @@
 """The provider's queue over HTTP: bytes in, values out, and errors whose class says what to do next.
 
-The paid POST is made exactly once per call: there is no idempotency key (fal-protocol 7.1), so nothing here
+The paid POST is made exactly once per call: there is no idempotency key (provider-protocol 7.1), so nothing here
 ever repeats it. URLs are built from the settings and a request id, never taken from a reply, so that the key
-goes to no host but the configured ones (fal-protocol 10.3).
+goes to no host but the configured ones (provider-protocol 10.3).
 """
 
 import json
@@ -40,7 +40,7 @@ JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=Fal
 STREAM_SILENCE = 45.0
 """Seconds without a byte after which a status stream is dead; the provider sends a comment every 15."""
 STREAM_SECONDS = 3600.0
-"""The longest a status stream is listened to: that is how long the provider lets a request run (fal-protocol 5.5)."""
+"""The longest a status stream is listened to: as long as the provider lets a request run (provider-protocol 5.5)."""
 
 
 class QueueAPI:
@@ -62,7 +62,7 @@ class QueueAPI:
         self._submit_headers = {
             **self._authorization,
             "Content-Type": "application/json",
-            # the deadline that makes an unheard-of submit provably dead one day (fal-protocol 3.1)
+            # the deadline that makes an unheard-of submit provably dead one day (provider-protocol 3.1)
             "X-Fal-Request-Timeout": f"{start_timeout:g}",
             # another model's image would be a wrong image
             "x-app-fal-disable-fallback": "1",
@@ -123,7 +123,7 @@ class QueueAPI:
     def stream(
         self, endpoint: str, request_id: str, *, logs: bool = False, seconds: float = STREAM_SECONDS
     ) -> Iterator[Status]:
-        """Every status as the provider tells it, the last one COMPLETED (fal-protocol 2.3).
+        """Every status as the provider tells it, the last one COMPLETED (provider-protocol 2.3).
 
         Raises:
             Gone, AccountPaused: as for `status`.
@@ -157,7 +157,7 @@ class QueueAPI:
         """The answer and the verdict on a COMPLETED request; `failed` is what its status said.
 
         Raises:
-            Gone: 404, expired; it never means "did not run" (fal-protocol 14.8).
+            Gone: 404, expired; it never means "did not run" (provider-protocol 14.8).
             AccountPaused: the key was refused.
             TryLater: not completed after all, or the answer is not the queue's own.
         """
@@ -173,7 +173,7 @@ class QueueAPI:
         return self.cancellation(endpoint, request_id).taken
 
     def cancellation(self, endpoint: str, request_id: str) -> Cancellation:
-        """The same, with the provider's own word (fal-protocol 2.5)."""
+        """The same, with the provider's own word (provider-protocol 2.5)."""
         status, reply, _ = self._ask("PUT", f"{self._request_url(endpoint, request_id)}/cancel", limit=REPLY_MAX_BYTES)
         if status in (400, 404):
             # already completed, or unknown to the queue: the poll lane learns which
@@ -197,7 +197,7 @@ class QueueAPI:
         return post
 
     def _request_url(self, endpoint: str, request_id: str) -> str:
-        """Status, result and cancel live under owner/app only, without the sub-path (fal-protocol 1.3)."""
+        """Status, result and cancel live under owner/app only, without the sub-path (provider-protocol 1.3)."""
         application = "/".join(endpoint.split("/")[:2])
         return f"{self._queue_url}/{application}/requests/{quote(request_id, safe='')}"
 

@@ -43,7 +43,7 @@ def read_submit_reply(status: int, reply: bytes, headers: Mapping[str, str]) -> 
 
 
 def _raise_for_account(status: int, reply: bytes) -> None:
-    """401, 403 and 429 are about the account, whatever was asked (fal-protocol 5.4)."""
+    """401, 403 and 429 are about the account, whatever was asked (provider-protocol 5.4)."""
     if status in PAUSES:
         raise AccountPaused(PAUSES[status], read_result(status, reply).message or f"answered {status}")
 
@@ -68,12 +68,12 @@ class Outcome(NamedTuple):
 
 
 def read_outcome(answer: HttpResponse, *, failed: bool) -> Outcome:
-    """What the answer to a result GET says; a 4xx or 5xx is the job's own verdict (fal-protocol 2.4).
+    """What the answer to a result GET says; a 4xx or 5xx is the job's own verdict (provider-protocol 2.4).
 
-    A 5xx without `x-fal-request-id` may be a gateway's trouble (fal-protocol 14.7). Taken for the job's, it
+    A 5xx without `x-fal-request-id` may be a gateway's trouble (provider-protocol 14.7). Taken for the job's, it
     would have a success paid for again; so it is believed only where the status said `failed` too. A 401, 403
     or 429 is about our key or our pace, unless the queue's own answer names an error type: gateways name none
-    (fal-protocol 5.4), and a job that ended so would be asked about until its result expires.
+    (provider-protocol 5.4), and a job that ended so would be asked about until its result expires.
 
     Raises:
         Gone, AccountPaused, TryLater: see `QueueAPI.outcome`.

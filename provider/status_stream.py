@@ -1,4 +1,4 @@
-"""What the queue says about a request, one status at a time or as a stream of events (fal-protocol 2.2, 2.3)."""
+"""What the queue says about a request, one status at a time or as a stream of events (provider-protocol 2.2, 2.3)."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -8,14 +8,14 @@ from typing import Any
 from core.errors import TryLater
 
 SECONDS_MAX = 1e6
-"""No run takes so long; the provider ends one after an hour (fal-protocol 5.5)."""
+"""No run takes so long; the provider ends one after an hour (provider-protocol 5.5)."""
 EVENT_MAX_BYTES = 1 * 1024 * 1024
 """Of one event: a status with every log line so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the queue says about a request; failed and cancelled requests are COMPLETED too (fal-protocol 2.2)."""
+    """What the queue says about a request; failed and cancelled requests are COMPLETED too (provider-protocol 2.2)."""
 
     status: str
     queue_position: int | None

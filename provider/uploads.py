@@ -21,9 +21,9 @@ from provider.cdn import CDN
 from provider.settings import ProviderSettings
 
 INPUT_MAX_BYTES = 100 * 1024 * 1024
-"""Above this the provider wants another way of uploading (fal-protocol 8.2); its model takes far less anyway."""
+"""Above this the provider wants another way of uploading (provider-protocol 8.2); its model takes far less anyway."""
 KEPT_FOR = 7 * 86_400.0
-"""Seconds for which the provider keeps a file at the least (fal-protocol 6)."""
+"""Seconds for which the provider keeps a file at the least (provider-protocol 6)."""
 LINE_WAIT = 6 * 3600.0
 """Seconds that an edit may wait in our own line, and between its attempts."""
 UPLOADS_AT_ONCE = 8

@@ -15,7 +15,7 @@ THREADS = 8
 CONNECTIONS = ALONE + 2
 """To the database: for deliveries by themselves, for the wave, and for the counts of what was turned away."""
 BODY_WITHIN = 15.0
-"""Seconds for a whole body; the provider gives its first attempt no longer (fal-protocol 4.3)."""
+"""Seconds for a whole body; the provider gives its first attempt no longer (provider-protocol 4.3)."""
 HELD_MAX = 128 * 1024 * 1024
 """Bytes of bodies in memory at one time, each of which is held twice: as it came, and as it waits to be recorded; above
 it the provider is asked to come again."""

@@ -1,7 +1,7 @@
 """The routes: `POST /webhooks/fal/<token>` and `GET /healthz`, and what each answer asks of the provider.
 
 200: kept, whatever it did to us. 401, 403, 413: not kept, only counted. 503: we cannot judge or keep it now;
-the provider delivers again. Never a redirect: the provider takes a 3xx for a permanent failure (fal-protocol 4.3).
+the provider delivers again. Never a redirect: the provider takes a 3xx for a permanent failure (provider-protocol 4.3).
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,7 @@
 """The provider's signing keys: fetched, cached for a day at most, fetched again on a miss, kept when a fetch fails.
 
 Never taken from a request. A miss may be a rotation, so the set is fetched again, but at most once a minute:
-forged deliveries must not make us hammer the provider (fal-protocol 4.2).
+forged deliveries must not make us hammer the provider (provider-protocol 4.2).
 """
 
 import base64

@@ -10,10 +10,10 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
 from core.settings import PolicySettings
-from models.apply_reports import apply_reports
 from models.decisions import ProviderReport
 from models.provider import learn_user_id
 from models.queries.callbacks import KEEP_CALLBACKS, NAMED_BY_US, SUBMISSIONS_THAT_EXIST
+from models.record_reports import record_reports
 from models.states import Effect, LearnedBy
 from models.verdict import Kind, Unreadable, Verdict, read_callback
 from webhook_receiver.signature import Signed
@@ -86,7 +86,7 @@ def apply_deliveries(
         for number, (token, verdict, _) in enumerate(read)
         if token is not None and verdict is not None
     }
-    effects = dict(zip(reports, apply_reports(connection, list(reports.values()), policy), strict=True))
+    effects = dict(zip(reports, record_reports(connection, list(reports.values()), policy), strict=True))
     ours = _ours(connection, [token for token, verdict, _ in read if token is not None and verdict is None])
     applied = []
     for number, (token, _, distrust) in enumerate(read):

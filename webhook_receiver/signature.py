@@ -1,6 +1,6 @@
 """Is this delivery the provider's? Pure: bytes, headers, keys and a clock in; a value or one error out.
 
-The rule (fal-protocol 4.2): Ed25519 over request id, user id, timestamp and the hex SHA-256 of the raw body,
+The rule (provider-protocol 4.2): Ed25519 over request id, user id, timestamp and the hex SHA-256 of the raw body,
 joined by newlines; no key id is sent, any key of the set may match. A valid signature proves that the provider
 sent it, not that it is about us: account, token and request id are judged elsewhere.
 """

@@ -20,7 +20,7 @@ LANE, SUBJECT = "download", "storage"
 """What stands in `lane_pauses` while no image can be stored."""
 FIRST_PROBE, LAST_PROBES = 10.0, 120.0
 """Seconds until a paused store is tried again: the first time, and later on at most. A probe costs one download."""
-WAVE = 100
+CLAIM_MAX = 100
 URL_BYTES = 64 * 2**20
 """Bytes of URLs in hand at one time, per lane at work: with `sync_mode` the image stands in its URL."""
 OTHERS_AGAIN_AFTER = 1.0
@@ -82,7 +82,7 @@ class ImageClaims:
                     if may is MayClaim.ONE and not self._take(connection, claimed, 1):
                         asked.rollback()  # a probe without an image is none, and costs no wait
                 if may is MayClaim.ALL:
-                    self._fill(connection, claimed, min(free, WAVE))
+                    self._fill(connection, claimed, min(free, CLAIM_MAX))
         except BaseException:
             for due in claimed:
                 self.end(due)
@@ -94,15 +94,15 @@ class ImageClaims:
     def _fill(self, connection: Connection, claimed: list[DueImage], free: int) -> None:
         """So many of no host more than it may have: step by step, each no larger than what any one host may have."""
         while len(claimed) < free and self._urls.free > 0:
-            limit = min(free - len(claimed), self._places.room(self._closed()))
+            limit = min(free - len(claimed), self._places.room(self._list_closed()))
             if self._take(connection, claimed, limit) < limit:
                 return
 
-    def _closed(self) -> list[str]:
+    def _list_closed(self) -> list[str]:
         return sorted({*self._places.full(), *self._waits.waiting()})
 
     def _take(self, connection: Connection, claimed: list[DueImage], limit: int) -> int:
-        closed = self._closed()
+        closed = self._list_closed()
         if closed and time.monotonic() < self._no_others_until:
             return 0
         images = claim_images(

@@ -39,7 +39,7 @@ from worker.unknown_search import (
 
 log = structlog.get_logger()
 
-WAVE = 100
+CLAIM_MAX = 100
 NEVER = datetime.max.replace(tzinfo=UTC)
 DENIALS, PERSISTS = 3, 2.5
 """How many lookups in a row must prove nothing, over how many times the unknown deadline (by default an hour)."""
@@ -58,7 +58,7 @@ def look_up_unknown(engine: Engine, listing: Listing, settings: WorkerSettings) 
     Where a page takes longer than the claim holds, two may read the same; whoever records second finds it settled.
     """
     with engine.begin() as connection:
-        unknown = claim_unknown(connection, limit=WAVE, lease=settings.claim_lease + unknown_search.SLICE_SECONDS)
+        unknown = claim_unknown(connection, limit=CLAIM_MAX, lease=settings.claim_lease + unknown_search.SLICE_SECONDS)
     stop = time.monotonic() + unknown_search.SLICE_SECONDS
     for number, together in enumerate(group_by_progress(unknown, settings)):
         if number and time.monotonic() > stop:  # not looked up at all; the tick starts the next turn at once
@@ -73,7 +73,7 @@ def look_up_unknown(engine: Engine, listing: Listing, settings: WorkerSettings) 
         search = search_listing(listing, together, set(identities.values()), settings, stop)
         try:
             with engine.begin() as connection:
-                record_search(connection, together, identities, search, settings)
+                record_listing_search(connection, together, identities, search, settings)
         except IntegrityError:
             # a callback has just given one of these requests to its own submission; the lease brings the rest back
             log.info("lookup_overtaken", count=len(together))
@@ -99,7 +99,7 @@ def group_by_progress(unknown: Sequence[DueUnknown], settings: WorkerSettings) -
     return sets
 
 
-def record_search(
+def record_listing_search(
     connection: Connection,
     unknown: Sequence[DueUnknown],
     identities: dict[UUID, str],

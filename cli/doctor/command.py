@@ -15,7 +15,7 @@ from cli.connection import connect
 from cli.doctor import checks, database_checks, lane_checks
 from cli.doctor.check_result import CheckResult, ResultKind, failure
 from cli.output import escape, json_option, plural, print_json, screen
-from cli.settings import attach
+from cli.settings import load_with_database
 from core.errors import SettingsError
 from core.settings import DatabaseSettings, Settings, load
 from webhook_receiver.settings import ReceiverSettings
@@ -58,7 +58,7 @@ def _print(finding: CheckResult) -> None:
 def examination(*, audit: bool) -> Iterator[CheckResult]:
     """Every check, in the order in which one thing rests on another; with `audit`, the accounts row by row."""
     try:
-        attach()
+        load_with_database()
     except SettingsError as error:
         yield failure("stack", str(error))
     yield from checks.settings()

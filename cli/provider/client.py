@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cli.settings import join
+from cli.settings import load_from_stack
 from core.errors import AccountPaused, Gone, NotFound, ProviderError, TryLater, UserError
 from core.settings import load
 from provider.queue_api import QueueAPI
@@ -16,7 +16,7 @@ def open_provider() -> QueueAPI:
     Raises:
         SettingsError: there is no key.
     """
-    join()
+    load_from_stack()
     return QueueAPI.of(load(ProviderSettings))
 
 

@@ -1,6 +1,6 @@
 """`darkroom demo`: a first look, in a minute, without a key, a network or anything installed.
 
-Starts a stack with the stand-in (or uses the one that runs in the home), has sample images edited, shows what
+Starts a stack with the emulator (or uses the one that runs in the home), has sample images edited, shows what
 the database knows about it, and leaves nothing running. It never works with the real provider: that costs money.
 """
 
@@ -19,12 +19,12 @@ from cli.batches.progress import Row, as_text
 from cli.batches.submit import hand_in
 from cli.connection import open_database
 from cli.output import escape, json_option, print_json, print_pairs, screen, stderr
-from cli.settings import CLISettings, adopt, attach, forget
+from cli.settings import CLISettings, load_with_database, set_variables, unset_variables
 from cli.stack.child_processes import adopt_orphans
 from cli.stack.embedded import free_port, is_free, loopback
 from cli.stack.home import Home
 from cli.stack.sample_images import draw_samples
-from cli.stack.start import EmulatorOptions, plan, running
+from cli.stack.start import EmulatorOptions, plan, run_stack
 from cli.stack.up import EMULATOR_PORT, stop_signals
 from core.errors import UserError
 from core.settings import load
@@ -32,7 +32,7 @@ from intake.batches import BatchHeader
 from worker.settings import WorkerSettings
 
 CONCURRENCY, LATENCY = 8, 1.0
-"""Of the stand-in: quick enough for a first look, slow enough to watch."""
+"""Of the emulator: quick enough for a first look, slow enough to watch."""
 SAMPLE_EDITS = 24
 PATIENCE = 120.0
 """Seconds without any change after which the demo gives up instead of waiting for a repair that takes long."""
@@ -58,7 +58,7 @@ SIZES = ("landscape_16_9", "portrait_4_3", "square_hd", "landscape_4_3", "portra
 def demo(images: Path | None, prompt: str | None, edits: int | None, as_json: bool) -> int:
     """See it work, without a key and at no cost.
 
-    Sample images go through the whole pipeline, with a stand-in for the provider: no AI.
+    Sample images go through the whole pipeline, with an emulator of the provider: no AI.
     """
     home = load(CLISettings).home
     manifest = write_manifest(home, images, prompt, edits)
@@ -77,27 +77,27 @@ def demo(images: Path | None, prompt: str | None, edits: int | None, as_json: bo
 
 @contextmanager
 def demo_stack(home: Home) -> Iterator[None]:
-    """A stack with the stand-in: the one that runs in the home, else one of our own, stopped at the end.
+    """A stack with the emulator: the one that runs in the home, else one of our own, stopped at the end.
 
     Raises:
         UserError: the one that runs works with the real provider.
     """
-    if home.published():
-        attach()
+    if home.read_published():
+        load_with_database()
         if urlsplit(load(WorkerSettings).fal_queue_url).hostname not in ("127.0.0.1", "::1"):
             raise UserError(f"The stack in {home.folder} works with the real provider; the demo would cost money.")
         yield
         return
-    forget("DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "FAL_KEY", "FAL_KEY_FILE")
+    unset_variables("DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "FAL_KEY", "FAL_KEY_FILE")
     settings = load(CLISettings)
     if not is_free(settings.bind_host, settings.receiver_port) and "receiver_port" not in settings.model_fields_set:
-        adopt({"RECEIVER_PORT": str(free_port()), "INTAKE_PORT": str(free_port())})
+        set_variables({"RECEIVER_PORT": str(free_port()), "INTAKE_PORT": str(free_port())})
         settings = load(CLISettings)
     port = EMULATOR_PORT if is_free(loopback(), EMULATOR_PORT) else free_port()
-    with home.held() as lock, stderr.status("starting") as line:
+    with home.hold() as lock, stderr.status("starting") as line:
         prepared = plan(settings, EmulatorOptions(port, loopback(), CONCURRENCY, LATENCY))
         adopt_orphans()
-        with running(prepared, lock, line.update):
+        with run_stack(prepared, lock, line.update):
             line.stop()
             yield
             line.start()
@@ -140,7 +140,7 @@ def report(row: Row, image_files: Path, *, as_json: bool) -> None:
         return
     screen.print("\n[dim]select * from batch_progress[/]")
     print_pairs((name, escape(as_text(value))) for name, value in row.items())
-    screen.print("\nThe images, made by a stand-in and not by an AI:")
+    screen.print("\nThe images, made by an emulator and not by an AI:")
     screen.print(f"  {image_files}", markup=False, soft_wrap=True)
     screen.print("\nTo look further:")
     program = escape(sys.argv[0])  # as it was typed: it may be on no PATH

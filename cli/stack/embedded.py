@@ -23,8 +23,8 @@ from cli.stack.processes import Process, Stage
 from core.errors import SettingsError, UserError
 
 DATABASE, EMULATED_DATABASE = "darkroom", "darkroom_emulator"
-"""Two, because an edit that waits for the stand-in must never reach the real provider, which costs money, and an
-edit that waits for the real provider must never get the stand-in's image."""
+"""Two, because an edit that waits for the emulator must never reach the real provider, which costs money, and an
+edit that waits for the real provider must never get the emulator's image."""
 OWNER = "postgres"
 CLUSTER = (
     *("-U", OWNER, "--auth", "trust", "--encoding", "utf8", "--no-instructions"),

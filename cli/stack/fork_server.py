@@ -25,7 +25,7 @@ from cli.stack import parent_death_signal
 from cli.stack.processes import SHARED
 
 FORKED = ("celery", "granian", "cli.stack.start_programs")
-"""The programs that profit; whatever else is Python (the stand-in) has little in common with them."""
+"""The programs that profit; whatever else is Python (the emulator) has little in common with them."""
 NO_SHELL = ModuleType("click_repl")
 """In the place of the interactive shell of `celery amqp`, which no stack opens: a sixth of the time, and six megabytes
 in each of the forks, are its terminal toolkit's."""
@@ -34,7 +34,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal
 """What supervisord listens to; its programs start with the system's own answers."""
 
 
-class Warm(Supervisor):  # type: ignore[misc]  # supervisor has no types
+class ForkingSupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no types
     """A supervisor that imports what is shared while the servers start: one module in each turn of its loop."""
 
     def __init__(self, options: ServerOptions) -> None:
@@ -50,10 +50,10 @@ class Warm(Supervisor):  # type: ignore[misc]  # supervisor has no types
             warm(self.cold.pop(0), last=not self.cold)
 
 
-class Warmth:
+class ForkInterface:
     """What the supervisor answers beside supervisord's own methods."""
 
-    def __init__(self, supervisord: Warm) -> None:
+    def __init__(self, supervisord: ForkingSupervisor) -> None:
         self._supervisord = supervisord
 
     def has(self, module: str) -> bool:
@@ -61,9 +61,9 @@ class Warmth:
         return module not in self._supervisord.cold
 
 
-def make_warmth(supervisord: Warm) -> Warmth:
+def make_fork_interface(supervisord: ForkingSupervisor) -> ForkInterface:
     """Called by supervisord, as its configuration says."""
-    return Warmth(supervisord)
+    return ForkInterface(supervisord)
 
 
 class WarmOptions(ServerOptions):  # type: ignore[misc]
@@ -142,7 +142,7 @@ def main() -> None:
     options = WarmOptions()
     options.realize(sys.argv[1:], doc=__doc__)
     options.first, options.test = True, False
-    Warm(options).main()
+    ForkingSupervisor(options).main()
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ class Home:
             raise UserError(f"DARKROOM_HOME {self.folder} cannot be used: {error.strerror}.") from None
 
     @contextmanager
-    def held(self) -> Iterator[int]:
+    def hold(self) -> Iterator[int]:
         """Hold the home alone; gives the lock's descriptor, for the supervisor to keep.
 
         Raises:
@@ -159,7 +159,7 @@ class Home:
         if not self.notify_secret.exists():
             _write_private(self.notify_secret, f"{secret}\n")
 
-    def published(self) -> dict[str, str]:
+    def read_published(self) -> dict[str, str]:
         """What the stack that runs here has told; nothing where none runs."""
         with suppress(FileNotFoundError), self._lock.open() as lock:
             if not _locked(lock.fileno(), fcntl.LOCK_SH):

@@ -79,7 +79,7 @@ def worker(name: str, queue: str, run: LaneProcess) -> Process:
 
 
 def emulator(port: int, folder: Path, options: tuple[str, ...]) -> Process:
-    """The stand-in for the provider."""
+    """The emulator of the provider."""
     command = ("fal_emulator", "--port", str(port), "--state-dir", str(folder), *options)
     return Process("emulator", command, Stage.SERVERS)
 

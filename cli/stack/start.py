@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from cli.settings import CLISettings, adopt, environment, stack_variables
+from cli.settings import CLISettings, environment, set_variables, stack_variables
 from cli.stack import broker, embedded, processes
 from cli.stack.child_processes import end_all, require_process_list
 from cli.stack.home import Home
@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class EmulatorOptions:
-    """How the stand-in is to be run; None leaves its own default."""
+    """How the emulator is to be run; None leaves its own default."""
 
     port: int
     host: str = "127.0.0.1"
@@ -82,7 +82,7 @@ def plan(settings: CLISettings, emulator: EmulatorOptions | None) -> Plan:
         redis_url=settings.redis_url or broker.broker_url(home),
         emulator_url=emulator.url if emulator else None,
     )
-    adopt(variables)
+    set_variables(variables)
     load(WorkerSettings)
     load(ReceiverSettings)
     ApiKeys(load(IntakeSettings))
@@ -121,7 +121,7 @@ def _require_ports(settings: CLISettings, emulator: EmulatorOptions | None) -> N
 
 
 @contextmanager
-def running(plan: Plan, lock: int, say: Say) -> Iterator[Supervisor]:
+def run_stack(plan: Plan, lock: int, say: Say) -> Iterator[Supervisor]:
     """Start everything and wait until it answers; stop everything on the way out.
 
     Raises:

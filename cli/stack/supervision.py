@@ -77,7 +77,7 @@ def configuration(processes: Iterable[Process]) -> RawConfigParser:
     parser["rpcinterface:supervisor"] = {
         "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
     }
-    parser["rpcinterface:warmth"] = {"supervisor.rpcinterface_factory": "cli.stack.fork_server:make_warmth"}
+    parser["rpcinterface:forks"] = {"supervisor.rpcinterface_factory": "cli.stack.fork_server:make_fork_interface"}
     stages: dict[Stage, list[str]] = {}
     for process in processes:
         stages.setdefault(process.stage, []).append(process.name)
@@ -171,7 +171,7 @@ class Supervisor:
         Raises:
             UserError: the supervisor does not answer.
         """
-        while not self._ask("warmth.has", module):
+        while not self._ask("forks.has", module):
             time.sleep(LOOK_EVERY)
 
     def wait(self, timeout: float = 10.0) -> None:

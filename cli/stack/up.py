@@ -16,7 +16,7 @@ from cli.output import json_option, print_json, stderr
 from cli.settings import CLISettings
 from cli.stack.child_processes import adopt_orphans, reap
 from cli.stack.embedded import loopback
-from cli.stack.start import EmulatorOptions, Plan, plan, running
+from cli.stack.start import EmulatorOptions, Plan, plan, run_stack
 from cli.stack.supervision import Supervisor
 from core.errors import UserError
 from core.settings import load
@@ -54,10 +54,10 @@ def stop_signals() -> Iterator[None]:
 
 
 @click.command()
-@click.option("--emulator", "emulated", is_flag=True, help="Work with a stand-in for the provider: no AI, no cost.")
+@click.option("--emulator", "emulated", is_flag=True, help="Work with an emulator of the provider: no AI, no cost.")
 @click.option("--emulator-port", type=click.IntRange(1, 65535), default=EMULATOR_PORT, show_default=True)
-@click.option("--emulator-concurrency", type=click.IntRange(1), help="Edits that the stand-in makes at one time.")
-@click.option("--emulator-latency", type=click.FloatRange(0), help="Seconds that the stand-in takes for one.")
+@click.option("--emulator-concurrency", type=click.IntRange(1), help="Edits that the emulator makes at one time.")
+@click.option("--emulator-latency", type=click.FloatRange(0), help="Seconds that the emulator takes for one.")
 @json_option
 def up(
     emulated: bool,
@@ -74,7 +74,7 @@ def up(
     emulator = EmulatorOptions(emulator_port, loopback(), emulator_concurrency, emulator_latency) if emulated else None
     settings.home.create()
     try:
-        with stop_signals(), settings.home.held() as lock:
+        with stop_signals(), settings.home.hold() as lock:
             prepared = plan(settings, emulator)
             adopt_orphans()
             run(prepared, lock, as_json)
@@ -87,7 +87,7 @@ def up(
 
 def run(prepared: Plan, lock: int, as_json: bool) -> None:
     """Start everything, say so, and stay until the supervisor dies or Stop is raised."""
-    with stderr.status("starting") as line, running(prepared, lock, line.update) as supervisor:
+    with stderr.status("starting") as line, run_stack(prepared, lock, line.update) as supervisor:
         line.stop()
         announce(prepared, as_json)
         stay(supervisor)
@@ -120,7 +120,7 @@ def announce(prepared: Plan, as_json: bool) -> None:
         return
     provider = "provider fal"
     if prepared.emulator_url:
-        provider = f"emulator {prepared.emulator_url} (a stand-in for fal: no AI, no cost)"
+        provider = f"emulator {prepared.emulator_url} (an emulator of fal: no AI, no cost)"
     elif "PUBLIC_URL" not in variables:
         provider += " (no PUBLIC_URL: it is polled, no callbacks)"
     database = f"database {'embedded' if prepared.has('postgres') else 'as in DATABASE_URL'}"

@@ -1,4 +1,4 @@
-"""Fixtures: stand-ins, each with its own state folder, and a webhook receiver."""
+"""Fixtures: emulators, each with its own state folder, and a webhook receiver."""
 
 import base64
 import threading
@@ -12,7 +12,7 @@ import pytest
 
 from fal_emulator.options import Options
 
-from .emulator_process import FAST, Receiver, Standin, image_bytes
+from .emulator_process import FAST, Receiver, RunningEmulator, image_bytes
 
 
 class _QuietServer(ThreadingHTTPServer):
@@ -56,25 +56,25 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def make_standin(tmp_path: Path) -> Iterator[Callable[..., Standin]]:
-    """Starts stand-ins; the same `state` means the same state folder."""
-    started: list[Standin] = []
+def make_emulator(tmp_path: Path) -> Iterator[Callable[..., RunningEmulator]]:
+    """Starts emulators; the same `state` means the same state folder."""
+    started: list[RunningEmulator] = []
 
-    def make(state: str = "state", **options: Any) -> Standin:
-        standin = Standin(Options(state_dir=tmp_path / state, **{**FAST, **options}))
-        started.append(standin)
-        return standin
+    def make(state: str = "state", **options: Any) -> RunningEmulator:
+        emulator = RunningEmulator(Options(state_dir=tmp_path / state, **{**FAST, **options}))
+        started.append(emulator)
+        return emulator
 
     yield make
-    for standin in started:
-        if standin._thread.is_alive():
-            standin.stop()
+    for emulator in started:
+        if emulator._thread.is_alive():
+            emulator.stop()
 
 
 @pytest.fixture
-def standin(make_standin: Callable[..., Standin]) -> Standin:
-    """A fast stand-in with plain images."""
-    return make_standin()
+def emulator(make_emulator: Callable[..., RunningEmulator]) -> RunningEmulator:
+    """A fast emulator with plain images."""
+    return make_emulator()
 
 
 @pytest.fixture

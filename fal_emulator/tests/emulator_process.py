@@ -1,4 +1,4 @@
-"""A stand-in in a thread, a receiver that records what is delivered, and the small things tests say with them."""
+"""An emulator in a thread, a receiver that records what is delivered, and the small things tests say with them."""
 
 import asyncio
 import io
@@ -20,8 +20,8 @@ KEY = "kid:ksecret"
 FAST: dict[str, Any] = {"latency": 0.0, "jitter": 0.0, "image_mode": "plain", "concurrency": 8}
 
 
-class Standin:
-    """A stand-in that runs in a thread, and the calls that tests make to it."""
+class RunningEmulator:
+    """An emulator that runs in a thread, and the calls that tests make to it."""
 
     def __init__(self, options: Options) -> None:
         self.options = options

@@ -1,4 +1,4 @@
-"""The official client, unmodified: only the hosts are rewritten, inside httpx (fal-protocol 10.7 D)."""
+"""The official client, unmodified: only the hosts are rewritten, inside httpx (provider-protocol 10.7 D)."""
 
 import asyncio
 import base64
@@ -18,12 +18,12 @@ TO_IMAGE = "fal-ai/fast-sdxl/image-to-image"
 
 
 @pytest.fixture
-def fal(standin, monkeypatch):
-    """fal's host names lead to the stand-in; Host headers and URLs stay fal's."""
+def fal(emulator, monkeypatch):
+    """fal's host names lead to the emulator; Host headers and URLs stay fal's."""
 
     def here(request):
         if request.url.host in HOSTS:
-            request.url = request.url.copy_with(scheme="http", host="127.0.0.1", port=standin.port)
+            request.url = request.url.copy_with(scheme="http", host="127.0.0.1", port=emulator.port)
         return request
 
     sync, asynchronous = httpx.HTTPTransport.handle_request, httpx.AsyncHTTPTransport.handle_async_request
@@ -41,7 +41,7 @@ def fal(standin, monkeypatch):
         opened.append(self)
 
     monkeypatch.setattr(httpx.Client, "__init__", remember)
-    yield standin
+    yield emulator
     for client in opened:  # the client keeps its connections open for ever
         client.close()
 
@@ -215,7 +215,7 @@ def test_encoded_inputs(client, fal, tmp_path):
 
 
 def test_the_client_repeats_a_broken_submit(client, fal):
-    """The hazard of the real world shows here, too: one lost answer, two paid requests (fal-protocol 10.5)."""
+    """The hazard of the real world shows here, too: one lost answer, two paid requests (provider-protocol 10.5)."""
     fal.put("/_emulator/faults", json={"reset_after_accept": "1*1"})
     client.submit(EDIT, arguments=ARGUMENTS).get()
 

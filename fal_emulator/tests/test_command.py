@@ -132,7 +132,7 @@ def test_a_certificate_that_is_none(tmp_path):
 
 
 def test_a_taken_state_folder(tmp_path):
-    """Two stand-ins never share a state folder."""
+    """Two emulators never share a state folder."""
     process = Process(tmp_path)
     try:
         assert "another emulator is using" in error_of("--port", "0", "--state-dir", str(tmp_path))

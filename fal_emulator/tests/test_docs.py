@@ -152,7 +152,7 @@ def listens(port: int) -> bool:
 
 @pytest.mark.skipif(not (shutil.which("curl") and shutil.which("openssl")), reason="the page uses curl and openssl")
 def test_the_page_from_beginning_to_end(tmp_path):
-    """Every block, in order: the stand-in, four ways for the official client, darkroom, faults, a fixture."""
+    """Every block, in order: the emulator, four ways for the official client, darkroom, faults, a fixture."""
     shell = Shell(tmp_path)
     try:
         for language, block in re.findall(r"^```(console|python)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):

@@ -14,7 +14,7 @@ import requests
 from fal_emulator.__main__ import options_from
 from fal_emulator.faults import TABLE
 
-from .emulator_process import EDIT, Standin, wait_for
+from .emulator_process import EDIT, RunningEmulator, wait_for
 from .test_webhooks import keys_of, signed_by
 
 SHORT = 0.2  # seconds
@@ -35,11 +35,11 @@ TOLD_OTHERWISE = {
 }
 
 
-def answer(standin, method, url, **more):
+def answer(emulator, method, url, **more):
     """What came back, as far as a client can tell; how long it took to the nearest interesting moment."""
     begun = time.monotonic()
     try:
-        reply = standin.call(method, url, **more)
+        reply = emulator.call(method, url, **more)
     except requests.RequestException as error:
         return type(error).__name__, None
     late = time.monotonic() - begun >= SHORT
@@ -54,35 +54,35 @@ def fields(reply):
         return None
 
 
-def tour(standin, receiver, kind, prompt):
+def tour(emulator, receiver, kind, prompt):
     """Submit, read, be called, download; what was seen, by the part of the protocol it was seen in."""
     slow = kind in ("webhook_before_reply", "finish_despite_cancel")
-    standin.put("/_emulator/options", json={"latency": 0.4 if slow else 0.0}).raise_for_status()
+    emulator.put("/_emulator/options", json={"latency": 0.4 if slow else 0.0}).raise_for_status()
     receiver.deliveries.clear()
     receiver.times.clear()
-    keys, before = keys_of(standin), len(standin.ledger())
+    keys, before = keys_of(emulator), len(emulator.ledger())
     body = {"prompt": prompt, "image_urls": ["u"], "image_size": "square_hd", "num_images": 2}
-    seen, reply = answer(standin, "POST", f"/{EDIT}", params={"fal_webhook": receiver.url}, json=body)
+    seen, reply = answer(emulator, "POST", f"/{EDIT}", params={"fal_webhook": receiver.url}, json=body)
     facts = {"submit": (seen, fields(reply)), "heard_first": slow and len(receiver.deliveries) > 0}
-    if len(standin.ledger()) == before:
+    if len(emulator.ledger()) == before:
         return facts
-    request_id = standin.ledger()[-1]["request_id"]
+    request_id = emulator.ledger()[-1]["request_id"]
     base = f"/fal-ai/bytedance/requests/{request_id}"
     if kind == "finish_despite_cancel":
-        standin.put(f"{base}/cancel")
+        emulator.put(f"{base}/cancel")
     job = {"request_id": request_id}
-    wait_for(lambda: standin.row(job)["state"] == "COMPLETED")
-    wait_for(lambda: standin.get("/_emulator/state").json()["counts"]["webhooks_owed"] == 0)
-    row = standin.row(job)
+    wait_for(lambda: emulator.row(job)["state"] == "COMPLETED")
+    wait_for(lambda: emulator.get("/_emulator/state").json()["counts"]["webhooks_owed"] == 0)
+    row = emulator.row(job)
     facts["run"] = row["started_at"] is not None and row["ended_at"] - row["started_at"] >= SHORT
     if kind.startswith(("listing", "slow_listing")):
-        facts["listing"] = answer(standin, "GET", f"{LISTING}?endpoint_id={EDIT}&limit=1")[0]
-    facts["status"] = answer(standin, "GET", f"{base}/status")[0]
-    seen, reply = answer(standin, "GET", base)
-    images = standin.row(job)["urls"]
-    facts["result"] = (seen, fields(reply), [shown(standin, image) for image in result_images(reply)])
-    facts["delivery"] = [delivery(keys, *one) for one in receiver.deliveries], lateness(standin.row(job), receiver)
-    facts["file"] = download(standin, images[0]) if images else None
+        facts["listing"] = answer(emulator, "GET", f"{LISTING}?endpoint_id={EDIT}&limit=1")[0]
+    facts["status"] = answer(emulator, "GET", f"{base}/status")[0]
+    seen, reply = answer(emulator, "GET", base)
+    images = emulator.row(job)["urls"]
+    facts["result"] = (seen, fields(reply), [shown(emulator, image) for image in result_images(reply)])
+    facts["delivery"] = [delivery(keys, *one) for one in receiver.deliveries], lateness(emulator.row(job), receiver)
+    facts["file"] = download(emulator, images[0]) if images else None
     return facts
 
 
@@ -90,9 +90,9 @@ def result_images(reply):
     return reply.json().get("images", []) if reply is not None and reply.status_code == 200 else []
 
 
-def shown(standin, image):
+def shown(emulator, image):
     """The names of an image's fields, and whether what they declare is so."""
-    size = len(standin.get(image["url"] + "?unspoilt=1").content)
+    size = len(emulator.get(image["url"] + "?unspoilt=1").content)
     return sorted(image), image.get("width") == 1024, image.get("file_size") == size
 
 
@@ -117,18 +117,18 @@ def lateness(row, receiver):
     return late, ours
 
 
-def download(standin, url):
-    seen, reply = answer(standin, "GET", url)
-    return seen, None if reply is None else hashlib.sha256(reply.content).hexdigest() in standin.ledger()[-1]["sha256"]
+def download(emulator, url):
+    seen, reply = answer(emulator, "GET", url)
+    return seen, None if reply is None else hashlib.sha256(reply.content).hexdigest() in emulator.ledger()[-1]["sha256"]
 
 
-def test_a_tour_without_a_fault(standin, receiver):
+def test_a_tour_without_a_fault(emulator, receiver):
     """Accepted at once, charged, called once, whole images as declared: what the tours below are compared with."""
-    facts = tour(standin, receiver, "", "x")
+    facts = tour(emulator, receiver, "", "x")
 
     assert facts["submit"][0][:2] == (200, "application/json; charset=utf-8")
     assert [image[1:] for image in facts["result"][2]] == [(True, True)] * 2
-    assert [one[:5] for one in facts["delivery"][0]] == [(True, standin.options.user_id, True, True, True)]
+    assert [one[:5] for one in facts["delivery"][0]] == [(True, emulator.options.user_id, True, True, True)]
     assert facts["file"][1] is True
 
 
@@ -141,17 +141,17 @@ def test_every_kind_in_every_way(kind, receiver, tmp_path):
     assert options
     moment = TABLE[kind].moment
     where = TOLD_OTHERWISE.get(kind) or ("result" if moment == "outcome" else SEEN_IN.get(moment, moment))
-    standin = Standin(options)
+    emulator = RunningEmulator(options)
     try:
-        ways = [tour(standin, receiver, kind, "by command line")]
-        standin.put("/_emulator/faults", json={kind: spec}).raise_for_status()
-        ways.append(tour(standin, receiver, kind, "by route"))
-        standin.put("/_emulator/faults", json={}).raise_for_status()
-        clean = tour(standin, receiver, kind, "none")
-        ways.append(tour(standin, receiver, kind, f"by marker [[fault:{kind}{spec[1:]}]]"))
-        counted = standin.injected()
+        ways = [tour(emulator, receiver, kind, "by command line")]
+        emulator.put("/_emulator/faults", json={kind: spec}).raise_for_status()
+        ways.append(tour(emulator, receiver, kind, "by route"))
+        emulator.put("/_emulator/faults", json={}).raise_for_status()
+        clean = tour(emulator, receiver, kind, "none")
+        ways.append(tour(emulator, receiver, kind, f"by marker [[fault:{kind}{spec[1:]}]]"))
+        counted = emulator.injected()
     finally:
-        standin.stop()
+        emulator.stop()
 
     assert counted == {kind: 3}
     assert [facts[where] == clean[where] for facts in ways] == [False] * 3

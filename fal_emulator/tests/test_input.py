@@ -119,11 +119,11 @@ def test_mistakes(body, expected):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"seed": NaN}', b"[" * 100_000])
-def test_bodies_that_are_no_json(standin, body):
+def test_bodies_that_are_no_json(emulator, body):
     """What is no JSON is accepted like anything else, and refused by the model."""
-    job = standin.submit_raw(data=body).json()
+    job = emulator.submit_raw(data=body).json()
 
-    assert standin.finish(job).json()["detail"][0]["type"] == "json_invalid"
+    assert emulator.finish(job).json()["detail"][0]["type"] == "json_invalid"
 
 
 def test_only_the_last_ten_inputs_are_used():
@@ -141,9 +141,9 @@ def test_a_long_value_is_not_echoed():
     assert "input" not in caught.value.details[0]
 
 
-def test_enormous_seed(standin):
+def test_enormous_seed(emulator):
     """A seed that no database takes as an integer still runs and comes back."""
-    job = standin.submit(seed=10**30)
+    job = emulator.submit(seed=10**30)
 
-    assert standin.finish(job).json()["seed"] == 10**30
-    assert standin.row(job)["seed"] is None
+    assert emulator.finish(job).json()["seed"] == 10**30
+    assert emulator.row(job)["seed"] is None

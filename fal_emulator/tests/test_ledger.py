@@ -19,26 +19,26 @@ from .test_input import GOOD
 LISTING = "/v1/models/requests/by-endpoint"
 
 
-def listed(standin, **params):
-    return standin.get(LISTING, params={"endpoint_id": EDIT, **params}).json()["items"]
+def listed(emulator, **params):
+    return emulator.get(LISTING, params={"endpoint_id": EDIT, **params}).json()["items"]
 
 
-def test_one_charge_per_image(standin):
+def test_one_charge_per_image(emulator):
     """Successes are charged by what came back; refusals, 5xx and cancels are not."""
     jobs = {
-        "two": standin.submit(num_images=2),
-        "six": standin.submit(num_images=2, max_images=3),
-        "invalid": standin.submit(num_images=99),
-        "refused": standin.submit(prompt="[[fault:content_policy_violation]]"),
-        "broken": standin.submit(prompt="[[fault:internal_server_error]]"),
-        "fewer": standin.submit(num_images=3, prompt="[[fault:fewer_images]]"),
-        "none": standin.submit(prompt="[[fault:no_images]]"),
-        "foreign": standin.submit_raw(endpoint="fal-ai/bytedance/x", json={}).json(),
+        "two": emulator.submit(num_images=2),
+        "six": emulator.submit(num_images=2, max_images=3),
+        "invalid": emulator.submit(num_images=99),
+        "refused": emulator.submit(prompt="[[fault:content_policy_violation]]"),
+        "broken": emulator.submit(prompt="[[fault:internal_server_error]]"),
+        "fewer": emulator.submit(num_images=3, prompt="[[fault:fewer_images]]"),
+        "none": emulator.submit(prompt="[[fault:no_images]]"),
+        "foreign": emulator.submit_raw(endpoint="fal-ai/bytedance/x", json={}).json(),
     }
     for job in jobs.values():
-        standin.finish(job)
+        emulator.finish(job)
 
-    charges = {name: standin.row(job)["charges"] for name, job in jobs.items()}
+    charges = {name: emulator.row(job)["charges"] for name, job in jobs.items()}
     assert charges == {
         "two": 2,
         "six": 6,
@@ -49,7 +49,7 @@ def test_one_charge_per_image(standin):
         "none": 0,
         "foreign": 0,
     }
-    totals = standin.get("/_emulator/ledger").json()["totals"]
+    totals = emulator.get("/_emulator/ledger").json()["totals"]
     assert (
         totals["accepted"],
         totals["completed"],
@@ -59,71 +59,71 @@ def test_one_charge_per_image(standin):
     ) == (8, 8, 10, 10, 0)
 
 
-def test_credit(make_standin):
+def test_credit(make_emulator):
     """A spent account is locked for new work, on both hosts, until somebody pays."""
-    standin = make_standin(credits=0.06)
-    standin.run(num_images=2)
-    refused = standin.submit_raw(json=GOOD)
+    emulator = make_emulator(credits=0.06)
+    emulator.run(num_images=2)
+    refused = emulator.submit_raw(json=GOOD)
     assert (refused.status_code, "User is locked" in refused.json()["detail"]) == (403, True)
-    assert standin.post(f"/{EDIT}", json=GOOD, headers={"Host": "fal.run"}).status_code == 403
-    assert len(standin.ledger()) == 1
-    standin.put("/_emulator/options", json={"credits": 1.0})
-    assert standin.submit()["request_id"]
+    assert emulator.post(f"/{EDIT}", json=GOOD, headers={"Host": "fal.run"}).status_code == 403
+    assert len(emulator.ledger()) == 1
+    emulator.put("/_emulator/options", json={"credits": 1.0})
+    assert emulator.submit()["request_id"]
 
 
-def test_every_post_is_a_new_request(standin):
+def test_every_post_is_a_new_request(emulator):
     """There is no idempotency: the same body twice is two requests and two charges."""
-    first, second = standin.submit(seed=1), standin.submit(seed=1)
-    standin.finish(first)
-    standin.finish(second)
+    first, second = emulator.submit(seed=1), emulator.submit(seed=1)
+    emulator.finish(first)
+    emulator.finish(second)
 
     assert first["request_id"] != second["request_id"]
-    assert [row["charges"] for row in standin.ledger()] == [1, 1]
+    assert [row["charges"] for row in emulator.ledger()] == [1, 1]
 
 
-def test_a_row_tells_everything(standin, receiver):
+def test_a_row_tells_everything(emulator, receiver):
     """Webhook URL, seed, outcome, the hash of every produced file, and the times."""
-    job = standin.submit(receiver.url + "/n", seed=11, num_images=2)
-    images = standin.finish(job).json()["images"]
-    wait_for(lambda: standin.row(job)["webhook"]["state"] == "delivered")
+    job = emulator.submit(receiver.url + "/n", seed=11, num_images=2)
+    images = emulator.finish(job).json()["images"]
+    wait_for(lambda: emulator.row(job)["webhook"]["state"] == "delivered")
 
-    row = standin.row(job)
+    row = emulator.row(job)
     assert (receiver.url + "/n", 11, 200, 2) == (row["webhook_url"], row["seed"], row["outcome"], row["images"])
-    assert [hashlib.sha256(standin.get(i["url"]).content).hexdigest() for i in images] == row["sha256"]
+    assert [hashlib.sha256(emulator.get(i["url"]).content).hexdigest() for i in images] == row["sha256"]
     assert len(set(row["sha256"])) == 2
     assert row["submitted_at"] <= row["started_at"] <= row["ended_at"] <= row["webhook"]["delivered_at"]
 
 
-def test_a_row_tells_what_was_asked_for_and_read(standin):
+def test_a_row_tells_what_was_asked_for_and_read(emulator):
     """The hash of the whole input, whatever its spacing; how often result and files were served whole, or spoilt."""
     body = {"prompt": "x [[fault:result_404*1]] [[fault:cdn_truncated*1]]", "image_urls": ["u"], "num_images": 2}
-    job = standin.submit_raw(data=json.dumps(body, indent=2), headers={"Content-Type": "application/json"}).json()
-    wait_for(lambda: standin.row(job)["state"] == "COMPLETED")
-    row = standin.row(job)
+    job = emulator.submit_raw(data=json.dumps(body, indent=2), headers={"Content-Type": "application/json"}).json()
+    wait_for(lambda: emulator.row(job)["state"] == "COMPLETED")
+    row = emulator.row(job)
     compact = json.dumps(body, sort_keys=True, separators=(",", ":"))
     assert row["input_sha256"] == hashlib.sha256(compact.encode()).hexdigest()
     assert row["reads"]["result"] == {"intact": 0, "spoilt": 0, "first_at": None}
 
-    assert [standin.get(job["response_url"]).status_code for _ in "12"] == [404, 200]
+    assert [emulator.get(job["response_url"]).status_code for _ in "12"] == [404, 200]
     with pytest.raises(requests.RequestException):
-        standin.get(row["urls"][0])
-    standin.get(row["urls"][0])
-    reads = standin.row(job)["reads"]
+        emulator.get(row["urls"][0])
+    emulator.get(row["urls"][0])
+    reads = emulator.row(job)["reads"]
     assert (reads["result"]["intact"], reads["result"]["spoilt"]) == (1, 1)
     assert [(one["intact"], one["spoilt"]) for one in reads["files"]] == [(1, 1), (0, 0)]
     assert reads["files"][0]["first_at"] >= reads["result"]["first_at"] >= row["ended_at"]
 
 
-def test_a_page_may_be_short(make_standin):
+def test_a_page_may_be_short(make_emulator):
     """A page holds fewer than were asked for and names a cursor; nothing is missing at the end."""
-    standin = make_standin(listing_page=2)
-    jobs = [standin.submit(seed=n) for n in range(5)]
+    emulator = make_emulator(listing_page=2)
+    jobs = [emulator.submit(seed=n) for n in range(5)]
     for job in jobs:
-        standin.finish(job)
+        emulator.finish(job)
     found, cursor = [], None
     while True:
         params = {"endpoint_id": EDIT, "limit": 100, **({"cursor": cursor} if cursor else {})}
-        page = standin.get(LISTING, params=params).json()
+        page = emulator.get(LISTING, params=params).json()
         assert len(page["items"]) <= 2
         found += [item["request_id"] for item in page["items"]]
         cursor = page["next_cursor"]
@@ -132,78 +132,78 @@ def test_a_page_may_be_short(make_standin):
     assert found == [job["request_id"] for job in reversed(jobs)]
 
 
-def test_a_listing_may_refuse(standin):
+def test_a_listing_may_refuse(emulator):
     """Once where a page would show the marked request, then as ever."""
-    standin.finish(standin.submit(prompt="[[fault:listing_401*1]]"))
-    answers = [standin.get(LISTING, params={"endpoint_id": EDIT}) for _ in "12"]
+    emulator.finish(emulator.submit(prompt="[[fault:listing_401*1]]"))
+    answers = [emulator.get(LISTING, params={"endpoint_id": EDIT}) for _ in "12"]
     assert [answer.status_code for answer in answers] == [401, 200]
     assert answers[0].json()["error"]["type"] == "authorization_error"
 
 
-def test_pages_of_the_ledger(standin):
+def test_pages_of_the_ledger(emulator):
     """Page by page in the order of acceptance, none twice, none missing."""
-    ids = [standin.submit(seed=n)["request_id"] for n in range(7)]
+    ids = [emulator.submit(seed=n)["request_id"] for n in range(7)]
     found, after = [], 0
     while after is not None:
-        page = standin.get("/_emulator/ledger", params={"limit": 3, "after": after}).json()
+        page = emulator.get("/_emulator/ledger", params={"limit": 3, "after": after}).json()
         found += [row["request_id"] for row in page["rows"]]
         after = page["next"]
 
     assert ids == found
-    assert standin.get("/_emulator/ledger?limit=x").status_code == 400
+    assert emulator.get("/_emulator/ledger?limit=x").status_code == 400
 
 
-def test_listing_shows_the_finished_only(make_standin):
+def test_listing_shows_the_finished_only(make_emulator):
     """by-endpoint knows nothing of what waits or runs, and a finished request shows up after the delay."""
-    standin = make_standin(concurrency=0, listing_delay=0.4)
-    job = standin.submit(seed=77, prompt="find me")
-    assert listed(standin) == []
-    standin.put("/_emulator/options", json={"concurrency": 1})
-    standin.finish(job)
-    assert listed(standin) == []
-    wait_for(lambda: listed(standin))
+    emulator = make_emulator(concurrency=0, listing_delay=0.4)
+    job = emulator.submit(seed=77, prompt="find me")
+    assert listed(emulator) == []
+    emulator.put("/_emulator/options", json={"concurrency": 1})
+    emulator.finish(job)
+    assert listed(emulator) == []
+    wait_for(lambda: listed(emulator))
 
-    (item,) = listed(standin, expand="payloads")
+    (item,) = listed(emulator, expand="payloads")
     assert (job["request_id"], EDIT, 200) == (item["request_id"], item["endpoint_id"], item["status_code"])
     assert (item["json_input"]["seed"], item["json_input"]["prompt"]) == (77, "find me")
     assert item["json_output"]["seed"] == 77
     assert datetime.fromisoformat(item["ended_at"]).tzinfo is not None
-    assert "json_input" not in listed(standin)[0]
+    assert "json_input" not in listed(emulator)[0]
 
 
-def test_listing_without_payloads(make_standin):
+def test_listing_without_payloads(make_emulator):
     """Payload storage off, for the account or for one request, leaves nothing to match on."""
-    on, off = make_standin(state="on"), make_standin(state="off", store_io=False)
+    on, off = make_emulator(state="on"), make_emulator(state="off", store_io=False)
     on.finish(on.submit(headers={"X-Fal-Store-IO": "0"}))
     off.run()
 
-    for standin in (on, off):
-        (item,) = listed(standin, expand="payloads")
+    for emulator in (on, off):
+        (item,) = listed(emulator, expand="payloads")
         assert (item["json_input"], item["json_output"]) == (None, None)
 
 
-def test_filters_order_and_cursor(standin):
+def test_filters_order_and_cursor(emulator):
     """status, window, request_id, sort_by, limit and cursor."""
-    good = [standin.submit(seed=n) for n in range(5)]
-    bad, broken = standin.submit(num_images=99), standin.submit(prompt="[[fault:generation_timeout]]")
+    good = [emulator.submit(seed=n) for n in range(5)]
+    bad, broken = emulator.submit(num_images=99), emulator.submit(prompt="[[fault:generation_timeout]]")
     for job in (*good, bad, broken):
-        standin.finish(job)
+        emulator.finish(job)
 
-    assert {job["request_id"] for job in good} == {item["request_id"] for item in listed(standin, status="success")}
-    assert [bad["request_id"]] == [item["request_id"] for item in listed(standin, status="user_error")]
-    assert [broken["request_id"]] == [item["request_id"] for item in listed(standin, status="error")]
-    assert len(listed(standin, request_id=bad["request_id"])) == 1
-    assert listed(standin, end=(datetime.now(UTC) - timedelta(hours=1)).isoformat()) == []
-    assert len(listed(standin, start=(datetime.now(UTC) - timedelta(hours=1)).isoformat())) == 7
+    assert {job["request_id"] for job in good} == {item["request_id"] for item in listed(emulator, status="success")}
+    assert [bad["request_id"]] == [item["request_id"] for item in listed(emulator, status="user_error")]
+    assert [broken["request_id"]] == [item["request_id"] for item in listed(emulator, status="error")]
+    assert len(listed(emulator, request_id=bad["request_id"])) == 1
+    assert listed(emulator, end=(datetime.now(UTC) - timedelta(hours=1)).isoformat()) == []
+    assert len(listed(emulator, start=(datetime.now(UTC) - timedelta(hours=1)).isoformat())) == 7
     for order in ("ended_at", "duration"):
         found, cursor = [], ""
         while cursor is not None:
             params = {"endpoint_id": EDIT, "limit": 2, "sort_by": order, "cursor": cursor}
-            page = standin.get(LISTING, params=params).json()
+            page = emulator.get(LISTING, params=params).json()
             found += [item["request_id"] for item in page["items"]]
             cursor = page["next_cursor"]
         assert (len(found), len(set(found))) == (7, 7)
-    times = [item["ended_at"] for item in listed(standin)]
+    times = [item["ended_at"] for item in listed(emulator)]
     assert sorted(times, reverse=True) == times
 
 
@@ -218,35 +218,35 @@ def test_filters_order_and_cursor(standin):
         {"endpoint_id": EDIT, "sort_by": "size"},
     ],
 )
-def test_questions_that_make_no_sense(standin, params):
+def test_questions_that_make_no_sense(emulator, params):
     """The platform has its own error envelope."""
-    reply = standin.get(LISTING, params=params)
+    reply = emulator.get(LISTING, params=params)
 
     assert (reply.status_code, reply.json()["error"]["type"]) == (400, "validation_error")
 
 
-def test_keys_of_the_platform(make_standin):
+def test_keys_of_the_platform(make_emulator):
     """A key for lists, prices and settings; none for meta and the models."""
-    standin = make_standin(key="kid:ksecret")
+    emulator = make_emulator(key="kid:ksecret")
     with requests.Session() as anonymous:
         for path in (LISTING, "/v1/models/pricing", "/v1/storage/settings"):
-            refused = anonymous.get(standin.url + path, timeout=5)
+            refused = anonymous.get(emulator.url + path, timeout=5)
             assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authorization_error")
-        assert anonymous.get(standin.url + "/v1/meta", timeout=5).json()["webhook_ip_ranges"]
-        assert EDIT in anonymous.get(standin.url + "/v1/models", timeout=5).text
+        assert anonymous.get(emulator.url + "/v1/meta", timeout=5).json()["webhook_ip_ranges"]
+        assert EDIT in anonymous.get(emulator.url + "/v1/models", timeout=5).text
 
 
-def test_prices(standin):
+def test_prices(emulator):
     """Three cents an image, in the platform's words."""
-    reply = standin.get("/v1/models/pricing", params={"endpoint_id": EDIT}).json()
+    reply = emulator.get("/v1/models/pricing", params={"endpoint_id": EDIT}).json()
 
     assert reply["prices"] == [{"endpoint_id": EDIT, "unit_price": 0.03, "unit": "image", "currency": "USD"}]
     assert (reply["next_cursor"], reply["has_more"]) == (None, False)
 
 
-def test_a_restart_loses_nothing(make_standin, receiver):
+def test_a_restart_loses_nothing(make_emulator, receiver):
     """Results, charges, keys and files are the same after a restart; what waited or ran is taken up again."""
-    first = make_standin(concurrency=1, webhook_backoff=30.0)
+    first = make_emulator(concurrency=1, webhook_backoff=30.0)
     done = first.submit(seed=1)
     kept = first.finish(done).json()
     receiver.answers = [503]
@@ -261,7 +261,7 @@ def test_a_restart_loses_nothing(make_standin, receiver):
     first.stop()
 
     receiver.answers = [200]
-    second = make_standin(concurrency=1)
+    second = make_emulator(concurrency=1)
     assert keys == second.get("/.well-known/jwks.json").json()
     for job in (done, owed, running, waiting, cancelled):
         for name in ("response_url", "status_url"):
@@ -276,13 +276,13 @@ def test_a_restart_loses_nothing(make_standin, receiver):
     assert second.get("/_emulator/ledger").json()["totals"]["accepted"] == 5
 
 
-def test_a_deadline_passes_while_it_is_down(make_standin):
+def test_a_deadline_passes_while_it_is_down(make_emulator):
     """A start deadline that passed between two processes ends the request before it can start."""
-    first = make_standin(concurrency=0)
+    first = make_emulator(concurrency=0)
     job = first.submit(headers={"X-Fal-Request-Timeout": "0.2"})
     first.stop()
     time.sleep(0.25)
-    second = make_standin()
+    second = make_emulator()
 
     job["status_url"], job["response_url"] = (
         job[name].replace(first.url, second.url) for name in ("status_url", "response_url")
@@ -290,19 +290,19 @@ def test_a_deadline_passes_while_it_is_down(make_standin):
     assert second.finish(job).status_code == 504
 
 
-def test_payloads_are_purged_and_the_ledger_is_not(make_standin, monkeypatch):
+def test_payloads_are_purged_and_the_ledger_is_not(make_emulator, monkeypatch):
     """Past the storage period the bodies go; the rows and their charges stay."""
     monkeypatch.setattr("fal_emulator.emulator.JANITOR_EVERY", 0.05)
-    standin = make_standin(time_scale=30 * 86_400 / 0.5)  # thirty days are half a second
-    job = standin.submit(seed=9)
-    wait_for(lambda: standin.row(job)["outcome"] == 200)
-    wait_for(lambda: listed(standin, expand="payloads")[0]["json_input"] is None)
+    emulator = make_emulator(time_scale=30 * 86_400 / 0.5)  # thirty days are half a second
+    job = emulator.submit(seed=9)
+    wait_for(lambda: emulator.row(job)["outcome"] == 200)
+    wait_for(lambda: listed(emulator, expand="payloads")[0]["json_input"] is None)
 
-    assert standin.row(job)["charges"] == 1
-    assert json.loads(standin.get("/_emulator/state").text)["counts"]["charges"] == 1
+    assert emulator.row(job)["charges"] == 1
+    assert json.loads(emulator.get("/_emulator/state").text)["counts"]["charges"] == 1
 
 
-def test_the_answer_waits_for_the_disk(standin, monkeypatch):
+def test_the_answer_waits_for_the_disk(emulator, monkeypatch):
     """No request id leaves the house before its row would survive the process."""
     commit = Store._commit
 
@@ -311,7 +311,7 @@ def test_the_answer_waits_for_the_disk(standin, monkeypatch):
 
     monkeypatch.setattr(Store, "_commit", late)
     begun = time.monotonic()
-    standin.submit()
+    emulator.submit()
 
     assert time.monotonic() - begun >= 0.2
 

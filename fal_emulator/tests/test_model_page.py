@@ -91,9 +91,9 @@ print(result)
 """  # noqa: E501
 
 
-def printed(standin, folder, code):
+def printed(emulator, folder, code):
     """What the program prints, line by line."""
-    (folder / "sitecustomize.py").write_text(LEAD_HERE.format(port=standin.port))
+    (folder / "sitecustomize.py").write_text(LEAD_HERE.format(port=emulator.port))
     (folder / "path" / "to").mkdir(parents=True)
     (folder / "path" / "to" / "file").write_bytes(b"a file")
     (folder / "program.py").write_text(code)
@@ -106,21 +106,21 @@ def printed(standin, folder, code):
 
 
 @pytest.mark.parametrize("code", [SUBSCRIBE, SUBSCRIBE_ASYNC])
-def test_subscribe(make_standin, tmp_path, code):
+def test_subscribe(make_emulator, tmp_path, code):
     """Logs while it runs, then the result in the model's own shape."""
-    standin = make_standin(latency=1.0)
-    *logs, last = printed(standin, tmp_path, code)
+    emulator = make_emulator(latency=1.0)
+    *logs, last = printed(emulator, tmp_path, code)
     result = ast.literal_eval(last)
 
-    assert any("stand-in" in line for line in logs)
+    assert any("emulator" in line for line in logs)
     assert result["images"][0]["url"].startswith("https://v3b.fal.media/files/b/")
     assert isinstance(result["seed"], int)
-    assert [(row["endpoint_id"], row["charges"]) for row in standin.ledger()] == [(EDIT, 1)]
+    assert [(row["endpoint_id"], row["charges"]) for row in emulator.ledger()] == [(EDIT, 1)]
 
 
-def test_submit_status_result_and_upload(standin, tmp_path, receiver):
+def test_submit_status_result_and_upload(emulator, tmp_path, receiver):
     """The queue by hand, with a webhook, and a file."""
-    status, url, result = printed(standin, tmp_path, SUBMIT.replace("WEBHOOK", receiver.url))
+    status, url, result = printed(emulator, tmp_path, SUBMIT.replace("WEBHOOK", receiver.url))
 
     assert status.startswith(("Queued(", "InProgress(", "Completed("))
     assert url.startswith("https://v3b.fal.media/files/b/")

@@ -127,10 +127,10 @@ def test_plain_images():
     assert (one.info["Comment"], two.info["Comment"]) == ("id 0", "id 1")
 
 
-def test_edit_of_an_uploaded_file(make_standin, data_uri):
+def test_edit_of_an_uploaded_file(make_emulator, data_uri):
     """Our own CDN, data URIs and other web servers are all inputs; the result is what the reply declares."""
-    standin = make_standin(image_mode="full")
-    body = standin.run(image_urls=[data_uri], image_size="square_hd", num_images=2, seed=4).json()
+    emulator = make_emulator(image_mode="full")
+    body = emulator.run(image_urls=[data_uri], image_size="square_hd", num_images=2, seed=4).json()
 
     assert (len(body["images"]), body["seed"]) == (2, 4)
     for image in body["images"]:
@@ -138,29 +138,29 @@ def test_edit_of_an_uploaded_file(make_standin, data_uri):
             assert "image/png" == reply.headers["Content-Type"] == image["content_type"]
             assert image["file_size"] == len(reply.content) == int(reply.headers["Content-Length"])
             assert (image["width"], image["height"]) == opened(reply.content).size == (1024, 1024)
-    again = standin.run(image_urls=[body["images"][0]["url"]], image_size="auto")
+    again = emulator.run(image_urls=[body["images"][0]["url"]], image_size="auto")
     assert (again.json()["images"][0]["width"], again.json()["images"][0]["height"]) == (1024, 1024)
 
 
-def test_jpeg(make_standin, data_uri):
+def test_jpeg(make_emulator, data_uri):
     """Output encoding is not promised; JPEG is a knob."""
-    standin = make_standin(image_mode="full", image_format="jpeg")
-    image = standin.run(image_urls=[data_uri], image_size="square").json()["images"][0]
+    emulator = make_emulator(image_mode="full", image_format="jpeg")
+    image = emulator.run(image_urls=[data_uri], image_size="square").json()["images"][0]
 
     assert image["content_type"] == "image/jpeg"
-    assert opened(standin.get(image["url"]).content).format == "JPEG"
+    assert opened(emulator.get(image["url"]).content).format == "JPEG"
 
 
-def test_sync_mode(standin):
+def test_sync_mode(emulator):
     """The image comes as a data URI, is not hosted, and its payload stays out of the history."""
-    job = standin.submit(sync_mode=True, image_size="square")
-    url = standin.finish(job).json()["images"][0]["url"]
+    job = emulator.submit(sync_mode=True, image_size="square")
+    url = emulator.finish(job).json()["images"][0]["url"]
     data = base64.b64decode(url.removeprefix("data:image/png;base64,"))
 
     assert opened(data).size == (960, 960)
-    assert [hashlib.sha256(data).hexdigest()] == standin.row(job)["sha256"]
+    assert [hashlib.sha256(data).hexdigest()] == emulator.row(job)["sha256"]
     params = {"endpoint_id": "fal-ai/bytedance/seedream/v4/edit", "expand": "payloads"}
-    assert standin.get("/v1/models/requests/by-endpoint", params=params).json()["items"][0]["json_output"] is None
+    assert emulator.get("/v1/models/requests/by-endpoint", params=params).json()["items"][0]["json_output"] is None
 
 
 @pytest.fixture
@@ -185,11 +185,11 @@ def web_server(tmp_path):
     thread.join()
 
 
-def test_inputs_from_the_web(make_standin, web_server):
+def test_inputs_from_the_web(make_emulator, web_server):
     """Fetched for real: good ones are used, the others are named with fal's error types."""
-    standin = make_standin(image_mode="full", max_input_bytes=50_000, input_timeout=2.0)
+    emulator = make_emulator(image_mode="full", max_input_bytes=50_000, input_timeout=2.0)
     good = f"{web_server}/good.jpg"
-    assert standin.run(image_urls=[good], image_size="square").status_code == 200
+    assert emulator.run(image_urls=[good], image_size="square").status_code == 200
 
     cases = {
         f"{web_server}/missing.jpg": "file_download_error",
@@ -203,9 +203,9 @@ def test_inputs_from_the_web(make_standin, web_server):
         "data:image/png;base64," + "A" * 80_000: "file_too_large",
         "https://v3b.fal.media/files/b/no/such.png": "file_download_error",
     }
-    jobs = {url: standin.submit(image_urls=[good, url]) for url in cases}
+    jobs = {url: emulator.submit(image_urls=[good, url]) for url in cases}
     for url, kind in cases.items():
-        reply = standin.finish(jobs[url])
+        reply = emulator.finish(jobs[url])
         problem = reply.json()["detail"][0]
         assert (422, kind, ["body", "image_urls", 1]) == (reply.status_code, problem["type"], problem["loc"])
-        assert standin.row(jobs[url])["charges"] == 0
+        assert emulator.row(jobs[url])["charges"] == 0

@@ -1,4 +1,4 @@
-"""What fal does not say is an option (fal-protocol, end of section 13), and turning the option is seen from outside."""
+"""What fal does not say is an option (provider-protocol, end of section 13), and what it changes is seen outside."""
 
 import json
 
@@ -12,91 +12,91 @@ from .test_input import GOOD
 LISTING = "/v1/models/requests/by-endpoint"
 
 
-def code_of_submit(standin, _receiver):
-    return standin.submit_raw(json=GOOD).status_code
+def code_of_submit(emulator, _receiver):
+    return emulator.submit_raw(json=GOOD).status_code
 
 
-def error_in_status(standin, _receiver):
-    job = standin.submit(num_images=99)
-    standin.finish(job)
-    return standin.status(job).json().get("error_type")
+def error_in_status(emulator, _receiver):
+    job = emulator.submit(num_images=99)
+    emulator.finish(job)
+    return emulator.status(job).json().get("error_type")
 
 
-def stamps_of_two_attempts(standin, receiver):
+def stamps_of_two_attempts(emulator, receiver):
     receiver.answers = [500, 200]
-    standin.submit(receiver.url)
+    emulator.submit(receiver.url)
     return len({headers["X-Fal-Webhook-Timestamp"] for _, headers, _ in receiver.wait(2)})
 
 
-def webhook_of_a_cancelled_request(standin, receiver):
-    job = standin.submit(receiver.url)
-    standin.put(job["cancel_url"])
-    standin.finish(job)
-    wait_for(lambda: standin.row(job)["webhook"]["state"] != "pending")
-    return standin.row(job)["webhook"]["state"]
+def webhook_of_a_cancelled_request(emulator, receiver):
+    job = emulator.submit(receiver.url)
+    emulator.put(job["cancel_url"])
+    emulator.finish(job)
+    wait_for(lambda: emulator.row(job)["webhook"]["state"] != "pending")
+    return emulator.row(job)["webhook"]["state"]
 
 
-def pauses(standin, receiver):
+def pauses(emulator, receiver):
     """Whether both pauses were as long as the options say."""
     receiver.answers = [500, 500, 200]
-    standin.submit(receiver.url)
+    emulator.submit(receiver.url)
     receiver.wait(3)
     first, second = (after - before for before, after in zip(receiver.times, receiver.times[1:], strict=False))
-    options = standin.options
+    options = emulator.options
     return first >= options.webhook_backoff and second >= options.webhook_backoff * options.webhook_backoff_factor
 
 
-def webhook_without_payload(standin, receiver):
-    standin.submit(receiver.url)
+def webhook_without_payload(emulator, receiver):
+    emulator.submit(receiver.url)
     return "payload_error" in json.loads(receiver.wait()[0][2])
 
 
-def large_body(standin, _receiver):
-    return standin.submit_raw(json={**GOOD, "prompt": "x" * 5000}).status_code
+def large_body(emulator, _receiver):
+    return emulator.submit_raw(json={**GOOD, "prompt": "x" * 5000}).status_code
 
 
-def sixteen_images(standin, _receiver):
-    reply = standin.run(image_urls=["u"] * 10, num_images=6)
+def sixteen_images(emulator, _receiver):
+    reply = emulator.run(image_urls=["u"] * 10, num_images=6)
     return len(reply.json()["images"]) if reply.status_code == 200 else reply.status_code
 
 
-def charge_of_a_refusal(standin, _receiver):
-    job = standin.submit(prompt="[[fault:content_policy_violation]]")
-    standin.finish(job)
-    return standin.row(job)["charges"]
+def charge_of_a_refusal(emulator, _receiver):
+    job = emulator.submit(prompt="[[fault:content_policy_violation]]")
+    emulator.finish(job)
+    return emulator.row(job)["charges"]
 
 
-def header_of_429(standin, _receiver):
-    return standin.submit_raw(json={**GOOD, "prompt": "[[fault:busy_429]]"}).headers.get("Retry-After")
+def header_of_429(emulator, _receiver):
+    return emulator.submit_raw(json={**GOOD, "prompt": "[[fault:busy_429]]"}).headers.get("Retry-After")
 
 
-def listed_in_flight(standin, _receiver):
-    standin.submit()
-    return [item["status_code"] for item in standin.get(LISTING, params={"endpoint_id": EDIT}).json()["items"]]
+def listed_in_flight(emulator, _receiver):
+    emulator.submit()
+    return [item["status_code"] for item in emulator.get(LISTING, params={"endpoint_id": EDIT}).json()["items"]]
 
 
-def page_of_three(standin, _receiver):
-    for job in [standin.submit(seed=n) for n in range(3)]:
-        standin.finish(job)
-    return len(standin.get(LISTING, params={"endpoint_id": EDIT, "limit": 100}).json()["items"])
+def page_of_three(emulator, _receiver):
+    for job in [emulator.submit(seed=n) for n in range(3)]:
+        emulator.finish(job)
+    return len(emulator.get(LISTING, params={"endpoint_id": EDIT, "limit": 100}).json()["items"])
 
 
-def expired(standin, store_io):
+def expired(emulator, store_io):
     """What the result says once its hour is over, which is a tenth of a second here."""
-    job, short = standin.submit(headers={"X-Fal-Store-IO": store_io}), standin.submit(headers={"X-Fal-Store-IO": "0"})
+    job, short = emulator.submit(headers={"X-Fal-Store-IO": store_io}), emulator.submit(headers={"X-Fal-Store-IO": "0"})
     for one in (job, short):
-        wait_for(lambda one=one: standin.row(one)["state"] == "COMPLETED")
-        standin.finish(one)
-    wait_for(lambda: standin.get(short["response_url"]).status_code == 404)
-    return standin.get(job["response_url"])
+        wait_for(lambda one=one: emulator.row(one)["state"] == "COMPLETED")
+        emulator.finish(one)
+    wait_for(lambda: emulator.get(short["response_url"]).status_code == 404)
+    return emulator.get(job["response_url"])
 
 
-def detail_after_expiry(standin, _receiver):
-    return expired(standin, "0").json()["detail"]
+def detail_after_expiry(emulator, _receiver):
+    return expired(emulator, "0").json()["detail"]
 
 
-def result_after_expiry(standin, _receiver):
-    return expired(standin, "1").status_code
+def result_after_expiry(emulator, _receiver):
+    return expired(emulator, "1").status_code
 
 
 HOUR_IS_SHORT = {"time_scale": 36_000.0}
@@ -125,11 +125,11 @@ UNKNOWNS = [
     [(option, look, value, seen, more) for option, look, shown, more in UNKNOWNS for value, seen in shown.items()],
     ids=lambda given: given if isinstance(given, str) else None,
 )
-def test_an_unknown_is_an_option(make_standin, receiver, option, look, value, expected, more):
+def test_an_unknown_is_an_option(make_emulator, receiver, option, look, value, expected, more):
     """Each value of the option, and what a client or a receiver sees of it."""
-    standin = make_standin(**more, **{option: value})
+    emulator = make_emulator(**more, **{option: value})
 
-    assert look(standin, receiver) == expected
+    assert look(emulator, receiver) == expected
 
 
 @pytest.mark.parametrize(("option", "shown"), [(option, shown) for option, _, shown, _ in UNKNOWNS])

@@ -8,7 +8,7 @@ overlap wait for each other instead of deadlocking. What a verdict means is deci
 
 from models.changes import EditMove, SubmissionEnd
 from models.transitions.batch_actions import (
-    CHUNK,
+    EDITS_PER_STATEMENT,
     SkippedEdit,
     cancel_batch,
     cancel_chunk,
@@ -48,7 +48,7 @@ from models.transitions.submissions import (
 )
 
 __all__ = [
-    "CHUNK",
+    "EDITS_PER_STATEMENT",
     "EditMove",
     "ImageFault",
     "NextPoll",

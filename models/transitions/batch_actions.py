@@ -54,7 +54,7 @@ def fail_skipped(connection: Connection, batch_id: UUID, skipped: Sequence[Skipp
     )
 
 
-CHUNK = 5_000
+EDITS_PER_STATEMENT = 5_000
 """Edits that one statement moves at most; a batch of more is cancelled and retried in chunks."""
 
 
@@ -76,9 +76,9 @@ def cancel_batch(connection: Connection, batch_id: UUID, *, criterion: Criterion
 
     For what is in flight the poll lane sends a cancel to the provider at once; it ends `cancelled` if
     the provider says so and `stored` if the image was made anyway. A batch that is cancelled or finished already
-    stays as it is. Of a batch larger than `CHUNK` only the row of the batch is written, which is enough that nothing
-    of it is submitted any more; the settle lane cancels its edits (`cancel_chunk`), and the answer is the most that
-    they may be.
+    stays as it is. Of a batch larger than `EDITS_PER_STATEMENT` only the row of the batch is written, which is enough
+    that nothing of it is submitted any more; the settle lane cancels its edits (`cancel_chunk`), and the answer is the
+    most that they may be.
 
     Raises:
         NotFound: there is no such batch.
@@ -88,7 +88,7 @@ def cancel_batch(connection: Connection, batch_id: UUID, *, criterion: Criterion
         raise NotFound(f"There is no batch {batch_id}.")
     if not batch.running:
         return 0
-    small = batch.edit_count <= CHUNK
+    small = batch.edit_count <= EDITS_PER_STATEMENT
     concerned = _cancel_open(connection, batch_id) if small else _estimate_open(connection, batch_id, batch.edit_count)
     rows = connection.exec_driver_sql(
         CANCEL_BATCH,
@@ -165,7 +165,7 @@ def cancel_chunk(connection: Connection, batch_id: UUID, *, after: int) -> int |
     _cancel_open(connection, batch_id, states=("submitting", "submitted"))
     rows = connection.exec_driver_sql(
         CANCEL_CHUNK,
-        {"batch": batch_id, "after": after, "limit": CHUNK},
+        {"batch": batch_id, "after": after, "limit": EDITS_PER_STATEMENT},
     )
     reached = rows.scalar_one()
     return None if reached is None else int(reached)
@@ -297,6 +297,12 @@ def _retry_chunk(connection: Connection, batch_id: UUID, error_types: list[str],
     """The next failed edits after a key: how many were retried, and the last key that was looked at."""
     row = connection.exec_driver_sql(
         RETRY_CHUNK,
-        {"batch": batch_id, "after": after, "limit": CHUNK, "invalid": INVALID_INPUT, "types": error_types},
+        {
+            "batch": batch_id,
+            "after": after,
+            "limit": EDITS_PER_STATEMENT,
+            "invalid": INVALID_INPUT,
+            "types": error_types,
+        },
     ).one()
     return int(row.retried), row.reached

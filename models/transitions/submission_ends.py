@@ -12,7 +12,7 @@ from models.states import EDIT_ARROWS, FINAL
 from models.verdict import DeclaredImage
 
 RESULT_KEPT, LARGE_RESULT_KEPT = 3600.0, 360.0
-"""Seconds for which the provider keeps a result after completion; the shorter one from 10 KB on (fal-protocol 2.4).
+"""Seconds for which the provider keeps a result once complete; the shorter one from 10 KB on (provider-protocol 2.4).
 Counted from acceptance, because the provider does not tell when it completed: the poll lane's order, no verdict. A
 request whose callback or listing came first has ended already: the shorter one holds."""
 ERRORS_KEPT = 50

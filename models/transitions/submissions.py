@@ -116,7 +116,7 @@ def record_accepted(
 ) -> None:
     """submitting -> submitted: the provider gave request ids.
 
-    A callback may have come first (fal-protocol 14.3): then the submission has its request id already, and
+    A callback may have come first (provider-protocol 14.3): then the submission has its request id already, and
     nothing moves. A reply recorded after its submission was given up opens it again: it is asked about, and an edit
     that waits to be submitted again waits for it instead. A request id that another submission carries is not
     believed; that submission stays unknown.

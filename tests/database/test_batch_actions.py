@@ -13,8 +13,8 @@ from core.errors import Conflict, NotFound
 from intake import batch_actions
 from intake.batches import BatchHeader, IdempotencyConflict, create, estimate
 from intake.manifest import Entry, ManifestFaults, read_objects
-from models.apply_reports import apply_reports
 from models.claims import claim_images, claim_polls
+from models.record_reports import record_reports
 from models.states import Outcome
 from models.transitions import (
     ImageFault,
@@ -59,7 +59,7 @@ def append(connection: Connection, batch_id: UUID, *edits: dict[str, object], **
 def failed_edit(connection: Connection, error: str = "internal_server_error", **header: object) -> UUID:
     """A batch of one edit that failed for good."""
     [submission] = make_submitted(connection, **header)
-    apply_reports(connection, [answer(submission, failure(error, Retry.NEVER))], POLICY)
+    record_reports(connection, [answer(submission, failure(error, Retry.NEVER))], POLICY)
     query = "SELECT batch_id FROM edits WHERE id = %s"
     found = connection.exec_driver_sql(query, (submission.edit_id,)).scalar_one()
     assert isinstance(found, UUID)
@@ -96,7 +96,7 @@ def test_cancelled_in_flight_ends_as_the_provider_decides(engine: Engine) -> Non
         first, second, third = make_submitted(connection, 3)
         batch_actions.cancel(connection, get_batch(connection))
         gone = Verdict(Kind.CANCELLED, error_type="client_cancelled", message="cancelled")
-        apply_reports(connection, [answer(first, gone), answer(second, failure()), answer(third, success())], POLICY)
+        record_reports(connection, [answer(first, gone), answer(second, failure()), answer(third, success())], POLICY)
         assert states(connection) == {"cancelled": 2, "ready": 1}
 
 
@@ -169,7 +169,7 @@ def test_retry_counts_attempts_anew(engine: Engine) -> None:
         [submission] = claim(connection)
         assert submission.attempt == 2
         accept(connection, [submission])
-        apply_reports(connection, [answer(submission, success())], POLICY)
+        record_reports(connection, [answer(submission, success())], POLICY)
         assert states(connection) == {"ready": 1}
         assert batch_actions.retry(connection, batch_id) == 0
         assert unbalanced(connection) == []
@@ -182,7 +182,7 @@ def test_retry_after_a_retry_spends_attempts_again(engine: Engine) -> None:
         batch_actions.retry(connection, batch_id)
         [submission] = claim(connection)
         accept(connection, [submission])
-        apply_reports(connection, [answer(submission, failure())], POLICY)
+        record_reports(connection, [answer(submission, failure())], POLICY)
         assert states(connection) == {"pending": 1}
 
 
@@ -204,7 +204,7 @@ def test_retry_by_error_type(engine: Engine) -> None:
     with engine.begin() as connection:
         first, second = make_submitted(connection, 2)
         verdicts = (failure("content_policy_violation", Retry.NEVER), failure("internal_error", Retry.NEVER))
-        apply_reports(connection, [answer(s, v) for s, v in zip((first, second), verdicts, strict=True)], POLICY)
+        record_reports(connection, [answer(s, v) for s, v in zip((first, second), verdicts, strict=True)], POLICY)
         assert batch_actions.retry(connection, get_batch(connection), ["internal_error"]) == 1
         assert states(connection) == {"failed": 1, "pending": 1}
 
@@ -213,7 +213,7 @@ def test_retry_fetches_what_is_paid_for_and_pays_for_nothing(engine: Engine) -> 
     """Two images came, one could not be stored: it is fetched again, and no second submission is made."""
     with engine.begin() as connection:
         [submission] = make_submitted(connection)
-        apply_reports(connection, [answer(submission, success(2))], POLICY)
+        record_reports(connection, [answer(submission, success(2))], POLICY)
         good, bad = claim_images(connection, limit=10, lease=60)
         record_stored(connection, [StoredImage(good.id, good.name, "ab", 1, "image/png", 1, 1)])
         record_image_faults(connection, [ImageFault(bad.id, "undecodable", "broken", None)])
@@ -233,7 +233,7 @@ def test_retry_of_a_cancelled_batch_is_refused(engine: Engine) -> None:
     """It would never be submitted."""
     with engine.begin() as connection:
         [submission, _] = make_submitted(connection, 2)
-        apply_reports(connection, [answer(submission, failure(retry=Retry.NEVER))], POLICY)
+        record_reports(connection, [answer(submission, failure(retry=Retry.NEVER))], POLICY)
         batch_actions.cancel(connection, get_batch(connection))
         with pytest.raises(Conflict, match="cancelled"):
             batch_actions.retry(connection, get_batch(connection))
@@ -243,7 +243,7 @@ def test_retry_that_meets_settle_leaves_no_edit_behind(engine: Engine) -> None:
     """The last open edit ends while a retry is not committed yet: the batch must not be finished over its head."""
     with engine.begin() as connection:
         first, second = make_submitted(connection, 2)
-        apply_reports(connection, [answer(first, failure(retry=Retry.NEVER))], POLICY)
+        record_reports(connection, [answer(first, failure(retry=Retry.NEVER))], POLICY)
         batch_id = get_batch(connection)
 
     def settle() -> None:
@@ -253,7 +253,7 @@ def test_retry_that_meets_settle_leaves_no_edit_behind(engine: Engine) -> None:
     with engine.begin() as connection:
         batch_actions.retry(connection, batch_id)
         with engine.begin() as other:
-            apply_reports(other, [answer(second, failure(retry=Retry.NEVER))], POLICY)
+            record_reports(other, [answer(second, failure(retry=Retry.NEVER))], POLICY)
         settling = threading.Thread(target=settle)
         settling.start()
         wait_for_a_lock(engine, settling)
@@ -396,7 +396,7 @@ def test_parked_submit_that_is_retried_and_shows_after_all_is_doubled(engine: En
         assert batch_actions.retry(connection, batch_id) == 1
         [again] = claim(connection)
         accept(connection, [again])
-        apply_reports(connection, [answer(again, success()), answer(lost, success())], POLICY)
+        record_reports(connection, [answer(again, success()), answer(lost, success())], POLICY)
         rows = connection.exec_driver_sql("SELECT attempt, outcome, doubled FROM submissions ORDER BY attempt").all()
         assert [tuple(row) for row in rows] == [(1, Outcome.SUCCEEDED, True), (2, Outcome.SUCCEEDED, False)]
         assert unbalanced(connection) == []

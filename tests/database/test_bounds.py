@@ -10,9 +10,9 @@ from sqlalchemy import Connection, Engine
 
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
-from models.apply_reports import apply_reports
 from models.claims import claim_edits, claim_images, fit_edits
 from models.pauses import MayClaim, list_pauses, may_claim, pause_lane, probe_again
+from models.record_reports import record_reports
 from models.transitions import StoredImage, release_images
 from tests.support.factories import POLICY, PRICE, answer, claim, fall_due, make_batch, make_submitted, success
 from worker import download_claims
@@ -53,7 +53,7 @@ def test_small_edits_all_fit(engine: Engine) -> None:
 def waiting(connection: Connection, *urls: str) -> None:
     """An image behind each of these URLs, the first one to expire first."""
     (submission,) = make_submitted(connection)
-    apply_reports(connection, [answer(submission, success(len(urls)))], POLICY)
+    record_reports(connection, [answer(submission, success(len(urls)))], POLICY)
     for index, url in enumerate(urls):
         connection.exec_driver_sql(
             "UPDATE images SET url = %s, expires_at = now() + %s * interval '1 minute' WHERE index = %s",

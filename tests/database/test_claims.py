@@ -4,9 +4,9 @@ import threading
 
 from sqlalchemy import Connection, Engine
 
-from models.apply_reports import apply_reports
 from models.claims import claim_edits, claim_images, claim_polls
 from models.provider import pause, resume
+from models.record_reports import record_reports
 from models.transitions import revert_unsent, start_submissions
 from tests.support.factories import (
     PATIENCE,
@@ -161,7 +161,7 @@ def test_claimed_work_is_leased(engine: Engine) -> None:
     """Polls and images are claimed by one worker at a time, and fall due again if it dies."""
     with engine.begin() as connection:
         first, second = make_submitted(connection, 2)
-        apply_reports(connection, [answer(first, success(3))], POLICY)
+        record_reports(connection, [answer(first, success(3))], POLICY)
         fall_due(connection)
     with engine.begin() as one, engine.begin() as other:
         assert [poll.id for poll in claim_polls(one, limit=10, lease=60)] == [second.id]
@@ -186,7 +186,7 @@ def test_lanes_due(engine: Engine) -> None:
         assert {lane for lane, due in lanes_due(connection).items() if due} == {"settle"}
         fall_due(connection)
         assert {lane for lane, due in lanes_due(connection).items() if due} == {"poll", "settle"}
-        apply_reports(connection, [answer(submission, success())], POLICY)
+        record_reports(connection, [answer(submission, success())], POLICY)
         assert {lane for lane, due in lanes_due(connection).items() if due} == {"download", "settle"}
 
 

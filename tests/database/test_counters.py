@@ -5,8 +5,8 @@ import threading
 import pytest
 from sqlalchemy import Connection, Engine
 
-from models.apply_reports import apply_reports
 from models.claims import claim_images
+from models.record_reports import record_reports
 from models.transitions import (
     ImageFault,
     StoredImage,
@@ -81,7 +81,7 @@ def test_counters_follow_every_change(engine: Engine) -> None:
         accept(connection, submissions)
         bad = failure("content_policy_violation", Retry.NEVER)
         reports = [answer(s, success(2) if n % 3 else bad) for n, s in enumerate(submissions)]
-        apply_reports(connection, reports, POLICY)
+        record_reports(connection, reports, POLICY)
         assert_counted(connection)
         store_half(connection)
         assert_counted(connection)
@@ -137,7 +137,7 @@ def test_many_writers_at_one_time(engine: Engine) -> None:
                 with engine.begin() as connection:
                     for submission in submissions[:: 1 if number % 2 else -1]:
                         accept(connection, [submission])
-                        apply_reports(connection, [answer(submission, success())], POLICY)
+                        record_reports(connection, [answer(submission, success())], POLICY)
         except BaseException as error:
             raised.append(error)
 

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, Engine
 from intake import batch_actions
 from intake.batches import BatchHeader, create
 from intake.manifest import read_objects
-from models.apply_reports import apply_reports
 from models.claims import claim_images
 from models.criteria import broken_batches
 from models.provider import learn_price, price_is_older, price_per_image
+from models.record_reports import record_reports
 from models.transitions import (
     ImageFault,
     Submission,
@@ -44,7 +44,7 @@ def criteria(connection: Connection) -> list[str]:
 
 def fail(connection: Connection, submissions: list[Submission]) -> None:
     verdict = failure("content_policy_violation", Retry.NEVER)
-    apply_reports(connection, [answer(submission, verdict) for submission in submissions], POLICY)
+    record_reports(connection, [answer(submission, verdict) for submission in submissions], POLICY)
 
 
 def committed(connection: Connection) -> Decimal:
@@ -132,7 +132,7 @@ def test_ceiling_counts_the_worst_case_until_the_real_number_is_known(engine: En
         assert claim(connection) == []
         assert criteria(connection) == []  # what is in flight may turn out cheaper
         accept(connection, [first])
-        apply_reports(connection, [answer(first, success(1))], POLICY)
+        record_reports(connection, [answer(first, success(1))], POLICY)
         assert committed(connection) == Decimal("0.03")
         assert len(claim(connection)) == 1
         assert unbalanced(connection) == []
@@ -144,7 +144,7 @@ def test_ceiling_that_nothing_fits_under_ends_the_batch(engine: Engine) -> None:
         priced_batch(connection, "0.10", 3, 3)
         [first] = claim(connection)
         accept(connection, [first])
-        apply_reports(connection, [answer(first, success(3))], POLICY)
+        record_reports(connection, [answer(first, success(3))], POLICY)
         assert claim(connection) == []
         assert criteria(connection) == ["max_cost"]
 
@@ -197,7 +197,7 @@ def test_costs_tell_reserved_paid_wasted_and_uncertain(engine: Engine) -> None:
         priced_batch(connection, "10", 2, 2, 2, 2)
         _, paid, broken, lost = in_flight = claim(connection)
         accept(connection, in_flight[:3])
-        apply_reports(connection, [answer(paid, success(2)), answer(broken, success(1))], POLICY)
+        record_reports(connection, [answer(paid, success(2)), answer(broken, success(1))], POLICY)
         [*_, image] = claim_images(connection, limit=10, lease=60)
         owner = connection.exec_driver_sql(
             "SELECT edit_id FROM submissions s JOIN images i ON i.submission_id = s.id WHERE i.id = %s", (image.id,)

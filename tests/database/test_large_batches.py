@@ -10,22 +10,22 @@ import models.transitions.batch_actions
 import models.transitions.finish_batches
 import worker.lanes.settle
 from intake import batch_actions
-from models.apply_reports import apply_reports
 from models.claims import claim_polls
+from models.record_reports import record_reports
 from models.verdict import Kind, Retry, Verdict
 from tests.support.factories import POLICY, accept, answer, claim, failure, make_batch, states, success, unbalanced
 from worker.beat_scheduler import lanes_due
 from worker.lanes.settle import settle_due
 from worker.settings import WorkerSettings
 
-CHUNK = 4
+EDITS_PER_STATEMENT = 4
 
 
 @pytest.fixture(autouse=True)
 def chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch is large from five edits on."""
     for module in (models.transitions.batch_actions, worker.lanes.settle):
-        monkeypatch.setattr(module, "CHUNK", CHUNK)
+        monkeypatch.setattr(module, "EDITS_PER_STATEMENT", EDITS_PER_STATEMENT)
     monkeypatch.setattr(worker.lanes.settle, "LEAST_ROUNDS", 1)
 
 
@@ -68,7 +68,7 @@ def fail_all(connection: Connection, batch_edits: int, **header: object) -> UUID
     submissions = claim(connection)
     accept(connection, submissions)
     verdict = failure("content_policy_violation", Retry.NEVER)
-    apply_reports(connection, [answer(submission, verdict) for submission in submissions], POLICY)
+    record_reports(connection, [answer(submission, verdict) for submission in submissions], POLICY)
     return batch_id
 
 
@@ -101,7 +101,7 @@ def test_cancel_of_a_large_batch(engine: Engine, settings: WorkerSettings) -> No
     assert settle_due(engine, settings) == 0
     with engine.begin() as connection:
         gone = Verdict(Kind.CANCELLED, error_type="client_cancelled", message="cancelled")
-        apply_reports(connection, [answer(first, gone), answer(second, gone)], POLICY)
+        record_reports(connection, [answer(first, gone), answer(second, gone)], POLICY)
     assert settle_due(engine, settings) == 1
     with engine.connect() as connection:
         event_, payload = connection.exec_driver_sql("SELECT event, payload -> 'data' FROM notifications").one()
@@ -121,22 +121,22 @@ def test_each_turn_goes_on_where_the_last_one_stopped(
 
     monkeypatch.setattr(worker.lanes.settle, "cancel_chunk", cancel_chunk)
     with engine.begin() as connection:
-        batch_actions.cancel(connection, make_batch(connection, 3 * CHUNK))
+        batch_actions.cancel(connection, make_batch(connection, 3 * EDITS_PER_STATEMENT))
     for _ in range(3):
         settle_due(engine, settings, turns(0))
-    assert begun == [-1, CHUNK - 1, 2 * CHUNK - 1]
-    assert standing(engine) == {"cancelled": 3 * CHUNK}
+    assert begun == [-1, EDITS_PER_STATEMENT - 1, 2 * EDITS_PER_STATEMENT - 1]
+    assert standing(engine) == {"cancelled": 3 * EDITS_PER_STATEMENT}
 
 
 def test_large_cancels_go_on_side_by_side(engine: Engine, settings: WorkerSettings) -> None:
     """A turn that is over after one round has done a chunk of each: none waits for the end of another."""
     with engine.begin() as connection:
-        for batch_id in [make_batch(connection, 3 * CHUNK) for _ in range(3)]:
+        for batch_id in [make_batch(connection, 3 * EDITS_PER_STATEMENT) for _ in range(3)]:
             batch_actions.cancel(connection, batch_id)
     settle_due(engine, settings, turns(0))
     with engine.connect() as connection:
         cancelled = connection.exec_driver_sql("SELECT cancelled FROM batch_progress").scalars().all()
-    assert list(cancelled) == [CHUNK] * 3
+    assert list(cancelled) == [EDITS_PER_STATEMENT] * 3
 
 
 def test_edit_that_comes_back_to_a_cancelled_batch_is_cancelled(engine: Engine, settings: WorkerSettings) -> None:
@@ -146,7 +146,7 @@ def test_edit_that_comes_back_to_a_cancelled_batch_is_cancelled(engine: Engine, 
         [submission] = claim(connection, limit=1)
         accept(connection, [submission])
         batch_actions.cancel(connection, batch_id)
-        apply_reports(connection, [answer(submission, failure("generation_timeout"))], POLICY)
+        record_reports(connection, [answer(submission, failure("generation_timeout"))], POLICY)
         assert states(connection) == {"pending": 6}
         connection.exec_driver_sql("UPDATE edits SET due_at = now()")
         assert claim(connection) == []
@@ -162,8 +162,8 @@ def test_all_counts_that_a_caller_is_told(engine: Engine, settings: WorkerSettin
         submissions = claim(connection, limit=7)
         accept(connection, submissions)
         bad = failure("content_policy_violation", Retry.NEVER)
-        apply_reports(connection, [answer(s, success(2)) for s in submissions[:5]], POLICY)
-        apply_reports(connection, [answer(s, bad) for s in submissions[5:]], POLICY)
+        record_reports(connection, [answer(s, success(2)) for s in submissions[:5]], POLICY)
+        record_reports(connection, [answer(s, bad) for s in submissions[5:]], POLICY)
         connection.exec_driver_sql(
             "UPDATE edits SET state = 'cancelled', due_at = NULL, finished_at = now() WHERE state = 'pending'"
         )
@@ -216,14 +216,14 @@ def test_held_edit_stops_no_chunk(engine: Engine, settings: WorkerSettings) -> N
 def test_held_edit_is_cancelled_by_a_later_turn(engine: Engine, settings: WorkerSettings) -> None:
     """Turns that go on where the last one stopped come back, at the end, for what was held behind them."""
     with engine.begin() as connection:
-        batch_id = make_batch(connection, 3 * CHUNK)
+        batch_id = make_batch(connection, 3 * EDITS_PER_STATEMENT)
         batch_actions.cancel(connection, batch_id)
     with engine.connect() as other, other.begin():
         other.exec_driver_sql("SELECT FROM edits WHERE batch_id = %s AND position = 1 FOR UPDATE", (batch_id,))
         settle_due(engine, settings, turns(0))
     for _ in range(5):
         settle_due(engine, settings, turns(0))
-    assert standing(engine) == {"cancelled": 3 * CHUNK}
+    assert standing(engine) == {"cancelled": 3 * EDITS_PER_STATEMENT}
     assert finished(engine) == {batch_id}
 
 

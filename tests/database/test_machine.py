@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import Connection, Engine
 
-from models.apply_reports import apply_reports
 from models.claims import DueImage, claim_images, claim_polls, claim_unknown
 from models.decisions import ProviderReport
+from models.record_reports import record_reports
 from models.states import EDIT_ARROWS, EditState, LearnedBy
 from models.transitions import (
     ImageFault,
@@ -156,7 +156,7 @@ class Machine(RuleBasedStateMachine):
         """Callbacks: late, doubled, in any order, several in one set."""
         chosen = [request for request in map(self.pick, picks) if request]
         before = self.snapshot()
-        apply_reports(self.connection, [self.answer(request, LearnedBy.CALLBACK) for request in chosen], POLICY)
+        record_reports(self.connection, [self.answer(request, LearnedBy.CALLBACK) for request in chosen], POLICY)
         for request in chosen:
             self.hear_of(request)
         self.nothing_in_flight_was_ended(before)
@@ -200,7 +200,7 @@ class Machine(RuleBasedStateMachine):
         if first and second and first is not second and self.known(second):
             states = self.snapshot()
             wrong = self.answer(first, LearnedBy.CALLBACK)._replace(request_id=request_id(second.submission))
-            apply_reports(self.connection, [wrong], POLICY)
+            record_reports(self.connection, [wrong], POLICY)
             assert self.snapshot() == states
 
     @rule()
@@ -212,7 +212,7 @@ class Machine(RuleBasedStateMachine):
         for due in claim_polls(self.connection, limit=100, lease=60):
             request = by_id[due.request_id]
             if request.verdict.kind is not Kind.UNFETCHED:
-                apply_reports(self.connection, [self.answer(request, LearnedBy.POLL)], POLICY)
+                record_reports(self.connection, [self.answer(request, LearnedBy.POLL)], POLICY)
                 request.told = True
                 self.nothing_in_flight_was_ended(before)
 
@@ -288,7 +288,7 @@ class Machine(RuleBasedStateMachine):
                 self.answer_of(one)
 
     def answer_of(self, request: Request) -> None:
-        apply_reports(self.connection, [self.answer(request, LearnedBy.CALLBACK)], POLICY)
+        record_reports(self.connection, [self.answer(request, LearnedBy.CALLBACK)], POLICY)
         self.hear_of(request)
 
     @rule(broken=st.booleans(), limit=st.integers(1, 3))

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from models.apply_reports import apply_reports
 from models.claims import DueImage, claim_images, claim_polls, claim_unknown
 from models.decisions import ProviderReport
+from models.record_reports import record_reports
 from models.states import Effect, LearnedBy
 from models.transitions import (
     ImageFault,
@@ -65,7 +65,7 @@ def give_up(connection: Connection, *submissions: Submission, resubmit: bool = T
 
 
 def tell(connection: Connection, submission: Submission, verdict: Verdict) -> Effect:
-    (effect,) = apply_reports(connection, [answer(submission, verdict)], POLICY)
+    (effect,) = record_reports(connection, [answer(submission, verdict)], POLICY)
     return effect
 
 
@@ -104,7 +104,7 @@ def test_no_post_while_the_first_shows_itself(history, connection: Connection) -
     assert claim(connection) == []
     assert [due.request_id for due in claim_polls(connection, limit=9, lease=60)] == [request_id(first)]
 
-    apply_reports(connection, [answer(first, failure(), LearnedBy.POLL)], POLICY)
+    record_reports(connection, [answer(first, failure(), LearnedBy.POLL)], POLICY)
     assert states(connection) == {"pending": 1}
     fall_due(connection)
     assert len(claim(connection)) == 1
@@ -393,7 +393,7 @@ def test_what_a_result_says_of_itself_is_kept(connection: Connection) -> None:
         seed=746406749,
         billable_units=Decimal(1),
     )
-    apply_reports(
+    record_reports(
         connection, [ProviderReport(submission.id, request_id(submission), verdict, LearnedBy.POLL, 7.42)], POLICY
     )
     assert one(connection, "SELECT seed, inference_time, billable_units, cost, images_returned FROM submissions") == (
@@ -436,7 +436,7 @@ def test_odd_units_say_nothing(odd: str) -> None:
 
 
 def test_failure_of_the_infrastructure_is_never_charged(connection: Connection) -> None:
-    """A 5xx is not (fal-protocol 6): nothing stays committed."""
+    """A 5xx is not (provider-protocol 6): nothing stays committed."""
     make_batch(connection, max_cost=Decimal(1))
     (submission,) = claim(connection)
     accept(connection, [submission])
@@ -478,7 +478,9 @@ def test_permanent_failure_of_a_reopened_submission_ends_the_edit(connection: Co
     """Once it is in flight again it decides, as any other."""
     first = given_up(connection)
     tell(connection, first, UNREADABLE)
-    apply_reports(connection, [answer(first, failure("content_policy_violation", Retry.NEVER), LearnedBy.POLL)], POLICY)
+    record_reports(
+        connection, [answer(first, failure("content_policy_violation", Retry.NEVER), LearnedBy.POLL)], POLICY
+    )
     assert states(connection) == {"failed": 1}
 
 

@@ -77,14 +77,14 @@ def client(app: Flask) -> FlaskClient:
 
 @pytest.fixture(scope="session")
 def emulator_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    """One stand-in for the whole run."""
+    """One emulator for the whole run."""
     with emulating(tmp_path_factory.mktemp("emulator")) as emulator:
         yield emulator
 
 
 @pytest.fixture
 def emulator(emulator_process: Emulator) -> Emulator:
-    """The stand-in, well-behaved, with a ledger that starts here."""
+    """The emulator, well-behaved, with a ledger that starts here."""
     emulator_process.mark()
     return emulator_process
 

@@ -1,4 +1,4 @@
-"""The lanes at work: a stand-in provider in a process of its own, and threads that do what Celery's tasks do."""
+"""The lanes at work: an emulator provider in a process of its own, and threads that do what Celery's tasks do."""
 
 import hashlib
 import json
@@ -33,14 +33,14 @@ from worker.settings import WorkerSettings
 
 KEY = "key-id:key-secret"
 ACCOUNT = "github|10000001"
-"""What the stand-in calls us, unless told otherwise."""
+"""What the emulator calls us, unless told otherwise."""
 LONG = 15.0
 """Seconds that anything in these tests may take, on a busy machine."""
 
 
 @dataclass
 class Emulator:
-    """A running stand-in; `rows` are those of the ledger since `mark`."""
+    """A running emulator; `rows` are those of the ledger since `mark`."""
 
     url: str
     session: requests.Session = field(default_factory=requests.Session)
@@ -72,7 +72,7 @@ class Emulator:
 
 @contextmanager
 def emulating(folder: Path) -> Iterator[Emulator]:
-    """The stand-in as a process."""
+    """The emulator as a process."""
     options = ("--port", "0", "--state-dir", str(folder), "--jitter", "0", "--image-mode", "plain")
     command = [sys.executable, "-m", "fal_emulator", *options, "--webhook-backoff", "0.1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -150,13 +150,13 @@ def record_results(
         record_stored(connection, stored)
     if faults:
         record_image_faults(connection, faults)
-    _record_probes(connection, probes, stored, faults)
+    _record_probe_results(connection, probes, stored, faults)
     not_stored = [result for result in results if isinstance(result, StorageTrouble)]
     if not_stored:
         _record_trouble(connection, not_stored, retry_after)
 
 
-def _record_probes(
+def _record_probe_results(
     connection: Connection,
     probes: set[int] | frozenset[int],
     stored: Sequence[StoredImage],

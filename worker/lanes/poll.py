@@ -1,6 +1,6 @@
 """The poll lane: ask about what was not heard of in time; silence is a state too.
 
-Status first, then the result, which goes the same way as a callback's (`models/apply_reports.py`). With no public URL
+Status first, then the result, which goes the same way as a callback's (`models/record_reports.py`). With no public URL
 this lane alone carries the system. What the queue has forgotten may still stand in the provider's listing; what
 never showed a request id is `unknown_submissions.py`'s.
 """
@@ -13,11 +13,11 @@ from sqlalchemy import Connection
 
 from core.errors import AccountPaused, Gone, TryLater
 from http_client.sessions import BODY_TIMEOUT, CONNECT_TIMEOUT
-from models.apply_reports import apply_reports
 from models.claims import DuePoll, claim_polls, claim_unknown, renew_polls
 from models.decisions import RESULT_EXPIRED, ProviderReport
 from models.due_work import SUBMISSIONS_DUE, FirstDue, first_due
 from models.provider import is_paused
+from models.record_reports import record_reports
 from models.states import Effect, LearnedBy
 from models.transitions import NextPoll, record_cancel_sent, schedule_poll
 from models.verdict import Kind, Verdict
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 QUESTION = CONNECT_TIMEOUT + ASK_TIMEOUT + BODY_TIMEOUT
 PLATFORM_QUESTION = CONNECT_TIMEOUT + platform.TIMEOUT + BODY_TIMEOUT
 """Seconds that one question to the queue, and one to the listing, takes at the most."""
-WAVE = 100
+CLAIM_MAX = 100
 WIDTH = 32
 """Questions under way at one time, per process."""
 LONGEST_TURN = 60.0
@@ -86,7 +86,7 @@ class PollLane(CallingLane[DuePoll, PollOutcome]):
     def claim(self, free: int) -> Sequence[DuePoll]:
         """Submissions that were not heard of in time."""
         with self.engine.begin() as connection:
-            return claim_polls(connection, limit=min(free, WAVE), lease=self.lease)
+            return claim_polls(connection, limit=min(free, CLAIM_MAX), lease=self.lease)
 
     def perform(self, due: DuePoll) -> PollOutcome:
         """Ask the provider about one."""
@@ -118,7 +118,7 @@ def ask(queue: QueueAPI, listing: Listing, due: DuePoll, settings: WorkerSetting
 
 
 def _send_cancel(queue: QueueAPI, due: DuePoll) -> bool:
-    """Whether the provider was reached; what came of the cancel, status and result tell (fal-protocol 2.5)."""
+    """Whether the provider was reached; what came of the cancel, status and result tell (provider-protocol 2.5)."""
     try:
         taken = queue.cancel(due.endpoint, due.request_id)
     except (TryLater, AccountPaused) as error:
@@ -146,7 +146,7 @@ def _ask(queue: QueueAPI, listing: Listing, due: DuePoll, settings: WorkerSettin
 
 
 def _search_listing(listing: Listing, due: DuePoll, settings: WorkerSettings) -> PollOutcome:
-    """404 means expired, never "did not run" (fal-protocol 14.8): the result may have been charged.
+    """404 means expired, never "did not run" (provider-protocol 14.8): the result may have been charged.
 
     One 404 may be a mistake as well; so only several in a row are believed, over as long as a result is kept at least,
     each with a listing that does not have it either, or is not for this key.
@@ -176,7 +176,7 @@ def record_polls(connection: Connection, outcomes: Sequence[PollOutcome], settin
         for item in outcomes
         if item.verdict is not None and item.verdict.kind is not Kind.UNFETCHED
     ]
-    effects = apply_reports(connection, answers, settings) if answers else []
+    effects = record_reports(connection, answers, settings) if answers else []
     for answer, effect in zip(answers, effects, strict=True):
         if effect is not Effect.APPLIED:
             log.info("poll_overtaken", request=answer.request_id, effect=effect.value)

@@ -19,7 +19,7 @@ from models.due_work import BATCHES_UNFINISHED, FirstDue, first_finishable_batch
 from models.provider import price_per_image
 from models.states import Criterion
 from models.transitions import (
-    CHUNK,
+    EDITS_PER_STATEMENT,
     cancel_batch,
     cancel_chunk,
     cancelled_with_open_edits,
@@ -35,7 +35,7 @@ from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
 
-TOGETHER = 100
+BATCHES_AT_ONCE = 100
 """Small batches that are looked at in one transaction."""
 
 LEAST_ROUNDS = 10
@@ -86,7 +86,7 @@ def _hold_to_limits(engine: Engine, settings: WorkerSettings) -> None:
         def cancel(connection: Connection, batch_ids: Sequence[UUID], criterion: Criterion = criterion) -> list[int]:
             return [cancel_batch(connection, batch_id, criterion=criterion) for batch_id in batch_ids]
 
-        for edits in _each(engine, [BatchSize(batch_id, CHUNK)], cancel):
+        for edits in _each(engine, [BatchSize(batch_id, EDITS_PER_STATEMENT)], cancel):
             log.warning("batch_broke_its_limit", batch=str(batch_id), criterion=criterion.value, cancelled=edits)
 
 
@@ -127,7 +127,7 @@ def _cancel_chunk(engine: Engine, batch_id: UUID, after: int) -> int | None:
     def cancel(connection: Connection, batch_ids: Sequence[UUID]) -> list[int | None]:
         return [cancel_chunk(connection, batch_id, after=after) for batch_id in batch_ids]
 
-    return next(_each(engine, [BatchSize(batch_id, CHUNK)], cancel), None)
+    return next(_each(engine, [BatchSize(batch_id, EDITS_PER_STATEMENT)], cancel), None)
 
 
 def _each(
@@ -154,6 +154,6 @@ def _each(
 def _sets(batches: Iterable[BatchSize]) -> list[list[UUID]]:
     """The small ones in sets, then the large ones, each alone."""
     batches = list(batches)
-    small = [batch_id for batch_id, edits in batches if edits <= CHUNK]
-    together = [small[first : first + TOGETHER] for first in range(0, len(small), TOGETHER)]
-    return together + [[batch_id] for batch_id, edits in batches if edits > CHUNK]
+    small = [batch_id for batch_id, edits in batches if edits <= EDITS_PER_STATEMENT]
+    together = [small[first : first + BATCHES_AT_ONCE] for first in range(0, len(small), BATCHES_AT_ONCE)]
+    return together + [[batch_id] for batch_id, edits in batches if edits > EDITS_PER_STATEMENT]

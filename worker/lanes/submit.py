@@ -37,7 +37,7 @@ from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
 
-WAVE = 100
+CLAIM_MAX = 100
 """Edits claimed at one time, at most: one statement, one commit."""
 BODY_BYTES = 32 * 2**20
 """Bytes of arguments in hand at one time, per process, beside one edit: an edit may hold its images in itself.
@@ -73,7 +73,9 @@ class SubmitLane(CallingLane[Submission, Reply]):
         if self._bodies.free <= 0:
             return []
         with self.engine.begin() as connection:
-            submissions = start_due_edits(connection, self.settings, limit=min(free, WAVE), max_bytes=self._bodies.free)
+            submissions = start_due_edits(
+                connection, self.settings, limit=min(free, CLAIM_MAX), max_bytes=self._bodies.free
+            )
         for submission in submissions:
             self._bodies.add(submission.id, text_size(submission.arguments))
         if submissions:

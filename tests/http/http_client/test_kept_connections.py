@@ -142,7 +142,7 @@ def test_cookies_are_not_sent_back() -> None:
 
 
 def test_wire_itself() -> None:
-    """The stand-in server counts what it gets (a check of the tests' own tool)."""
+    """The emulator server counts what it gets (a check of the tests' own tool)."""
     with serve(accepted) as wire, socket.create_connection(("127.0.0.1", wire.port)) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
         assert sock.recv(100).startswith(b"HTTP/1.1 200 OK")

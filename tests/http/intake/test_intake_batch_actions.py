@@ -9,8 +9,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import Connection, Engine
 
 from intake.results import results
-from models.apply_reports import apply_reports
 from models.claims import claim_images
+from models.record_reports import record_reports
 from models.transitions import StoredImage, record_stored
 from models.verdict import Retry
 from tests.support.api_client import ALICE, BOB, EDIT, KEYS, NDJSON, edits, hand_in, intake_app, lines, problem
@@ -39,7 +39,7 @@ def worked(connection: Connection, *, failing: int) -> None:
     accept(connection, submissions)
     for number, submission in enumerate(submissions):
         verdict = failure("content_policy_violation", Retry.NEVER) if number < failing else success(2)
-        apply_reports(connection, [answer(submission, verdict)], POLICY)
+        record_reports(connection, [answer(submission, verdict)], POLICY)
     due = claim_images(connection, limit=100, lease=60)
     record_stored(connection, [StoredImage(i.id, f"{i.name}.png", "ab" * 32, 7, "image/png", 3, 2) for i in due])
 

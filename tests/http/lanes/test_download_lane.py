@@ -1,4 +1,4 @@
-"""The download lane against the stand-in: a bad file is fetched again, and never stored, nor paid for a second time."""
+"""The download lane against the emulator: a bad file is fetched again, and never stored, nor paid for a second time."""
 
 import threading
 import time

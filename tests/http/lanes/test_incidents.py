@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from models.apply_reports import apply_reports
 from models.incidents import EDITS, EXCUSED_MOST, FAILURES, INCIDENT_TYPES
 from models.pauses import list_pauses
+from models.record_reports import record_reports
 from models.transitions import Submission, excuse_failures, resolve_unknown, settle_batches
 from models.verdict import ERRORS, Retry, Verdict
 from tests.support.factories import POLICY, accept, answer, claim, failure, fall_due, make_batch, states, success
@@ -27,7 +27,7 @@ def end(engine: Engine, submissions: list[Submission], verdict: Verdict = DOWN) 
         accept(connection, submissions)
     for submission in submissions:
         with engine.begin() as connection:
-            apply_reports(connection, [answer(submission, verdict)], POLICY)
+            record_reports(connection, [answer(submission, verdict)], POLICY)
 
 
 def submit(engine: Engine, limit: int = 100) -> list[Submission]:

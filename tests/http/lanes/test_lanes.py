@@ -1,4 +1,4 @@
-"""The lanes against the stand-in and the real database: nothing lost, nothing paid twice, nobody hammered."""
+"""The lanes against the emulator and the real database: nothing lost, nothing paid twice, nobody hammered."""
 
 import threading
 import time
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from models.apply_reports import apply_reports
 from models.claims import claim_edits
 from models.provider import count_unknown, pause, resume
+from models.record_reports import record_reports
 from tests.http.conftest import Away
 from tests.support.factories import POLICY, PRICE, accept, answer, claim, make_batch, success
 from tests.support.lane_runner import (
@@ -202,7 +202,7 @@ def test_callback_that_proves_a_submit_ends_some_pauses(reason: str, ends: bool,
         [probe] = claim(connection)
         count_unknown(connection, [probe.id])
     with engine.begin() as connection:
-        apply_reports(connection, [answer(probe, success())], POLICY)
+        record_reports(connection, [answer(probe, success())], POLICY)
     assert rows(engine, "SELECT paused_at IS NULL, unknown_submits FROM provider_status") == [(ends, 0)]
 
 
@@ -216,7 +216,7 @@ def test_callback_of_before_says_nothing_about_now(engine: Engine) -> None:
         assert count_unknown(connection, [submission.id for submission in late]) == OUTAGE
         pause(connection, "outage", "no", retry_after=600)
     with engine.begin() as connection:
-        apply_reports(connection, [answer(early, success())], POLICY)
+        record_reports(connection, [answer(early, success())], POLICY)
     assert rows(engine, "SELECT reason, unknown_submits FROM provider_status") == [("outage", OUTAGE)]
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from models.apply_reports import apply_reports
 from models.claims import claim_images
+from models.record_reports import record_reports
 from models.states import NotificationEvent
 from models.transitions import StoredImage, record_stored, settle_batches
 from models.verdict import Retry
@@ -36,7 +36,7 @@ def finished_batch(engine: Engine) -> Received:
         with engine.begin() as connection:
             last, *others = make_submitted(connection, 24, **header)
             answers = [answer(submission, success()) for submission in others]
-            apply_reports(connection, [*answers, answer(last, failure("no_images", Retry.NEVER))], POLICY)
+            record_reports(connection, [*answers, answer(last, failure("no_images", Retry.NEVER))], POLICY)
             due = claim_images(connection, limit=100, lease=60)
             record_stored(connection, [StoredImage(i.id, i.name, "ab", 1, "image/png", 1, 1) for i in due])
         with engine.begin() as connection:

@@ -1,5 +1,5 @@
-"""Submits that nobody heard of, looked up in the stand-in's listing: the right image, paid for once, or the reason why
-nothing is known yet. What is right is read from the stand-in's own books."""
+"""Submits that nobody heard of, looked up in the emulator's listing: the right image, paid for once, or the reason why
+nothing is known yet. What is right is read from the emulator's own books."""
 
 import json
 import time
@@ -366,7 +366,9 @@ def test_a_failure_is_nobodys_while_the_listing_is_read(engine: Engine, emulator
         ):
             if search.trouble:
                 search = search._replace(down_to=datetime.now(UTC))
-            unknown_submissions.record_search(connection, due, {submission.id: identity}, search, worker.settings)
+            unknown_submissions.record_listing_search(
+                connection, due, {submission.id: identity}, search, worker.settings
+            )
             assert connection.exec_driver_sql("SELECT request_id FROM submissions").scalar_one() == request
 
 
@@ -382,7 +384,7 @@ def test_of_two_successes_the_own_is_taken(engine: Engine, emulator: Emulator, t
     ours = Listed("ours", identity, True, 200, now, now + timedelta(seconds=1))
     with lane_runner(engine, emulator, tmp_path, without_callbacks=True) as worker, engine.begin() as connection:
         due = claim_unknown(connection, limit=9, lease=60)
-        unknown_submissions.record_search(
+        unknown_submissions.record_listing_search(
             connection, due, {submission.id: identity}, Search([theirs, ours], None), worker.settings
         )
         assert connection.exec_driver_sql("SELECT request_id FROM submissions").scalar_one() == "ours"

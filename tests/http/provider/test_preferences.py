@@ -9,9 +9,9 @@ from sqlalchemy import Engine
 from core.errors import SettingsError
 from core.settings import load
 from fal_emulator.options import Options
-from fal_emulator.tests.emulator_process import FAST, Standin
-from models.apply_reports import apply_reports
+from fal_emulator.tests.emulator_process import FAST, RunningEmulator
 from models.claims import claim_images
+from models.record_reports import record_reports
 from models.verdict import DeclaredImage, Kind, Verdict
 from provider.listing import Listing
 from provider.preferences import Preferences
@@ -71,14 +71,14 @@ def test_history_is_kept_or_not(emulator: Emulator, store_io: bool) -> None:
 
 def test_provider_does_as_it_is_told(tmp_path: Path) -> None:
     """An image whose life was asked to be short is gone after it; one without a wish stays."""
-    standin = Standin(Options(state_dir=tmp_path, time_scale=3600, **FAST))
+    emulator = RunningEmulator(Options(state_dir=tmp_path, time_scale=3600, **FAST))
     try:
-        short = outcome(standin.url, submit(standin.url, output_expires_after=3600.0))
-        long = outcome(standin.url, submit(standin.url))
-        wait_for(lambda: standin.get(short.images[0].url).status_code == 404)
-        assert standin.get(long.images[0].url).status_code == 200
+        short = outcome(emulator.url, submit(emulator.url, output_expires_after=3600.0))
+        long = outcome(emulator.url, submit(emulator.url))
+        wait_for(lambda: emulator.get(short.images[0].url).status_code == 404)
+        assert emulator.get(long.images[0].url).status_code == 200
     finally:
-        standin.stop()
+        emulator.stop()
 
 
 def test_settings_reach_the_provider_and_the_rows(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
@@ -100,9 +100,9 @@ def test_nearest_expiry_is_fetched_first(engine: Engine) -> None:
     soon = POLICY.model_copy(update={"fal_output_expires_after": 600.0})
     with engine.begin() as connection:
         stays, first, data = make_submitted(connection, 3)
-        apply_reports(connection, [answer(stays, success())], POLICY)
-        apply_reports(connection, [answer(data, inside)], soon)
-        apply_reports(connection, [answer(first, success())], soon)
+        record_reports(connection, [answer(stays, success())], POLICY)
+        record_reports(connection, [answer(data, inside)], soon)
+        record_reports(connection, [answer(first, success())], soon)
         (due,) = claim_images(connection, limit=1, lease=60)
         found = connection.exec_driver_sql(
             "SELECT submission_id, expires_at IS NOT NULL FROM images WHERE id = %s", (due.id,)

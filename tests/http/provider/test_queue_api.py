@@ -294,7 +294,7 @@ def test_request_is_refused(status: int, body: bytes, type_: str, message: str) 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
 def test_every_recorded_refusal_of_a_submit(sample: Path) -> None:
-    """What the gateway says to a submit (fal-protocol 5.4) is an error that tells what to do."""
+    """What the gateway says to a submit (provider-protocol 5.4) is an error that tells what to do."""
     status = int((sample / "status").read_text().split()[1])
     body = (sample / "body.json").read_bytes()
     with serve(lambda line: line.reply(status, body)) as wire, pytest.raises(ProviderError) as caught:
@@ -306,7 +306,7 @@ def test_every_recorded_refusal_of_a_submit(sample: Path) -> None:
 
 
 def test_preferences_as_they_are_sent() -> None:
-    """Each preference is the header that the provider documents (fal-protocol 3.1); the defaults send none."""
+    """Each preference is the header that the provider documents (provider-protocol 3.1); the defaults send none."""
     wanted = Preferences(priority="low", no_retry=True, store_io=False, output_expires_after=7200.0)
     with serve(accepted) as wire:
         for preferences in (None, wanted):

@@ -188,7 +188,7 @@ def test_lines_are_fit_for_a_terminal() -> None:
 
 
 def test_follow_a_real_run(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against the stand-in, by its stream alone: place in the line, start, lines one by one, end, then the result."""
+    """Against the emulator, by its stream alone: place in the line, start, lines one by one, end, then the result."""
     monkeypatch.setattr(queue_api, "STREAM_SILENCE", 10)
     monkeypatch.setattr(QueueAPI, "status", None)
     emulator.mark(latency=0.6, concurrency=1)

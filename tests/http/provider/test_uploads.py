@@ -286,7 +286,7 @@ def test_missing_key_names_its_variable(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_uploaded_file_can_be_fetched(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
-    """Against the stand-in: what lies behind the URL is the file."""
+    """Against the emulator: what lies behind the URL is the file."""
     path = image(tmp_path / "a.png")
     (url,) = upload_files([path], settings(emulator.url), engine).values()
     fetched = emulator.session.get(url, timeout=5).content

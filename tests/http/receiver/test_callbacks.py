@@ -10,8 +10,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
-from models.apply_reports import apply_reports
 from models.claims import claim_polls
+from models.record_reports import record_reports
 from models.states import LearnedBy
 from tests.support.factories import POLICY, answer, request_id, states, success, unbalanced
 from tests.support.provider_callbacks import Provider, ok, refused
@@ -110,7 +110,7 @@ def test_delivery_after_a_poll_is_late(engine: Engine, client: FlaskClient, prov
     """Who asked first wins; the delivery that follows is kept and moves nothing."""
     (one,) = submitted(engine)
     with engine.begin() as connection:
-        apply_reports(connection, [answer(one, success(), LearnedBy.POLL)], POLICY)
+        record_reports(connection, [answer(one, success(), LearnedBy.POLL)], POLICY)
     before = world(engine)
 
     assert effect(deliver(client, provider, one.id, ok(request_id(one)), request_id(one))) == "late"

@@ -141,7 +141,7 @@ def test_runs_without_root(make: Callable[[Home], Process], home: Home) -> None:
 
 
 def test_home_is_not_readable_by_others(home: Home) -> None:
-    """Logs, images and the stand-in's files are for this user alone; the servers' own user only passes through."""
+    """Logs, images and the emulator's files are for this user alone; the servers' own user only passes through."""
     make_cluster(home)
     postgres(home)
     prepare(home)

@@ -8,9 +8,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Connection, Engine
 
-from models.apply_reports import apply_reports
 from models.pauses import list_pauses, pause_lane
 from models.provider import pause
+from models.record_reports import record_reports
 from models.transitions import settle_batches
 from models.verdict import Retry
 from tests.support.command_line import CommandLine
@@ -33,7 +33,7 @@ def in_states(engine: Engine) -> dict[str, int]:
 def fail(connection: Connection, error: str) -> None:
     """A batch of one edit that failed for good."""
     [submission] = make_submitted(connection)
-    apply_reports(connection, [answer(submission, failure(error, Retry.NEVER))], POLICY)
+    record_reports(connection, [answer(submission, failure(error, Retry.NEVER))], POLICY)
 
 
 def test_cancel(run_cli: CommandLine, engine: Engine) -> None:

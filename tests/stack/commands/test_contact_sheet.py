@@ -10,7 +10,7 @@ from PIL import Image
 from sqlalchemy import Connection, Engine
 
 from cli.batches import contact_sheet, contact_sheet_page
-from models.apply_reports import apply_reports
+from models.record_reports import record_reports
 from models.transitions import StoredImage, record_stored
 from models.verdict import Retry
 from storage.store import Storage
@@ -36,7 +36,7 @@ def make_stored(connection: Connection, edits: int, images: int = 1, **header: o
     batch_id = make_batch(connection, edits, **header)
     submissions = claim(connection, limit=edits, window=edits)
     accept(connection, submissions)
-    apply_reports(connection, [answer(submission, success(images)) for submission in submissions], POLICY)
+    record_reports(connection, [answer(submission, success(images)) for submission in submissions], POLICY)
     query = """
         SELECT i.id, e.position, i.index
         FROM images i JOIN submissions s ON s.id = i.submission_id JOIN edits e ON e.id = s.edit_id
@@ -91,7 +91,7 @@ def make_failed(connection: Connection, batch_id: UUID) -> None:
     connection.exec_driver_sql("UPDATE batches SET edit_count = 4, finished_at = NULL WHERE id = %s", (batch_id,))
     [submission] = claim(connection)
     accept(connection, [submission])
-    apply_reports(connection, [answer(submission, failure("no_images", Retry.NEVER))], POLICY)
+    record_reports(connection, [answer(submission, failure("no_images", Retry.NEVER))], POLICY)
 
 
 def test_several_images_of_one_edit(

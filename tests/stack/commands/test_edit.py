@@ -24,7 +24,7 @@ CALLBACK_MAX_BYTES = 4 * 1024 * 1024
 
 @pytest.fixture
 def provider(stack: Stack) -> Iterator[str]:
-    """The stand-in's address; slow within a test that asks for it."""
+    """The emulator's address; slow within a test that asks for it."""
     url = f"http://127.0.0.1:{stack.emulator_port}"
     yield url
     options(url, latency=0.1, concurrency=2, image_mode="full")

@@ -1,4 +1,4 @@
-"""docs/provider.md does what it says: its commands and its example run against a stack with the stand-in."""
+"""docs/provider.md does what it says: its commands and its example run against a stack with the emulator."""
 
 import os
 import re

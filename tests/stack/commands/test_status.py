@@ -4,8 +4,8 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from cli.batches import poll_progress
-from models.apply_reports import apply_reports
 from models.provider import pause
+from models.record_reports import record_reports
 from models.states import Criterion
 from models.transitions import NextPoll, cancel_batch, schedule_poll, settle_batches
 from models.verdict import Retry
@@ -18,7 +18,7 @@ HOOK = "https://example.com/hook"
 def ended(connection: Connection, **header: object) -> None:
     """A batch that failed and was finished."""
     [submission] = make_submitted(connection, **header)
-    apply_reports(connection, [answer(submission, failure("no_images", Retry.NEVER))], POLICY)
+    record_reports(connection, [answer(submission, failure("no_images", Retry.NEVER))], POLICY)
     settle_batches(connection)
 
 
@@ -63,7 +63,7 @@ def test_ceiling_of_cost(run_cli: CommandLine, engine: Engine) -> None:
     """What is committed stands beside what is spent and what may be."""
     with engine.begin() as connection:
         first, _ = make_submitted(connection, 2, max_cost="0.5")
-        apply_reports(connection, [answer(first, success())], POLICY)
+        record_reports(connection, [answer(first, success())], POLICY)
     assert "$0.03 for 2 submissions; $0.06 of at most $0.50 committed" in run_cli("status", "last").out
     told = run_cli("status", "last", "--json").json
     assert (told["max_cost"], told["committed"], told["cost"]) == (0.5, 0.06, 0.03)

@@ -11,7 +11,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from cli.main import main
-from cli.settings import EMULATOR_KEY, MASK, CLISettings, attach, effective, stack_variables
+from cli.settings import EMULATOR_KEY, MASK, CLISettings, effective, load_with_database, stack_variables
 from cli.stack.embedded import free_port
 from cli.stack.home import Home
 from cli.stack.start import plan
@@ -41,7 +41,7 @@ def variables(emulator_url: str | None) -> dict[str, str]:
 
 
 def test_real_provider_needs_a_key() -> None:
-    """Without a key and without the stand-in nothing starts, and the sentence names both ways out."""
+    """Without a key and without the emulator nothing starts, and the sentence names both ways out."""
     with pytest.raises(SettingsError, match=r"FAL_KEY.*--emulator"):
         variables(None)
 
@@ -60,7 +60,7 @@ def test_strangers_need_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_emulator_takes_all_four_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the stand-in no address of the real provider is left, whatever is set; other settings stay."""
+    """With the emulator no address of the real provider is left, whatever is set; other settings stay."""
     monkeypatch.setenv("FAL_QUEUE_URL", "https://queue.fal.run")
     monkeypatch.setenv("MAX_IN_FLIGHT", "7")
     made = variables(EMULATOR)
@@ -121,25 +121,25 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_other_terminals_find_the_running_stack(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the home is held its settings are found, by this user only; what is set explicitly wins."""
     monkeypatch.setenv("MAX_IN_FLIGHT", "3")
-    with home.held():
+    with home.hold():
         home.publish({"DATABASE_URL": PLACES["database_url"], "MAX_IN_FLIGHT": "9", "FAL_KEY": "a:b=c"})
         assert stat.S_IMODE((home.folder / "stack.env").stat().st_mode) == 0o600
-        attach()
+        load_with_database()
         assert os.environ["DATABASE_URL"] == PLACES["database_url"]
         assert (os.environ["MAX_IN_FLIGHT"], os.environ["FAL_KEY"]) == ("3", "a:b=c")
-    assert home.published() == {}
+    assert home.read_published() == {}
 
 
 def test_what_a_killed_stack_told_is_not_believed(home: Home) -> None:
     """A file that no running stack stands behind is no stack."""
     (home.folder / "stack.env").write_text("DATABASE_URL=postgresql://gone/darkroom\n")
     with pytest.raises(SettingsError, match="darkroom up"):
-        attach()
+        load_with_database()
 
 
 def test_home_is_held_once(home: Home) -> None:
     """A second stack in the same home is refused in a sentence."""
-    with home.held(), pytest.raises(UserError, match="already runs"), home.held():
+    with home.hold(), pytest.raises(UserError, match="already runs"), home.hold():
         pass
 
 

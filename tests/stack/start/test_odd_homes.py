@@ -31,7 +31,7 @@ def test_the_supervisor_runs_what_it_is_told_where_it_is_told(
     home = Home(folder / ".darkroom")
     home.create()
     program = Process("speaker", (sys.executable, "-c", SAYS), Stage.SERVERS)
-    with home.held() as lock:
+    with home.hold() as lock:
         supervisor = Supervisor(home, (program,), os.environ, lock)
         try:
             supervisor.wait()
@@ -40,7 +40,7 @@ def test_the_supervisor_runs_what_it_is_told_where_it_is_told(
             assert (folder / "said").read_text() == str(folder)
             told = {"STORAGE_URL": home.images.as_uri(), "DARKROOM_HOME": str(home.folder)}
             home.publish(told)
-            assert home.published() == told
+            assert home.read_published() == told
         finally:
             supervisor.stop()
 
@@ -60,7 +60,7 @@ def test_the_embedded_servers_and_the_images(name: str, tmp_path: Path, monkeypa
     monkeypatch.chdir(folder)
     home = Home(folder / ".darkroom")
     home.create()
-    with home.held() as lock:
+    with home.hold() as lock:
         processes = (embedded.postgres(home), broker.broker(home))
         embedded.make_cluster(home)
         supervisor = Supervisor(home, processes, os.environ, lock)

@@ -31,7 +31,7 @@ def supervisor() -> Iterator[Supervisor]:
     with tempfile.TemporaryDirectory(prefix="darkroom-starting-") as folder:
         home = Home(Path(folder))
         home.create()
-        with home.held() as lock:
+        with home.hold() as lock:
             supervisor = Supervisor(home, programs, os.environ, lock)
             try:
                 supervisor.wait()

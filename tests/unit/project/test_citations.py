@@ -1,7 +1,4 @@
-"""Whoever reads "(provider-protocol 4.2)" or "(architecture: rulings)" in the code finds it on a page of docs/.
-
-`fal-protocol` is an older name of the page `provider-protocol`; both mean docs/provider-protocol.md.
-"""
+"""Whoever reads "(provider-protocol 4.2)" or "(architecture: rulings)" in the code finds it on a page of docs/."""
 
 import re
 from collections.abc import Iterator
@@ -32,7 +29,7 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 NUMBERS = r"\d+(?:\.\d+)*(?:(?:,| and| to|, and) (?:section )?\d+(?:\.\d+)*)*"
 PROTOCOL_CITED = re.compile(
-    rf"(?:fal|provider)-protocol\b(?!\.md)(?:,? (?:the )?(?:end of )?(?:section )?({NUMBERS})(?![-\w]))?"
+    rf"provider-protocol\b(?!\.md)(?:,? (?:the )?(?:end of )?(?:section )?({NUMBERS})(?![-\w]))?"
 )
 ARCHITECTURE_CITED = re.compile(r"\(architecture\b([^)]*)\)")
 """Every word in brackets that begins so is meant as a citation."""
@@ -108,11 +105,11 @@ def test_citations_are_found() -> None:
     "text",
     [
         "(provider-protocol 4.9)",
-        "(fal-protocol 15)",
-        "(fal-protocol 14.32)",
-        "the rule of fal-protocol",
-        "(fal-protocol 5.3, 5.9)",
-        "as said\n    # in (fal-protocol\n    # 2.7)",
+        "(provider-protocol 15)",
+        "(provider-protocol 14.32)",
+        "the rule of provider-protocol",
+        "(provider-protocol 5.3, 5.9)",
+        "as said\n    # in (provider-protocol\n    # 2.7)",
         "(architecture: ruling)",
         '(architecture: rulings, "paused\naccounts")',
         "(architecture, section 4)",
@@ -127,10 +124,10 @@ def test_a_wrong_citation_is_noticed(text: str) -> None:
     "text",
     [
         "(provider-protocol 4.2)",
-        "(fal-protocol 14.31)",
-        "(fal-protocol, end of section 13)",
-        "fal-protocol 2.2 to 2.5",
-        "fal-protocol 6, 7.2 and 7.3.",
+        "(provider-protocol 14.31)",
+        "(provider-protocol, end of section 13)",
+        "provider-protocol 2.2 to 2.5",
+        "provider-protocol 6, 7.2 and 7.3.",
         "[the page](docs/provider-protocol.md)",
         '(architecture: rulings, "paused\naccount")',
         "(architecture: the idea)",

@@ -167,7 +167,7 @@ def test_only_those_who_need_them_reach_database_and_broker() -> None:
 
 
 def test_ports_are_published_on_loopback() -> None:
-    """Unless somebody asks for more by BIND_HOST; the stand-in never."""
+    """Unless somebody asks for more by BIND_HOST; the emulator never."""
     published = {name: port for name, service in SERVICES.items() for port in service.get("ports", ())}
     assert set(published) == {"receiver", "intake", "emulator"}
     for name, port in published.items():

@@ -16,10 +16,27 @@ GLOSSARY = ROOT / "docs" / "glossary.md"
 RETIRED = re.compile(
     r"\b(porch|Spool|Courier|courier|Fuse|Teller|Ruling|Standing|Steered|Commission|Studio|Letters|foresee|hopeless|"
     r"patiently|flying|take_back|reveal_request|poll_again|give_up_unknown|cancel_wished|cancel_heard|WATCHDOG|"
-    r"IMAGES_MOST|record_answers|_tell_of_the_wish|pictures?|Pictures?)\b"
+    r"IMAGES_MOST|record_answers|_tell_of_the_wish|pictures?|Pictures?|apply_reports|Warmth|fal-protocol|[Ss]tandin|"
+    r"[Ss]tand-ins?)\b"
 )
 """Words without any other meaning here; `PICTURE_MAX_BYTES` is a setting's name, which stays."""
-PARTICIPLES = {"asked", "found", "judged", "looked", "made", "told", "written", "answered"}
+PARTICIPLES = {
+    "asked",
+    "found",
+    "judged",
+    "looked",
+    "made",
+    "told",
+    "written",
+    "answered",
+    "described",
+    "validated",
+    "given",
+    "checked",
+    "closed",
+}
+PLAIN_ENGLISH = {"README.md", "fal_emulator/__init__.py", "fal_emulator/catalogue.py"}
+"""Where what the emulator is may be explained, once or on the wire, as a stand-in."""
 
 
 def sources(*endings: str) -> Iterator[Path]:
@@ -36,6 +53,7 @@ def test_retired_words_stay_out() -> None:
         if path.name not in ("provider-protocol.md", "CHANGELOG.md")
         for number, line in enumerate(path.read_text().splitlines(), 1)
         for match in RETIRED.finditer(line)
+        if not (match[0] == "stand-in" and str(path.relative_to(ROOT)) in PLAIN_ENGLISH)
     ]
     assert found == []
 

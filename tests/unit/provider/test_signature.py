@@ -52,7 +52,7 @@ def check(headers: dict[str, str], *, body: bytes = BODY, keys: tuple[bytes, ...
 
 
 def test_known_vector() -> None:
-    """The vector of fal-protocol 4.2, made with OpenSSL, is accepted to the byte and gives its four facts."""
+    """The vector of provider-protocol 4.2, made with OpenSSL, is accepted to the byte and gives its four facts."""
     found = verify(VECTOR_BODY, VECTOR_HEADERS, [base64.urlsafe_b64decode(VECTOR_X)], NOW)
 
     assert len(VECTOR_BODY) == 241

@@ -37,7 +37,7 @@ def _delivery(**fields: object) -> bytes:
 
 
 def _as_callback(status: int, body: bytes) -> bytes:
-    """The same outcome as a callback carries it (fal-protocol 4.1)."""
+    """The same outcome as a callback carries it (provider-protocol 4.1)."""
     error = None if status < 400 else f"Invalid status code: {status}"
     return _delivery(status="ERROR" if error else "OK", payload=json.loads(body), error=error)
 

@@ -1,6 +1,6 @@
 """Record what the provider said: lock, decide (`decisions.py`) and write (`transitions/`) in sets.
 
-The callback and the poll lane both come through `apply_reports`, inside a transaction of their own. It never
+The callback and the poll lane both come through `record_reports`, inside a transaction of their own. It never
 calls the provider.
 """
 
@@ -27,7 +27,7 @@ from models.transitions import (
 )
 
 
-def apply_reports(connection: Connection, reports: Sequence[ProviderReport], policy: PolicySettings) -> list[Effect]:
+def record_reports(connection: Connection, reports: Sequence[ProviderReport], policy: PolicySettings) -> list[Effect]:
     """Lock, decide and write a set of reports; the effects come in the order of the reports.
 
     Reports about the same edit are decided one after the other, each on what the one before left behind.

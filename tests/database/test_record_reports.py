@@ -6,8 +6,8 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import Connection, Engine
 
-from models.apply_reports import apply_reports
 from models.claims import claim_edits, claim_images, claim_polls, claim_unknown
+from models.record_reports import record_reports
 from models.states import Effect, LearnedBy
 from models.transitions import (
     ImageFault,
@@ -68,7 +68,7 @@ def test_success_is_ready_then_stored(connection: Connection) -> None:
     """A result makes the edit ready, its last image makes it stored, its price is on the submission."""
     (submission,) = make_submitted(connection)
 
-    assert apply_reports(connection, [answer(submission, success(2))], POLICY) == [Effect.APPLIED]
+    assert record_reports(connection, [answer(submission, success(2))], POLICY) == [Effect.APPLIED]
 
     assert states(connection) == {"ready": 1}
     store_all(connection)
@@ -84,7 +84,7 @@ def test_first_delivery_wins(connection: Connection) -> None:
     """A repeated callback is a duplicate, one that comes after a poll is late; neither moves or adds anything."""
     first, second = make_submitted(connection, 2)
 
-    effects = apply_reports(
+    effects = record_reports(
         connection,
         [
             answer(first, success()),
@@ -105,7 +105,7 @@ def test_callback_overtakes_reply(connection: Connection) -> None:
     make_batch(connection)
     (submission,) = claim(connection)
 
-    assert apply_reports(connection, [answer(submission, success())], POLICY) == [Effect.APPLIED]
+    assert record_reports(connection, [answer(submission, success())], POLICY) == [Effect.APPLIED]
     accept(connection, [submission])
 
     assert states(connection) == {"ready": 1}
@@ -118,7 +118,7 @@ def test_other_request_id_is_a_mismatch(connection: Connection) -> None:
     make_batch(connection)
     (unanswered,) = claim(connection)
 
-    effects = apply_reports(
+    effects = record_reports(
         connection,
         [
             answer(first, success())._replace(request_id="somebody else's"),
@@ -137,7 +137,7 @@ def test_transient_failure_is_paid_for_again_within_its_budget(connection: Conne
     for attempt in (1, 2, 3):
         (submission,) = claim(connection)
         accept(connection, [submission])
-        apply_reports(connection, [answer(submission, failure())], POLICY)
+        record_reports(connection, [answer(submission, failure())], POLICY)
         assert states(connection) == {"pending" if attempt < 3 else "failed": 1}
         fall_due(connection)
 
@@ -153,7 +153,7 @@ def test_permanent_failure_is_paid_for_once(connection: Connection) -> None:
     """A refusal of the input ends the edit at its first attempt."""
     (submission,) = make_submitted(connection)
 
-    apply_reports(connection, [answer(submission, failure("content_policy_violation", Retry.NEVER))], POLICY)
+    record_reports(connection, [answer(submission, failure("content_policy_violation", Retry.NEVER))], POLICY)
 
     assert states(connection) == {"failed": 1}
     assert claim_edits(connection, limit=10, window=10, probe_after=60, price=PRICE) == []
@@ -165,7 +165,7 @@ def test_download_error_is_tried_once_more(connection: Connection) -> None:
     for expected in ("pending", "failed"):
         (submission,) = claim(connection)
         accept(connection, [submission])
-        apply_reports(connection, [answer(submission, failure("file_download_error", Retry.ONCE))], POLICY)
+        record_reports(connection, [answer(submission, failure("file_download_error", Retry.ONCE))], POLICY)
         assert states(connection) == {expected: 1}
         fall_due(connection)
 
@@ -175,7 +175,7 @@ def test_unusable_payload_is_asked_for(connection: Connection) -> None:
     make_batch(connection)
     (submission,) = claim(connection)
 
-    effects = apply_reports(connection, [answer(submission, Verdict(Kind.UNFETCHED))], POLICY)
+    effects = record_reports(connection, [answer(submission, Verdict(Kind.UNFETCHED))], POLICY)
 
     assert effects == [Effect.APPLIED]
     assert states(connection) == {"submitted": 1}
@@ -224,7 +224,7 @@ def test_late_result_before_the_second_post_is_simply_taken(connection: Connecti
     (submission,) = claim(connection)
     give_up(connection)
 
-    apply_reports(connection, [answer(submission, success())], POLICY)
+    record_reports(connection, [answer(submission, success())], POLICY)
 
     assert states(connection) == {"ready": 1}
     assert one(connection, "SELECT outcome, doubled FROM submissions") == ("succeeded", False)
@@ -238,7 +238,7 @@ def test_late_result_beside_a_resubmission_is_written_down_as_doubled(connection
     (new,) = claim(connection)
     accept(connection, [new])
 
-    apply_reports(connection, [answer(new, success()), answer(old, success())], POLICY)
+    record_reports(connection, [answer(new, success()), answer(old, success())], POLICY)
 
     assert states(connection) == {"ready": 1}
     rows = connection.exec_driver_sql("SELECT id, outcome, doubled FROM submissions ORDER BY attempt").all()
@@ -264,13 +264,13 @@ def test_result_that_was_held_to_be_gone_comes_after_all(verdict: Verdict, engin
     gone = Verdict(Kind.FAILED, error_type="result_expired", message="gone")
     with engine.begin() as connection:
         [submission] = make_submitted(connection)
-        apply_reports(connection, [answer(submission, gone, LearnedBy.POLL)], POLICY)
+        record_reports(connection, [answer(submission, gone, LearnedBy.POLL)], POLICY)
         assert states(connection) == {"failed": 1}
-        assert apply_reports(connection, [answer(submission, verdict)], POLICY) == [Effect.APPLIED]
+        assert record_reports(connection, [answer(submission, verdict)], POLICY) == [Effect.APPLIED]
         assert states(connection) == {"ready" if verdict.images else "failed": 1}
         told = connection.exec_driver_sql("SELECT error_type, images_returned FROM submissions").one()
         assert tuple(told) == (verdict.error_type, len(verdict.images) or None)
-        assert apply_reports(connection, [answer(submission, verdict)], POLICY) == [Effect.DUPLICATE]
+        assert record_reports(connection, [answer(submission, verdict)], POLICY) == [Effect.DUPLICATE]
         assert unbalanced(connection) == []
 
 
@@ -282,10 +282,10 @@ def test_late_failure_of_a_refused_post_leaves_the_edit_to_the_newer_one(
     first, second = taken_back_then_posted_again(connection)
     accept(connection, [second])
 
-    assert apply_reports(connection, [answer(first, verdict)], POLICY) == [Effect.APPLIED]
+    assert record_reports(connection, [answer(first, verdict)], POLICY) == [Effect.APPLIED]
     assert states(connection) == {"submitted": 1}
 
-    apply_reports(connection, [answer(second, success())], POLICY)
+    record_reports(connection, [answer(second, success())], POLICY)
     assert states(connection) == {"ready": 1}
 
 
@@ -298,7 +298,7 @@ def test_late_failure_that_waited_for_the_newer_post_sees_it(engine: Engine) -> 
 
     def tell() -> None:
         with engine.begin() as connection:
-            apply_reports(connection, [answer(first, failure())], POLICY)
+            record_reports(connection, [answer(first, failure())], POLICY)
 
     with engine.begin() as connection:
         claim(connection)
@@ -314,9 +314,9 @@ def test_refused_post_that_shows_itself_does_not_speak_for_the_newer_one(connect
     """Its request is asked about, but the newer POST's outcome stays unknown until its own deadline."""
     first, _ = taken_back_then_posted_again(connection)
 
-    apply_reports(connection, [answer(first, Verdict(Kind.UNFETCHED))], POLICY)
+    record_reports(connection, [answer(first, Verdict(Kind.UNFETCHED))], POLICY)
     assert states(connection) == {"submitting": 1}
-    apply_reports(connection, [answer(first, failure(), LearnedBy.POLL)], POLICY)
+    record_reports(connection, [answer(first, failure(), LearnedBy.POLL)], POLICY)
     give_up(connection)
 
     assert states(connection) == {"pending": 1}
@@ -329,7 +329,7 @@ def test_success_of_a_refused_post_is_written_down_as_doubled_once(late: int, co
     both = taken_back_then_posted_again(connection)
     accept(connection, [both[1]])
 
-    apply_reports(connection, [answer(both[1 - late], success()), answer(both[late], success())], POLICY)
+    record_reports(connection, [answer(both[1 - late], success()), answer(both[late], success())], POLICY)
 
     assert states(connection) == {"ready": 1}
     rows = connection.exec_driver_sql("SELECT id FROM submissions WHERE doubled").all()
@@ -340,7 +340,7 @@ def test_success_of_a_refused_post_is_written_down_as_doubled_once(late: int, co
 def test_image_that_cannot_be_stored_fails_the_edit_without_a_second_charge(connection: Connection) -> None:
     """One bad file of two fails the edit once the other is stored; nothing is submitted again by itself."""
     (submission,) = make_submitted(connection)
-    apply_reports(connection, [answer(submission, success(2))], POLICY)
+    record_reports(connection, [answer(submission, success(2))], POLICY)
     good, bad = claim_images(connection, limit=10, lease=60)
 
     record_image_faults(connection, [ImageFault(bad.id, "undecodable", "broken", None)])
@@ -358,7 +358,7 @@ def test_cancelled_by_the_provider(connection: Connection) -> None:
     connection.exec_driver_sql("UPDATE edits SET cancel_requested_at = now() WHERE id = %s", (wished.edit_id,))
     verdict = Verdict(Kind.CANCELLED, error_type="client_cancelled", message="cancelled")
 
-    apply_reports(connection, [answer(wished, verdict), answer(unasked, verdict)], POLICY)
+    record_reports(connection, [answer(wished, verdict), answer(unasked, verdict)], POLICY)
 
     assert states(connection) == {"cancelled": 1, "failed": 1}
 
@@ -366,10 +366,10 @@ def test_cancelled_by_the_provider(connection: Connection) -> None:
 def test_settle_finishes_a_batch_exactly_when_all_edits_are_final(connection: Connection) -> None:
     """A batch with an open edit stays open; once the last is final it is finished, once."""
     first, second = make_submitted(connection, 2)
-    apply_reports(connection, [answer(first, failure("value_error", Retry.NEVER))], POLICY)
+    record_reports(connection, [answer(first, failure("value_error", Retry.NEVER))], POLICY)
     assert settle_batches(connection) == []
 
-    apply_reports(connection, [answer(second, success())], POLICY)
+    record_reports(connection, [answer(second, success())], POLICY)
     store_all(connection)
 
     assert len(settle_batches(connection)) == 1
@@ -385,7 +385,7 @@ def test_two_last_edits_at_once_do_not_leave_the_batch_open(engine: Engine) -> N
 
         def end(submission, barrier=barrier) -> None:
             with engine.begin() as connection:
-                apply_reports(connection, [answer(submission, failure("value_error", Retry.NEVER))], POLICY)
+                record_reports(connection, [answer(submission, failure("value_error", Retry.NEVER))], POLICY)
                 barrier.wait(5)
             with engine.begin() as connection:
                 settle_batches(connection)
@@ -413,11 +413,11 @@ def test_two_open_submissions_of_one_edit_that_fail_at_once_end_it(engine: Engin
 
     def fail(submission: Submission) -> None:
         with engine.begin() as other:
-            apply_reports(other, [answer(submission, failure("value_error", Retry.NEVER))], POLICY)
+            record_reports(other, [answer(submission, failure("value_error", Retry.NEVER))], POLICY)
 
     late = threading.Thread(target=fail, args=(second,))
     with engine.begin() as connection:
-        apply_reports(connection, [answer(first, failure("value_error", Retry.NEVER))], POLICY)
+        record_reports(connection, [answer(first, failure("value_error", Retry.NEVER))], POLICY)
         late.start()
         late.join(0.5)
     late.join(10)
@@ -436,7 +436,7 @@ def test_two_open_submissions_of_one_edit_that_fail_in_one_set_end_it(engine: En
         accept(connection, [second])
         attach_request_id(connection, first.id, request_id(first), overdue_after=60)
         verdict = failure("value_error", Retry.NEVER)
-        apply_reports(connection, [answer(submission, verdict) for submission in (first, second)], POLICY)
+        record_reports(connection, [answer(submission, verdict) for submission in (first, second)], POLICY)
         assert states(connection) == {"failed": 1}
 
 
@@ -448,7 +448,7 @@ def test_of_many_who_bring_the_same_result_one_applies_it(engine: Engine) -> Non
 
     def deliver() -> None:
         with engine.begin() as connection:
-            effects.extend(apply_reports(connection, [answer(submission, success())], POLICY))
+            effects.extend(record_reports(connection, [answer(submission, success())], POLICY))
 
     threads = [threading.Thread(target=deliver) for _ in range(5)]
     for thread in threads:
