@@ -19,7 +19,7 @@ from intake.api_keys import ApiKeys
 from intake.batches import CreatedBatch, create, estimate
 from intake.openapi import KEY_MAX, KEY_PATTERN, Operation, describe_route
 from intake.priorities import highest_priority, read_bounds
-from intake.problems import RequestFaults, checked
+from intake.problems import RequestFaults, validate
 from intake.rate_limit import RateLimit
 from intake.request_bodies import JSON, NDJSON, NewBatch, read_batch, read_edits, read_fields
 from intake.request_schemas import (
@@ -82,7 +82,7 @@ def _parse_query(model: type[Schema]) -> Schema:
     doubled = [name for name, values in request.args.lists() if len(values) > 1]
     if doubled:
         raise RequestFaults(Fault(name, "is given more than once") for name in doubled)
-    return checked(model, request.args.to_dict())
+    return validate(model, request.args.to_dict())
 
 
 def _own(connection: Connection, batch_id: UUID) -> None:
@@ -175,7 +175,7 @@ def get_batch(batch_id: UUID) -> Response:
 @describe_route(Operation({200: (Batch,)}, body={JSON: ChangeRequest}))
 def change_batch(batch_id: UUID) -> Response:
     """Let a batch go before, or after, others."""
-    change = checked(ChangeRequest, read_fields(request))
+    change = validate(ChangeRequest, read_fields(request))
     _check_priority(change.priority)
     with _context().engine.begin() as connection:
         _own(connection, batch_id)
@@ -264,7 +264,7 @@ def resume_batch(batch_id: UUID) -> Response:
 @describe_route(Operation({200: (ActionResult,)}, body={JSON: RetryRequest}, body_required=False, conflicts=True))
 def retry_batch(batch_id: UUID) -> Response:
     """Try the failed edits of a batch again, all or those of some error types."""
-    wanted = checked(RetryRequest, read_fields(request))
+    wanted = validate(RetryRequest, read_fields(request))
     with _context().engine.begin() as connection:
         _own(connection, batch_id)
         edits = batch_actions.retry(connection, batch_id, wanted.error_types)

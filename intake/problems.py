@@ -62,7 +62,7 @@ class RequestFaults(Exception):
         super().__init__(f"{len(self.faults)} faults")
 
 
-def checked(model: type[Checked], value: object) -> Checked:
+def validate(model: type[Checked], value: object) -> Checked:
     """A value that came from outside, as the model has it.
 
     Raises:

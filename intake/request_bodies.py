@@ -15,7 +15,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 from core.errors import ManifestError
 from intake.batches import BatchHeader
 from intake.manifest import Entry, read_jsonl, read_object, read_objects
-from intake.problems import RequestFaults, checked
+from intake.problems import RequestFaults, validate
 from models.seedream import Fault
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
@@ -139,4 +139,4 @@ def _header(fields: dict[str, Any], client: str, key: str | None) -> BatchHeader
         raise RequestFaults([Fault("client", "is told by the API key, never by the body")])
     if key is not None and fields.setdefault("idempotency_key", key) != key:
         raise RequestFaults([Fault("idempotency_key", "is another one than in the header Idempotency-Key")])
-    return checked(BatchHeader, {**fields, "client": client})
+    return validate(BatchHeader, {**fields, "client": client})

@@ -78,7 +78,7 @@ def broker(url: str) -> CheckResult:
             for client in (connection.default_channel.client, app.backend.client):
                 client.set(key, "", ex=10)
                 client.delete(key)
-            role, memory = _described(connection.default_channel.client)
+            role, memory = _describe(connection.default_channel.client)
     except (redis.RedisError, OperationalError, OSError, ValueError) as error:
         sentence, advice = _broken_broker(error.__cause__ if isinstance(error, OperationalError) else error)
         return failure("broker", f"Redis at {shown} {sentence}.", advice)
@@ -88,7 +88,7 @@ def broker(url: str) -> CheckResult:
     return ok("broker", f"Redis answers{f', {memory} in use' if memory else ''}")
 
 
-def _described(client: "redis.Redis") -> tuple[str, str]:
+def _describe(client: "redis.Redis") -> tuple[str, str]:
     """The server's role, and the memory in use; nothing where the user may not ask."""
     try:
         return str(client.info("replication")["role"]), str(client.info("memory")["used_memory_human"])
