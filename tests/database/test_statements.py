@@ -6,10 +6,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from benchmarks.large_tables import BATCHES, EDITS_EACH, fill_tables, large_batch
+from benchmarks.large_tables import BATCHES, EDITS_EACH, fill_tables
 from models.monitoring import VIEWS
-from models.queries.edits import RESULTS_PAGE, RESULTS_PAGE_IN_STATE
-from tests.support.statements import list_nodes, list_statements, plan_of, prepare
+from tests.support.statements import list_statements, plan_of, prepare
 
 UTILITIES = ("COPY ", "CREATE DATABASE ", "SET ", "SHOW ")
 """What PostgreSQL runs and cannot prepare."""
@@ -85,14 +84,3 @@ def test_what_names_no_index_reads_no_large_table() -> None:
         and any(f" {verb} {table}" in f" {statement} " for verb in ("FROM", "JOIN", "UPDATE") for table in LARGE)
     }
     assert unnamed == set()
-
-
-@pytest.mark.parametrize("statement", [RESULTS_PAGE, RESULTS_PAGE_IN_STATE])
-def test_a_page_of_results_reads_its_edits_and_no_others(connection: psycopg.Connection[Any], statement: str) -> None:
-    """With the values that it is asked with: a plan that reads and sorts the rest of the batch costs that each page."""
-    batch = large_batch(connection, 20_000)
-    asked = {"batch": batch, "state": "stored", "after": 5_000, "edits": 500, "bytes": 2**22, "store": "s3://x/"}
-    row = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", asked).fetchone()
-    assert row is not None
-    read = [node["Actual Rows"] for node in list_nodes(row[0][0]["Plan"]) if node.get("Relation Name") == "edits"]
-    assert read == [500]

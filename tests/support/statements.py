@@ -58,11 +58,10 @@ def plan_of(connection: Any, statement: str) -> list[dict[str, Any]]:
     given = f"({', '.join(['NULL'] * count)})" if count else ""
     connection.execute("SET plan_cache_mode = force_generic_plan")
     row = connection.execute(f"EXPLAIN (FORMAT JSON) EXECUTE looked_at{given}").fetchone()
-    return list(list_nodes(row[0][0]["Plan"]))
+    return list(_nodes(row[0][0]["Plan"]))
 
 
-def list_nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The node of a plan, and all beneath it."""
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield node
     for below in node.get("Plans", ()):
-        yield from list_nodes(below)
+        yield from _nodes(below)
