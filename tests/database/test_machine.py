@@ -64,6 +64,7 @@ VERDICTS = {
     "cancelled": Verdict(Kind.CANCELLED, error_type="client_cancelled", message="cancelled"),
     "unfetched": Verdict(Kind.UNFETCHED),
 }
+ENDED = ("stored", "failed", "cancelled")
 CHARGED = {"one": 1, "three": 3}
 """Units that a request of such a fate is charged: success alone, as long as nobody says otherwise."""
 
@@ -325,8 +326,13 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def retry_failed(self) -> None:
         """Someone retries every failed edit: what is paid for is fetched again, the rest paid for again."""
+        paid = {request.submission.edit_id for request in self.provider.requests if request.told and request.charged}
+        before = self.snapshot()
         for batch_id in self.batches():
             retry_failed(self.connection, batch_id)
+        for edit_id, state in self.snapshot().items():
+            if before[edit_id] is EditState.FAILED and edit_id in paid:
+                assert state is not EditState.PENDING, "paid for again, though its images were paid for"
 
     @rule(pick=PICK)
     def cancel(self, pick: int) -> None:
@@ -340,15 +346,12 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def settle(self) -> None:
-        """Finished is exactly what has no open edit."""
+        """A batch is finished exactly when each of its edits is stored, failed or cancelled."""
         settle_batches(self.connection)
-        rows = self.connection.exec_driver_sql(
-            """
-            SELECT b.finished_at IS NOT NULL, bool_and(e.due_at IS NULL)
-            FROM batches b JOIN edits e ON e.batch_id = b.id GROUP BY b.id
-            """
-        ).all()
-        assert all(finished == final for finished, final in rows)
+        batch_of = dict(tuple(row) for row in self.connection.exec_driver_sql("SELECT id, batch_id FROM edits"))
+        at_work = {batch_of[edit_id] for edit_id, state in self.snapshot().items() if state.value not in ENDED}
+        unfinished = self.connection.exec_driver_sql("SELECT id FROM batches WHERE finished_at IS NULL")
+        assert set(unfinished.scalars()) == at_work
 
     @invariant()
     def nothing_waits_beside_what_is_in_flight(self) -> None:
