@@ -21,7 +21,7 @@ from benchmarks.manifests import Manifest
 from benchmarks.system import System
 from cli.settings import environment
 
-PATIENCE = 90.0
+GIVE_UP_AFTER = 90.0
 """Seconds that a caller keeps asking."""
 ASK_AGAIN_AFTER = 0.5
 TASK_AGAIN_AFTER = 15.0
@@ -35,7 +35,7 @@ def insist(what: Callable[[], Given | None], doing: str) -> Given:
     Raises:
         RuntimeError: there was none in time.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + GIVE_UP_AFTER
     while (answer := what()) is None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"no answer while {doing}")
@@ -86,7 +86,7 @@ class Callers:
 
         def submit() -> str | None:
             variables = {**environment(), **self._system.variables()}
-            done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=PATIENCE)
+            done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=GIVE_UP_AFTER)
             return done.stdout if done.returncode == 0 else None
 
         insist(submit, f"submitting {file.name}")

@@ -34,7 +34,7 @@ def send(requests: Sequence[bytes], port: int, connections: int) -> dict[str, ob
     parts: dict[socket.socket, bytes] = {}
     with selectors.DefaultSelector() as selector:
 
-        def go_on(sock: socket.socket) -> None:
+        def send_next(sock: socket.socket) -> None:
             request = next(waiting, None)
             if request is None:
                 selector.unregister(sock)
@@ -49,7 +49,7 @@ def send(requests: Sequence[bytes], port: int, connections: int) -> dict[str, ob
             sock = socket.create_connection(("127.0.0.1", port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             selector.register(sock, selectors.EVENT_READ)
-            go_on(sock)
+            send_next(sock)
         while started:
             ready = selector.select(SILENT_MOST)
             if not ready:
@@ -62,7 +62,7 @@ def send(requests: Sequence[bytes], port: int, connections: int) -> dict[str, ob
                 if status := _whole(parts[sock]):
                     took.append(time.perf_counter() - started[sock])
                     statuses[status] += 1
-                    go_on(sock)
+                    send_next(sock)
         seconds = time.perf_counter() - began
     took.sort()
     marks = {f"p{mark}_ms": round(1000 * took[int(len(took) * mark / 100)], 1) for mark in (50, 99)}

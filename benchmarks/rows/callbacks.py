@@ -155,7 +155,7 @@ def _postmaster(folder: Path) -> psutil.Process:
 
 
 def make_submissions(engine: Engine, count: int) -> list[tuple[UUID, str]]:
-    """Ids and request ids of so many POSTs that the provider has accepted, through the product's own doors."""
+    """Ids and request ids of so many POSTs that the provider has accepted, by the product's own code."""
     lines = [{"prompt": f"edit {n}", "image_urls": ["https://images.example/a.png"]} for n in range(count)]
     with engine.begin() as connection:
         create(connection, BatchHeader(), read_jsonl(BytesIO("\n".join(map(json.dumps, lines)).encode())))

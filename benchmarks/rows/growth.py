@@ -89,7 +89,7 @@ def measure(rounds: int, largest: int = SIZES[-1]) -> Found:
         turns: dict[str, dict[int, list[float]]] = {}
         for number in range(rounds):
             for size, engine in engines.items():
-                for name, took in _look(engine).items():
+                for name, took in _time_queries(engine).items():
                     turns.setdefault(name, {}).setdefault(size, []).append(took)
                 print(f"round {number + 1}: {size} edits measured", flush=True)
     columns = [*(Column(str(size), f"{size:,} edits".replace(",", " "), 2) for size in sizes), Column("growth", "x", 1)]
@@ -114,7 +114,7 @@ def _filled(url: str, size: int) -> Iterator[Engine]:
         engine.dispose()
 
 
-def _look(engine: Engine) -> dict[str, float]:
+def _time_queries(engine: Engine) -> dict[str, float]:
     """Step -> milliseconds; whatever it changes is taken back."""
     with engine.connect() as connection:
         found = {

@@ -34,7 +34,7 @@ from worker.settings import WorkerSettings
 CONCURRENCY, LATENCY = 8, 1.0
 """Of the emulator: quick enough for a first look, slow enough to watch."""
 SAMPLE_EDITS = 24
-PATIENCE = 120.0
+NOTHING_MOVES_FOR = 120.0
 """Seconds without any change after which the demo gives up instead of waiting for a repair that takes long."""
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 PROMPTS = (
@@ -67,7 +67,7 @@ def demo(images: Path | None, prompt: str | None, edits: int | None, as_json: bo
         with manifest.open("rb") as stream:
             created = hand_in(engine, BatchHeader(name="demo"), Manifest(stream, manifest.parent))
         batch_id = str(created.batch_id)
-        rows = poll_progress(engine, batch_id, PATIENCE)
+        rows = poll_progress(engine, batch_id, NOTHING_MOVES_FOR)
         row = wait_for_batch(rows) if as_json else watch_batch(rows)
         engine.dispose()
         image_files = Path(unquote(urlsplit(load(WorkerSettings).storage_url).path)) / batch_id

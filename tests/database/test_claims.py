@@ -9,9 +9,9 @@ from models.provider import pause, resume
 from models.record_reports import record_reports
 from models.transitions import revert_unsent, start_submissions
 from tests.support.factories import (
-    PATIENCE,
     POLICY,
     PRICE,
+    UNKNOWN_DEADLINE,
     accept,
     answer,
     claim,
@@ -196,4 +196,4 @@ def test_patience_is_the_deadline_of_a_new_submission(engine: Engine) -> None:
         make_batch(connection)
         claim(connection)
         left = connection.exec_driver_sql("SELECT due_at - now() FROM submissions").scalar()
-        assert left.total_seconds() == PATIENCE
+        assert left.total_seconds() == UNKNOWN_DEADLINE

@@ -39,9 +39,9 @@ from models.transitions import (
 )
 from models.verdict import Kind, Retry, Verdict
 from tests.support.factories import (
-    PATIENCE,
     POLICY,
     PRICE,
+    UNKNOWN_DEADLINE,
     accept,
     claim,
     failure,
@@ -136,13 +136,13 @@ class Machine(RuleBasedStateMachine):
                 accept(self.connection, [submission])
                 self.provider.requests[-1].named = True
             elif fate in ("not sent", "taken back, yet accepted"):
-                self.bury(submission.id)
+                self.note_dead(submission.id)
                 revert_unsent(self.connection, [submission.id], reason="unreachable", delay=0)
             elif fate == "refused":
                 self.refuse(submission)
 
     def refuse(self, submission: Submission) -> None:
-        self.bury(submission.id)
+        self.note_dead(submission.id)
         record_refused(self.connection, [Refusal(submission.id, "bad_request", "no")])
 
     def posts_one_at_a_time(self, submission: Submission) -> None:
@@ -189,7 +189,7 @@ class Machine(RuleBasedStateMachine):
         """A reply that is recorded after whatever happened in the meantime."""
         if request := self.pick(pick):
             reply = (request.submission.id, request_id(request.submission))
-            record_accepted(self.connection, [reply], poll_after=60, unknown_deadline=PATIENCE)
+            record_accepted(self.connection, [reply], poll_after=60, unknown_deadline=UNKNOWN_DEADLINE)
             if not request.told and self.known(request):
                 request.named = True
                 self.provider.dead.discard(request.submission.id)
@@ -228,9 +228,9 @@ class Machine(RuleBasedStateMachine):
         resolve_unknown(self.connection, lost, resubmit=resubmit, max_attempts=3)
         self.nothing_in_flight_was_ended(before)
         for submission_id in lost:
-            self.bury(submission_id)
+            self.note_dead(submission_id)
 
-    def bury(self, submission_id: UUID) -> None:
+    def note_dead(self, submission_id: UUID) -> None:
         self.provider.dead.add(submission_id)
         self.provider.ever_dead.add(submission_id)
 

@@ -30,9 +30,9 @@ from models.transitions import (
 )
 from models.verdict import DeclaredImage, Kind, Retry, Verdict, read_result
 from tests.support.factories import (
-    PATIENCE,
     POLICY,
     PRICE,
+    UNKNOWN_DEADLINE,
     accept,
     answer,
     claim,
@@ -159,7 +159,7 @@ def test_edit_that_is_pending_beside_a_submission_in_flight(connection: Connecti
         "UPDATE submissions SET outcome = 'rejected', learned_by = 'reply', due_at = NULL WHERE id <> %s", (first.id,)
     )
     assert first.edit_id not in [submission.edit_id for submission in claim(connection)]
-    assert start_submissions(connection, [first.edit_id], unknown_deadline=PATIENCE, price=PRICE) == []
+    assert start_submissions(connection, [first.edit_id], unknown_deadline=UNKNOWN_DEADLINE, price=PRICE) == []
 
 
 def test_database_refuses_a_second_post(engine: Engine) -> None:
@@ -182,7 +182,9 @@ def test_claim_that_waited_sees_the_first_open_again(engine: Engine) -> None:
 
     def submit() -> None:
         with engine.begin() as connection:
-            written.extend(start_submissions(connection, [first.edit_id], unknown_deadline=PATIENCE, price=PRICE))
+            written.extend(
+                start_submissions(connection, [first.edit_id], unknown_deadline=UNKNOWN_DEADLINE, price=PRICE)
+            )
 
     with engine.begin() as connection:
         lock_edits(connection, [first.id])

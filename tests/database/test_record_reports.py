@@ -24,9 +24,9 @@ from models.transitions import (
 )
 from models.verdict import Kind, Retry, Verdict
 from tests.support.factories import (
-    PATIENCE,
     POLICY,
     PRICE,
+    UNKNOWN_DEADLINE,
     accept,
     answer,
     claim,
@@ -466,7 +466,9 @@ def test_reply_with_a_request_id_that_another_submission_has_is_not_believed(con
     make_batch(connection, 2)
     first, second = claim(connection)
 
-    record_accepted(connection, [(first.id, "same"), (second.id, "same")], poll_after=60, unknown_deadline=PATIENCE)
+    record_accepted(
+        connection, [(first.id, "same"), (second.id, "same")], poll_after=60, unknown_deadline=UNKNOWN_DEADLINE
+    )
 
     assert states(connection) == {"submitted": 1, "submitting": 1}
 
@@ -475,8 +477,8 @@ def test_start_submissions_skips_what_somebody_else_moved(connection: Connection
     """Claimed ids whose edits are no longer pending get no submission, hence no POST."""
     make_batch(connection, 2)
     first, second = claim_edits(connection, limit=10, window=10, probe_after=60, price=PRICE)
-    start_submissions(connection, [first], unknown_deadline=PATIENCE, price=PRICE)
+    start_submissions(connection, [first], unknown_deadline=UNKNOWN_DEADLINE, price=PRICE)
 
-    written = start_submissions(connection, [first, second], unknown_deadline=PATIENCE, price=PRICE)
+    written = start_submissions(connection, [first, second], unknown_deadline=UNKNOWN_DEADLINE, price=PRICE)
 
     assert [submission.edit_id for submission in written] == [second]

@@ -1,4 +1,4 @@
-"""Rows for tests: functions that build on each other, through the same doors as the product."""
+"""Rows for tests: functions that build on each other, through the same entry points as the product."""
 
 import json
 from decimal import Decimal
@@ -16,7 +16,7 @@ from models.states import LearnedBy
 from models.transitions import Submission, record_accepted, start_submissions
 from models.verdict import DeclaredImage, Kind, Retry, Verdict
 
-PATIENCE = 1500.0
+UNKNOWN_DEADLINE = 1500.0
 PRICE = Decimal("0.03")
 POLICY = PolicySettings(retry_delay=10, max_attempts=3)
 
@@ -31,7 +31,7 @@ def make_batch(connection: Connection, edits: int = 1, **header: object) -> UUID
 def claim(connection: Connection, limit: int = 100, window: int = 100) -> list[Submission]:
     """What the submit lane does before its POSTs."""
     ids = claim_edits(connection, limit=limit, window=window, probe_after=60, price=PRICE)
-    return start_submissions(connection, ids, unknown_deadline=PATIENCE, price=PRICE)
+    return start_submissions(connection, ids, unknown_deadline=UNKNOWN_DEADLINE, price=PRICE)
 
 
 def make_submitted(connection: Connection, edits: int = 1, **header: object) -> list[Submission]:
@@ -45,7 +45,7 @@ def make_submitted(connection: Connection, edits: int = 1, **header: object) -> 
 def accept(connection: Connection, submissions: list[Submission]) -> None:
     """The provider's replies to these POSTs."""
     replies = [(submission.id, request_id(submission)) for submission in submissions]
-    record_accepted(connection, replies, poll_after=60, unknown_deadline=PATIENCE)
+    record_accepted(connection, replies, poll_after=60, unknown_deadline=UNKNOWN_DEADLINE)
 
 
 def request_id(submission: Submission) -> str:

@@ -21,7 +21,7 @@ from intake.manifest import read_jsonl
 IMAGE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
 Start = Callable[..., System]
-PATIENCE = sum(float(CLOCKS[name]) for name in ("SUBMIT_START_TIMEOUT", "RUN_ALLOWANCE", "DELIVERY_ALLOWANCE"))
+UNKNOWN_DEADLINE = sum(float(CLOCKS[name]) for name in ("SUBMIT_START_TIMEOUT", "RUN_ALLOWANCE", "DELIVERY_ALLOWANCE"))
 """Seconds; the deadline of an unknown submit under the shrunk clocks."""
 
 
@@ -79,7 +79,7 @@ def heard_too_late(system: System) -> int:
         system,
         f"""
         SELECT count(*) FROM submissions WHERE request_id IS NOT NULL
-        AND accepted_at - posted_at >= {PATIENCE} * interval '1 s'
+        AND accepted_at - posted_at >= {UNKNOWN_DEADLINE} * interval '1 s'
         """,
     )
 

@@ -180,7 +180,7 @@ def test_a_wrong_bound_on_priority_is_refused(bound: str) -> None:
 
 
 def test_nobody_goes_before_the_others_by_wishing(database_url: str, engine: Engine) -> None:
-    """A client's bound holds at every door of the API: a new batch in either form, and a change; lower is free."""
+    """A client's bound holds at every route of the API: a new batch in either form, and a change; lower is free."""
     with intake_app(database_url, darkroom_api_keys=KEYS, intake_priority_max="10,bob:50") as app:
         alice, bob = app.test_client(), app.test_client()
         for client, key in ((alice, ALICE), (bob, BOB)):

@@ -15,7 +15,7 @@ from benchmarks.notified import Message, wrong_notifications
 from benchmarks.system import part_of
 from cli.stack.processes import Stage, emulator, intake, receiver, workers
 
-PATIENCE = 24.0
+UNKNOWN_DEADLINE = 24.0
 INPUTS = {n: {"prompt": "p", "seed": 1, "image_urls": [f"data:,{n}"]} for n in (1, 2)}
 
 
@@ -90,7 +90,7 @@ def seen(found: Audit) -> dict[str, int]:
 
 def test_balanced_books_are_clean() -> None:
     """Nothing is found where nothing is wrong."""
-    assert seen(judge(balanced(), unknown_deadline=PATIENCE)) == {}
+    assert seen(judge(balanced(), unknown_deadline=UNKNOWN_DEADLINE)) == {}
 
 
 def test_another_edits_image() -> None:
@@ -104,7 +104,7 @@ def test_another_edits_image() -> None:
         images=[Image("s-a", 0, "b/1/0.png", "sha-b"), Image("s-b", 0, "b/2/0.png", "sha-a")],
         objects={"b/1/0.png": "sha-b", "b/2/0.png": "sha-a"},
     )
-    assert seen(judge(crossed, unknown_deadline=PATIENCE)) == {"wrong_images": 4}
+    assert seen(judge(crossed, unknown_deadline=UNKNOWN_DEADLINE)) == {"wrong_images": 4}
 
 
 def test_twins_may_swap() -> None:
@@ -119,7 +119,7 @@ def test_twins_may_swap() -> None:
         images=[Image("s-a", 0, "b/1/0.png", "sha-b"), Image("s-b", 0, "b/2/0.png", "sha-a")],
         objects={"b/1/0.png": "sha-b", "b/2/0.png": "sha-a"},
     )
-    assert seen(judge(crossed, unknown_deadline=PATIENCE)) == {}
+    assert seen(judge(crossed, unknown_deadline=UNKNOWN_DEADLINE)) == {}
 
 
 def test_a_twin_and_another_program() -> None:
@@ -133,14 +133,14 @@ def test_a_twin_and_another_program() -> None:
         images=[Image("s-a", 0, "b/1/0.png", "sha-b"), Image("s-b", 0, "b/2/0.png", "sha-f")],
         objects={"b/1/0.png": "sha-b", "b/2/0.png": "sha-f"},
     )
-    assert seen(judge(taken, unknown_deadline=PATIENCE)) == {}
+    assert seen(judge(taken, unknown_deadline=UNKNOWN_DEADLINE)) == {}
 
 
 def test_another_programs_request() -> None:
     """Taken for an edit of another input: wrong; its charge is not ours."""
     taken = balanced()
     stranger = request("a", 2, foreign=True, token="")
-    found = judge(taken._replace(requests={**taken.requests, "r-a": stranger}), unknown_deadline=PATIENCE)
+    found = judge(taken._replace(requests={**taken.requests, "r-a": stranger}), unknown_deadline=UNKNOWN_DEADLINE)
     assert seen(found) == {"wrong_images": 2}
     assert found.charges == 1
 
@@ -169,7 +169,7 @@ def test_a_second_charge(first: dict[str, object], posted_at: float, *, excused:
         [edit(1)],
         {"a2": 1},
     )
-    found = judge(twice, unknown_deadline=PATIENCE)
+    found = judge(twice, unknown_deadline=UNKNOWN_DEADLINE)
     assert seen(found) == ({} if excused else {"double_paid": 1})
     assert found.doubled_recorded == excused
 
@@ -184,7 +184,7 @@ def test_who_must_wait_after_it_was_given_up(given_up: float, *, excused: bool) 
         [edit(1, given_up=(given_up,))],
         {"a2": 1},
     )
-    assert seen(judge(twice, unknown_deadline=PATIENCE)) == ({} if excused else {"double_paid": 1})
+    assert seen(judge(twice, unknown_deadline=UNKNOWN_DEADLINE)) == ({} if excused else {"double_paid": 1})
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_what_is_told_while_the_next_is_sent(told_at: float, given_up: float, *,
         [edit(1, given_up=(given_up,))],
         {"a2": 1},
     )
-    assert seen(judge(twice, unknown_deadline=PATIENCE)) == ({} if excused else {"double_paid": 1})
+    assert seen(judge(twice, unknown_deadline=UNKNOWN_DEADLINE)) == ({} if excused else {"double_paid": 1})
 
 
 def test_what_was_not_charged_needs_no_excuse() -> None:
@@ -210,36 +210,38 @@ def test_what_was_not_charged_needs_no_excuse() -> None:
         [edit(1)],
         {"a2": 1},
     )
-    assert seen(judge(again, unknown_deadline=PATIENCE)) == {}
+    assert seen(judge(again, unknown_deadline=UNKNOWN_DEADLINE)) == {}
 
 
 def test_rows_that_lie_about_money() -> None:
     """`doubled` where one was charged; a double charge that no row tells of; a charge that the row says failed."""
     one = balanced()
     flagged = {**one.submissions, "s-a": submission("a", doubled=True)}
-    assert seen(judge(one._replace(submissions=flagged), unknown_deadline=PATIENCE)) == {"unexplained": 1}
+    assert seen(judge(one._replace(submissions=flagged), unknown_deadline=UNKNOWN_DEADLINE)) == {"unexplained": 1}
     failed = {**one.submissions, "s-a": submission("a", outcome="failed", images_returned=None)}
-    assert seen(judge(one._replace(submissions=failed), unknown_deadline=PATIENCE)) == {"unexplained": 1}
+    assert seen(judge(one._replace(submissions=failed), unknown_deadline=UNKNOWN_DEADLINE)) == {"unexplained": 1}
 
 
 def test_an_overwritten_object() -> None:
     """What lies in storage is neither what the row says nor what the provider made for it."""
     late = balanced()
-    found = judge(late._replace(objects={**late.objects, "b/1/0.png": "sha-of-another"}), unknown_deadline=PATIENCE)
+    found = judge(
+        late._replace(objects={**late.objects, "b/1/0.png": "sha-of-another"}), unknown_deadline=UNKNOWN_DEADLINE
+    )
     assert seen(found) == {"wrong_images": 2}
 
 
 def test_missing_and_nameless_objects() -> None:
     """A stored image that is not there; an object that no row names; a set that is not whole."""
     there = balanced()
-    gone = judge(there._replace(objects={"b/2/0.png": "sha-b", "b/9/0.png": "x"}), unknown_deadline=PATIENCE)
+    gone = judge(there._replace(objects={"b/2/0.png": "sha-b", "b/9/0.png": "x"}), unknown_deadline=UNKNOWN_DEADLINE)
     assert seen(gone) == {"missing_images": 1, "unexplained": 1}
     two = request("a", charges=2, files=(File("sha-a", 1, 0), File("sha-a1", 1, 0)))
     half = there._replace(
         requests={**there.requests, "r-a": two},
         submissions={**there.submissions, "s-a": submission("a", images_returned=2)},
     )
-    assert seen(judge(half, unknown_deadline=PATIENCE)) == {"missing_images": 1}
+    assert seen(judge(half, unknown_deadline=UNKNOWN_DEADLINE)) == {"missing_images": 1}
 
 
 def test_paid_for_and_not_delivered() -> None:
@@ -251,7 +253,7 @@ def test_paid_for_and_not_delivered() -> None:
     ):
         left = books([request("a", files=(kept_back,))], [submission("a")], [], {})
         found = judge(
-            left._replace(edits={1: edit(1, state="failed", error_type=error_type)}), unknown_deadline=PATIENCE
+            left._replace(edits={1: edit(1, state="failed", error_type=error_type)}), unknown_deadline=UNKNOWN_DEADLINE
         )
         assert seen(found) == ({"lost": 1} if lost else {}), error_type
 
@@ -264,7 +266,7 @@ def test_what_nobody_told_may_be_unknown_only_past_every_allowance(ended_at: flo
     unheard = submission("a", request_id=None, outcome="unknown", images_returned=None)
     left = books([first, second], [unheard, submission("b")], [], {})
     left = left._replace(edits={1: edit(1, state="failed", error_type="size_mismatch")})
-    assert bool(judge(left, unknown_deadline=PATIENCE).lost) is lost
+    assert bool(judge(left, unknown_deadline=UNKNOWN_DEADLINE).lost) is lost
 
 
 def test_edits_that_do_not_end() -> None:
@@ -276,7 +278,7 @@ def test_edits_that_do_not_end() -> None:
         {},
         Batch("b", "b", None, None, None, None, None, None),
     )
-    assert seen(judge(stuck, unknown_deadline=PATIENCE)) == {"lost": 1, "unexplained": 1}
+    assert seen(judge(stuck, unknown_deadline=UNKNOWN_DEADLINE)) == {"lost": 1, "unexplained": 1}
 
 
 def test_failures_must_stand_in_the_ledger() -> None:
@@ -293,7 +295,7 @@ def test_failures_must_stand_in_the_ledger() -> None:
             [edit(1, state="failed", error_type=said)],
             {},
         )
-        assert len(judge(failed, unknown_deadline=PATIENCE).unexplained) == wrong, said
+        assert len(judge(failed, unknown_deadline=UNKNOWN_DEADLINE).unexplained) == wrong, said
 
 
 def test_limits_of_a_batch() -> None:
@@ -308,19 +310,21 @@ def test_limits_of_a_batch() -> None:
         ({"tolerated_failures": 0}, 0),
         ({"tolerated_failures": 0, "broken_criterion": "tolerated_failures"}, 1),
     ):
-        found = judge(whole._replace(batches={"b": batch._replace(**changed)}), unknown_deadline=PATIENCE)
+        found = judge(whole._replace(batches={"b": batch._replace(**changed)}), unknown_deadline=UNKNOWN_DEADLINE)
         assert len(found.unexplained) == count, changed
     nobody = books([], [], [edit(1, state="cancelled")], {})
-    assert seen(judge(nobody, unknown_deadline=PATIENCE)) == {"unexplained": 1}
+    assert seen(judge(nobody, unknown_deadline=UNKNOWN_DEADLINE)) == {"unexplained": 1}
 
 
 def test_requests_that_nobody_answers_for() -> None:
     """A POST that was never written down; a row that names a request which is none."""
     whole = balanced()
-    unwritten = judge(whole._replace(requests={**whole.requests, "r-x": request("x")}), unknown_deadline=PATIENCE)
+    unwritten = judge(
+        whole._replace(requests={**whole.requests, "r-x": request("x")}), unknown_deadline=UNKNOWN_DEADLINE
+    )
     assert seen(unwritten) == {"unexplained": 1}
     invented = {**whole.submissions, "s-x": submission("x", outcome="failed", images_returned=None)}
-    assert seen(judge(whole._replace(submissions=invented), unknown_deadline=PATIENCE)) == {"unexplained": 1}
+    assert seen(judge(whole._replace(submissions=invented), unknown_deadline=UNKNOWN_DEADLINE)) == {"unexplained": 1}
 
 
 URL = "http://127.0.0.1:1/ended"
@@ -406,7 +410,7 @@ def test_every_process_is_recognised() -> None:
 
 def test_an_audit_is_clean_only_if_it_settled() -> None:
     """A run that did not come to its end proves nothing."""
-    found = judge(balanced(), unknown_deadline=PATIENCE)
+    found = judge(balanced(), unknown_deadline=UNKNOWN_DEADLINE)
     assert found.clean
     assert not with_fields(found, settled=False).clean
     assert Counter(found.edits) == {"stored": 2}

@@ -49,7 +49,7 @@ def test_a_row_is_the_edit_that_its_jsonl_line_would_be() -> None:
 
 
 def test_faults_are_those_of_the_schema() -> None:
-    """What a cell cannot be is told in the words of every other door; blank rows are no rows."""
+    """What a cell cannot be is told in the words of every other entry point; blank rows are no rows."""
     text = f"prompt,image_urls,seed\nx,{URL},1\n\nx,,\nx,{URL},many\nx,{URL},1,more\n"
     assert told(text) == [
         "line 4: image_urls: is missing",

@@ -1,4 +1,4 @@
-"""A URL is parsed and a data URI is read as RFC 2397 has it, by one rule at every door."""
+"""A URL is parsed and a data URI is read as RFC 2397 has it, by one rule at every entry point."""
 
 import base64
 import io
@@ -87,7 +87,7 @@ def test_urls_that_are_one(text: str) -> None:
     ],
 )
 def test_a_data_uri_is_sent_in_one_form(given_: str) -> None:
-    """Parameters, line ends, padding and alphabets: at every door it becomes what the provider takes."""
+    """Parameters, line ends, padding and alphabets: at every entry point it becomes what the provider takes."""
     assert read_image_url(given_) == PLAIN
     edit = {"prompt": "x", "image_urls": [given_]}
     lines = read_jsonl(io.BytesIO(json.dumps(edit).encode()))

@@ -295,7 +295,7 @@ def test_a_line_of_results_stands_for_its_edit() -> None:
 
 
 def test_null_is_a_field_left_out_and_2_0_is_2() -> None:
-    """As many programs write them, at every door; a required field that is null is missing."""
+    """As many programs write them, at every entry point; a required field that is null is missing."""
     given = {
         **PLAIN,
         "custom_id": None,

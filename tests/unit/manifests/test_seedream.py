@@ -176,7 +176,7 @@ def test_images_may_be_addresses_or_data(entry: str) -> None:
 )
 @pytest.mark.parametrize("local_paths", [False, True])
 def test_what_the_provider_cannot_fetch_is_refused(entry: str, local_paths: bool) -> None:
-    """An image that cannot be loaded costs a run; allowing local paths opens no other door."""
+    """An image that cannot be loaded costs a run; allowing local paths opens no other entry point."""
     [fault] = _faults({**PLAIN, "image_urls": [entry]}, local_paths=local_paths)
 
     assert fault.field == "image_urls"

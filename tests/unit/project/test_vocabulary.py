@@ -15,7 +15,8 @@ FOLDERS = (
 GLOSSARY = ROOT / "docs" / "glossary.md"
 RETIRED = re.compile(
     r"\b(porch|Spool|Courier|courier|Fuse|Teller|Ruling|Standing|Steered|Commission|Studio|Letters|foresee|hopeless|"
-    r"patiently|flying|take_back|reveal_request|poll_again|give_up_unknown|cancel_wished|cancel_heard|WATCHDOG|"
+    r"patiently|PATIENCE|doors?|Door|bury|rescue|linger|leash|go_on|flying|take_back|reveal_request|poll_again|"
+    r"give_up_unknown|cancel_wished|cancel_heard|WATCHDOG|"
     r"IMAGES_MOST|record_answers|_tell_of_the_wish|pictures?|Pictures?|apply_reports|Warmth|fal-protocol|[Ss]tandin|"
     r"[Ss]tand-ins?)\b"
 )

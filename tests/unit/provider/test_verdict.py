@@ -1,4 +1,4 @@
-"""What the provider answers becomes the right verdict through both doors, and nothing it answers can hurt us."""
+"""What the provider answers becomes the right verdict through both entry points, and nothing it answers can hurt us."""
 
 import json
 from collections.abc import Iterator
@@ -222,7 +222,7 @@ def test_file_data_of_an_image_is_kept() -> None:
 
 @given(st.binary() | st.text().map(str.encode))
 def test_no_bytes_break_the_reader(body: bytes) -> None:
-    """Arbitrary bytes are a verdict or `Unreadable`, through either door."""
+    """Arbitrary bytes are a verdict or `Unreadable`, through either entry point."""
     with suppress(Unreadable):
         _assert_recordable(read_callback(body).verdict)
     for status in (200, 422, 500):

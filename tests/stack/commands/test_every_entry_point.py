@@ -1,5 +1,5 @@
-"""The same manifest by every door: the command line, HTTP in both its forms, the Celery task with a list and with a
-file in the store. What is created is the same, row by row; what is refused is refused for the same reasons.
+"""The same manifest by every entry point: the command line, HTTP in both its forms, the Celery task with a list
+and with a file in the store. What is created is the same, row by row; what is refused is refused for the same reasons.
 """
 
 import json
@@ -79,7 +79,7 @@ BAD: dict[str, Any] = {
 }
 
 Rows = list[tuple[Any, ...]]
-Door = Callable[[list[Any], str], str | None]
+EntryPoint = Callable[[list[Any], str], str | None]
 """Hands edits in; gives why it was refused."""
 
 
@@ -101,9 +101,9 @@ def http(database_url: str) -> Iterator[FlaskClient]:
 
 
 @pytest.fixture
-def doors(
+def entry_points(
     http: FlaskClient, wired: Path, run_cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Door]:
+) -> dict[str, EntryPoint]:
     def task(document: dict[str, Any], skip: str) -> str | None:
         carried = broker_json.loads(broker_json.dumps({**document, "on_invalid": skip}))
         try:
@@ -161,29 +161,29 @@ HOSTILE: dict[str, Any] = {
 """JSON that some programs write and others cannot read."""
 
 
-def test_the_same_edits_come_of_it(doors: dict[str, Door], engine: Engine) -> None:
+def test_the_same_edits_come_of_it(entry_points: dict[str, EntryPoint], engine: Engine) -> None:
     """Row by row: the good ones in the same words, the faulty ones for the same reasons."""
     samples = {**GOOD, **BAD}
     created = {}
-    for name, hand_in in doors.items():
+    for name, hand_in in entry_points.items():
         assert hand_in(list(samples.values()), "skip") is None
         created[name] = rows_of_newest(engine)
     expected = created.pop("Celery, list")
     assert [row[2] for row in expected] == ["pending"] * len(GOOD) + ["failed"] * len(BAD)
-    for door, rows in created.items():
+    for entry_point, rows in created.items():
         for sample, row, wanted in zip(samples, rows, expected, strict=True):
             reason = row[-1].replace(PATHS_TOO, " is neither a URL (http, https) nor a data URI of an image")
-            assert (door, sample, *row[:-1], reason) == (door, sample, *wanted)
+            assert (entry_point, sample, *row[:-1], reason) == (entry_point, sample, *wanted)
 
 
 @pytest.mark.parametrize("sample", BAD)
-def test_the_same_is_refused(sample: str, doors: dict[str, Door], engine: Engine) -> None:
-    """And then nothing is written, by any door."""
-    reasons = [hand_in([EDIT, BAD[sample]], "fail") for hand_in in doors.values()]
+def test_the_same_is_refused(sample: str, entry_points: dict[str, EntryPoint], engine: Engine) -> None:
+    """And then nothing is written, by any entry point."""
+    reasons = [hand_in([EDIT, BAD[sample]], "fail") for hand_in in entry_points.values()]
     assert all(reasons)
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM batches").scalar() == 0
-        hand_in = doors["Celery, list"]
+        hand_in = entry_points["Celery, list"]
         assert hand_in([BAD[sample]], "skip") is None
     ((*_, wanted),) = rows_of_newest(engine)
     words = (wanted.partition(": ")[2] or wanted).partition(";")[0][:38]
@@ -192,22 +192,22 @@ def test_the_same_is_refused(sample: str, doors: dict[str, Door], engine: Engine
 
 
 @pytest.mark.parametrize("sample", HOSTILE)
-def test_hostile_json_is_refused_everywhere(sample: str, doors: dict[str, Door], engine: Engine) -> None:
+def test_hostile_json_is_refused_everywhere(sample: str, entry_points: dict[str, EntryPoint], engine: Engine) -> None:
     """With a reason; nothing breaks."""
-    for door, hand_in in doors.items():
-        assert hand_in([HOSTILE[sample]], "fail"), door
+    for entry_point, hand_in in entry_points.items():
+        assert hand_in([HOSTILE[sample]], "fail"), entry_point
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM batches").scalar() == 0
-    for door in ("command, lines", "HTTP, lines", "Celery, list", "Celery, file"):
-        assert doors[door]([EDIT, HOSTILE[sample], EDIT], "skip") is None, door
-        assert [row[2] for row in rows_of_newest(engine)] == ["pending", "failed", "pending"], door
+    for entry_point in ("command, lines", "HTTP, lines", "Celery, list", "Celery, file"):
+        assert entry_points[entry_point]([EDIT, HOSTILE[sample], EDIT], "skip") is None, entry_point
+        assert [row[2] for row in rows_of_newest(engine)] == ["pending", "failed", "pending"], entry_point
 
 
-def test_what_only_a_broker_can_carry(doors: dict[str, Door], engine: Engine) -> None:
+def test_what_only_a_broker_can_carry(entry_points: dict[str, EntryPoint], engine: Engine) -> None:
     """Celery's JSON brings a date back as a date."""
     dated = {**EDIT, "prompt": datetime(2026, 1, 1, tzinfo=UTC)}
-    assert "not JSON" in str(doors["Celery, list"]([dated], "fail"))
-    assert doors["Celery, list"]([EDIT, dated], "skip") is None
+    assert "not JSON" in str(entry_points["Celery, list"]([dated], "fail"))
+    assert entry_points["Celery, list"]([EDIT, dated], "skip") is None
     assert [row[2] for row in rows_of_newest(engine)] == ["pending", "failed"]
 
 
