@@ -18,7 +18,7 @@ from tests.support.own_postgres import OwnServer, copy_key, own_postgres, tls_pr
 from tests.support.wire_faults import AUTHORITY, CERTIFICATES
 
 CLIENT = CERTIFICATES / "client.pem"
-STRANGER = Path(__file__).parents[1] / "http" / "stranger.pem"
+STRANGER = Path(__file__).parents[1] / "certificates" / "stranger.pem"
 
 
 @pytest.fixture(scope="module")

@@ -150,7 +150,7 @@ def test_tls_handshake_that_fails(script: Script, monkeypatch: pytest.MonkeyPatc
 def test_untrusted_certificate() -> None:
     """Whoever cannot prove to be the provider gets nothing, least of all the key."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(Path(__file__).with_name("stranger.pem"))
+    context.load_cert_chain(Path(__file__).parents[2] / "certificates" / "stranger.pem")
     strange = serve(accepted, wrap=lambda sock: context.wrap_socket(sock, server_side=True))
     with strange as wire, pytest.raises(Unsent):
         submit(f"https://127.0.0.1:{wire.port}")
