@@ -38,7 +38,7 @@ class Inputs:
 
     async def fetch(self, urls: Sequence[str], origin: str) -> list[bytes]:
         """All images, or InvalidInput naming the first that could not be had."""
-        results = await asyncio.gather(*(self._one(url, origin) for url in urls), return_exceptions=True)
+        results = await asyncio.gather(*(self._fetch_one(url, origin) for url in urls), return_exceptions=True)
         images: list[bytes] = []
         for position, (url, result) in enumerate(zip(urls, results, strict=True)):
             if isinstance(result, BaseException):
@@ -54,7 +54,7 @@ class Inputs:
             return InvalidInput(model_error("file_download_error", url, position=position))
         raise problem
 
-    async def _one(self, url: str, origin: str) -> bytes:
+    async def _fetch_one(self, url: str, origin: str) -> bytes:
         if url.startswith("data:"):
             return self._data_uri(url)
         if (path := self._files.own_path(url, origin)) is not None:

@@ -70,19 +70,20 @@ def _any(counters: Iterable[str]) -> str:
     return " OR ".join(f"d.{name} <> 0" for name in counters)
 
 
+# `k` is a row of the counters, `c` what is to be added; `id` is NULL where every row is held
 _RECORD = """
-    free AS MATERIALIZED (
+    chosen AS MATERIALIZED (
         SELECT c.*, k.id FROM change c LEFT JOIN LATERAL (
             SELECT k.id FROM {table} k WHERE {same} ORDER BY k.id LIMIT 1 FOR UPDATE SKIP LOCKED
         ) k ON true
     ), added AS (
-        UPDATE {table} k SET {sets} FROM free c WHERE k.id = c.id
+        UPDATE {table} k SET {sets} FROM chosen c WHERE k.id = c.id
     )
-    INSERT INTO {table} ({columns}) SELECT {columns} FROM free WHERE id IS NULL
+    INSERT INTO {table} ({columns}) SELECT {columns} FROM chosen WHERE id IS NULL
 """
 
 
-def _record(table: str, keys: Sequence[str], counters: Iterable[str], **others: str) -> str:
+def _sql_add_to_counters(table: str, keys: Sequence[str], counters: Iterable[str], **others: str) -> str:
     """SQL: add the rows of `change` to that table's counters, for each of them to a row that nobody holds.
 
     `others`: columns that are no sums, with what becomes of them.
@@ -107,7 +108,7 @@ EDITS = fill(
     """,
     added=_added(EDIT_COUNTERS),
     any=_any(EDIT_COUNTERS),
-    record=_record("batch_counters", ("batch_id",), EDIT_COUNTERS),
+    record=_sql_add_to_counters("batch_counters", ("batch_id",), EDIT_COUNTERS),
     source=_SOURCE,
 )
 ERRORS = fill(
@@ -123,7 +124,7 @@ ERRORS = fill(
     """,
     type=ERROR_TYPE,
     any=_any(("edits", "failed")),
-    record=_record(
+    record=_sql_add_to_counters(
         "error_counters", ("batch_id", "type"), ("edits", "failed"), example="coalesce(c.example, k.example)"
     ),
     source=_SOURCE,
@@ -145,7 +146,7 @@ SUBMISSIONS = fill(
     summed=_summed(SUBMISSION_COUNTERS),
     added=_added(SUBMISSION_COUNTERS),
     any=_any(SUBMISSION_COUNTERS),
-    record=_record("batch_counters", ("batch_id",), SUBMISSION_COUNTERS),
+    record=_sql_add_to_counters("batch_counters", ("batch_id",), SUBMISSION_COUNTERS),
     source=_SOURCE,
 )
 IMAGES = fill(
@@ -165,7 +166,7 @@ IMAGES = fill(
     summed=_summed(IMAGE_COUNTERS),
     added=_added(IMAGE_COUNTERS),
     any=_any(IMAGE_COUNTERS),
-    record=_record(
+    record=_sql_add_to_counters(
         "batch_counters",
         ("batch_id",),
         IMAGE_COUNTERS,
@@ -181,7 +182,7 @@ CALLBACKS = fill(
     ), {record}
     """,
     any=_any(("callbacks",)),
-    record=_record("callback_counters", ("effect",), ("callbacks",)),
+    record=_sql_add_to_counters("callback_counters", ("effect",), ("callbacks",)),
     source=_SOURCE,
 )
 COUNTED = {

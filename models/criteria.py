@@ -49,7 +49,7 @@ def has_edits(states: Iterable[EditState], also: str = "true") -> str:
 TO_CANCEL = (EditState.PENDING, EditState.SUBMITTING, EditState.SUBMITTED)
 """States of edits that a cancel concerns."""
 OPEN = (*TO_CANCEL, EditState.READY)
-"""States of edits that keep their batch from its end."""
+"""States of edits that keep their batch from finishing."""
 _LIMITED = f"""b.finished_at IS NULL AND b.cancelled_at IS NULL
               AND coalesce(b.tolerated_failures, b.tolerated_failure_percent, b.max_cost,
                            extract(epoch FROM b.deadline)) IS NOT NULL

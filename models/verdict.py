@@ -142,7 +142,7 @@ def read_callback(body: bytes) -> CallbackBody:
         case "ERROR":
             # `error` is no stable contract, its number is all we take from it, and only where no type is known
             found = _STATUS_IN_TEXT.search(error) if isinstance(error, str) else None
-            verdict = _failure(payload, int(found[1]) if found else None, otherwise=error)
+            verdict = _read_failure(payload, int(found[1]) if found else None, other_message=error)
         case _:
             raise Unreadable("The delivery says neither OK nor ERROR.")
     return CallbackBody(request_id, _name(document.get("gateway_request_id")), verdict)
@@ -181,7 +181,7 @@ def _read_result(status: int, body: bytes, error_type: str | None) -> Verdict:
         return Verdict(
             Kind.UNFETCHED, message=_text(_read_message(document)[1] or f"the result GET was answered {status}")
         )
-    return _failure(document, status, header=named)
+    return _read_failure(document, status, header=named)
 
 
 def _speaks_of_the_job(status: int, document: object) -> bool:
@@ -211,17 +211,19 @@ def _declared(image: Image) -> DeclaredImage:
     )
 
 
-def _failure(payload: object, status: int | None, *, header: str | None = None, otherwise: object = None) -> Verdict:
-    type_, told = _read_message(payload)
-    error_type = type_ or header or _nameless(status)
-    message = _text(told) or _text(otherwise) or "The provider gave no reason."
+def _read_failure(
+    payload: object, status: int | None, *, header: str | None = None, other_message: object = None
+) -> Verdict:
+    type_, text = _read_message(payload)
+    error_type = type_ or header or _type_from_status(status)
+    message = _text(text) or _text(other_message) or "The provider gave no reason."
     kind = Kind.CANCELLED if status == 499 or error_type in _CANCELLED else Kind.FAILED
     retry = ERRORS.get(error_type) or _by_status(status, payload)
     refused_by_the_model = kind is Kind.FAILED and (status == 422 if status else _lists_faults(payload))
     return Verdict(kind, error_type=error_type, message=message, retry=retry, may_be_charged=refused_by_the_model)
 
 
-def _nameless(status: int | None) -> str:
+def _type_from_status(status: int | None) -> str:
     if status == 499:
         return "client_cancelled"
     return f"http_{status}" if status else "unknown_error"

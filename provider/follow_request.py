@@ -44,7 +44,7 @@ def follow(queue: QueueAPI, endpoint: str, request_id: str, *, seconds: float = 
     """
     lines, before = NewLines(), None
     for status in _statuses(queue, endpoint, request_id, seconds):
-        new = lines.among(status.logs)
+        new = lines.take_new(status.logs)
         shown = (status.status, status.queue_position)
         if new or shown != before:
             yield Update(request_id, *shown, new, status.failed, status.inference_time)
@@ -83,8 +83,8 @@ class NewLines:
     def __init__(self) -> None:
         self._seen: list[LogLine] = []
 
-    def among(self, logs: Sequence[object]) -> tuple[LogLine, ...]:
-        """The new ones."""
+    def take_new(self, logs: Sequence[object]) -> tuple[LogLine, ...]:
+        """The lines that were not returned before. A list that begins as the last one did has grown."""
         lines = [_line(entry) for entry in logs if isinstance(entry, dict)]
         if self._seen[:1] == lines[:1]:
             new = lines[len(self._seen) :]

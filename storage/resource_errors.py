@@ -32,8 +32,8 @@ def storage_trouble(error: OSError, place: str) -> StorageUnavailable | None:
     return StorageUnavailable(reason, f"{place}: {error.strerror or error}") if reason else None
 
 
-def exhaustion(error: BaseException) -> StorageUnavailable | None:
-    """Whether this process ran out of files or memory, somewhere beneath the error; None where it did not."""
+def find_exhaustion(error: BaseException) -> StorageUnavailable | None:
+    """The error to raise if this process ran out of files or memory, somewhere beneath the one given; else None."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, MemoryError):

@@ -19,7 +19,7 @@ from core.errors import FetchAgain, Unusable
 from http_client.bodies import TooSlow, enforce_rate, read_pieces
 from http_client.retry_after import read_retry_after
 from http_client.sessions import CONNECT_TIMEOUT, NotConnected, ThreadSessions, is_private
-from storage.resource_errors import exhaustion, storage_trouble
+from storage.resource_errors import find_exhaustion, storage_trouble
 from worker.host_limits import HostBackoff
 
 READ_TIMEOUT = 20.0
@@ -57,11 +57,12 @@ class Fetcher:
         try:
             return self._decode(url) if url.startswith("data:") else self._follow(url)
         except NotConnected as error:
-            raise exhaustion(error) or FetchAgain("unreachable", str(error)[:500]) from error
+            raise find_exhaustion(error) or FetchAgain("unreachable", str(error)[:500]) from error
         except TooSlow as error:
             raise FetchAgain("too_slow", str(error)) from error
         except (OSError, MemoryError) as error:
-            raise exhaustion(error) or FetchAgain("fetch_error", f"{type(error).__name__}: {error}"[:500]) from error
+            reason = f"{type(error).__name__}: {error}"[:500]
+            raise find_exhaustion(error) or FetchAgain("fetch_error", reason) from error
 
     def _follow(self, url: str) -> IO[bytes]:
         deadline = time.monotonic() + WHOLE_TIMEOUT

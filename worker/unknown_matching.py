@@ -14,11 +14,11 @@ from provider.listing import Listed
 from worker.settings import WorkerSettings
 from worker.unknown_search import CLOCKS_DIFFER_BY, ended_after, ended_before
 
-CANCELLED = 499
+STATUS_CANCELLED = 499
 
 
 def identify_submission(connection: Connection, submission_id: UUID) -> str:
-    """One at a time: an input may hold megabytes of data URIs."""
+    """The identity of the input that was sent; one at a time, for an input may hold megabytes of data URIs."""
     row = connection.exec_driver_sql(
         INPUT_OF_SUBMISSION,
         (submission_id,),
@@ -33,16 +33,16 @@ def select_free(connection: Connection, listed: Sequence[Listed]) -> list[Listed
     return [item for item in listed if item.request_id and item.request_id not in held]
 
 
-def _may_be_of(due: DueUnknown, item: Listed, settings: WorkerSettings) -> bool:
+def _ended_in_window(due: DueUnknown, item: Listed, settings: WorkerSettings) -> bool:
     return item.ended_at is None or ended_after(due) <= item.ended_at <= ended_before(due, settings)
 
 
-def may_be_hidden(due: DueUnknown, free: Iterable[Listed], identity: str, settings: WorkerSettings) -> bool:
+def may_hide_request_of(due: DueUnknown, free: Iterable[Listed], identity: str, settings: WorkerSettings) -> bool:
     """Whether a listed request may be this submission's, and the listing does not show whether it is."""
     return any(
         not item.certain
         and item.identity in (None, identity)
-        and _may_be_of(due, item, settings)
+        and _ended_in_window(due, item, settings)
         and (item.sent_at is None or abs(item.sent_at - due.posted_at) <= CLOCKS_DIFFER_BY)
         for item in free
     )
@@ -66,7 +66,7 @@ def match_requests(
     """
     matches: dict[str, list[Listed]] = {}
     for item in free:
-        if item.certain and item.identity and item.status != CANCELLED:
+        if item.certain and item.identity and item.status != STATUS_CANCELLED:
             matches.setdefault(item.identity, []).append(item)
     wanted = [due for due in unknown if identities[due.id] in matches]
     live = find_twins(connection, wanted) if wanted else {}
@@ -77,7 +77,7 @@ def match_requests(
         candidates = [
             item
             for item in matches[identity]
-            if _may_be_of(due, item, settings) and (item.status == 200 or due.id in complete)
+            if _ended_in_window(due, item, settings) and (item.status == 200 or due.id in complete)
         ]
         owners = [
             twin.due_at for twin in live.get(identity, ()) if any(_may_own(twin.posted_at, item) for item in candidates)

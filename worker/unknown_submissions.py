@@ -27,7 +27,7 @@ from models.transitions import NextPoll, attach_request_id, lock_edits, resolve_
 from provider.listing import Listing
 from worker import unknown_search
 from worker.settings import WorkerSettings
-from worker.unknown_matching import identify_submission, match_requests, may_be_hidden, select_free
+from worker.unknown_matching import identify_submission, match_requests, may_hide_request_of, select_free
 from worker.unknown_search import (
     Search,
     ended_after,
@@ -112,7 +112,7 @@ def record_listing_search(
     connection.exec_driver_sql(LOCK_UNTIL_COMMIT, (LOOKUP_LOCK,))
     unknown = select_still_unknown(connection, unknown)
     free = select_free(connection, search.listed)
-    hidden = {due.id for due in unknown if may_be_hidden(due, free, identities[due.id], settings)}
+    hidden = {due.id for due in unknown if may_hide_request_of(due, free, identities[due.id], settings)}
     complete = {due.id for due in unknown if is_complete(due, search, due.id in hidden)}
     request_ids, blocked = match_requests(connection, unknown, identities, free, complete, settings)
     for submission_id, request_id in request_ids.items():

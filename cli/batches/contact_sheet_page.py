@@ -41,7 +41,7 @@ def draw_page(
     width = max(2 * MARGIN + columns * (TILE + GAP) - GAP, 2 * MARGIN + 3 * TILE)
     height = 2 * MARGIN + HEADER + math.ceil(count / columns) * (TILE + CAPTION + GAP) - GAP
     page = Image.new("RGB", (width, height), PAPER)
-    _head(page, row, number, pages)
+    _draw_header(page, row, number, pages)
     for place, (tile, image) in enumerate(tiles):
         left = MARGIN + place % columns * (TILE + GAP)
         top = MARGIN + HEADER + place // columns * (TILE + CAPTION + GAP)
@@ -53,7 +53,7 @@ def draw_page(
     return page
 
 
-def _head(page: Image.Image, row: Row, number: int, pages: int) -> None:
+def _draw_header(page: Image.Image, row: Row, number: int, pages: int) -> None:
     draw = ImageDraw.Draw(page)
     title = one_line(str(row["name"] or row["batch_id"]))
     facts = f"{row['stored']} of {row['edits']} edits stored"

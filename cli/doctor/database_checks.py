@@ -142,7 +142,7 @@ def accounting(engine: Engine) -> Iterator[CheckResult]:
     """Whether everything adds up, by the counters."""
     with engine.connect() as connection:
         rows = connection.exec_driver_sql(ACCOUNTS).all()
-    return _balance(rows)
+    return _report_accounts(rows)
 
 
 def audit_rows(engine: Engine) -> Iterator[CheckResult]:
@@ -150,10 +150,10 @@ def audit_rows(engine: Engine) -> Iterator[CheckResult]:
     with engine.begin() as connection:
         connection.exec_driver_sql(WITHOUT_TIMEOUT)
         rows = connection.exec_driver_sql(AUDITED_ACCOUNTS).all()
-    return _balance(rows)
+    return _report_accounts(rows)
 
 
-def _balance(rows: Sequence[Any]) -> Iterator[CheckResult]:
+def _report_accounts(rows: Sequence[Any]) -> Iterator[CheckResult]:
     wrong = [row for row in rows if row.difference]
     for row in wrong:
         advice = "This must not be, whatever died: a mistake of darkroom's. Keep the logs and report it."

@@ -87,7 +87,7 @@ def logs(request_id: str, endpoint: str, as_json: bool, follows: bool) -> None:
                 _print_logs(update.logs, as_json=as_json)
         else:
             found = queue.status(endpoint, request_id, logs=True)
-            _print_logs(NewLines().among(found.logs), as_json=as_json)
+            _print_logs(NewLines().take_new(found.logs), as_json=as_json)
 
 
 def _print_logs(lines: tuple[LogLine, ...], *, as_json: bool) -> None:

@@ -20,7 +20,7 @@ from models.claims import DueImage, claim_images, renew_images
 from models.due_work import IMAGES_DUE, FirstDue, first_due
 from models.pauses import MayClaim, pause_lane, probe_again, resume_lane
 from models.transitions import ImageFault, StoredImage, record_image_faults, record_stored, release_images
-from storage.resource_errors import exhaustion
+from storage.resource_errors import find_exhaustion
 from storage.store import QUARANTINE, Storage, extension
 from worker.crash_points import crash_point
 from worker.dependencies import Dependencies
@@ -112,7 +112,7 @@ def store(fetcher: Fetcher, storage: Storage, due: DueImage, settings: WorkerSet
             fetcher.waits.leave_alone(due.host, error.retry_after)
         return ImageFault(due.id, error.type, error.message, _delay(due, error, settings))
     except (OSError, MemoryError) as error:
-        if (trouble := exhaustion(error)) is None:
+        if (trouble := find_exhaustion(error)) is None:
             raise
         return StorageTrouble(due.id, due.attempt, trouble)
 
