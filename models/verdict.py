@@ -135,7 +135,7 @@ def read_callback(body: bytes) -> CallbackBody:
     payload, error = document.get("payload"), document.get("error")
     match document.get("status"):
         case "OK":
-            verdict = _success(payload, document.get("payload_error"))
+            verdict = _read_success(payload, document.get("payload_error"))
         case "ERROR" if payload is None:
             # no word about what failed, and so none that it was not charged: the result GET tells
             verdict = Verdict(Kind.UNFETCHED, message=_text(error))
@@ -175,7 +175,7 @@ def _units(text: str | None) -> Decimal | None:
 def _read_result(status: int, body: bytes, error_type: str | None) -> Verdict:
     document = _parsed(body)
     if 200 <= status < 300:
-        return _success(document)
+        return _read_success(document)
     named = _name(error_type)
     if status < 400 or (named is None and not _speaks_of_the_job(status, document)):
         return Verdict(
@@ -192,11 +192,11 @@ def _speaks_of_the_job(status: int, document: object) -> bool:
     return type_ is not None or not (status in _ABOUT_US or in_progress)
 
 
-def _success(payload: object, otherwise: object = None) -> Verdict:
+def _read_success(payload: object, other_message: object = None) -> Verdict:
     try:
         output = EditOutput.model_validate(payload)
     except ValidationError:
-        return Verdict(Kind.UNFETCHED, message=_text(otherwise) or "the answer carries no readable list of images")
+        return Verdict(Kind.UNFETCHED, message=_text(other_message) or "the answer carries no readable list of images")
     if not output.images:
         return Verdict(
             Kind.FAILED, seed=output.seed, error_type="no_images", message="The provider returned no images."

@@ -175,14 +175,14 @@ def test_following_does_not_wait_for_ever() -> None:
 def test_each_line_is_told_once(lists: list[list[str]]) -> None:
     """Whether a status carries the list so far or only what is new, which nobody promises."""
     lines = follow_request.NewLines()
-    told = [line.message for entries in lists for line in lines.among([*map(entry, entries)])]
+    told = [line.message for entries in lists for line in lines.take_new([*map(entry, entries)])]
     assert told == ["a", "b", "c"]
 
 
 def test_lines_are_fit_for_a_terminal() -> None:
     """A stranger's text moves no cursor, odd entries are none, and nobody prints a megabyte."""
     odd = [{"message": "\x1b[2Jred\x07\r\n"}, "text", None, {"message": None}, {"message": "x" * 10**6}]
-    first, empty, long = follow_request.NewLines().among(odd)
+    first, empty, long = follow_request.NewLines().take_new(odd)
     assert (first.message, empty.message) == (" [2Jred", "")
     assert len(long.message) == follow_request.LINE_MAX
 
