@@ -8,6 +8,7 @@ command simply runs. It starts nothing by itself and stays free of imports of ou
 
 import argparse
 import ctypes
+import multiprocessing
 import os
 import pwd
 import runpy
@@ -43,6 +44,9 @@ def run(command: Sequence[str]) -> None:
         os.execvp(command[0], list(command))  # noqa: S606 - a list that we build; no shell wanted
     sys.path[0] = os.getcwd()  # what `python -m` would have put there, instead of this file's folder
     sys.argv = list(command[1:])
+    if sys.platform == "linux":
+        # from Python 3.14 on a server process would fork the workers: nothing ties that one to us
+        multiprocessing.set_start_method("fork", force=True)
     _show(command[1:])
     runpy.run_module(command[1], run_name="__main__", alter_sys=True)
 
