@@ -49,7 +49,7 @@ def create_app(settings: IntakeSettings | None = None) -> Flask:
 
 
 def create_server() -> BufferingServer:
-    """What granian serves: the application behind its front. Of strangers not a byte is taken.
+    """What granian serves: the application behind its buffering server. Of strangers not a byte is taken.
 
     Raises:
         SettingsError: a setting is missing or wrong.

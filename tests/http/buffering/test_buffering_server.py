@@ -1,4 +1,4 @@
-"""The front by itself, under granian: deadlines, bounds, bodies on disk, answers that are whole or not begun."""
+"""The buffering server by itself, under granian: deadlines, bounds, bodies on disk, answers that are whole or not begun."""
 
 import http.client
 import json
