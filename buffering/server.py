@@ -47,7 +47,7 @@ class LengthRequired(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much the front takes."""
+    """How much the buffering server takes."""
 
     body_max: Callable[[Any], int]
     """Bytes of the body of a request with these headers; one more is passed on as a sign."""

@@ -55,7 +55,7 @@ def intake(host: str, port: int) -> Process:
 
 
 def granian(target: str, host: str, port: int, *, requests: int) -> tuple[str, ...]:
-    """How a Flask application behind its front is served; `requests` at one time."""
+    """How a Flask application behind its buffering server is served; `requests` at one time."""
     listen = ("--host", host, "--port", str(port))
     shape = ("--workers", "1", "--backlog", "4096", "--backpressure", str(requests), "--no-ws")
     manners = ("--respawn-failed-workers", "--workers-kill-timeout", "5", "--log-level", "warning")

@@ -1,4 +1,4 @@
-"""The buffering server by itself, under granian: deadlines, bounds, bodies on disk, answers that are whole or not begun."""
+"""The buffering server by itself, under granian: deadlines, bounds, bodies on disk, whole answers or none."""
 
 import http.client
 import json
