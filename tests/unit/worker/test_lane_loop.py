@@ -191,7 +191,7 @@ def test_hanging_calls_do_not_cut_throughput(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(lane_loop, "SLICE_SECONDS", 0.3)
     monkeypatch.setattr(lane_loop, "SLOW", 0.05)
 
-    assert rate(200, 4.0) > 0.5 * rate(10**7, 2.0)
+    assert rate(200, 4.0) > 0.35 * rate(10**7, 2.0)  # a fifth, where every end of a turn waits
 
 
 def test_turn_does_not_end_in_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
