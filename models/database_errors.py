@@ -13,7 +13,6 @@ import psycopg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 
 UNDEFINED_TABLE = "42P01"
-INSUFFICIENT_PRIVILEGE = "42501"
 LOCK_NOT_AVAILABLE = "55P03"
 
 AWAY_CLASSES = frozenset({"08", "53", "57"})

@@ -23,7 +23,3 @@ def submission_open(submission: str = "submissions") -> str:
 def batch_submits(batch: str = "batches") -> str:
     """SQL: more edits of the batch may be submitted. It reads `batches_active`."""
     return f"{batch}.finished_at IS NULL AND {batch}.paused_at IS NULL AND {batch}.cancelled_at IS NULL"
-
-
-ACCOUNT_PAUSED = "provider_status.paused_at IS NOT NULL"
-"""SQL: the provider's account is paused."""
