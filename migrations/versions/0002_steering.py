@@ -13,7 +13,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-# as it was then; models/tables.py may move on
+# as it was then; models/tables/ may move on
 COMMITTED = """CASE
     WHEN outcome IS NULL OR outcome = 'unknown' OR error_type = 'result_expired' THEN reserved
     WHEN outcome = 'succeeded' THEN coalesce(cost, 0)

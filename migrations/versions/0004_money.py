@@ -13,7 +13,7 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-# as they were then; models/tables.py may move on
+# as they were then; models/tables/ may move on
 BEFORE = """CASE
     WHEN outcome IS NULL OR outcome = 'unknown' OR error_type = 'result_expired' THEN reserved
     WHEN outcome = 'succeeded' THEN coalesce(cost, 0)

@@ -97,7 +97,7 @@ def test_one_head() -> None:
 
 
 def test_no_drift(database_url: str) -> None:
-    """The migrated schema is what models/tables.py declares."""
+    """The migrated schema is what models/tables/ declares."""
     command.check(_config(database_url))
 
 
@@ -209,7 +209,7 @@ def storage_parameters(url: str) -> dict[str, dict[str, str]]:
 
 
 def test_storage_parameters(empty_url: str) -> None:
-    """Autovacuum is set as `models/tables.py` says, which Alembic does not compare; going down takes only that back."""
+    """Autovacuum is set as `models/tables/` says, which Alembic does not compare; going down takes only that back."""
     upgrade(empty_url)
     written = {
         table.name: {name: str(value) for name, value in table.dialect_options["postgresql"]["with"].items()}

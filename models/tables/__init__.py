@@ -1,0 +1,33 @@
+"""The tables: one row is one thing that a person may ask about.
+
+Rules that hold throughout: all times are `timestamptz` from the database clock; `due_at` is the moment at
+which a row next needs attention and is NULL exactly when nothing more will happen by itself; every CHECK
+says "exactly when", in both directions. Indexes carry the query they serve.
+"""
+
+from models.tables.batch_tables import additions, batches, notifications
+from models.tables.callback_tables import callbacks, rejected_callbacks
+from models.tables.counter_tables import batch_counters, callback_counters, error_counters, spending
+from models.tables.edit_tables import edits, submissions
+from models.tables.image_tables import images, uploads
+from models.tables.provider_tables import lane_pauses, provider_status
+from models.tables.schema import metadata
+
+__all__ = [
+    "additions",
+    "batch_counters",
+    "batches",
+    "callback_counters",
+    "callbacks",
+    "edits",
+    "error_counters",
+    "images",
+    "lane_pauses",
+    "metadata",
+    "notifications",
+    "provider_status",
+    "rejected_callbacks",
+    "spending",
+    "submissions",
+    "uploads",
+]

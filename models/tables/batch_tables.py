@@ -1,0 +1,89 @@
+"""Batches, what was appended to them, and what is told of them."""
+
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Table, text
+from sqlalchemy.dialects.postgresql import INTEGER, JSONB, NUMERIC, SMALLINT, TEXT, UUID
+
+from models.states import Criterion, NotificationEvent
+from models.tables.schema import EMPTY_OBJECT, NOW, metadata, one_of, timestamp
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", UUID, primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("name", TEXT),
+    Column("client", TEXT, nullable=False, server_default=text("'local'"), comment="who asked for it"),
+    Column("endpoint", TEXT, nullable=False),
+    Column("priority", SMALLINT, nullable=False, server_default=text("0"), comment="higher goes first"),
+    Column("edit_count", INTEGER, nullable=False),
+    Column("max_in_flight", INTEGER),
+    Column("max_attempts", INTEGER),
+    Column("max_cost", NUMERIC, comment="USD"),
+    Column("tolerated_failures", INTEGER),
+    Column("tolerated_failure_percent", NUMERIC),
+    timestamp("deadline"),
+    Column("notify_url", TEXT),
+    Column("metadata", JSONB, nullable=False, server_default=EMPTY_OBJECT),
+    Column("idempotency_key", TEXT),
+    Column("content_sha256", TEXT, comment="of header and edits; the same key with other content is refused"),
+    timestamp("created_at", nullable=False, server_default=NOW),
+    timestamp("paused_at"),
+    timestamp("cancelled_at"),
+    timestamp("finished_at"),
+    Column("broken_criterion", TEXT, comment="why the rest was not done: which of its own limits the batch broke"),
+    one_of("broken_criterion", Criterion),
+    CheckConstraint("edit_count > 0", name="edit_count"),
+    CheckConstraint("max_in_flight > 0", name="max_in_flight"),
+    CheckConstraint("max_attempts > 0", name="max_attempts"),
+    CheckConstraint("tolerated_failures >= 0", name="tolerated_failures"),
+    CheckConstraint("tolerated_failure_percent BETWEEN 0 AND 100", name="tolerated_failure_percent"),
+    # claims.py: which batches may still submit, the more urgent first
+    Index(
+        "batches_active",
+        text("priority DESC"),
+        "created_at",
+        "id",
+        postgresql_where=text("finished_at IS NULL"),
+    ),
+    Index(
+        "batches_idempotency",
+        "client",
+        "idempotency_key",
+        unique=True,
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
+    # `darkroom batches`: newest first
+    Index("batches_created", text("created_at DESC")),
+)
+
+additions = Table(
+    "additions",
+    metadata,
+    Column("batch_id", UUID, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("idempotency_key", TEXT, primary_key=True),
+    Column("content_sha256", TEXT, nullable=False, comment="of its edits; the same key with others is refused"),
+    Column("edit_count", INTEGER, nullable=False),
+    Column("skipped", INTEGER, nullable=False),
+    timestamp("created_at", nullable=False, server_default=NOW),
+    comment="edits appended to a batch under an idempotency key",
+)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("id", UUID, primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("batch_id", UUID, ForeignKey("batches.id", ondelete="CASCADE"), nullable=False),
+    Column("event", TEXT, nullable=False),
+    Column("url", TEXT, nullable=False),
+    Column("payload", JSONB, nullable=False),
+    timestamp("due_at", server_default=NOW),
+    Column("attempt", INTEGER, nullable=False, server_default=text("0")),
+    timestamp("created_at", nullable=False, server_default=NOW),
+    timestamp("attempted_at"),
+    timestamp("delivered_at"),
+    Column("last_status", INTEGER, comment="the receiver's last HTTP status"),
+    Column("last_error", TEXT),
+    one_of("event", NotificationEvent),
+    CheckConstraint("delivered_at IS NULL OR due_at IS NULL", name="delivered_at"),
+    Index("notifications_batch", "batch_id"),
+    Index("notifications_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+)
