@@ -137,7 +137,7 @@ def read_books(ledger: list[dict[str, Any]], connection: Connection, folder: Pat
 
 def read_request(row: Mapping[str, Any]) -> Request:
     """A row of the ledger's JSON."""
-    told = [at for at in (row["webhook"]["delivered_at"], row["reads"]["result"]["first_at"]) if at is not None]
+    heard_at = [at for at in (row["webhook"]["delivered_at"], row["reads"]["result"]["first_at"]) if at is not None]
     files = zip(row["sha256"], row["reads"]["files"], strict=True)
     return Request(
         id=row["request_id"],
@@ -152,7 +152,7 @@ def read_request(row: Mapping[str, Any]) -> Request:
         files=tuple(File(sha256, reads["intact"], reads["spoilt"]) for sha256, reads in files),
         faults=frozenset(row["faults"]),
         listed=row["store_io"],
-        told_at=min(told, default=None),
+        told_at=min(heard_at, default=None),
     )
 
 

@@ -104,7 +104,7 @@ class Chaos:
         self.long = edits >= LONG_FROM
         self._faults: dict[str, float | str] = {**FAULTS, **(FAULTY if hammer else {})}
         secret = new_secret()
-        self.told = NotifiedService(secret)
+        self.notified = NotifiedService(secret)
         variables = {**PACE, **({} if self.long else SHORT_CLOCKS)}
         variables |= {"NOTIFY_SECRET": secret, "NOTIFY_PRIVATE_HOSTS": "127.0.0.1"}
         self.system = System(
@@ -146,15 +146,15 @@ class Chaos:
             self.hammer.stop()
             settled = wait_until_finished(self.system.engine, SETTLE_WITHIN)
             self._say("everything has ended" if settled else "not everything has ended")
-            told = wait_until_told(self.system.engine, TELL_WITHIN)
+            all_notified = wait_until_told(self.system.engine, TELL_WITHIN)
             took = time.monotonic() - started
-            return self._judge(took, settled=settled and told)
+            return self._judge(took, settled=settled and all_notified)
         finally:
             self.killer.stop()
             self.other.stop()
             self.hammer.stop()
             self.system.stop()
-            self.told.stop()
+            self.notified.stop()
             self.volume.unmount()
 
     def _judge(self, took: float, *, settled: bool) -> Audit:
@@ -164,8 +164,8 @@ class Chaos:
             seconds=took,
             settled=settled,
             manifests=self.callers.manifests.values(),
-            notify_url=self.told.url,
-            messages=self.told.messages,
+            notify_url=self.notified.url,
+            messages=self.notified.messages,
         )
         found.phases, found.resent = self.phases, self.hammer.sent
         found.storage_failed_by = self.volume.fails_by
@@ -197,7 +197,7 @@ class Chaos:
 
     def _hand_in(self, number: int) -> None:
         dice = self.plan.dice(f"wave {number}")
-        manifests = list(wave(dice, number, max(20, self.edits // len(PHASES)), self.told.url))
+        manifests = list(wave(dice, number, max(20, self.edits // len(PHASES)), self.notified.url))
         if number == 0:
             manifests += self._special(dice.randrange(2**31))
         self.other.look_at(manifests[0].lines)
@@ -210,8 +210,8 @@ class Chaos:
         late = overtaken(900_000, few, seed, unknown_deadline * 1.8)
         again = reopened(910_000, few, seed, unknown_deadline + 6)
         return [
-            Manifest("overtaken", "api", late, {"notify_url": self.told.url}),
-            Manifest("reopened", "api", again, {"notify_url": self.told.url}, "reopen"),
+            Manifest("overtaken", "api", late, {"notify_url": self.notified.url}),
+            Manifest("reopened", "api", again, {"notify_url": self.notified.url}, "reopen"),
         ]
 
     def _begin(self, what: Callable[..., None], *arguments: Any) -> threading.Thread:

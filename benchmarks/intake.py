@@ -114,19 +114,19 @@ def hand_in(port: int, body: bytes, process: psutil.Process) -> tuple[float, int
     """Seconds until the batch was acknowledged, and the most bytes that the process had meanwhile."""
     peak, over = [0], threading.Event()
 
-    def look() -> None:
+    def sample() -> None:
         while not over.wait(SAMPLE_EVERY):
             peak.append(process.memory_info().rss)
 
-    looker = threading.Thread(target=look)
-    looker.start()
+    sampler = threading.Thread(target=sample)
+    sampler.start()
     began = time.perf_counter()
     with requests.Session() as session:
         url, headers = f"http://127.0.0.1:{port}/v1/batches", {"Content-Type": "application/x-ndjson"}
         answer = session.post(url, data=body, headers=headers, timeout=600)
     took = time.perf_counter() - began
     over.set()
-    looker.join()
+    sampler.join()
     answer.raise_for_status()
     return took, max(peak)
 

@@ -117,21 +117,21 @@ def reopened(first: int, count: int, seed: int, seconds: float) -> list[Line]:
 def wave(dice: random.Random, number: int, edits: int, notify_url: str) -> Iterator[Manifest]:
     """What callers hand in at one time, together so many edits."""
     first, seed = 1 + number * 100_000, dice.randrange(2**31)
-    told = {"notify_url": notify_url}
+    notify = {"notify_url": notify_url}
     shares = {"prompt": 0.34, "repeated": 0.08, "seedless": 0.12, "csv": 0.14, "task": 0.08, "several": 0.12}
     count = {kind: max(2, round(edits * share)) for kind, share in shares.items()}
     count["steered"] = max(3, edits - sum(count.values()))
     made = f"wave {number}"
-    yield Manifest(f"{made} one prompt", "api", one_prompt(first, count["prompt"], seed), told)
-    yield Manifest(f"{made} repeated", "api", repeated(first, count["repeated"], seed), told)
+    yield Manifest(f"{made} one prompt", "api", one_prompt(first, count["prompt"], seed), notify)
+    yield Manifest(f"{made} repeated", "api", repeated(first, count["repeated"], seed), notify)
     yield Manifest(f"{made} no seed", "api", no_seed(first + 20_000, count["seedless"]))
-    yield Manifest(f"{made} spreadsheet", "csv", several(first + 30_000, count["csv"], seed), told)
-    yield Manifest(f"{made} task", "task", one_prompt(first + 40_000, count["task"], seed), told)
+    yield Manifest(f"{made} spreadsheet", "csv", several(first + 30_000, count["csv"], seed), notify)
+    yield Manifest(f"{made} task", "task", one_prompt(first + 40_000, count["task"], seed), notify)
     yield Manifest(f"{made} several", "api", several(first + 50_000, count["several"], seed), {"priority": 1})
-    yield _steered(made, number, one_prompt(first + 60_000, count["steered"], seed + 1), told)
+    yield _build_controlled(made, number, one_prompt(first + 60_000, count["steered"], seed + 1), notify)
 
 
-def _steered(made: str, number: int, lines: list[Line], told: Mapping[str, Any]) -> Manifest:
+def _build_controlled(made: str, number: int, lines: list[Line], notify: Mapping[str, Any]) -> Manifest:
     """One batch a wave with which something is done: in turn a limit of its own, or its caller's hand."""
     limits: dict[str, Mapping[str, Any]] = {
         "max_cost": {"max_cost": f"{0.03 * max(1, len(lines) // 2):.2f}"},
@@ -140,4 +140,4 @@ def _steered(made: str, number: int, lines: list[Line], told: Mapping[str, Any])
     }
     kind = list(limits)[number % len(limits)]
     steer = kind if kind in ("cancel", "pause", "retry") else ""
-    return Manifest(f"{made} {kind}", "api", lines, {**told, **limits[kind]}, steer)
+    return Manifest(f"{made} {kind}", "api", lines, {**notify, **limits[kind]}, steer)

@@ -85,13 +85,13 @@ def wrong_notifications(books: Books, url: str, messages: Sequence[Message]) -> 
     edits: dict[str, Counter[str]] = {}
     for edit in books.edits.values():
         edits.setdefault(edit.batch_id, Counter())[edit.state] += 1
-    told: dict[str, list[Message]] = {}
+    by_batch: dict[str, list[Message]] = {}
     for message in messages:
         if not message.verified:
             yield f"message {message.id} is not signed by us"
-        told.setdefault(message.data["batch_id"], []).append(message)
+        by_batch.setdefault(message.data["batch_id"], []).append(message)
     for batch in books.batches.values():
-        mine = told.pop(batch.id, [])
+        mine = by_batch.pop(batch.id, [])
         if batch.notify_url != url:
             if mine:
                 yield f"batch {batch.name} was told without being asked"
@@ -103,7 +103,7 @@ def wrong_notifications(books: Books, url: str, messages: Sequence[Message]) -> 
                 yield f"batch {batch.name} has ended, and nobody was told"
             elif not any((one.event, {state: one.data[state] for state in counts}) == expected for one in mine):
                 yield f"batch {batch.name} ended as {expected}, told was {mine[-1].event} {mine[-1].data}"
-    for batch_id in told:
+    for batch_id in by_batch:
         yield f"a message tells of {batch_id}, which is no batch"
     contents: dict[str, dict[str, Any]] = {}
     for message in messages:

@@ -120,7 +120,7 @@ class BufferingServer:
         if answer.later is not None:
             try:
                 response = answer.later.make(await asyncio.wrap_future(answer.later.value))
-                answer = _Answer(response.status_code, list(response.headers.items()), response.iter_encoded(), True)
+                answer = _Reply(response.status_code, list(response.headers.items()), response.iter_encoded(), True)
             except Exception as error:  # the application's own; it says what to answer
                 answer = await loop.run_in_executor(self._pool, self._explain, error, scope, body)
         if answer.streamed and scope.http_version != HTTP_1_0:
@@ -141,7 +141,7 @@ class BufferingServer:
             answer = await loop.run_in_executor(self._pool, self._explain, failed, scope, body)
         protocol.response_bytes(answer.status, answer.headers, b"".join(answer.pieces))
 
-    async def _write_down(self, answer: "_Answer", buffer: RequestBuffer) -> Exception | None:
+    async def _write_down(self, answer: "_Reply", buffer: RequestBuffer) -> Exception | None:
         """Piece by piece, so that no thread is held for a whole answer; gives what went wrong in making one."""
         async with aclosing(self._pieces(answer)) as pieces:
             async for piece in pieces:
@@ -150,7 +150,7 @@ class BufferingServer:
                 buffer.write(piece)
         return None
 
-    async def _stream(self, answer: "_Answer", scope: Any, protocol: Any, body: RequestBuffer) -> None:
+    async def _stream(self, answer: "_Reply", scope: Any, protocol: Any, body: RequestBuffer) -> None:
         """The same, to the client at once; where it breaks off, so does the connection, before its pipe ends."""
         async with AsyncExitStack() as stack:
             pieces = await stack.enter_async_context(aclosing(self._pieces(answer)))
@@ -174,7 +174,7 @@ class BufferingServer:
     def _end_stream(self) -> None:
         self._streams -= 1
 
-    async def _pieces(self, answer: "_Answer") -> AsyncGenerator[bytes | Exception]:
+    async def _pieces(self, answer: "_Reply") -> AsyncGenerator[bytes | Exception]:
         """What the application makes, each piece in a thread; at last what went wrong in making one, if it did."""
         loop, pieces = asyncio.get_running_loop(), iter(answer.pieces)
         try:
@@ -185,7 +185,7 @@ class BufferingServer:
         finally:
             await loop.run_in_executor(self._pool, answer.close)
 
-    def _call(self, scope: Any, body: RequestBuffer) -> "_Answer":
+    def _call(self, scope: Any, body: RequestBuffer) -> "_Reply":
         later: list[_Later] = []
 
         def answer_later(value: "Future[Any]", make: Callable[[Any], Response]) -> Response:
@@ -199,13 +199,13 @@ class BufferingServer:
         except Exception as error:  # in the first piece, which is made already
             return self._explain(error, scope, body)
         whole = "content-length" in headers
-        return _Answer(int(status.split()[0]), list(headers.items()), content, whole, later[0] if later else None)
+        return _Reply(int(status.split()[0]), list(headers.items()), content, whole, later[0] if later else None)
 
-    def _explain(self, error: Exception, scope: Any, body: RequestBuffer) -> "_Answer":
+    def _explain(self, error: Exception, scope: Any, body: RequestBuffer) -> "_Reply":
         """What the application answers to an error that it met after it had begun to answer."""
         with self._app.request_context(environ(scope, body.file, body.size)):
             response = self._app.make_response(self._app.handle_user_exception(error))
-            return _Answer(response.status_code, list(response.headers.items()), response.iter_encoded(), whole=True)
+            return _Reply(response.status_code, list(response.headers.items()), response.iter_encoded(), whole=True)
 
 
 class _NothingYet(Response):
@@ -228,7 +228,7 @@ class _Later:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Reply:
     status: int
     headers: list[Header]
     pieces: Iterable[bytes]

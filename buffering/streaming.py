@@ -46,13 +46,13 @@ class AnswerPipe:
                 taken = os.write(self._write_end, rest)
             except BlockingIOError:
                 async with asyncio.timeout(within):
-                    await self._room()
+                    await self._wait_until_writable()
                 continue
             rest, self._sent = rest[taken:], self._sent + taken
             if self._sent > CAPACITY:
                 self._close_read_end()  # so that we hear of it when granian closes its own
 
-    async def _room(self) -> None:
+    async def _wait_until_writable(self) -> None:
         writable = asyncio.Event()
         self._loop.add_writer(self._write_end, writable.set)
         try:

@@ -65,8 +65,8 @@ def write_caption(canvas: ImageDraw.ImageDraw, box: Box, prompt: str, note: str)
     note_size = max(SMALLEST_TYPE, round(box.height * 0.19))
     prompt_size = max(SMALLEST_TYPE, round(box.height * 0.27))
     note_height = round(note_size * LINE_HEIGHT)
-    room = max(1, int((box.height - note_height) / (prompt_size * LINE_HEIGHT)))
-    lines = wrap(clean(prompt), typeface(prompt_size), box.width, room)
+    max_lines = max(1, int((box.height - note_height) / (prompt_size * LINE_HEIGHT)))
+    lines = wrap(clean(prompt), typeface(prompt_size), box.width, max_lines)
     text_height = round(prompt_size * LINE_HEIGHT) * len(lines) + note_height
     top = box.top + max(0, (box.height - text_height) // 2)
     for line in lines:

@@ -18,13 +18,13 @@ from .fault_plan import FaultPlan
 from .files import Files
 from .inputs import Inputs
 from .job import Job
-from .keys import Keys
 from .ledger import Ledger
 from .options import DAY, Options
 from .reads import Reads
 from .renderer import Renderer
 from .runner import Runner
 from .seedream import Seedream
+from .signing_keys import SigningKeys
 from .store import Store
 from .webhook_payloads import WebhookPayloads
 from .webhooks import Webhooks, expires_at
@@ -45,7 +45,7 @@ class Emulator:
         self.secret = self._secret()
         self.ledger = Ledger(self.store)
         self.reads = Reads(self.store)
-        self.keys = Keys(self.store, padded=options.padded_jwks)
+        self.keys = SigningKeys(self.store, padded=options.padded_jwks)
         self.faults = FaultPlan(self.store, options.fault_seed, options.fault)
         self.files = Files(self.store, options, self.secret)
         self.renderer = Renderer(self.files, options.render_threads)

@@ -42,10 +42,10 @@ class Injection:
 
 def read_rules(given: Mapping[str, Any]) -> dict[str, Rule]:
     """Rules from `{"kind": 0.1}`, `{"kind": "0.1*3@5"}` or `{"kind": {"rate": 0.1, "times": 3, "value": 5}}`."""
-    return {known(kind): _rule(kind, spec) for kind, spec in given.items()}
+    return {known(kind): _parse_rule(kind, spec) for kind, spec in given.items()}
 
 
-def _rule(kind: str, spec: Any) -> Rule:
+def _parse_rule(kind: str, spec: Any) -> Rule:
     try:
         if isinstance(spec, Mapping):
             rule = Rule(**spec)

@@ -73,7 +73,7 @@ class Ledger:
             (job.started_at, job.attempts, job.gateway_request_id, job.seq),
         )
 
-    def wish_cancelled(self, job: Job) -> None:
+    def record_cancel_request(self, job: Job) -> None:
         """Note that the client asked to cancel."""
         self._store.write("UPDATE requests SET cancelled_at = ? WHERE seq = ?", (job.cancelled_at, job.seq))
 

@@ -124,8 +124,8 @@ def _faults(emulator: Emulator) -> str:
     plan = emulator.faults
     injected = chips(f"{kind} × {count}" for kind, count in sorted(plan.injected.items()))
     rates = chips(f"{kind} {rule.rate:.0%}" for kind, rule in sorted(plan.rules.items()))
-    told = f"<p>Injected so far:</p>{injected}" if plan.injected else "<p>None was injected so far.</p>"
-    return told + (f"<p>Drawn by chance:</p>{rates}" if plan.rules else "")
+    injections = f"<p>Injected so far:</p>{injected}" if plan.injected else "<p>None was injected so far.</p>"
+    return injections + (f"<p>Drawn by chance:</p>{rates}" if plan.rules else "")
 
 
 def _grouped(count: int) -> str:

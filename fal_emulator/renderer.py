@@ -51,7 +51,7 @@ class Renderer:
     def __init__(self, files: Files, threads: int) -> None:
         self._files = files
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="studio")
-        self.room = asyncio.Semaphore(INPUTS_AT_ONCE)
+        self.places = asyncio.Semaphore(INPUTS_AT_ONCE)
 
     def close(self) -> None:
         """Let the threads go after the image in hand."""

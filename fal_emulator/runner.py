@@ -175,7 +175,7 @@ class Runner:
     def cancel(self, job: Job) -> bool:
         """Take the request out of the line (True), or ask its run to stop (False)."""
         job.cancelled_at = time.time()
-        self._ledger.wish_cancelled(job)
+        self._ledger.record_cancel_request(job)
         if self.line.remove(job):
             if timer := self._deadlines.pop(job.request_id, None):
                 timer.cancel()

@@ -82,7 +82,7 @@ class Seedream:
     async def _draw(self, run: Run, job_spec: RenderJob, urls: tuple[str, ...]) -> list[RenderedImage]:
         if run.options.image_mode == "plain":
             return await self._renderer.flat(job_spec)
-        async with self._renderer.room:
+        async with self._renderer.places:
             inputs = await self._inputs.fetch(urls, run.job.origin)
             try:
                 return await self._renderer.render(job_spec, inputs)

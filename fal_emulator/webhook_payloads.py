@@ -13,10 +13,10 @@ from nacl.signing import SigningKey
 
 from .fault_plan import Injection
 from .job import Job
-from .keys import Keys
 from .ledger import Ledger
 from .options import Options
 from .signing import sign
+from .signing_keys import SigningKeys
 
 SOMEBODY_ELSE = "github|99999999"
 
@@ -24,7 +24,7 @@ SOMEBODY_ELSE = "github|99999999"
 class WebhookPayloads:
     """Writes body and headers of each webhook attempt."""
 
-    def __init__(self, ledger: Ledger, keys: Keys, options: Callable[[], Options]) -> None:
+    def __init__(self, ledger: Ledger, keys: SigningKeys, options: Callable[[], Options]) -> None:
         self._ledger = ledger
         self._keys = keys
         self._options = options

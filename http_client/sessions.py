@@ -119,13 +119,13 @@ def _cut_after(sock: socket.socket, seconds: float) -> Iterator[threading.Event]
 def _pool_classes(
     peer_check: PeerCheck | None, watch: Watch | None, head_timeout: float | None
 ) -> dict[str, type[HTTPConnectionPool]]:
-    told = {
+    attributes = {
         "head_timeout": head_timeout,
         "peer_check": staticmethod(peer_check) if peer_check else None,
         "watch": staticmethod(watch) if watch else None,
     }
-    plain = type("WatchedHTTPConnection", (_Watched, HTTPConnection), told)
-    secure = type("WatchedHTTPSConnection", (_Watched, HTTPSConnection), told)
+    plain = type("WatchedHTTPConnection", (_Watched, HTTPConnection), attributes)
+    secure = type("WatchedHTTPSConnection", (_Watched, HTTPSConnection), attributes)
     return {
         "http": type("WatchedHTTPPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
         "https": type("WatchedHTTPSPool", (HTTPSConnectionPool,), {"ConnectionCls": secure}),

@@ -128,7 +128,7 @@ def _record(line: int, edit: object) -> Record | LineFault:
 def validate_records(records: Iterable[Record | LineFault], *, local_paths: bool, first: int) -> Iterator[Entry]:
     """What each record comes to, in order; a record that could not even be read is a fault already."""
     context = _LOCAL_PATHS if local_paths else None
-    keys = _Keys(first)
+    keys = _StorageKeys(first)
     for record in records:
         if isinstance(record, LineFault):
             keys.pass_over()
@@ -137,7 +137,7 @@ def validate_records(records: Iterable[Record | LineFault], *, local_paths: bool
             yield _validate_record(record, keys, context)
 
 
-def _validate_record(record: Record, keys: "_Keys", context: dict[str, bool] | None) -> Entry:
+def _validate_record(record: Record, keys: "_StorageKeys", context: dict[str, bool] | None) -> Entry:
     line, fields = record.line, _drop_nulls(_unwrap_result_line(record.fields))
     given = fields.pop("custom_id", None)
     wrong = None if given is None else _wrong_id(given)
@@ -189,7 +189,7 @@ def _wrong_id(custom_id: object) -> str | None:
     return None
 
 
-class _Keys:
+class _StorageKeys:
     """The storage keys given out so far: an edit's `custom_id`, or its position where it has none."""
 
     def __init__(self, first: int) -> None:

@@ -22,7 +22,7 @@ BatchState = Literal["running", "paused", "cancelled", "finished"]
 CUSTOM_ID = r"^[A-Za-z0-9._-]{1,64}$"
 
 
-class _Asked(BaseModel):
+class _Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -51,20 +51,20 @@ _Whole = Annotated[int, BeforeValidator(_whole)]
 _Flag = Annotated[bool, BeforeValidator(_flag)]
 
 
-class CreateOptions(_Asked):
+class CreateOptions(_Schema):
     """How a batch is to be created."""
 
     on_invalid: OnInvalid = Field("fail", description="faulty lines: refuse the whole, or become failed edits")
     dry_run: _Flag = Field(False, description="check and estimate; write nothing")
 
 
-class AppendOptions(_Asked):
+class AppendOptions(_Schema):
     """How edits are to be added."""
 
     on_invalid: OnInvalid = Field("fail", description="faulty lines: refuse the whole, or become failed edits")
 
 
-class BatchQuery(_Asked):
+class BatchQuery(_Schema):
     """Which batches."""
 
     state: BatchState | None = None
@@ -78,7 +78,7 @@ class BatchQuery(_Asked):
     cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
 
 
-class EditQuery(_Asked):
+class EditQuery(_Schema):
     """Which edits of a batch."""
 
     state: EditState | None = None
@@ -92,7 +92,7 @@ class EditQuery(_Asked):
     )
 
 
-class ResultQuery(_Asked):
+class ResultQuery(_Schema):
     """Which results of a batch."""
 
     state: EditState | None = None
@@ -106,7 +106,7 @@ class ResultQuery(_Asked):
         return -1 if self.after is None else int(self.after)
 
 
-class RetryRequest(_Asked):
+class RetryRequest(_Schema):
     """Which failed edits start again."""
 
     error_types: list[Annotated[Text, Field(min_length=1, max_length=255)]] = Field(
@@ -114,7 +114,7 @@ class RetryRequest(_Asked):
     )
 
 
-class ChangeRequest(_Asked):
+class ChangeRequest(_Schema):
     """What may be changed of a batch."""
 
     priority: StrictInt = Field(ge=-(2**15), le=2**15 - 1, description="higher goes first")
@@ -140,7 +140,7 @@ class EditRequest(EditArguments):
     )
 
 
-class EditsRequest(_Asked):
+class EditsRequest(_Schema):
     """Edits to be added to a batch."""
 
     edits: list[EditRequest] = Field(min_length=1)

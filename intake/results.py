@@ -25,7 +25,7 @@ def results(
 ) -> Iterator[bytes]:
     """Every edit of the batch behind position `after`, or those in `state`, in order; whole lines, many at a time."""
     statement = RESULTS_PAGE if state is None else RESULTS_PAGE_IN_STATE
-    asked = {
+    parameters = {
         "batch": batch_id,
         "state": state,
         "edits": PAGE_EDITS,
@@ -34,7 +34,7 @@ def results(
     }
     while True:
         with engine.connect() as connection:
-            page = connection.exec_driver_sql(statement, {**asked, "after": after}).all()
+            page = connection.exec_driver_sql(statement, {**parameters, "after": after}).all()
         if not page:
             return
         after = page[-1][0]

@@ -30,13 +30,13 @@ class IntakeSettings(DatabaseSettings, PriceSettings, StorageSettings):
 
     @field_validator("intake_priority_max")
     @classmethod
-    def _bounds(cls, text: str) -> str:
+    def _check_priorities(cls, text: str) -> str:
         read_bounds(text)
         return text
 
     @field_validator("intake_rate")
     @classmethod
-    def _a_rate(cls, rate: str) -> str:
+    def _check_rate(cls, rate: str) -> str:
         from limits import parse  # here, because it brings much along, and not everyone reads these settings
 
         try:

@@ -67,7 +67,7 @@ class SubmissionSnapshot:
         return self.edit_attempt - self.attempts_before
 
     @property
-    def taken(self) -> bool:
+    def superseded(self) -> bool:
         """Another submission's images are the edit's: stored, or on their way."""
         return self.state in (EditState.READY, EditState.STORED)
 
@@ -104,12 +104,12 @@ def _decide_success(snapshot: SubmissionSnapshot, report: ProviderReport) -> Dec
         learned_by=report.learned_by,
         images_returned=len(verdict.images),
         # a set that could not be stored whole gives way to this one
-        set_number=None if snapshot.taken else snapshot.sets_taken + 1,
+        set_number=None if snapshot.superseded else snapshot.sets_taken + 1,
         seed=verdict.seed,
         inference_time=report.inference_time,
         billable_units=verdict.billable_units,
     )
-    if snapshot.taken:
+    if snapshot.superseded:
         return Decision(Effect.APPLIED, end)
     return Decision(
         Effect.APPLIED, end, EditMove(snapshot.edit_id, snapshot.state, EditState.READY, READY_OVERDUE_AFTER)

@@ -197,20 +197,20 @@ def expected_size(arguments: EditArguments) -> tuple[int, int] | None:
     The provider does not say how it rounds when it scales up; here both sides are rounded up, so that the
     area is never below the minimum.
     """
-    asked = _asked_size(arguments)
-    if asked is None or asked[0] * asked[1] >= MIN_AREA:
-        return asked
-    width, height = asked
+    wanted = _wanted_size(arguments)
+    if wanted is None or wanted[0] * wanted[1] >= MIN_AREA:
+        return wanted
+    width, height = wanted
     return _root_rounded_up(MIN_AREA * width, height), _root_rounded_up(MIN_AREA * height, width)
 
 
 def warnings(arguments: EditArguments) -> list[str]:
     """What the provider will do differently from what was asked, in sentences."""
     found = []
-    asked, real = _asked_size(arguments), expected_size(arguments)
-    if asked and real and asked != real:
+    wanted, real = _wanted_size(arguments), expected_size(arguments)
+    if wanted and real and wanted != real:
         found.append(
-            f"image_size: {asked[0]}x{asked[1]} is below the provider's minimum of {MIN_AREA} pixels, "
+            f"image_size: {wanted[0]}x{wanted[1]} is below the provider's minimum of {MIN_AREA} pixels, "
             f"it will come scaled up to {real[0]}x{real[1]}"
         )
     if arguments.sync_mode:
@@ -267,7 +267,7 @@ _DEFAULTS = {
 }
 
 
-def _asked_size(arguments: EditArguments) -> tuple[int, int] | None:
+def _wanted_size(arguments: EditArguments) -> tuple[int, int] | None:
     size = arguments.image_size
     return PRESETS.get(size) if isinstance(size, str) else (size.width, size.height)
 

@@ -155,9 +155,9 @@ def _known(engine: Engine, settings: ProviderSettings, hashes: set[str]) -> dict
 class _SentFile(BufferedReader):
     """A file that tells how far it has been read, and the hash of what was read since it began."""
 
-    def __init__(self, path: Path, tell: Callable[[int], object]) -> None:
+    def __init__(self, path: Path, on_position: Callable[[int], object]) -> None:
         super().__init__(FileIO(path))
-        self._tell = tell
+        self._on_position = on_position
         self._digest = hashlib.sha256()
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
@@ -168,7 +168,7 @@ class _SentFile(BufferedReader):
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
         self._digest.update(data)
-        self._tell(self.tell())
+        self._on_position(self.tell())
         return data
 
     def sha256(self) -> str:

@@ -91,7 +91,7 @@ class Storage:
         """
         file.seek(0)
         if self._folder:
-            self._put_aside(self._folder, key, file)
+            self._write_part(self._folder, key, file)
             return
         # a directory has nowhere to keep a type; object stores serve it to whoever downloads
         attributes = {"Content-Type": content_type} if content_type else None
@@ -155,7 +155,7 @@ class Storage:
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
             raise _explain_refusal(error, self.url) from error
 
-    def _put_aside(self, folder: Path, key: str, file: IO[bytes]) -> None:
+    def _write_part(self, folder: Path, key: str, file: IO[bytes]) -> None:
         """Write under `INCOMING`, then rename: what a killed writer leaves behind lies beside no image."""
         target = folder / _relative(key)
         part = folder / INCOMING / str(uuid4())

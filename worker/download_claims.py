@@ -77,10 +77,10 @@ class ImageClaims:
         claimed: list[DueImage] = []
         try:
             with self._engine.begin() as connection:
-                with connection.begin_nested() as asked:
+                with connection.begin_nested() as savepoint:
                     may = may_download(connection, self._settings)
                     if may is MayClaim.ONE and not self._take(connection, claimed, 1):
-                        asked.rollback()  # a probe without an image is none, and costs no wait
+                        savepoint.rollback()  # a probe without an image is none, and costs no wait
                 if may is MayClaim.ALL:
                     self._fill(connection, claimed, min(free, CLAIM_MAX))
         except BaseException:
@@ -94,7 +94,7 @@ class ImageClaims:
     def _fill(self, connection: Connection, claimed: list[DueImage], free: int) -> None:
         """So many of no host more than it may have: step by step, each no larger than what any one host may have."""
         while len(claimed) < free and self._urls.free > 0:
-            limit = min(free - len(claimed), self._places.room(self._list_closed()))
+            limit = min(free - len(claimed), self._places.count_free(self._list_closed()))
             if self._take(connection, claimed, limit) < limit:
                 return
 

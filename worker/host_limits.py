@@ -35,7 +35,7 @@ class HostSlots:
         with self._lock:
             return [host for host, count in self._under_way.items() if count >= self._most]
 
-    def room(self, closed: Iterable[str]) -> int:
+    def count_free(self, closed: Iterable[str]) -> int:
         """How many may begin, if all of them should be of one host that is not closed."""
         with self._lock:
             return self._most - max((n for host, n in self._under_way.items() if host not in closed), default=0)

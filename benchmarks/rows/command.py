@@ -44,11 +44,11 @@ def measure(rounds: int) -> Found:
             "Python, nothing": (*python, "pass"),
         }
         variables = {**environment(), "DATABASE_URL": url, "DARKROOM_HOME": str(folder / "home")}
-        turns = {name: partial(_turn, command, variables) for name, command in commands.items()}
+        turns = {name: partial(_measure, command, variables) for name, command in commands.items()}
         return Found("Commands", TEXT, COLUMNS, take_turns(turns, rounds), plotted="wall_ms")
 
 
-def _turn(command: tuple[str, ...], variables: Mapping[str, str]) -> Mapping[str, float]:
+def _measure(command: tuple[str, ...], variables: Mapping[str, str]) -> Mapping[str, float]:
     found = [_run(command, variables) for _ in range(ONE_TURN)]
     return {"wall_ms": min(wall for wall, _ in found), "cpu_ms": min(cpu for _, cpu in found)}
 

@@ -36,9 +36,9 @@ def measure(rounds: int) -> Found:
     text = TEXT.format(megabytes=len(image) / 1e6, side=SIDE)
     with distant(0.0, image) as port:
         contestants = {
-            "darkroom": partial(_turn, "darkroom", port),
-            "darkroom, if Pillow decoded": partial(_turn, "decoding", port),
-            "plain pipeline": partial(_turn, "plain", port),
+            "darkroom": partial(_measure, "darkroom", port),
+            "darkroom, if Pillow decoded": partial(_measure, "decoding", port),
+            "plain pipeline": partial(_measure, "plain", port),
         }
         return Found("Download", text, COLUMNS, take_turns(contestants, rounds), plotted="rate")
 
@@ -51,7 +51,7 @@ def draw() -> bytes:
     return file.getvalue()
 
 
-def _turn(name: str, port: int) -> dict[str, float]:
+def _measure(name: str, port: int) -> dict[str, float]:
     with TemporaryDirectory(prefix="darkroom-bench-") as folder:
         command = (sys.executable, "-m", "benchmarks.downloaders", name, str(port), str(FILES), folder)
         variables = {**environment(), **SETTINGS}

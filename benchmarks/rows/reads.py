@@ -45,7 +45,7 @@ def measure(rounds: int) -> Found:
             "accounting": partial(ask, health.ACCOUNTS),
             "states of all edits, counted": partial(ask, "SELECT state, count(*) FROM edits GROUP BY state"),
         }
-        turns = {name: partial(_turn, look) for name, look in contestants.items()}
+        turns = {name: partial(_measure, query) for name, query in contestants.items()}
         return Found("Looking", TEXT, COLUMNS, take_turns(turns, rounds), plotted="ms")
 
 
@@ -53,10 +53,10 @@ def _ask(connection: psycopg.Connection[Any], statement: str, parameters: Any = 
     connection.execute(statement, parameters).fetchall()
 
 
-def _turn(look: Callable[[], object]) -> Mapping[str, float]:
+def _measure(query: Callable[[], object]) -> Mapping[str, float]:
     took = []
     for _ in range(5):
         began = time.perf_counter()
-        look()
+        query()
         took.append(time.perf_counter() - began)
     return {"ms": 1000 * min(took)}

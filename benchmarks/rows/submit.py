@@ -28,7 +28,7 @@ def measure(rounds: int) -> Found:
     """Let the senders run by turns."""
     with distant(LATENCY, b"") as port:
         contestants = {
-            f"{title}, {width}": partial(_turn, name, port, width)
+            f"{title}, {width}": partial(_measure, name, port, width)
             for width in WIDTHS
             for name, title in (("darkroom", "darkroom"), ("aiohttp", "aiohttp"), ("requests", "a session of requests"))
         }
@@ -46,7 +46,7 @@ def distant(latency: float, image: bytes) -> Iterator[int]:
             yield port
 
 
-def _turn(name: str, port: int, width: int) -> dict[str, float]:
+def _measure(name: str, port: int, width: int) -> dict[str, float]:
     command = (sys.executable, "-m", "benchmarks.senders", name, str(port), str(POSTS), str(width))
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return dict(json.loads(said))

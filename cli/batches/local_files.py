@@ -40,9 +40,9 @@ class Manifest:
             if isinstance(entry, NewEdit):
                 for given in filter(is_local_path, entry.arguments["image_urls"]):
                     self._look_at(given)
-            judged = self._check_local_files(entry)
-            if isinstance(judged, FaultyLine) and on_invalid == "fail":
-                faults += judged.faults
+            checked_entry = self._check_local_files(entry)
+            if isinstance(checked_entry, FaultyLine) and on_invalid == "fail":
+                faults += checked_entry.faults
                 if len(faults) >= FAULTS_MAX:
                     raise ManifestFaults(faults[:FAULTS_MAX], more=True)
         if faults:

@@ -137,8 +137,8 @@ def report(created: CreatedBatch, *, as_json: bool, quiet: bool = False) -> None
         return
     if as_json:
         rare = {"skipped": created.skipped, "existing": created.existing}
-        told = {name: value for name, value in rare.items() if value}
-        print_json({"batch_id": created.batch_id, "edits": created.edits, **told})
+        extra = {name: value for name, value in rare.items() if value}
+        print_json({"batch_id": created.batch_id, "edits": created.edits, **extra})
         return
     skipped = f", {plural(created.skipped, 'faulty line')} among them skipped" if created.skipped else ""
     again = ", there already under this idempotency key" if created.existing else ""

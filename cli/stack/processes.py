@@ -15,7 +15,7 @@ class Stage(IntEnum):
     """What starts before what; stopping goes the other way."""
 
     SERVERS = 1
-    FRONT = 2
+    HTTP = 2
     WORKERS = 3
     STARTING = 4
 
@@ -46,12 +46,12 @@ WORKERS: dict[str, tuple[str, LaneProcess]] = {
 def receiver(host: str, port: int) -> Process:
     """The Flask application that hears the provider's callbacks."""
     # connections that say nothing are cheap, but must not stay: the bound counts them too
-    return Process("receiver", granian("webhook_receiver.app:create_server", host, port, requests=4096), Stage.FRONT)
+    return Process("receiver", granian("webhook_receiver.app:create_server", host, port, requests=4096), Stage.HTTP)
 
 
 def intake(host: str, port: int) -> Process:
     """The Flask application through which other services hand in batches."""
-    return Process("intake", granian("intake.app:create_server", host, port, requests=512), Stage.FRONT)
+    return Process("intake", granian("intake.app:create_server", host, port, requests=512), Stage.HTTP)
 
 
 def granian(target: str, host: str, port: int, *, requests: int) -> tuple[str, ...]:

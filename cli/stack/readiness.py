@@ -73,14 +73,14 @@ class WorkersAnswer:
     def __init__(self, redis_url: str, names: tuple[str, ...]) -> None:
         self._app = celery_client(redis_url)
         self._missing, self._all = set(names), len(names)
-        self._patience = 0.1
+        self._reply_timeout = 0.1
 
     def __call__(self) -> bool:
         """Ask once; whether all of them have answered by now."""
         with self._app.connection_for_write(transport_options={"socket_timeout": QUESTION_TIMEOUT}) as connection:
             answers = self._app.control.broadcast(
-                "ping", reply=True, timeout=self._patience, limit=self._all, connection=connection
+                "ping", reply=True, timeout=self._reply_timeout, limit=self._all, connection=connection
             )
         self._missing -= {host.split("@")[0] for answer in answers or [] for host in answer}
-        self._patience = min(1.5 * self._patience, QUESTION_TIMEOUT)
+        self._reply_timeout = min(1.5 * self._reply_timeout, QUESTION_TIMEOUT)
         return not self._missing

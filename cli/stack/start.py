@@ -137,7 +137,7 @@ def run_stack(plan: Plan, lock: int, say: Say) -> Iterator[Supervisor]:
         supervisor.wait_until_warm(ASKING[-1])
         supervisor.finish(plan.schema, say)
         supervisor.wait_until_warm(SHARED[-1])
-        supervisor.start(Stage.FRONT)
+        supervisor.start(Stage.HTTP)
         supervisor.start(Stage.WORKERS)
         supervisor.finish(plan.answers, say)
         plan.home.publish(plan.variables)

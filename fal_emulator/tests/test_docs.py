@@ -58,9 +58,9 @@ def routes() -> str:
     rows = []
     for route in app.router.routes():
         if route.method != "HEAD" and route.resource:
-            asked, _, said = " ".join((route.handler.__doc__ or "").split()).partition("`: ")
+            route_name, _, said = " ".join((route.handler.__doc__ or "").split()).partition("`: ")
             assert said, route
-            query = "?" + asked.partition("?")[2] if "?" in asked else ""
+            query = "?" + route_name.partition("?")[2] if "?" in route_name else ""
             said = re.sub(r" \((?:fal|provider)-protocol [\d., and]+\)", "", said).rstrip(".")
             rows.append((f"`{route.method} {route.resource.canonical}{query}`", said))
     return table(("route", ""), *rows)

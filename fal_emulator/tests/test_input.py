@@ -26,7 +26,7 @@ def mistakes(body: Any, options: Options = OPTIONS) -> list[tuple[str, list[Any]
 
 
 @pytest.mark.parametrize(
-    ("asked", "given_back"),
+    ("wanted", "given_back"),
     [
         (None, (2048, 2048)),
         ("square_hd", (1024, 1024)),
@@ -46,9 +46,9 @@ def mistakes(body: Any, options: Options = OPTIONS) -> list[tuple[str, list[Any]
         ("auto_2K", None),
     ],
 )
-def test_sizes(asked, given_back):
+def test_sizes(wanted, given_back):
     """Presets, objects with 512 as default, areas below 921600 scaled up, 2048 x 2048 when nothing is asked."""
-    body = GOOD if asked is None else {**GOOD, "image_size": asked}
+    body = GOOD if wanted is None else {**GOOD, "image_size": wanted}
 
     assert given_back == read(json.dumps(body).encode(), OPTIONS).size
 

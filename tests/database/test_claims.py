@@ -190,7 +190,7 @@ def test_lanes_due(engine: Engine) -> None:
         assert {lane for lane, due in lanes_due(connection).items() if due} == {"download", "settle"}
 
 
-def test_patience_is_the_deadline_of_a_new_submission(engine: Engine) -> None:
+def test_a_new_submission_is_due_at_its_unknown_deadline(engine: Engine) -> None:
     """A submission is written down with its unknown deadline before anything is sent."""
     with engine.begin() as connection:
         make_batch(connection)

@@ -62,10 +62,10 @@ def test_timeouts_and_cancels(database_url: str) -> None:
     with engine_with(database_url, statement_timeout="100") as engine:
         assert "statement timeout" in trouble(run(engine, "SELECT pg_sleep(5)"), "57014")
     with engine_with(database_url) as engine:
-        asked = threading.Timer(0.3, lambda: administer(database_url, "pg_cancel_backend", "pg_sleep(6)"))
-        asked.start()
+        timer = threading.Timer(0.3, lambda: administer(database_url, "pg_cancel_backend", "pg_sleep(6)"))
+        timer.start()
         assert "user request" in trouble(run(engine, "SELECT pg_sleep(6)"), "57014")
-        asked.join()
+        timer.join()
     with engine_with(database_url, idle_in_transaction_session_timeout="100") as engine:
         trouble(lambda: dawdle(engine), "25P03")
         run(engine, "SELECT 1")()  # on a new connection
@@ -92,10 +92,10 @@ def administer(url: str, function: str, text: str) -> None:
 
 def test_ended_by_an_administrator(database_url: str) -> None:
     with engine_with(database_url) as engine:
-        asked = threading.Timer(0.3, lambda: administer(database_url, "pg_terminate_backend", "pg_sleep(7)"))
-        asked.start()
+        timer = threading.Timer(0.3, lambda: administer(database_url, "pg_terminate_backend", "pg_sleep(7)"))
+        timer.start()
         trouble(run(engine, "SELECT pg_sleep(7)"), "57P01")
-        asked.join()
+        timer.join()
         run(engine, "SELECT 1")()
 
 

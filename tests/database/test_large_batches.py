@@ -58,7 +58,7 @@ def finished(engine: Engine) -> set[UUID]:
         return set(connection.exec_driver_sql("SELECT id FROM batches WHERE finished_at IS NOT NULL").scalars())
 
 
-def standing(engine: Engine) -> dict[str, int]:
+def count_states(engine: Engine) -> dict[str, int]:
     with engine.connect() as connection:
         return states(connection)
 
@@ -81,7 +81,7 @@ def test_cancel_of_a_large_batch(engine: Engine, settings: WorkerSettings) -> No
         accept(connection, [first, second])
         assert batch_actions.cancel(connection, batch_id) == 14
         assert batch_actions.cancel(connection, batch_id) == 0
-    assert standing(engine) == {"pending": 12, "submitted": 2}
+    assert count_states(engine) == {"pending": 12, "submitted": 2}
     with engine.begin() as connection:
         assert claim(connection) == []
         assert not lanes_due(connection)["submit"]
@@ -91,13 +91,13 @@ def test_cancel_of_a_large_batch(engine: Engine, settings: WorkerSettings) -> No
         assert tuple(progress) == (12, 0, False)
 
     settle_due(engine, settings, turns(0))  # the turn is over before its chunks begin: one goes all the same
-    assert standing(engine) == {"pending": 8, "cancelled": 4, "submitted": 2}
+    assert count_states(engine) == {"pending": 8, "cancelled": 4, "submitted": 2}
     with engine.begin() as connection:
         assert [poll.cancel for poll in claim_polls(connection, limit=10, lease=0)] == [True, True]
 
     settle_due(engine, settings, turns(0))  # as after a kill: nothing is remembered but what stands in the database
     settle_due(engine, settings)
-    assert standing(engine) == {"cancelled": 12, "submitted": 2}
+    assert count_states(engine) == {"cancelled": 12, "submitted": 2}
     assert settle_due(engine, settings) == 0
     with engine.begin() as connection:
         gone = Verdict(Kind.CANCELLED, error_type="client_cancelled", message="cancelled")
@@ -125,7 +125,7 @@ def test_each_turn_goes_on_where_the_last_one_stopped(
     for _ in range(3):
         settle_due(engine, settings, turns(0))
     assert begun == [-1, EDITS_PER_STATEMENT - 1, 2 * EDITS_PER_STATEMENT - 1]
-    assert standing(engine) == {"cancelled": 3 * EDITS_PER_STATEMENT}
+    assert count_states(engine) == {"cancelled": 3 * EDITS_PER_STATEMENT}
 
 
 def test_large_cancels_go_on_side_by_side(engine: Engine, settings: WorkerSettings) -> None:
@@ -151,7 +151,7 @@ def test_edit_that_comes_back_to_a_cancelled_batch_is_cancelled(engine: Engine, 
         connection.exec_driver_sql("UPDATE edits SET due_at = now()")
         assert claim(connection) == []
     settle_due(engine, settings)
-    assert standing(engine) == {"cancelled": 6}
+    assert count_states(engine) == {"cancelled": 6}
     assert settle_due(engine, settings) == 1
 
 
@@ -207,7 +207,7 @@ def test_held_edit_stops_no_chunk(engine: Engine, settings: WorkerSettings) -> N
     with engine.connect() as other, other.begin():
         other.exec_driver_sql("SELECT FROM edits WHERE batch_id = %s AND position = 5 FOR UPDATE", (batches[0],))
         settle_due(engine, settings)
-    assert standing(engine) == {"cancelled": 17, "pending": 1}
+    assert count_states(engine) == {"cancelled": 17, "pending": 1}
     settle_due(engine, settings)
     settle_due(engine, settings)
     assert finished(engine) == set(batches)
@@ -223,7 +223,7 @@ def test_held_edit_is_cancelled_by_a_later_turn(engine: Engine, settings: Worker
         settle_due(engine, settings, turns(0))
     for _ in range(5):
         settle_due(engine, settings, turns(0))
-    assert standing(engine) == {"cancelled": 3 * EDITS_PER_STATEMENT}
+    assert count_states(engine) == {"cancelled": 3 * EDITS_PER_STATEMENT}
     assert finished(engine) == {batch_id}
 
 

@@ -75,7 +75,7 @@ class Request:
 
     submission: Submission
     fate: str
-    told: bool = False
+    heard_of: bool = False
     """How it ended was told to us: from then on we may know what it was charged."""
     named: bool = False
     """Its id was told to us: until its end is told it is in flight, for everybody to know."""
@@ -86,7 +86,7 @@ class Request:
 
     @property
     def in_flight(self) -> bool:
-        return self.named and not self.told
+        return self.named and not self.heard_of
 
     @property
     def charged(self) -> int:
@@ -150,7 +150,7 @@ class Machine(RuleBasedStateMachine):
         for request in self.provider.requests:
             earlier = request.submission
             if earlier.edit_id == submission.edit_id and earlier.id != submission.id:
-                assert request.told or earlier.id in self.provider.dead, "posted again while the first is in flight"
+                assert request.heard_of or earlier.id in self.provider.dead, "posted again while the first is in flight"
 
     @rule(picks=st.lists(PICK, min_size=1, max_size=3))
     def deliver(self, picks: list[int]) -> None:
@@ -166,8 +166,8 @@ class Machine(RuleBasedStateMachine):
         """A callback with a verdict tells the end; one without names the request, and from then on it is in flight."""
         request.named = True
         if request.verdict.kind is not Kind.UNFETCHED:
-            request.told = True
-        elif not request.told:
+            request.heard_of = True
+        elif not request.heard_of:
             self.provider.dead.discard(request.submission.id)
 
     def nothing_in_flight_was_ended(self, before: dict[int, EditState]) -> None:
@@ -190,12 +190,12 @@ class Machine(RuleBasedStateMachine):
         if request := self.pick(pick):
             reply = (request.submission.id, request_id(request.submission))
             record_accepted(self.connection, [reply], poll_after=60, unknown_deadline=UNKNOWN_DEADLINE)
-            if not request.told and self.known(request):
+            if not request.heard_of and self.known(request):
                 request.named = True
                 self.provider.dead.discard(request.submission.id)
 
     @rule(one=PICK, other=PICK)
-    def deliver_to_the_wrong_door(self, one: int, other: int) -> None:
+    def deliver_to_another_token(self, one: int, other: int) -> None:
         """A delivery about one request at another's token moves nothing."""
         first, second = self.pick(one), self.pick(other)
         if first and second and first is not second and self.known(second):
@@ -214,11 +214,11 @@ class Machine(RuleBasedStateMachine):
             request = by_id[due.request_id]
             if request.verdict.kind is not Kind.UNFETCHED:
                 record_reports(self.connection, [self.answer(request, LearnedBy.POLL)], POLICY)
-                request.told = True
+                request.heard_of = True
                 self.nothing_in_flight_was_ended(before)
 
     @rule(resubmit=st.booleans())
-    def lose_patience(self, resubmit: bool) -> None:
+    def pass_unknown_deadline(self, resubmit: bool) -> None:
         """The unknown deadline passes for whatever is still unknown."""
         fall_due(self.connection)
         lost = [due.id for due in claim_unknown(self.connection, limit=100, lease=60)]
@@ -239,7 +239,7 @@ class Machine(RuleBasedStateMachine):
         """The rarest chain, in one step: accepted, reply lost, given up, submitted again, both succeed one day."""
         for fate in ("reply lost", "accepted"):
             self.submit([fate] * 3, "one")
-            self.lose_patience(True)
+            self.pass_unknown_deadline(True)
 
     @rule(given_up=st.booleans(), verdict=st.sampled_from(["transient", "permanent", "cancelled"]))
     def show_itself(self, given_up: bool, verdict: str) -> None:
@@ -249,7 +249,7 @@ class Machine(RuleBasedStateMachine):
         self.submit(["reply lost"] * 3, "unfetched")
         first = self.provider.requests[posted:]
         if given_up:
-            self.lose_patience(True)
+            self.pass_unknown_deadline(True)
             posted = len(self.provider.requests)
             self.submit(["accepted"] * 3, verdict)
         for request in first:
@@ -260,7 +260,7 @@ class Machine(RuleBasedStateMachine):
                 self.answer_of(request)
                 self.nothing_in_flight_was_ended(before)
         else:
-            self.lose_patience(True)
+            self.pass_unknown_deadline(True)
 
     @rule()
     def retry_what_is_paid_for(self) -> None:
@@ -277,7 +277,7 @@ class Machine(RuleBasedStateMachine):
         """Two requests of an edit succeed, and the set that was taken first cannot be stored: the other one is kept,
         whether it was there already or comes later."""
         self.submit(["reply lost"] * 3, "three")
-        self.lose_patience(True)
+        self.pass_unknown_deadline(True)
         self.submit(["accepted"] * 3, "three")
         first, second = self.provider.requests[-6:-3], self.provider.requests[-3:]
         for one, other in zip(first, second, strict=False):
@@ -326,7 +326,9 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def retry_failed(self) -> None:
         """Someone retries every failed edit: what is paid for is fetched again, the rest paid for again."""
-        paid = {request.submission.edit_id for request in self.provider.requests if request.told and request.charged}
+        paid = {
+            request.submission.edit_id for request in self.provider.requests if request.heard_of and request.charged
+        }
         before = self.snapshot()
         for batch_id in self.batches():
             retry_failed(self.connection, batch_id)
@@ -420,10 +422,10 @@ class Machine(RuleBasedStateMachine):
         `doubled` are all but one of the charged submissions that were told."""
         if not hasattr(self, "connection"):
             return
-        told: dict[int, list[int]] = {}
+        heard_of: dict[int, list[int]] = {}
         for request in self.provider.requests:
-            if request.told and request.charged:
-                told.setdefault(request.submission.edit_id, []).append(request.charged)
+            if request.heard_of and request.charged:
+                heard_of.setdefault(request.submission.edit_id, []).append(request.charged)
         rows = self.connection.exec_driver_sql(
             """
             SELECT e.id, e.state, (SELECT coalesce(sum(cost), 0) FROM submissions s WHERE s.edit_id = e.id) AS cost,
@@ -435,7 +437,7 @@ class Machine(RuleBasedStateMachine):
             """
         ).all()
         for row in rows:
-            charges = told.get(row.id, [])
+            charges = heard_of.get(row.id, [])
             assert row.cost == (row.paid or 0) == PRICE * sum(charges)
             assert row.doubled == max(0, len(charges) - 1)
             brought = 0 if row.state == "failed" else row.kept

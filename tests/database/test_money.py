@@ -64,7 +64,7 @@ def give_up(connection: Connection, *submissions: Submission, resubmit: bool = T
     resolve_unknown(connection, [s.id for s in submissions], resubmit=resubmit, max_attempts=3)
 
 
-def tell(connection: Connection, submission: Submission, verdict: Verdict) -> Effect:
+def report(connection: Connection, submission: Submission, verdict: Verdict) -> Effect:
     (effect,) = record_reports(connection, [answer(submission, verdict)], POLICY)
     return effect
 
@@ -87,7 +87,7 @@ def parked_and_retried(connection: Connection) -> Submission:
     batch_id = make_batch(connection)
     (first,) = claim(connection)
     give_up(connection, first, resubmit=False)
-    tell(connection, first, UNREADABLE)
+    report(connection, first, UNREADABLE)
     assert retry_failed(connection, batch_id) == 1
     assert states(connection) == {"submitted": 1}
     return first
@@ -97,7 +97,7 @@ def parked_and_retried(connection: Connection) -> Submission:
 def test_no_post_while_the_first_shows_itself(history, connection: Connection) -> None:
     """A callback that cannot be used names the request: it is asked about, and nothing is POSTed before its end."""
     first = history(connection)
-    tell(connection, first, UNREADABLE)
+    report(connection, first, UNREADABLE)
 
     assert states(connection) == {"submitted": 1}
     fall_due(connection)
@@ -123,7 +123,7 @@ def both_open(connection: Connection) -> tuple[Submission, Submission]:
     """The first was given up, the second is in flight, and the first shows itself."""
     first = given_up(connection)
     (second,) = claim(connection)
-    tell(connection, first, UNREADABLE)
+    report(connection, first, UNREADABLE)
     assert one(connection, "SELECT count(*) FROM submissions WHERE outcome IS NULL") == (2,)
     return first, second
 
@@ -146,7 +146,7 @@ def test_end_of_the_second_leaves_the_edit_to_the_first(end, connection: Connect
     assert states(connection) == {"submitted": 1}
     fall_due(connection)
     assert claim(connection) == []
-    tell(connection, first, success())
+    report(connection, first, success())
     assert states(connection) == {"ready": 1}
 
 
@@ -241,7 +241,7 @@ def shelf(connection: Connection, tmp_path: Path) -> Shelf:
     return Shelf(connection, tmp_path)
 
 
-def taken(connection: Connection) -> list[UUID]:
+def submissions_stored(connection: Connection) -> list[UUID]:
     rows = connection.exec_driver_sql(
         "SELECT DISTINCT s.id FROM submissions s JOIN images i ON i.submission_id = s.id WHERE i.state = 'stored'"
     )
@@ -259,19 +259,19 @@ def test_late_success_takes_the_place_of_a_set_that_is_not_whole(connection: Con
     """The second leaves image 0 stored and image 1 failed; the first succeeds late: its set is stored, whole, and no
     object is overwritten."""
     first, second = two_posts(connection)
-    tell(connection, second, success(2))
+    report(connection, second, success(2))
     image_0, image_1 = shelf.fetch()
     shelf.store(image_0)
     shelf.fail(image_1)
     assert states(connection) == {"failed": 1}
 
-    tell(connection, first, success(2))
+    report(connection, first, success(2))
     assert states(connection) == {"ready": 1}
     shelf.agrees()
     shelf.store(*shelf.fetch())
 
     assert states(connection) == {"stored": 1}
-    assert taken(connection) == [first.id]
+    assert submissions_stored(connection) == [first.id]
     rows = connection.exec_driver_sql("SELECT id, doubled, set_number FROM submissions ORDER BY attempt").all()
     assert [tuple(row) for row in rows] == [(first.id, False, 2), (second.id, True, 1)]
 
@@ -280,11 +280,11 @@ def test_download_that_outlives_its_set(connection: Connection, shelf: Shelf) ->
     """A worker whose lease lapsed still writes an image of the old set after the switch: another set's bytes are never
     touched, and what it reports moves no row."""
     first, second = two_posts(connection)
-    tell(connection, second, success(2))
+    report(connection, second, success(2))
     slow, broken = shelf.fetch()
     shelf.fail(broken)
     record_image_faults(connection, [ImageFault(slow.id, "http_404", "gone", None)])
-    tell(connection, first, success(2))
+    report(connection, first, success(2))
     new = shelf.fetch()
     shelf.store(new[0])
 
@@ -295,14 +295,14 @@ def test_download_that_outlives_its_set(connection: Connection, shelf: Shelf) ->
 
     shelf.agrees()
     assert states(connection) == {"stored": 1}
-    assert taken(connection) == [first.id]
+    assert submissions_stored(connection) == [first.id]
 
 
 def test_spare_set_is_taken_before_the_edit_fails(connection: Connection, shelf: Shelf) -> None:
     """The other result had come while the first set was being fetched, and was put aside: it is there when needed."""
     first, second = two_posts(connection)
-    tell(connection, second, success(2))
-    tell(connection, first, success(2))
+    report(connection, second, success(2))
+    report(connection, first, success(2))
     image_0, image_1 = shelf.fetch()
     shelf.store(image_0)
     shelf.fail(image_1)
@@ -310,13 +310,13 @@ def test_spare_set_is_taken_before_the_edit_fails(connection: Connection, shelf:
     assert states(connection) == {"ready": 1}
     shelf.store(*shelf.fetch())
     assert states(connection) == {"stored": 1}
-    assert taken(connection) == [first.id]
+    assert submissions_stored(connection) == [first.id]
 
 
 def test_first_set_has_the_key_of_the_contract(connection: Connection, shelf: Shelf) -> None:
     """`{batch_id}/{custom_id or position}/{index}.{ext}`; a late result that is taken first has it too."""
     first = given_up(connection)
-    tell(connection, first, success(2))
+    report(connection, first, success(2))
     shelf.store(*shelf.fetch())
     rows = connection.exec_driver_sql("SELECT storage_key, batch_id FROM images, edits ORDER BY index").all()
     assert [key for key, _ in rows] == [f"{batch_id}/0/{index}.png" for index, (_, batch_id) in enumerate(rows)]
@@ -325,8 +325,8 @@ def test_first_set_has_the_key_of_the_contract(connection: Connection, shelf: Sh
 def test_both_sets_fail(connection: Connection, shelf: Shelf) -> None:
     """Then the edit fails, and a retry fetches again what was taken last; nothing is paid for again."""
     first, second = two_posts(connection)
-    tell(connection, second, success(1))
-    tell(connection, first, success(1))
+    report(connection, second, success(1))
+    report(connection, first, success(1))
     for _ in range(2):
         (due,) = shelf.fetch()
         shelf.fail(due)
@@ -335,7 +335,7 @@ def test_both_sets_fail(connection: Connection, shelf: Shelf) -> None:
     assert retry_failed(connection, batch_id) == 1
     shelf.store(*shelf.fetch())
     assert states(connection) == {"stored": 1}
-    assert taken(connection) == [first.id]
+    assert submissions_stored(connection) == [first.id]
 
 
 # --- words about money
@@ -348,8 +348,8 @@ def money(connection: Connection) -> tuple:
 def test_late_first_success_then_a_failing_second(connection: Connection, shelf: Shelf) -> None:
     """One charge, one set: nothing is doubled, nothing wasted."""
     first, second = two_posts(connection)
-    tell(connection, first, success())
-    tell(connection, second, failure())
+    report(connection, first, success())
+    report(connection, second, failure())
     shelf.store(*shelf.fetch())
 
     assert states(connection) == {"stored": 1}
@@ -362,24 +362,24 @@ def test_two_successes_are_one_doubled(first_is_first: bool, connection: Connect
     """Whichever comes first is kept, the other is what was paid for nothing."""
     order = two_posts(connection)
     for submission in order if first_is_first else order[::-1]:
-        tell(connection, submission, success())
+        report(connection, submission, success())
     shelf.store(*shelf.fetch())
     kept, doubled = order if first_is_first else order[::-1]
     rows = connection.exec_driver_sql("SELECT id FROM submissions WHERE doubled").all()
     assert [row.id for row in rows] == [doubled.id]
-    assert taken(connection) == [kept.id]
+    assert submissions_stored(connection) == [kept.id]
     assert money(connection) == ("0.06", "0.03", "0")
 
 
 def test_set_that_was_given_up_for_another_is_the_doubled_one(connection: Connection, shelf: Shelf) -> None:
     """What was paid for the set that could not be stored is wasted; the set that is kept is not."""
     first, second = two_posts(connection)
-    tell(connection, second, success(2))
+    report(connection, second, success(2))
     image_0, image_1 = shelf.fetch()
     shelf.store(image_0)
     shelf.fail(image_1)
     assert money(connection) == ("0.06", "0.06", "0.03")  # nobody has heard of the first one yet
-    tell(connection, first, success(1))
+    report(connection, first, success(1))
     shelf.store(*shelf.fetch())
     assert money(connection) == ("0.09", "0.06", "0")
 
@@ -422,7 +422,7 @@ def test_refusal_after_a_run(units: str | None, expected: tuple, connection: Con
     connection.exec_driver_sql("""UPDATE edits SET arguments = arguments || '{"num_images": 2}'""")
     (submission,) = claim(connection)
     accept(connection, [submission])
-    tell(connection, submission, read_result(422, REFUSED, billable_units=units))
+    report(connection, submission, read_result(422, REFUSED, billable_units=units))
     assert states(connection) == {"failed": 1}
     assert one(connection, "SELECT cost, may_be_charged, round(committed, 2)::text FROM submissions") == expected
     assert one(connection, "SELECT round(uncertain, 2)::text FROM batch_costs") == (
@@ -442,7 +442,7 @@ def test_failure_of_the_infrastructure_is_never_charged(connection: Connection) 
     make_batch(connection, max_cost=Decimal(1))
     (submission,) = claim(connection)
     accept(connection, [submission])
-    tell(connection, submission, read_result(500, b'{"detail": "x", "error_type": "internal_error"}'))
+    report(connection, submission, read_result(500, b'{"detail": "x", "error_type": "internal_error"}'))
     assert one(connection, "SELECT may_be_charged, committed::text FROM submissions") == (False, "0")
 
 
@@ -458,11 +458,11 @@ def test_every_known_request_has_a_deadline_of_its_result(way: str, connection: 
         case "reply":
             accept(connection, [submission])
         case "callback":
-            tell(connection, submission, UNREADABLE)
+            report(connection, submission, UNREADABLE)
         case "listing":
             attach_request_id(connection, submission.id, "r", overdue_after=60)
         case "closing":
-            tell(connection, submission, success())
+            report(connection, submission, success())
     assert one(connection, "SELECT result_lost_after > now() FROM submissions") == (True,)
 
 
@@ -471,7 +471,7 @@ def test_what_ended_already_is_asked_for_first(connection: Connection) -> None:
     make_batch(connection, 2)
     accepted, named = claim(connection)
     accept(connection, [accepted])
-    tell(connection, named, UNREADABLE)
+    report(connection, named, UNREADABLE)
     fall_due(connection)
     assert [due.id for due in claim_polls(connection, limit=1, lease=60)] == [named.id]
 
@@ -479,7 +479,7 @@ def test_what_ended_already_is_asked_for_first(connection: Connection) -> None:
 def test_permanent_failure_of_a_reopened_submission_ends_the_edit(connection: Connection) -> None:
     """Once it is in flight again it decides, as any other."""
     first = given_up(connection)
-    tell(connection, first, UNREADABLE)
+    report(connection, first, UNREADABLE)
     record_reports(
         connection, [answer(first, failure("content_policy_violation", Retry.NEVER), LearnedBy.POLL)], POLICY
     )

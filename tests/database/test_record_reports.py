@@ -268,8 +268,8 @@ def test_result_that_was_held_to_be_gone_comes_after_all(verdict: Verdict, engin
         assert states(connection) == {"failed": 1}
         assert record_reports(connection, [answer(submission, verdict)], POLICY) == [Effect.APPLIED]
         assert states(connection) == {"ready" if verdict.images else "failed": 1}
-        told = connection.exec_driver_sql("SELECT error_type, images_returned FROM submissions").one()
-        assert tuple(told) == (verdict.error_type, len(verdict.images) or None)
+        row = connection.exec_driver_sql("SELECT error_type, images_returned FROM submissions").one()
+        assert tuple(row) == (verdict.error_type, len(verdict.images) or None)
         assert record_reports(connection, [answer(submission, verdict)], POLICY) == [Effect.DUPLICATE]
         assert unbalanced(connection) == []
 
@@ -296,13 +296,13 @@ def test_late_failure_that_waited_for_the_newer_post_sees_it(engine: Engine) -> 
         (first,) = claim(connection)
         revert_unsent(connection, [first.id], reason="locked", delay=0)
 
-    def tell() -> None:
+    def report() -> None:
         with engine.begin() as connection:
             record_reports(connection, [answer(first, failure())], POLICY)
 
     with engine.begin() as connection:
         claim(connection)
-        thread = threading.Thread(target=tell)
+        thread = threading.Thread(target=report)
         thread.start()
         thread.join(0.5)
     thread.join()
@@ -354,11 +354,11 @@ def test_image_that_cannot_be_stored_fails_the_edit_without_a_second_charge(conn
 
 def test_cancelled_by_the_provider(connection: Connection) -> None:
     """A 499 that was wished for ends `cancelled`; one that nobody asked for is a failure named client_cancelled."""
-    wished, unasked = make_submitted(connection, 2)
-    connection.exec_driver_sql("UPDATE edits SET cancel_requested_at = now() WHERE id = %s", (wished.edit_id,))
+    to_cancel, unasked = make_submitted(connection, 2)
+    connection.exec_driver_sql("UPDATE edits SET cancel_requested_at = now() WHERE id = %s", (to_cancel.edit_id,))
     verdict = Verdict(Kind.CANCELLED, error_type="client_cancelled", message="cancelled")
 
-    record_reports(connection, [answer(wished, verdict), answer(unasked, verdict)], POLICY)
+    record_reports(connection, [answer(to_cancel, verdict), answer(unasked, verdict)], POLICY)
 
     assert states(connection) == {"cancelled": 1, "failed": 1}
 

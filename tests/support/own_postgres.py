@@ -66,8 +66,8 @@ def tls_programs() -> Path:
     for place in PLACES:
         found += [file.parent for file in sorted(Path(place).parent.glob(f"{Path(place).name}*/**/bin/postgres"))]
     for folder in found:
-        asked = subprocess.run((folder / "pg_config", "--configure"), capture_output=True, text=True, check=False)
-        if "--with-openssl" in asked.stdout or "--with-ssl=" in asked.stdout:
+        configured = subprocess.run((folder / "pg_config", "--configure"), capture_output=True, text=True, check=False)
+        if "--with-openssl" in configured.stdout or "--with-ssl=" in configured.stdout:
             return folder
     pytest.skip(
         "no PostgreSQL with TLS here, and that of the wheel has none (Debian and Ubuntu: apt install postgresql)"

@@ -75,7 +75,7 @@ def pump(one: socket.socket, other: socket.socket) -> None:
 
 
 @contextmanager
-def tls_front(port: int) -> Iterator[int]:
+def serve_tls(port: int) -> Iterator[int]:
     """A port that speaks TLS, before one of loopback that does not."""
     context = server_context()
 
@@ -95,7 +95,7 @@ class Proxy:
     """A running proxy, and what it was asked; header names in lower case."""
 
     port: int = 0
-    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    requested: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     names: dict[str, int] = field(default_factory=dict)
     """Host name -> the port of loopback that stands for it."""
     refusal: bytes = b""
@@ -108,7 +108,7 @@ class Proxy:
     @property
     def targets(self) -> list[str]:
         """The first line of each request, without its protocol."""
-        return [line.rpartition(" ")[0] for line, _ in self.asked]
+        return [line.rpartition(" ")[0] for line, _ in self.requested]
 
     def serve(self, line: socket.socket) -> None:
         head = b""
@@ -119,7 +119,7 @@ class Proxy:
             head += part
         start, *rest = head.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (text.partition(":") for text in rest)}
-        self.asked.append((start, headers))
+        self.requested.append((start, headers))
         if self.refusal:
             line.sendall(self.refusal)
             return

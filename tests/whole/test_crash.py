@@ -25,8 +25,8 @@ def test_sigkill_at_every_named_point(start: Start, tmp_path: Path) -> None:
         assert eventually(lambda: stand(system.engine) == [(2, True, None, 200, None)], within=60)
 
     assert len(set(ids(caller.received))) == 1
-    told = verified(caller.received[1], (system.home / "notify.secret").read_text().strip())
-    assert (told["type"], told["data"]["stored"]) == ("batch.finished", 40)
+    message = verified(caller.received[1], (system.home / "notify.secret").read_text().strip())
+    assert (message["type"], message["data"]["stored"]) == ("batch.finished", 40)
     assert [point for point, flag in flags.items() if not flag.exists()] == []
     assert found.charges == 40
     assert heard_too_late(system) == 0

@@ -46,17 +46,17 @@ def shop(system: System, session: requests.Session, tmp_path_factory: pytest.Tem
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     secret = (system.home / "notify.secret").read_text().strip()
-    told = {"DARKROOM_URL": system.intake, "SHOP_URL": url, "NOTIFY_SECRET": secret}
+    variables = {"DARKROOM_URL": system.intake, "SHOP_URL": url, "NOTIFY_SECRET": secret}
     command = [sys.executable, "-m", "flask", "--app", "shop", "run", "--port", str(port)]
-    with subprocess.Popen(command, cwd=folder, env={**environment(), **told}) as process:
+    with subprocess.Popen(command, cwd=folder, env={**environment(), **variables}) as process:
         try:
-            assert eventually(lambda: answers(session, f"{url}/images"), within=LONGEST)
+            assert eventually(lambda: responds(session, f"{url}/images"), within=LONGEST)
             yield url
         finally:
             process.terminate()
 
 
-def answers(session: requests.Session, url: str) -> bool:
+def responds(session: requests.Session, url: str) -> bool:
     try:
         return session.get(url, timeout=5).ok
     except requests.ConnectionError:

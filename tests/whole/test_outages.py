@@ -58,13 +58,13 @@ def wait_for_edits(system: System, state: str, number: int) -> None:
 def wait_for_receiver(system: System) -> None:
     """Return once the receiver answers."""
 
-    def answers() -> bool:
+    def responds() -> bool:
         try:
             return requests.get(f"{system.receiver}/healthz", timeout=2).ok
         except requests.RequestException:
             return False
 
-    wait_for(answers, "the receiver does not answer")
+    wait_for(responds, "the receiver does not answer")
 
 
 def test_redis_emptied_in_mid_run(system: System) -> None:
@@ -128,8 +128,8 @@ def test_receiver_and_beat_killed(system: System) -> None:
     wait_for_receiver(system)
     hand_in(system, 10, "heard")
     finish(system)
-    heard = "SELECT count(*) FROM submissions s JOIN edits e ON e.id = s.edit_id WHERE learned_by = 'callback'"
-    assert count(system, f"{heard} AND e.arguments ->> 'prompt' LIKE 'heard%%'") > 0
+    by_callback = "SELECT count(*) FROM submissions s JOIN edits e ON e.id = s.edit_id WHERE learned_by = 'callback'"
+    assert count(system, f"{by_callback} AND e.arguments ->> 'prompt' LIKE 'heard%%'") > 0
 
 
 def test_two_beats_at_once(system: System) -> None:

@@ -79,9 +79,9 @@ class PollLane(CallingLane[DuePoll, PollOutcome]):
 
     def take_turn(self, should_continue: Callable[[], bool]) -> int:
         """Returns the number of submissions asked about."""
-        asked = super().take_turn(should_continue)
+        polled = super().take_turn(should_continue)
         look_up_unknown(self.engine, self.dependencies.listing, self.settings)
-        return asked
+        return polled
 
     def claim(self, free: int) -> Sequence[DuePoll]:
         """Submissions that were not heard of in time."""

@@ -30,7 +30,7 @@ def wait(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def asked(port: int, number: int, *, version: str = "1.1", query: str = "") -> Iterator[http.client.HTTPResponse]:
+def open_body(port: int, number: int, *, version: str = "1.1", query: str = "") -> Iterator[http.client.HTTPResponse]:
     """A client that has read the head of the answer, and nothing more unless the test does."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
         sock.sendall(f"GET /streamed/{number}{query} HTTP/{version}\r\nHost: x\r\n\r\n".encode())
@@ -42,20 +42,20 @@ def asked(port: int, number: int, *, version: str = "1.1", query: str = "") -> I
 @pytest.mark.parametrize("number", [1, 2, 1000])
 def test_whole_answers_end(number: int, port: int, served: psutil.Process) -> None:
     """Every byte, then HTTP's own mark of the end, without which the client would raise."""
-    with asked(port, number) as response:
+    with open_body(port, number) as response:
         assert (response.status, response.chunked) == (200, True)
         assert len(response.read()) == number * PIECE
 
 
 def test_the_first_bytes_come_before_the_last_are_made(port: int, served: psutil.Process) -> None:
     """Of an answer that would take an hour to make."""
-    with asked(port, ENDLESS) as response:
+    with open_body(port, ENDLESS) as response:
         assert response.read(5_000_000) == b"x" * 5_000_000
 
 
 def test_a_client_that_goes_ends_the_making(port: int, line: http.client.HTTPConnection) -> None:
     """Else the rest of every answer that nobody waits for is still read from the database."""
-    with asked(port, ENDLESS) as response:
+    with open_body(port, ENDLESS) as response:
         response.read(1_000_000)
         assert made(line)["open"] == 1
     wait(lambda: made(line)["open"] == 0)
@@ -66,22 +66,22 @@ def test_an_answer_that_broke_off_is_no_whole_one(number: int, port: int, served
     """The client raises; had the answer just ended, half of the results would look like all of them."""
     with (
         pytest.raises((http.client.IncompleteRead, OSError)),
-        asked(port, number, query="?broken=1") as response,
+        open_body(port, number, query="?broken=1") as response,
     ):
         response.read()
 
 
 def test_an_answer_that_breaks_in_its_first_piece_is_explained(port: int, served: psutil.Process) -> None:
     """Nothing is sent yet, so the client can be told."""
-    with asked(port, 0, query="?broken=1") as response:
+    with open_body(port, 0, query="?broken=1") as response:
         assert (response.status, response.read()) == (502, b"it broke")
 
 
 def test_over_http_1_0_answers_are_whole_or_not_begun(port: int, served: psutil.Process) -> None:
     """As nginx asks by default: there the end of the connection is the end of the answer, cut or not."""
-    with asked(port, 100, version="1.0") as response:
+    with open_body(port, 100, version="1.0") as response:
         assert int(response.headers["Content-Length"]) == len(response.read()) == 100 * PIECE
-    with asked(port, 100, version="1.0", query="?broken=1") as response:
+    with open_body(port, 100, version="1.0", query="?broken=1") as response:
         assert (response.status, response.read()) == (502, b"it broke")
 
 
@@ -92,19 +92,19 @@ def test_slow_readers_hold_no_thread_and_no_memory(
     and after a time the places are free again and what was begun is recognised as cut."""
     before = served.memory_info().rss
     with ExitStack() as readers:
-        slow = [readers.enter_context(asked(port, ENDLESS)) for _ in range(STREAMS)]
+        slow = [readers.enter_context(open_body(port, ENDLESS)) for _ in range(STREAMS)]
         wait(lambda: made(line)["open"] == STREAMS)
         time.sleep(1)
         stopped = made(line)["pieces"]
         time.sleep(1)
         assert made(line) == {"pieces": stopped, "open": STREAMS}
         assert served.memory_info().rss - before < 60_000_000
-        with asked(port, 1) as refused:
+        with open_body(port, 1) as refused:
             assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
         time.sleep(TAKEN_WITHIN)
         wait(lambda: made(line)["open"] == 0)
         for response in slow:
             with pytest.raises((http.client.IncompleteRead, OSError)):
                 response.read()
-    with asked(port, 1) as response:
+    with open_body(port, 1) as response:
         assert len(response.read()) == PIECE

@@ -89,9 +89,9 @@ def test_everybody_goes_through_the_proxy(call: Callable[[str], object], proxy: 
 
 def test_each_password_goes_where_it_belongs(proxy: Proxy, there: Wire) -> None:
     submit()
-    ((_, asked),), (received,) = proxy.asked, there.received
-    assert asked["proxy-authorization"] == "Basic " + b64encode(b"me:p@ss").decode()
-    assert "authorization" not in asked
+    ((_, requested),), (received,) = proxy.requested, there.received
+    assert requested["proxy-authorization"] == "Basic " + b64encode(b"me:p@ss").decode()
+    assert "authorization" not in requested
     assert "proxy-authorization" not in received.headers
     assert received.headers["authorization"] == f"Key {KEY}"
 
@@ -161,14 +161,14 @@ def test_http_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_this_machine_needs_no_proxy(proxy: Proxy, there: Wire, host: str) -> None:
     assert submit(f"https://{host}:{there.port}") == "8f1c"
-    assert proxy.asked == []
+    assert proxy.requested == []
 
 
 def test_exceptions(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "other.example, .example")
     with pytest.raises(Unsent):
         submit()
-    assert proxy.asked == []
+    assert proxy.requested == []
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_literal_address_is_judged_as_without_a_proxy(proxy: Proxy) -> None:
     assert "private address" in (sent.error or "")
     with pytest.raises(Unusable, match="not fetched from"):
         Fetcher(["provider.example"], max_bytes=1000).fetch("https://stranger.example/a.png")
-    assert proxy.asked == []
+    assert proxy.requested == []
 
 
 @pytest.mark.parametrize(

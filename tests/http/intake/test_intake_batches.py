@@ -95,10 +95,10 @@ def test_dry_run_tells_and_writes_nothing(engine: Engine, api: FlaskClient) -> N
     response = post_lines(api, {}, {**EDIT, "max_images": 3}, {**EDIT, "image_size": "square"}, dry_run="true")
 
     assert response.status_code == 200
-    told = response.json
-    assert (told["edits"], told["images_least"], told["images_most"]) == (2, 2, 4)
-    assert (told["cost_likely"], told["cost_worst"]) == (0.06, 0.12)
-    assert "image_size" in told["warnings"][0]
+    estimate = response.json
+    assert (estimate["edits"], estimate["images_least"], estimate["images_most"]) == (2, 2, 4)
+    assert (estimate["cost_likely"], estimate["cost_worst"]) == (0.06, 0.12)
+    assert "image_size" in estimate["warnings"][0]
     assert counts(engine) == (0, 0)
     problem(post_lines(api, {}, {}, dry_run="true"), 422)
 
@@ -223,7 +223,7 @@ def test_nothing_is_added_to_what_is_over(engine: Engine, api: FlaskClient) -> N
     assert counts(engine) == (1, 1)
 
 
-def test_without_a_database_it_asks_for_patience(engine: Engine, api: FlaskClient, database_away: Away) -> None:
+def test_without_a_database_it_asks_to_come_again(engine: Engine, api: FlaskClient, database_away: Away) -> None:
     """503 with a time to come again, in every route, and no word of SQL; afterwards all is well by itself."""
     made = hand_in(api)
     with database_away():

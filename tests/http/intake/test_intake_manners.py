@@ -216,10 +216,12 @@ def test_document_describes_every_route(app: Flask) -> None:
         if rule.rule.startswith("/v1")
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
-    told = {(path, method): what for path, methods in document["paths"].items() for method, what in methods.items()}
+    operations = {
+        (path, method): what for path, methods in document["paths"].items() for method, what in methods.items()
+    }
     assert document["openapi"].startswith("3.1")
-    assert routes | {("/healthz", "get")} == set(told)
-    for (path, _), what in told.items():
+    assert routes | {("/healthz", "get")} == set(operations)
+    for (path, _), what in operations.items():
         assert what["summary"]
         assert ("security" in what) == path.startswith("/v1") == ("401" in what["responses"])
         assert "429" in what["responses"]

@@ -26,7 +26,7 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def clock(engine: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[BoundedScheduler]:
+def scheduler(engine: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[BoundedScheduler]:
     """Over an empty database and a broker of its own."""
     monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
     monkeypatch.setenv("REDIS_URL", redis_url)
@@ -34,9 +34,9 @@ def clock(engine: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> It
     app.conf.task_routes = {f"darkroom.{lane}": {"queue": lane} for lane in LANES}
     with redis_client(redis_url, timeout=5) as client:
         client.flushall()
-    clock = BoundedScheduler(app=app)
-    yield clock
-    clock.engine.dispose()
+    scheduler = BoundedScheduler(app=app)
+    yield scheduler
+    scheduler.engine.dispose()
     app.close()
 
 
@@ -45,21 +45,23 @@ def messages(redis_url: str) -> dict[str, int]:
         return {lane: int(client.llen(lane)) for lane in LANES if client.llen(lane)}
 
 
-def test_tick_starts_lanes_that_have_work_and_no_more(clock: BoundedScheduler, engine: Engine, redis_url: str) -> None:
+def test_tick_starts_lanes_that_have_work_and_no_more(
+    scheduler: BoundedScheduler, engine: Engine, redis_url: str
+) -> None:
     """Nothing due, nothing sent; a new batch starts two lanes; however often it ticks, few messages lie there."""
-    assert clock.tick() == TICK
+    assert scheduler.tick() == TICK
     assert messages(redis_url) == {}
     with engine.begin() as connection:
         make_batch(connection)
-    clock.tick()
+    scheduler.tick()
     assert messages(redis_url) == {"submit": 1, "settle": 1}
     for _ in range(2 * MESSAGES_MAX):
-        clock.tick()
+        scheduler.tick()
     assert messages(redis_url) == {"submit": MESSAGES_MAX, "settle": MESSAGES_MAX}
 
 
-def test_clock_outlives_its_database(
-    clock: BoundedScheduler,
+def test_scheduler_outlives_its_database(
+    scheduler: BoundedScheduler,
     engine: Engine,
     redis_url: str,
     database_away: Away,
@@ -68,9 +70,9 @@ def test_clock_outlives_its_database(
     with engine.begin() as connection:
         make_batch(connection)
     with database_away():
-        assert clock.tick() == TICK
+        assert scheduler.tick() == TICK
     assert messages(redis_url) == {}
-    clock.tick()
+    scheduler.tick()
     assert messages(redis_url) == {"submit": 1, "settle": 1}
 
 

@@ -36,11 +36,11 @@ def test_batch_from_end_to_end(engine: Engine, emulator: Emulator, tmp_path: Pat
     emulator.mark(concurrency=2, latency=0.05)
     batch_id = make_edits(engine, [f"edit {n}" for n in range(16)])
 
-    def look() -> tuple[int, int]:
+    def sample() -> tuple[int, int]:
         in_flight = rows(engine, "SELECT count(*) FROM edits WHERE state IN ('submitting', 'submitted')")[0][0]
         return in_flight, emulator.in_flight
 
-    with lane_runner(engine, emulator, tmp_path, max_in_flight=5) as worker, sampling(look) as window:
+    with lane_runner(engine, emulator, tmp_path, max_in_flight=5) as worker, sampling(sample) as window:
         worker.work_until(all_are(engine, stored=16), lanes=("submit", "submit", "poll", "download"))
 
     assert max(ours for ours, _ in window) == 5
@@ -175,12 +175,12 @@ def test_lost_replies_do_not_crawl(engine: Engine, emulator: Emulator, tmp_path:
     emulator.faults(reset_after_accept=1)
     make_edits(engine, [f"edit {n}" for n in range(60)])
 
-    def look() -> int:
+    def sample() -> int:
         return stand(engine).get("submitting", 0)
 
     with (
         lane_runner(engine, emulator, tmp_path, max_in_flight=12, provider_retry_after=60) as worker,
-        sampling(look) as window,
+        sampling(sample) as window,
     ):
         worker.work_until(all_are(engine, stored=60), lanes=("submit", "submit", "poll", "download"))
 
@@ -228,10 +228,10 @@ def test_refused_account_pauses(kind: str, reason: str, engine: Engine, emulator
     emulator.faults(**{kind: "1*3"})
     make_edits(engine, [f"edit {n}" for n in range(6)])
 
-    def look() -> list[tuple]:
+    def sample() -> list[tuple]:
         return rows(engine, "SELECT reason FROM provider_status WHERE paused_at IS NOT NULL")
 
-    with lane_runner(engine, emulator, tmp_path, max_in_flight=2) as worker, sampling(look) as seen:
+    with lane_runner(engine, emulator, tmp_path, max_in_flight=2) as worker, sampling(sample) as seen:
         worker.work_until(all_are(engine, stored=6))
 
     assert [(reason,)] in seen

@@ -146,7 +146,7 @@ def test_redirect_is_a_failure(status: int, engine: Engine) -> None:
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 @pytest.mark.parametrize(
-    ("asked", "least", "most"),
+    ("header", "least", "most"),
     [
         ("120", 115, 120),
         ("1", 4, 5.5),
@@ -159,9 +159,9 @@ def test_redirect_is_a_failure(status: int, engine: Engine) -> None:
         ("Fri, 99 Dec 99999 23:59:59 GMT", 4, 5.5),
     ],
 )
-def test_retry_after(status: int, asked: str, least: float, most: float, engine: Engine) -> None:
+def test_retry_after(status: int, header: str, least: float, most: float, engine: Engine) -> None:
     """A receiver that is too busy is left in peace as long as it asks, for a day at most, never for less than else."""
-    with receiver(status, retry_after=asked) as wire:
+    with receiver(status, retry_after=header) as wire:
         owe(engine, wire.url)
         run(engine)
 

@@ -25,11 +25,11 @@ def test_price_is_read_once_and_kept_when_the_provider_is_silent(engine: Engine,
     refresh(engine, Pricing(emulator.url, "key:secret"), settings_at(emulator.url))
     assert learned(engine) == Decimal("0.03")
     with engine.begin() as connection:
-        asked = connection.exec_driver_sql("SELECT price_read_at FROM provider_status").scalar_one()
+        read_at = connection.exec_driver_sql("SELECT price_read_at FROM provider_status").scalar_one()
         connection.exec_driver_sql("UPDATE provider_status SET price_per_image = 0.07")
     refresh(engine, Pricing("http://127.0.0.1:9", "key:secret"), settings_at("http://127.0.0.1:9"))
     with engine.begin() as connection:
-        assert connection.exec_driver_sql("SELECT price_read_at FROM provider_status").scalar_one() == asked
+        assert connection.exec_driver_sql("SELECT price_read_at FROM provider_status").scalar_one() == read_at
         connection.exec_driver_sql("UPDATE provider_status SET price_read_at = now() - interval '1 day'")
     refresh(engine, Pricing("http://127.0.0.1:9", "key:secret"), settings_at("http://127.0.0.1:9"))
     assert learned(engine) == Decimal("0.07")

@@ -28,18 +28,18 @@ READ_ONLY_FOR = 3.0
 def read_only(postgres_url: str) -> Iterator[None]:
     """The whole server takes no change."""
 
-    def turn(setting: str) -> None:
+    def alter_system(setting: str) -> None:
         with psycopg.connect(postgres_url, autocommit=True) as connection:
             connection.execute("SET default_transaction_read_only = off")
             connection.execute(f"ALTER SYSTEM {setting}")
             connection.execute("SELECT pg_reload_conf()")
         time.sleep(0.2)
 
-    turn("SET default_transaction_read_only = on")
+    alter_system("SET default_transaction_read_only = on")
     try:
         yield
     finally:
-        turn("RESET default_transaction_read_only")
+        alter_system("RESET default_transaction_read_only")
 
 
 @pytest.mark.usefixtures("balanced")

@@ -18,10 +18,10 @@ TARGET = "/v1/models/pricing?endpoint_id=fal-ai%2Fbytedance%2Fseedream%2Fv4%2Fed
 
 def price(*entries: object, status: int = 200) -> Decimal:
     body = json.dumps({"prices": list(entries), "next_cursor": None, "has_more": False}).encode()
-    return asked(status, body)
+    return fetch_price(status, body)
 
 
-def asked(status: int, body: bytes) -> Decimal:
+def fetch_price(status: int, body: bytes) -> Decimal:
     with serve(lambda line: line.reply(status, body)) as wire:
         try:
             return Pricing(wire.url, KEY).per_image(ENDPOINT)
@@ -71,7 +71,7 @@ def test_price_that_is_no_amount(amount: object) -> None:
 def test_no_usable_answer(status: int, body: bytes, error: type[Exception]) -> None:
     """Refused, or not answered: one error each, asked once."""
     with pytest.raises(error):
-        asked(status, body)
+        fetch_price(status, body)
 
 
 def test_nobody_listens() -> None:

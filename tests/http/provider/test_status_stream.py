@@ -175,8 +175,8 @@ def test_following_does_not_wait_for_ever() -> None:
 def test_each_line_is_told_once(lists: list[list[str]]) -> None:
     """Whether a status carries the list so far or only what is new, which nobody promises."""
     lines = follow_request.NewLines()
-    told = [line.message for entries in lists for line in lines.take_new([*map(entry, entries)])]
-    assert told == ["a", "b", "c"]
+    messages = [line.message for entries in lists for line in lines.take_new([*map(entry, entries)])]
+    assert messages == ["a", "b", "c"]
 
 
 def test_lines_are_fit_for_a_terminal() -> None:

@@ -95,28 +95,28 @@ def test_progress_is_told(engine: Engine, tmp_path: Path, monkeypatch: pytest.Mo
     large = tmp_path / "large.png"
     Image.effect_noise((900, 900), 90).save(large)
     begun: list[set[str]] = []
-    heard: dict[str, list[int]] = {}
+    progress: dict[str, list[int]] = {}
     lock = threading.Lock()
 
     def begin(files: Collection[LocalFile]) -> ReportProgress:
         begun.append({file.path.name for file in files})
 
-        def told(file: LocalFile, sent: int) -> None:
+        def report(file: LocalFile, sent: int) -> None:
             with lock:
-                heard.setdefault(file.path.name, []).append(sent)
+                progress.setdefault(file.path.name, []).append(sent)
 
-        return told
+        return report
 
     with serve(storage) as wire:
         upload_files([known], settings(wire.url), engine)
         upload_files([known, small, large], settings(wire.url), engine, begin=begin)
 
     assert begun == [{"small.png", "large.png"}]
-    assert {name: steps[-1] for name, steps in heard.items()} == {
+    assert {name: steps[-1] for name, steps in progress.items()} == {
         path.name: path.stat().st_size for path in (small, large)
     }
-    assert heard["large.png"] == sorted(heard["large.png"])
-    assert len(set(heard["large.png"])) > 10
+    assert progress["large.png"] == sorted(progress["large.png"])
+    assert len(set(progress["large.png"])) > 10
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,9 @@ def test_a_mended_bug(
 ) -> None:
     """What could not be read is applied now, once; a second replay changes nothing any more."""
     received_by_a_bug(client, provider, engine, monkeypatch, edits=2)
-    told = run_cli("replay", "--effect", "unreadable", "--json")
+    replayed = run_cli("replay", "--effect", "unreadable", "--json")
     change = {"before": "unreadable", "after": "applied", "count": 2}
-    assert told.json == {"callbacks": 2, "applied": 2, "dry_run": False, "effects": [change]}
+    assert replayed.json == {"callbacks": 2, "applied": 2, "dry_run": False, "effects": [change]}
     assert rows(engine, "SELECT state FROM edits") == [("ready",)] * 2
     assert [row[0] for row in kept(engine)] == ["applied"] * 2
     before = world(engine)
@@ -62,8 +62,8 @@ def test_dry_run_changes_nothing(
     """It says what would happen, and every row stays as it was."""
     received_by_a_bug(client, provider, engine, monkeypatch)
     before = world(engine), kept(engine)
-    told = run_cli("replay", "--dry-run", "--json").json
-    assert (told["applied"], told["dry_run"]) == (1, True)
+    replayed = run_cli("replay", "--dry-run", "--json").json
+    assert (replayed["applied"], replayed["dry_run"]) == (1, True)
     assert (world(engine), kept(engine)) == before
     assert "nothing was changed: a dry run." in run_cli("replay", "--dry-run").out
 
@@ -97,8 +97,8 @@ def test_another_account(
     received_by_a_bug(client, provider, engine, monkeypatch)
     run_cli.set(FAL_USER_ID="github|someone-else")
     before = world(engine)
-    told = run_cli("replay", "--json").json
-    assert told["effects"] == [{"before": "unreadable", "after": "other account", "count": 1}]
+    replayed = run_cli("replay", "--json").json
+    assert replayed["effects"] == [{"before": "unreadable", "after": "other account", "count": 1}]
     assert world(engine) == before
 
 
@@ -109,8 +109,8 @@ def test_orphan_and_mismatch(run_cli: CommandLine, client: FlaskClient, provider
     deliver(client, provider, submission.id, ok("another"), "another")
     before = world(engine), kept(engine)
     assert [row[0] for row in kept(engine)] == ["orphan", "mismatch"]
-    told = run_cli("replay", "--json").json
-    assert {(way["before"], way["after"]) for way in told["effects"]} == {
+    replayed = run_cli("replay", "--json").json
+    assert {(way["before"], way["after"]) for way in replayed["effects"]} == {
         ("orphan", "orphan"),
         ("mismatch", "mismatch"),
     }

@@ -33,22 +33,22 @@ class Recorder:
 
     def __init__(self, engine: Engine) -> None:
         self.sizes: list[int] = []
-        self._go_on = threading.Event()
+        self._resume = threading.Event()
         self._waves = Waves(engine, self._record, alone=2)
 
     def _record(self, connection: Connection, deliveries: Sequence[Delivery]) -> list[Effect]:
-        self._go_on.wait(WITHIN)
+        self._resume.wait(WITHIN)
         self.sizes.append(len(deliveries))
         return record_deliveries(connection, deliveries, POLICY)
 
     def together(self, deliveries: Sequence[Delivery]) -> "list[Future[Effect]]":
         """Record them in one wave."""
-        self._go_on.clear()
+        self._resume.clear()
         first = self._waves.record(about("x", "x", ok("x")))
-        told = [self._waves.record(delivery) for delivery in deliveries]
-        self._go_on.set()
+        futures = [self._waves.record(delivery) for delivery in deliveries]
+        self._resume.set()
         assert first.result(WITHIN) is Effect.ORPHAN
-        return told
+        return futures
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_each_does_what_it_would_do_alone(seed: int, engine: Engine, recorder: R
         deliveries = mixture(known, lost)
         random.Random(seed).shuffle(deliveries)
         if together:
-            effects.append([told.result(WITHIN) for told in recorder.together(deliveries)])
+            effects.append([future.result(WITHIN) for future in recorder.together(deliveries)])
         else:
             alone = []
             for delivery in deliveries:
@@ -172,10 +172,10 @@ def test_one_that_cannot_be_recorded_fails_alone(engine: Engine, recorder: Recor
     bad, *good = submitted(engine, 6)
 
     with trigger(database_url, f"IF NEW.token = '{bad.id}' THEN RAISE EXCEPTION 'no' USING ERRCODE = '22000'; END IF;"):
-        failed, *told = recorder.together([success(one) for one in (bad, *good)])
+        failed, *futures = recorder.together([success(one) for one in (bad, *good)])
         with pytest.raises(DBAPIError):
             failed.result(WITHIN)
-        assert [one.result(WITHIN) for one in told] == [Effect.APPLIED] * 5
+        assert [one.result(WITHIN) for one in futures] == [Effect.APPLIED] * 5
 
     assert recorder.sizes == [1, 6, *[1] * 6]
     assert sorted(kept(engine), key=str) == sorted([("orphan", None), *(("applied", one.id) for one in good)], key=str)
@@ -190,8 +190,8 @@ def test_an_edit_that_is_held_holds_up_nobody_else(engine: Engine, recorder: Rec
         connection.exec_driver_sql(
             "SELECT FROM edits WHERE id = (SELECT edit_id FROM submissions WHERE id = %s) FOR UPDATE", (held.id,)
         )
-        late, *told = recorder.together([success(one) for one in (held, *others)])
-        assert [one.result(WITHIN) for one in told] == [Effect.APPLIED] * 5
+        late, *futures = recorder.together([success(one) for one in (held, *others)])
+        assert [one.result(WITHIN) for one in futures] == [Effect.APPLIED] * 5
         assert not late.done()
 
     assert late.result(WITHIN) is Effect.APPLIED
@@ -202,13 +202,13 @@ def test_the_database_goes_away_in_the_middle(engine: Engine, recorder: Recorder
     submissions = submitted(engine, 5)
 
     with trigger(database_url, "IF NEW.token <> 'x' THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;"):
-        for told in recorder.together([success(one) for one in submissions]):
+        for future in recorder.together([success(one) for one in submissions]):
             with pytest.raises(DBAPIError):
-                told.result(WITHIN)
+                future.result(WITHIN)
     assert recorder.sizes == [1, 5]
     assert rows(engine, "SELECT outcome FROM submissions WHERE outcome IS NOT NULL") == []
 
-    assert [told.result(WITHIN) for told in recorder.together([success(one) for one in submissions])] == [
+    assert [future.result(WITHIN) for future in recorder.together([success(one) for one in submissions])] == [
         Effect.APPLIED
     ] * 5
 
@@ -219,8 +219,8 @@ def test_nobody_is_told_before_the_commit(engine: Engine, receiver_engine: Engin
     recorder = Recorder(receiver_engine)
     submissions = submitted(engine, 20)
     seen: list[int] = []
-    for told in recorder.together([success(one) for one in submissions]):
-        told.result(WITHIN)
+    for future in recorder.together([success(one) for one in submissions]):
+        future.result(WITHIN)
         seen.append(rows(engine, "SELECT count(*) FROM callbacks WHERE effect = 'applied'")[0][0])
     assert seen == [20] * 20
 
@@ -234,7 +234,7 @@ def test_waves_are_bounded(count: int, pad: int, most: int, recorder: Recorder) 
     """In deliveries and in bytes; a body above the bound is a wave by itself."""
     deliveries = [about(f"t{n}", f"r{n}", ok(f"r{n}") + b" " * pad) for n in range(count)]
 
-    assert {told.result(WITHIN) for told in recorder.together(deliveries)} == {Effect.ORPHAN}
+    assert {future.result(WITHIN) for future in recorder.together(deliveries)} == {Effect.ORPHAN}
 
     assert sum(recorder.sizes) == count + 1
     assert max(recorder.sizes) == most

@@ -33,7 +33,7 @@ NOBODY = 65534
 def running() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A broker, its URL and its process."""
     with broker_process() as (url, process):
-        assert eventually(lambda: answers(url))
+        assert eventually(lambda: responds(url))
         yield url, process
 
 
@@ -64,7 +64,7 @@ def another_user() -> Iterator[None]:
         os.setgroups(groups)
 
 
-def answers(url: str) -> bool:
+def responds(url: str) -> bool:
     try:
         with redis.Redis.from_url(parse_broker_url(url).url) as client:
             return bool(client.ping())

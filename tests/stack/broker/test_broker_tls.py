@@ -42,7 +42,7 @@ def tls_server(*options: str) -> Iterator[int]:
             ) as process,
         ):
             try:
-                if eventually(lambda: process.poll() is not None or _answers(port), 20) and process.poll() is None:  # noqa: B023
+                if eventually(lambda: process.poll() is not None or _responds(port), 20) and process.poll() is None:  # noqa: B023
                     yield port
                     return
             finally:
@@ -50,7 +50,7 @@ def tls_server(*options: str) -> Iterator[int]:
     pytest.skip("no Redis with TLS here, and that of the wheel has none (Debian and Ubuntu: apt install redis-server)")
 
 
-def _answers(port: int) -> bool:
+def _responds(port: int) -> bool:
     """Whether it listens; whoever has no certificate is an answer, too."""
     try:
         with redis.Redis(port=port, ssl=True, ssl_cert_reqs="none", password=PASSWORD, socket_timeout=2) as client:

@@ -18,7 +18,7 @@ from cli.stack.broker import find_server
 from cli.stack.readiness import redis_answers, until
 from core.broker_url import parse_broker_url
 from core.errors import SettingsError
-from tests.support.wire_faults import AUTHORITY, tls_front
+from tests.support.wire_faults import AUTHORITY, serve_tls
 from worker.broker import celery_client, redis_client
 
 PASSWORD, ENCODED = "p@ss/w#rd:%", "p%40ss%2Fw%23rd%3A%25"
@@ -86,7 +86,7 @@ def test_a_user_and_an_encoded_password(plain: int) -> None:
 
 
 def test_tls_with_an_own_authority(plain: int) -> None:
-    with tls_front(plain) as port:
+    with serve_tls(plain) as port:
         works(f"rediss://dark:{ENCODED}@localhost:{port}/0?ssl_ca_certs={AUTHORITY}")
         works(f"rediss://127.0.0.1:{port}/0?ssl_cert_reqs=CERT_REQUIRED&ssl_ca_certs={AUTHORITY}")
         works(f"rediss://localhost:{port}/0?ssl_cert_reqs=none")
@@ -95,12 +95,12 @@ def test_tls_with_an_own_authority(plain: int) -> None:
 def test_tls_with_the_machines_own_store(plain: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a managed Redis with a public certificate is reached: nothing to say but rediss://."""
     monkeypatch.setenv("SSL_CERT_FILE", str(AUTHORITY))
-    with tls_front(plain) as port:
+    with serve_tls(plain) as port:
         works(f"rediss://localhost:{port}/0")
 
 
 def test_a_certificate_that_nobody_vouches_for(plain: int) -> None:
-    with tls_front(plain) as port:
+    with serve_tls(plain) as port:
         finding = broker(f"rediss://:{ENCODED}@localhost:{port}/0")
     assert finding.result is ResultKind.FAULT
     assert "not trusted" in finding.message
@@ -144,7 +144,7 @@ def test_a_wrong_password_and_a_user_without_rights(plain: int) -> None:
 def test_the_workers_are_asked_over_tls(plain: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane_checks, "ANSWER_WITHIN", 0.2)
     monkeypatch.setattr(lane_checks, "ROUNDS", 1)
-    with tls_front(plain) as port:
+    with serve_tls(plain) as port:
         finding = lane_checks.workers(f"rediss://localhost:{port}/0?ssl_ca_certs={AUTHORITY}")
     assert "No worker answers" in finding.message
 
@@ -198,6 +198,6 @@ def test_each_library_gets_its_own_form(given: str, client: str, celery: str) ->
 
 
 def test_certificates_are_checked_unless_told() -> None:
-    told = parse_broker_url("rediss://h/0").celery_settings()
+    celery = parse_broker_url("rediss://h/0").celery_settings()
     for name in ("broker_use_ssl", "redis_backend_use_ssl"):
-        assert told[name] == {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
+        assert celery[name] == {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}

@@ -41,11 +41,11 @@ def test_cancel(run_cli: CommandLine, engine: Engine) -> None:
     with engine.begin() as connection:
         batch_id = make_batch(connection, 5)
         accept(connection, claim(connection, limit=2))
-    told = run_cli("cancel", str(batch_id)[:13], "--json")
-    assert told.code == 0
-    cancelled_at = told.json.pop("cancelled_at")
+    shown = run_cli("cancel", str(batch_id)[:13], "--json")
+    assert shown.code == 0
+    cancelled_at = shown.json.pop("cancelled_at")
     assert cancelled_at
-    assert {**told.json, "cancelled_at": 0} == {
+    assert {**shown.json, "cancelled_at": 0} == {
         "batch_id": str(batch_id),
         "concerned": 5,
         "in_flight": 2,
@@ -106,8 +106,8 @@ def test_retry_by_error_type(run_cli: CommandLine, engine: Engine) -> None:
         fail(connection, "downstream_service_error")
     assert "no edit failed for image_too_small" in run_cli("retry", "last", "--error-type", "image_too_small").out
     types = ("--error-type", "image_too_small", "--error-type", "downstream_service_error")
-    told = run_cli("retry", "last", *types, "--json").json
-    assert (told["retried"], told["failed"]) == (1, 0)
+    shown = run_cli("retry", "last", *types, "--json").json
+    assert (shown["retried"], shown["failed"]) == (1, 0)
     assert in_states(engine) == {"pending": 1}
     assert run_cli("retry", "last", "--json").json["retried"] == 0
     run_cli("cancel", "last")
@@ -132,9 +132,9 @@ def test_append(run_cli: CommandLine, engine: Engine, tmp_path: Path) -> None:
         batch_id = make_batch(connection, 2)
     path = manifest(tmp_path, {"custom_id": "a"}, {})
     call = ("append", "last", path, "--idempotency-key", "k", "--json")
-    told = {"batch_id": str(batch_id), "added": 2, "edits": 2, "skipped": 0, "existing": False}
-    assert run_cli(*call).json == told
-    assert run_cli(*call).json == {**told, "added": 0, "existing": True}
+    shown = {"batch_id": str(batch_id), "added": 2, "edits": 2, "skipped": 0, "existing": False}
+    assert run_cli(*call).json == shown
+    assert run_cli(*call).json == {**shown, "added": 0, "existing": True}
     assert "were there already" in run_cli(*call[:-1]).out
     with engine.connect() as connection:
         rows = connection.exec_driver_sql("SELECT position, custom_id FROM edits ORDER BY position").all()
@@ -150,8 +150,8 @@ def test_append_all_or_nothing(run_cli: CommandLine, engine: Engine, tmp_path: P
     said = run_cli("append", "last", path, "--json")
     assert said.code == 2
     assert [(fault["line"], fault["field"]) for fault in said.lines] == [(3, "image_urls")]
-    told = run_cli("append", "last", path, "--on-invalid", "skip", "--json").json
-    assert (told["added"], told["skipped"]) == (3, 2)
+    shown = run_cli("append", "last", path, "--on-invalid", "skip", "--json").json
+    assert (shown["added"], shown["skipped"]) == (3, 2)
     assert in_states(engine) == {"pending": 3, "failed": 2}
     assert "nothing to retry: its 2 skipped lines" in run_cli("retry", "last").out
     said = run_cli("append", "last", manifest(tmp_path, {"custom_id": "a"}), "--json")

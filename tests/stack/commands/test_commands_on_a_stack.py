@@ -56,8 +56,8 @@ def test_skipped_line_and_contact_sheet(stack: Stack, manifest: Path, tmp_path: 
     assert (said.returncode, json.loads(said.stdout)["skipped"]) == (1, 1)
     row = status(stack)
     assert (row["stored"], row["failed"], row["skipped"], row["errors"][0]["type"]) == (11, 1, 1, "invalid_input")
-    told = json.loads(stack.run("contact-sheet", "last", "--output", str(tmp_path / "s.png"), "--json").stdout)
-    assert told["tiles"] == 12
+    shown = json.loads(stack.run("contact-sheet", "last", "--output", str(tmp_path / "s.png"), "--json").stdout)
+    assert shown["tiles"] == 12
     with Image.open(tmp_path / "s.png") as page:
         assert page.format == "PNG"
     said = stack.run("submit", str(manifest), "--on-invalid", "skip", "--dry-run", "--json")
@@ -67,8 +67,8 @@ def test_skipped_line_and_contact_sheet(stack: Stack, manifest: Path, tmp_path: 
 def test_replay_of_what_was_applied(stack: Stack) -> None:
     """Real callbacks, taken again, change nothing; the accounts still balance."""
     before = status(stack)
-    told = json.loads(stack.run("replay", "last", "--json").stdout)
-    assert (told["callbacks"] > 0, told["applied"]) == (True, 0)
+    shown = json.loads(stack.run("replay", "last", "--json").stdout)
+    assert (shown["callbacks"] > 0, shown["applied"]) == (True, 0)
     assert status(stack) == before
     assert doctor(stack)["accounting"]["result"] == "ok"
 

@@ -77,8 +77,8 @@ def test_images_and_reasons(run_cli: CommandLine, engine: Engine, tmp_path: Path
     store.put(f"{batch_id}/0/0.png", image(COLOURS[0]))
     store.put(f"{batch_id}/1/0.png", io.BytesIO(b"no image"))
     output = tmp_path / "sheet.png"
-    told = run_cli("contact-sheet", str(batch_id)[:20], "--output", output, "--json")
-    assert told.json == {"batch_id": str(batch_id), "tiles": 4, "of": 4, "files": [str(output)]}
+    shown = run_cli("contact-sheet", str(batch_id)[:20], "--output", output, "--json")
+    assert shown.json == {"batch_id": str(batch_id), "tiles": 4, "of": 4, "files": [str(output)]}
     with Image.open(output) as page:
         assert [at(page, place, 4) for place in range(4)] == [COLOURS[0], *[contact_sheet_page.MISSING] * 3]
 
@@ -117,8 +117,8 @@ def test_pages(run_cli: CommandLine, engine: Engine, tmp_path: Path, monkeypatch
         contact_sheet, "draw_page", lambda *given, **more: held.append(given[2]) or Image.new("RGB", (9, 9))
     )
     output = tmp_path / "sheet.png"
-    told = run_cli("contact-sheet", "last", "--output", output, "--json").json
-    assert [Path(file).name for file in told["files"]] == ["sheet.png", "sheet-2.png", "sheet-3.png"]
+    shown = run_cli("contact-sheet", "last", "--output", output, "--json").json
+    assert [Path(file).name for file in shown["files"]] == ["sheet.png", "sheet-2.png", "sheet-3.png"]
     assert held == [100, 100, 30]
     said = run_cli("contact-sheet", "last", "--output", output, "--limit", 7)
     assert (held[3:], said.err) == ([7], "The first 7 of 230 tiles; more with --limit.\n")

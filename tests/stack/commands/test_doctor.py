@@ -91,8 +91,8 @@ def test_all_but_the_workers(healthy: CommandLine) -> None:
 def test_every_line_is_explained(healthy: CommandLine) -> None:
     """The page for the night explains each line that the doctor may print."""
     page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
-    told = {line["check"] for line in healthy("doctor", "--json").lines} | {"stack"}
-    assert [check for check in told if f"`{check}`" not in page] == []
+    checks = {line["check"] for line in healthy("doctor", "--json").lines} | {"stack"}
+    assert [check for check in checks if f"`{check}`" not in page] == []
 
 
 def test_storage_is_left_as_it_was(healthy: CommandLine, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def waited(stack: Stack, *more: str) -> dict[str, Any]:
     return dict(json.loads(answer.stdout))
 
 
-def asked(stack: Stack, query: str, *values: object) -> list[tuple[Any, ...]]:
+def query_rows(stack: Stack, query: str, *values: object) -> list[tuple[Any, ...]]:
     lines = dict(line.split("=", 1) for line in stack.run("env").stdout.splitlines())
     with psycopg.connect(lines["DATABASE_URL"]) as connection:
         return connection.execute(query, values).fetchall()
@@ -85,34 +85,40 @@ def test_every_field_reaches_the_provider(stack: Stack, provider: str) -> None:
     answer = stack.run(
         "edit", "--prompt", "a hat\nand a cat", "--image", DOT, "--image", DOT, *options_, *more, "--json"
     )
-    told = json.loads(answer.stdout)
+    shown = json.loads(answer.stdout)
 
-    assert set(told) == {"batch_id", "edits"}
+    assert set(shown) == {"batch_id", "edits"}
     query = """
         SELECT b.name, e.custom_id, e.arguments, e.seed FROM edits e JOIN batches b ON b.id = e.batch_id WHERE b.id = %s
     """
-    assert asked(stack, query, told["batch_id"]) == [("all of it", "one", given, 5)]
-    assert stack.run("watch", told["batch_id"]).returncode == 0
+    assert query_rows(stack, query, shown["batch_id"]) == [("all of it", "one", given, 5)]
+    assert stack.run("watch", shown["batch_id"]).returncode == 0
 
 
 def test_what_is_not_given_is_not_sent(stack: Stack, provider: str) -> None:
     """The provider's defaults stay the provider's."""
-    told = waited(stack)
+    shown = waited(stack)
     page = f"{provider}/v1/models/requests/by-endpoint"
-    query = {"endpoint_id": ENDPOINT, "request_id": told["request_id"], "expand": "payloads"}
+    query = {"endpoint_id": ENDPOINT, "request_id": shown["request_id"], "expand": "payloads"}
     with requests.Session() as session:
         reply = session.get(page, params=query, headers={"Authorization": "Key a:b"}, timeout=5).json()
-    assert reply["items"][0]["json_input"] == {"prompt": "a hat", "image_urls": [DOT], "seed": told["seed"]}
+    assert reply["items"][0]["json_input"] == {"prompt": "a hat", "image_urls": [DOT], "seed": shown["seed"]}
 
 
 def test_json_tells_everything_once(stack: Stack) -> None:
     """One object: state, cost, images with their paths, log."""
-    told = waited(stack, "--seed", "7", "--custom-id", "x")
-    assert (told["state"], told["edits"], told["attempts"], told["seed"], told["custom_id"]) == ("stored", 1, 1, 7, "x")
-    (image,) = told["images"]
+    shown = waited(stack, "--seed", "7", "--custom-id", "x")
+    assert (shown["state"], shown["edits"], shown["attempts"], shown["seed"], shown["custom_id"]) == (
+        "stored",
+        1,
+        1,
+        7,
+        "x",
+    )
+    (image,) = shown["images"]
     assert Path(image["path"]).stat().st_size == image["bytes"]
-    assert told["cost"] == 0.03
-    assert "seed 7" in told["logs"][-1]
+    assert shown["cost"] == 0.03
+    assert "seed 7" in shown["logs"][-1]
 
 
 def test_failure_is_told(stack: Stack) -> None:
@@ -120,8 +126,8 @@ def test_failure_is_told(stack: Stack) -> None:
     answer = stack.run("edit", "--prompt", "x", "--image", "data:image/png;base64,AAAA", "--wait")
     assert answer.returncode == 1
     assert answer.stdout.splitlines()[-1].startswith("image_load_error: ")
-    told = waited(stack, "--prompt", "x [[fault:content_policy_violation]]")
-    assert (told["state"], told["images"], told["errors"][0]["type"]) == ("failed", [], "content_policy_violation")
+    shown = waited(stack, "--prompt", "x [[fault:content_policy_violation]]")
+    assert (shown["state"], shown["images"], shown["errors"][0]["type"]) == ("failed", [], "content_policy_violation")
 
 
 @pytest.mark.parametrize(
@@ -154,17 +160,17 @@ def test_sync_mode_ends_in_storage(stack: Stack, tmp_path: Path, noise: bool) ->
     pixels = os.urandom(1600 * 1600 * 3)
     (Image.frombytes("RGB", size, pixels) if noise else Image.new("RGB", size, "red")).save(source)
     sync = ("--image", str(source), "--size", "1600x1600", "--sync-mode", "--wait", "--json")
-    told = json.loads(stack.run("edit", "--prompt", "as it is", *sync).stdout)
+    shown = json.loads(stack.run("edit", "--prompt", "as it is", *sync).stdout)
 
-    assert told["state"] == "stored", told
-    (image,) = told["images"]
+    assert shown["state"] == "stored", shown
+    (image,) = shown["images"]
     with Image.open(image["path"]) as sample:
         assert sample.size == size
     query = """
         SELECT s.learned_by, left(i.url, 11), length(i.url) FROM images i JOIN submissions s ON s.id = i.submission_id
         WHERE s.request_id = %s
     """
-    ((learned_by, url_start, url_length),) = asked(stack, query, told["request_id"])
+    ((learned_by, url_start, url_length),) = query_rows(stack, query, shown["request_id"])
     assert (url_start, url_length > CALLBACK_MAX_BYTES) == ("data:image/", noise)
     assert learned_by == ("poll" if noise else "callback")
 
@@ -238,16 +244,16 @@ def test_on_a_terminal(stack: Stack) -> None:
 
 def test_request_that_is_ours(stack: Stack) -> None:
     """Status, log and result as the provider tells them, and whose edit it is."""
-    told = waited(stack, "--custom-id", "mine")
-    request_id = told["request_id"]
+    shown = waited(stack, "--custom-id", "mine")
+    request_id = shown["request_id"]
     status = json.loads(stack.run("request", "status", request_id, "--json").stdout)
     assert (status["status"], status["failed"]) == ("COMPLETED", False)
-    assert status["edit"] == {"batch_id": told["batch_id"], "name": "mine", "state": "stored"}
+    assert status["edit"] == {"batch_id": shown["batch_id"], "name": "mine", "state": "stored"}
     for more in ((), ("--follow",)):
         lines = stack.run("request", "logs", request_id, "--json", *more).stdout.splitlines()
-        assert [json.loads(line)["message"] for line in lines] == told["logs"]
+        assert [json.loads(line)["message"] for line in lines] == shown["logs"]
     result = json.loads(stack.run("request", "result", request_id).stdout)
-    assert (result["seed"], len(result["images"])) == (told["seed"], 1)
+    assert (result["seed"], len(result["images"])) == (shown["seed"], 1)
     late = stack.run("request", "cancel", request_id)
     assert (late.returncode, late.stdout) == (1, "ALREADY_COMPLETED: too late: it has ended\n")
 
@@ -257,21 +263,21 @@ def test_cancel(stack: Stack, provider: str) -> None:
     options(provider, concurrency=0)
     batch_id = json.loads(stack.run(*EDIT, "--json").stdout)["batch_id"]
     query = "SELECT s.request_id FROM submissions s JOIN edits e ON e.id = s.edit_id WHERE e.batch_id = %s"
-    assert eventually(lambda: asked(stack, query, batch_id) not in ([], [(None,)]))
-    ((request_id,),) = asked(stack, query, batch_id)
+    assert eventually(lambda: query_rows(stack, query, batch_id) not in ([], [(None,)]))
+    ((request_id,),) = query_rows(stack, query, batch_id)
     early = stack.run("request", "result", request_id)
     assert (early.returncode, early.stderr) == (2, f"darkroom: The request {request_id} is still in progress.\n")
     answer = stack.run("request", "cancel", request_id, "--json")
     assert (answer.returncode, json.loads(answer.stdout)["answer"]) == (0, "OK")
     options(provider, concurrency=2)
     stack.run("watch", batch_id)
-    assert asked(stack, "SELECT state FROM edits WHERE batch_id = %s", batch_id) == [("cancelled",)]
+    assert query_rows(stack, "SELECT state FROM edits WHERE batch_id = %s", batch_id) == [("cancelled",)]
 
 
 def test_failed_request(stack: Stack) -> None:
     """The provider's JSON is printed all the same, with exit code 1."""
-    told = waited(stack, "--prompt", "x [[fault:content_policy_violation]]")
-    answer = stack.run("request", "result", told["request_id"], "--json")
+    shown = waited(stack, "--prompt", "x [[fault:content_policy_violation]]")
+    answer = stack.run("request", "result", shown["request_id"], "--json")
     assert answer.returncode == 1
     assert json.loads(answer.stdout)["detail"][0]["type"] == "content_policy_violation"
     assert "content_policy_violation" in answer.stderr

@@ -105,9 +105,9 @@ def entry_points(
     http: FlaskClient, wired: Path, run_cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, EntryPoint]:
     def task(document: dict[str, Any], skip: str) -> str | None:
-        carried = broker_json.loads(broker_json.dumps({**document, "on_invalid": skip}))
+        sent = broker_json.loads(broker_json.dumps({**document, "on_invalid": skip}))
         try:
-            tasks.create_batch.apply((carried,)).get()
+            tasks.create_batch.apply((sent,)).get()
         except UserError as error:
             return str(error)
         return None

@@ -14,7 +14,7 @@ from tests.support.running_stack import darkroom
 URL = "https://me:hunter2@example.com/hook?token=hunter3"
 
 
-def told(engine: Engine, *events: str, notify_url: str | None = URL) -> UUID:
+def make_notified_batch(engine: Engine, *events: str, notify_url: str | None = URL) -> UUID:
     """A batch whose caller has been told of these events: delivered, or given up after the tenth attempt."""
     with engine.begin() as connection:
         batch_id = make_batch(connection, notify_url=notify_url)
@@ -39,17 +39,17 @@ def due(engine: Engine) -> list[tuple[str, int, bool, bool]]:
 
 def test_newest_goes_out_again(engine: Engine, database_url: str) -> None:
     """The newest notification of the batch is due again from its first attempt; the others stay as they are."""
-    batch_id = told(engine, "batch.failed", "batch.finished")
+    batch_id = make_notified_batch(engine, "batch.failed", "batch.finished")
     answer = darkroom("notify", str(batch_id)[:13], DATABASE_URL=database_url)
     assert answer.returncode == 0, answer.stderr
-    place, standing = "https://***@example.com/hook?***", "until now: 10 attempts, the receiver answered 500"
-    assert answer.stdout == f"batch.finished  {place}  due again; {standing}\n"
+    place, notification = "https://***@example.com/hook?***", "until now: 10 attempts, the receiver answered 500"
+    assert answer.stdout == f"batch.finished  {place}  due again; {notification}\n"
     assert due(engine) == [("batch.failed", 10, None, False), ("batch.finished", 0, True, True)]
 
 
 def test_all_go_out_again(engine: Engine, database_url: str) -> None:
     """--all takes every one, delivered ones too; one object a line, and no password among it."""
-    batch_id = told(engine, "batch.failed", "batch.finished")
+    batch_id = make_notified_batch(engine, "batch.failed", "batch.finished")
     answer = darkroom("notify", "last", "--all", "--json", DATABASE_URL=database_url)
     lines = [json.loads(line) for line in answer.stdout.splitlines()]
     assert [(line["event"], line["attempt"], line["last_status"]) for line in lines] == [
@@ -66,7 +66,7 @@ def test_all_go_out_again(engine: Engine, database_url: str) -> None:
 )
 def test_nobody_to_tell(notify_url: str | None, sentence: str, engine: Engine, database_url: str) -> None:
     """One sentence, exit code 2."""
-    told(engine, notify_url=notify_url)
+    make_notified_batch(engine, notify_url=notify_url)
     answer = darkroom("notify", "last", DATABASE_URL=database_url)
     assert (answer.returncode, answer.stdout) == (2, "")
     assert sentence in answer.stderr

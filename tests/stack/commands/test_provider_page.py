@@ -35,8 +35,8 @@ def reader(stack: Stack) -> Iterator[tuple[Path, dict[str, str]]]:
         program.parent.mkdir(parents=True)
         program.write_text(f'#!/bin/sh\nexec {sys.executable} -m cli.main "$@"\n')
         program.chmod(0o755)
-        told = dict(line.split("=", 1) for line in (stack.home / "stack.env").read_text().splitlines())
-        yield here, os.environ | told | {"PYTHONPATH": str(ROOT)}
+        variables = dict(line.split("=", 1) for line in (stack.home / "stack.env").read_text().splitlines())
+        yield here, os.environ | variables | {"PYTHONPATH": str(ROOT)}
 
 
 def run(reader: tuple[Path, dict[str, str]], *command: str) -> str:

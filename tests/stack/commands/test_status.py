@@ -45,8 +45,8 @@ def test_paused_account_comes_first(run_cli: CommandLine, engine: Engine) -> Non
     assert ", rate_limited: 429 Too many requests; next try " in first
     assert first.endswith(")")
     assert run_cli("batches").out.startswith("The provider's account is paused since ")
-    told = run_cli("status", "last", "--json").json
-    assert (told["provider"]["reason"], told["provider_paused"]) == ("rate_limited", "rate_limited")
+    shown = run_cli("status", "last", "--json").json
+    assert (shown["provider"]["reason"], shown["provider_paused"]) == ("rate_limited", "rate_limited")
     assert run_cli("batches", "--json").lines[0]["provider_paused"] == "rate_limited"
 
 
@@ -65,8 +65,8 @@ def test_ceiling_of_cost(run_cli: CommandLine, engine: Engine) -> None:
         first, _ = make_submitted(connection, 2, max_cost="0.5")
         record_reports(connection, [answer(first, success())], POLICY)
     assert "$0.03 for 2 submissions; $0.06 of at most $0.50 committed" in run_cli("status", "last").out
-    told = run_cli("status", "last", "--json").json
-    assert (told["max_cost"], told["committed"], told["cost"]) == (0.5, 0.06, 0.03)
+    shown = run_cli("status", "last", "--json").json
+    assert (shown["max_cost"], shown["committed"], shown["cost"]) == (0.5, 0.06, 0.03)
 
 
 def test_was_the_caller_told(run_cli: CommandLine, engine: Engine) -> None:
@@ -85,8 +85,8 @@ def test_was_the_caller_told(run_cli: CommandLine, engine: Engine) -> None:
         with engine.begin() as connection:
             connection.exec_driver_sql(f"UPDATE notifications SET {change}")
         assert shown in run_cli("status", "last").out
-    told = run_cli("status", "last", "--json").json["notification"]
-    assert (told["event"], told["attempt"], told["last_error"]) == ("batch.finished", 3, "gone")
+    shown = run_cli("status", "last", "--json").json["notification"]
+    assert (shown["event"], shown["attempt"], shown["last_error"]) == ("batch.finished", 3, "gone")
 
 
 def test_why_an_outcome_is_still_unknown(run_cli: CommandLine, engine: Engine) -> None:
@@ -98,5 +98,5 @@ def test_why_an_outcome_is_still_unknown(run_cli: CommandLine, engine: Engine) -
     shown = run_cli("status", "last").out
     assert "outcome unknown" in shown
     assert "2 submissions: the listing answered 403; next question " in shown
-    (told,) = run_cli("status", "last", "--json").json["unanswered"]
-    assert (told["state"], told["submissions"]) == ("outcome unknown", 2)
+    (shown,) = run_cli("status", "last", "--json").json["unanswered"]
+    assert (shown["state"], shown["submissions"]) == ("outcome unknown", 2)

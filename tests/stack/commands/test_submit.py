@@ -126,8 +126,8 @@ def test_faults_for_programs(run_cli: CommandLine, engine: Engine, folder: Path)
 def test_skip_takes_what_is_sound(run_cli: CommandLine, engine: Engine, folder: Path) -> None:
     """A faulty line, and one whose file is missing, stand there as failed; the rest is handed in."""
     path = manifest(folder, {}, {"prompt": 7}, {"image_urls": ["missing.png"], "custom_id": "c"})
-    told = run_cli("submit", path, "--on-invalid", "skip", "--json").json
-    assert (told["edits"], told["skipped"], "existing" in told) == (3, 2, False)
+    shown = run_cli("submit", path, "--on-invalid", "skip", "--json").json
+    assert (shown["edits"], shown["skipped"], "existing" in shown) == (3, 2, False)
     found = rows(engine, "SELECT state, errors -> -1 ->> 'type' AS type, custom_id FROM edits ORDER BY position")
     assert [tuple(row.values()) for row in found] == [
         ("pending", None, None),
@@ -141,13 +141,13 @@ def test_skip_takes_what_is_sound(run_cli: CommandLine, engine: Engine, folder: 
 def test_dry_run(run_cli: CommandLine, engine: Engine, folder: Path) -> None:
     """It counts, prices, and says what would be uploaded, once per content; it asks nobody and writes nothing."""
     path = manifest(folder, {"max_images": 3}, {"image_urls": ["a.png", "b.png"]})
-    told = run_cli("submit", path, "--dry-run", "--max-cost", "0.1", "--json").json
+    shown = run_cli("submit", path, "--dry-run", "--max-cost", "0.1", "--json").json
     size = (folder / "a.png").stat().st_size
-    assert (told["dry_run"], told["edits"], told["invalid"]) == (True, 2, 0)
-    assert (told["images_least"], told["images_most"]) == (2, 4)
-    assert (told["cost_likely"], told["cost_worst"], told["price_per_image"]) == (0.06, 0.12, 0.03)
-    assert (told["files"], told["uploads"], told["upload_bytes"]) == (1, 1, size)
-    assert told["warnings"] == ["the worst case of $0.12 is more than max_cost, $0.10"]
+    assert (shown["dry_run"], shown["edits"], shown["invalid"]) == (True, 2, 0)
+    assert (shown["images_least"], shown["images_most"]) == (2, 4)
+    assert (shown["cost_likely"], shown["cost_worst"], shown["price_per_image"]) == (0.06, 0.12, 0.03)
+    assert (shown["files"], shown["uploads"], shown["upload_bytes"]) == (1, 1, size)
+    assert shown["warnings"] == ["the worst case of $0.12 is more than max_cost, $0.10"]
     said = run_cli("submit", path, "--dry-run")
     assert "likely $0.06, at most $0.12, at $0.03 an image" in said.out
     assert "uploads  1 file" in said.out
@@ -158,8 +158,8 @@ def test_dry_run_of_faulty_lines(run_cli: CommandLine, folder: Path) -> None:
     """Faults end it as they would end the real one, unless they are to be skipped."""
     path = manifest(folder, {}, {"image_urls": ["missing.png"]})
     assert run_cli("submit", path, "--dry-run", "--json").lines[0]["line"] == 2
-    told = run_cli("submit", path, "--dry-run", "--on-invalid", "skip", "--json").json
-    assert (told["edits"], told["invalid"]) == (2, 1)
+    shown = run_cli("submit", path, "--dry-run", "--on-invalid", "skip", "--json").json
+    assert (shown["edits"], shown["invalid"]) == (2, 1)
 
 
 def test_price_of_our_own(run_cli: CommandLine, folder: Path) -> None:
@@ -174,8 +174,8 @@ def test_spreadsheet(run_cli: CommandLine, engine: Engine, folder: Path) -> None
     path.write_text("custom_id,prompt,image_urls\na,x,https://example.com/a.png\nb,,missing.png\n")
     assert {fault["line"] for fault in run_cli("submit", path, "--json").lines} == {3}
     path.write_text("custom_id,prompt,image_urls\na,x,https://example.com/a.png\nb,y,missing.png\nc,z,a.png\n")
-    told = run_cli("submit", path, "--dry-run", "--on-invalid", "skip", "--json").json
-    assert (told["edits"], told["invalid"], told["uploads"]) == (3, 1, 1)
+    shown = run_cli("submit", path, "--dry-run", "--on-invalid", "skip", "--json").json
+    assert (shown["edits"], shown["invalid"], shown["uploads"]) == (3, 1, 1)
     path.write_text("prompt,image_urls\nx,https://example.com/a.png\n")
     assert run_cli("submit", path).code == 0
     assert run_cli("append", "last", path, "--json").json["added"] == 1
@@ -187,8 +187,8 @@ def test_a_row_in_another_encoding_is_skipped_alone(run_cli: CommandLine, engine
     rows = [b"x;https://example.com/a.png"] * 19
     path = folder / "m.csv"
     path.write_bytes(b"\r\n".join([b"prompt;image_urls", "é;https://example.com/a.png".encode("cp1252"), *rows]))
-    told = run_cli("submit", path, "--on-invalid", "skip", "--json").json
-    assert (told["edits"], told["skipped"]) == (20, 1)
+    shown = run_cli("submit", path, "--on-invalid", "skip", "--json").json
+    assert (shown["edits"], shown["skipped"]) == (20, 1)
     assert count(engine, "edits") == 20
     said = run_cli("submit", path)
     assert (said.code, said.err.count("\n")) == (2, 1)

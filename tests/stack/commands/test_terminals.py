@@ -41,7 +41,7 @@ class Terminal:
     """Types commands as `CommandLine` does, before a terminal of some encoding."""
 
     def __init__(self, run_cli: CommandLine, patch: pytest.MonkeyPatch) -> None:
-        self._desk, self._patch = run_cli, patch
+        self._run_cli, self._patch = run_cli, patch
 
     def __call__(self, encoding: str, *arguments: object) -> tuple[int, str, str]:
         """The exit code, and both outputs as that terminal decodes them."""
@@ -49,7 +49,7 @@ class Terminal:
         with self._patch.context() as patch:
             patch.setattr(sys, "stdout", streams[0])
             patch.setattr(sys, "stderr", streams[1])
-            said = self._desk(*arguments)
+            said = self._run_cli(*arguments)
             for stream in streams:
                 stream.flush()
         out, err = (stream.buffer.getvalue().decode(encoding) for stream in streams)  # type: ignore[attr-defined]

@@ -48,8 +48,8 @@ def test_compose_runs_the_same_commands(name: str) -> None:
 
 def test_every_program_restarts_for_ever(home: Home) -> None:
     """No program is given up; a stop is patient, then final, for the whole process group."""
-    front = (processes.receiver("127.0.0.1", 8000), processes.intake("127.0.0.1", 8001))
-    options = parsed(home, *processes.workers(), *front)
+    applications = (processes.receiver("127.0.0.1", 8000), processes.intake("127.0.0.1", 8001))
+    options = parsed(home, *processes.workers(), *applications)
     programs = [program for group in options.process_group_configs for program in group.process_configs]
     assert {program.name for program in programs} == {"receiver", "intake", "beat", *processes.WORKERS}
     for program in programs:
@@ -73,7 +73,7 @@ def test_servers_stop_last(home: Home) -> None:
     """The supervisor stops the highest priority first: workers, then what listens, then the servers."""
     server = Process("postgres", ("/bin/postgres",), Stage.SERVERS, stop_signal="INT")
     options = parsed(home, server, *processes.workers(), processes.receiver("127.0.0.1", 8000))
-    assert [group.name for group in sorted(options.process_group_configs)] == ["servers", "front", "workers"]
+    assert [group.name for group in sorted(options.process_group_configs)] == ["servers", "http", "workers"]
 
 
 def test_a_program_that_ends_is_not_restarted(home: Home) -> None:

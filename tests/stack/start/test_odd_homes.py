@@ -38,9 +38,9 @@ def test_the_supervisor_runs_what_it_is_told_where_it_is_told(
             supervisor.start(Stage.SERVERS)
             assert until((folder / "said").exists, timeout=20)
             assert (folder / "said").read_text() == str(folder)
-            told = {"STORAGE_URL": home.images.as_uri(), "DARKROOM_HOME": str(home.folder)}
-            home.publish(told)
-            assert home.read_published() == told
+            variables = {"STORAGE_URL": home.images.as_uri(), "DARKROOM_HOME": str(home.folder)}
+            home.publish(variables)
+            assert home.read_published() == variables
         finally:
             supervisor.stop()
 

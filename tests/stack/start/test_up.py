@@ -109,10 +109,10 @@ def test_demo_uses_the_running_stack(stack: Stack) -> None:
     """The demo's edits all end as images in one folder, portrait and landscape."""
     answer = stack.run("demo", "--edits", "6", "--json")
     assert answer.returncode == 0, answer.stderr
-    told = json.loads(answer.stdout)
-    assert (told["stored"], told["edits"]) == (6, 6)
+    shown = json.loads(answer.stdout)
+    assert (shown["stored"], shown["edits"]) == (6, 6)
     landscape = set()
-    for path in Path(told["folder"]).glob("*/*.png"):
+    for path in Path(shown["folder"]).glob("*/*.png"):
         with Image.open(path) as image:
             landscape.add(image.width > image.height)
     assert landscape == {True, False}

@@ -330,7 +330,7 @@ def test_requests_that_nobody_answers_for() -> None:
 URL = "http://127.0.0.1:1/ended"
 
 
-def told(event: str = "batch.finished", **counts: int) -> Message:
+def message(event: str = "batch.finished", **counts: int) -> Message:
     data = {"batch_id": "b", "stored": 2, "failed": 0, "cancelled": 0, **counts}
     return Message("m", verified=True, event=event, data=data)
 
@@ -338,21 +338,21 @@ def told(event: str = "batch.finished", **counts: int) -> Message:
 @pytest.mark.parametrize(
     ("messages", "wrong"),
     [
-        ([told()], 0),
-        ([told(), told()], 0),
+        ([message()], 0),
+        ([message(), message()], 0),
         ([], 1),
-        ([told("batch.failed")], 1),
-        ([told(stored=1, failed=1)], 1),
-        ([told()._replace(verified=False)], 1),
-        ([told(), told(stored=1)], 1),
+        ([message("batch.failed")], 1),
+        ([message(stored=1, failed=1)], 1),
+        ([message()._replace(verified=False)], 1),
+        ([message(), message(stored=1)], 1),
     ],
     ids=["told", "twice", "never", "another event", "other counts", "unsigned", "one id, two contents"],
 )
 def test_notifications(messages: list[Message], wrong: int) -> None:
     """Each batch that ended was told as it is, signed, once or more; the same id never tells two things."""
     whole = balanced()
-    asked = whole._replace(batches={"b": whole.batches["b"]._replace(notify_url=URL)})
-    assert len(list(wrong_notifications(asked, URL, messages))) == wrong
+    with_notify = whole._replace(batches={"b": whole.batches["b"]._replace(notify_url=URL)})
+    assert len(list(wrong_notifications(with_notify, URL, messages))) == wrong
     assert list(wrong_notifications(whole, URL, messages)) or not messages
 
 
@@ -396,7 +396,7 @@ def test_the_ledger_is_read_as_it_is() -> None:
 def test_every_process_is_a_victim() -> None:
     """What the local stack starts may be killed, and so may the servers below it."""
     started = {process.name for process in (receiver("", 1), intake("", 1), *workers())}
-    assert {Stage.FRONT, Stage.WORKERS} == {process.stage for process in (receiver("", 1), *workers())}
+    assert {Stage.HTTP, Stage.WORKERS} == {process.stage for process in (receiver("", 1), *workers())}
     assert set(VICTIMS) == started | {"redis", "postgres", "supervisor", "flush"}
 
 

@@ -15,9 +15,9 @@ def test_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: py
     """Files and bytes; a file that is sent again counts from its beginning."""
     monkeypatch.setattr(upload_bar, "LINE_EVERY", 0)
     with upload_progress() as begin:
-        told = begin(FILES)
+        report = begin(FILES)
         for file, sent in ((FILES[0], 1_000_000), (FILES[1], 500_000), (FILES[1], 0)):
-            told(file, sent)
+            report(file, sent)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [f"uploading 2 files: {sent} of 2.0 MB" for sent in ("1.0 MB", "1.5 MB", "1.0 MB")]

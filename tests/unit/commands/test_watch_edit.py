@@ -16,7 +16,7 @@ def status(state: EditState, **more: object) -> EditStatus:
     return EditStatus(state, **{**given, **more})
 
 
-def told(capsys: pytest.CaptureFixture[str], *steps: Step, quiet: bool = False) -> tuple[list[str], list[str]]:
+def print_steps(capsys: pytest.CaptureFixture[str], *steps: Step, quiet: bool = False) -> tuple[list[str], list[str]]:
     reporter = EditReporter(quiet=quiet)
     for step in steps:
         reporter.report(step)
@@ -39,7 +39,7 @@ def test_whole_story(capsys: pytest.CaptureFixture[str]) -> None:
         Step(status(EditState.READY, attempt=1), (update("COMPLETED", "c", seconds=7.4),), None),
         Step(status(EditState.STORED, attempt=1), (), None),
     ]
-    assert told(capsys, *steps) == (
+    assert print_steps(capsys, *steps) == (
         [
             "pending",
             "submitted  request r",
@@ -63,7 +63,7 @@ def test_attempts_that_fail(capsys: pytest.CaptureFixture[str]) -> None:
         Step(status(EditState.SUBMITTED, attempt=1, request_id="r"), (), None),
         Step(status(EditState.PENDING, attempt=1, error=error), (update("COMPLETED", "oops"),), None),
     ]
-    out, _ = told(capsys, *steps)
+    out, _ = print_steps(capsys, *steps)
     assert out[1:] == ["  10:11:12  oops", "attempt 1 failed  internal_error: no", "pending"]
 
 
@@ -74,7 +74,7 @@ def test_nothing_moves(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     waiting = Step(status(EditState.PENDING), (), None)
     paused = Step(status(EditState.PENDING, paused="locked: no money"), (), None)
     gone = Step(status(EditState.SUBMITTED, request_id="r", attempt=1), (), Gone())
-    out, err = told(capsys, waiting, waiting, paused, paused, gone, gone, quiet=quiet)
+    out, err = print_steps(capsys, waiting, waiting, paused, paused, gone, gone, quiet=quiet)
     assert [line.partition(":")[0] for line in err] == [
         "Nothing has moved yet",
         "Nothing is submitted now",

@@ -68,7 +68,7 @@ def settled(data: bytes) -> bool:
     return has_every_row(Image.open(io.BytesIO(data)))
 
 
-def judged(data: bytes) -> str:
+def check(data: bytes) -> str:
     """What the check says of a file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -79,10 +79,10 @@ def judged(data: bytes) -> str:
     return str(found)
 
 
-def judged_by_decoder(data: bytes) -> str:
+def check_by_decoder(data: bytes) -> str:
     """What it says where Pillow decodes every file."""
     with mock.patch.object(image_files, "has_every_row", return_value=False):
-        return judged(data)
+        return check(data)
 
 
 @pytest.mark.parametrize("pieces", [1, 7])
@@ -93,7 +93,7 @@ def test_every_kind_of_png(kind: tuple[int, int], pieces: int) -> None:
     for size in ((1, 1), (7, 5), (64, 3), (3, 300)):
         data = png(kind, size, zlib.compress(rows(dice, size, kind)), pieces=pieces)
         assert settled(data), size
-        assert judged(data) == judged_by_decoder(data)
+        assert check(data) == check_by_decoder(data)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -105,7 +105,7 @@ def test_one_byte_decides(kind: tuple[int, int]) -> None:
     for wrong in (pixels[:-1], pixels + b"\0", *(pixels[:at] + b"\5" + pixels[at + 1 :] for at in filters)):
         data = png(kind, size, zlib.compress(wrong))
         assert not settled(data)
-        assert judged(data) == judged_by_decoder(data)
+        assert check(data) == check_by_decoder(data)
 
 
 def test_decoder_is_spared() -> None:
@@ -204,8 +204,8 @@ def test_spoilt_streams(name: str) -> None:
         pixels = rows(dice, size, kind)
         stream = SPOILS[name](dice, bytearray(zlib.compress(pixels, dice.choice((1, 6, 9)))), pixels)
         data = png(kind, size, stream, pieces=dice.choice((1, 3)))
-        verdict = judged(data)
-        assert verdict == judged_by_decoder(data), data.hex()
+        verdict = check(data)
+        assert verdict == check_by_decoder(data), data.hex()
         assert not (settled(data) and name == "long")
         verdicts[verdict.startswith("CheckedImage")] += 1
     assert bool(verdicts[False]) is (name not in WHOLE + LENIENT)
@@ -266,8 +266,8 @@ def test_mutated_files(name: str) -> None:
     dice, verdicts = random.Random(name), Counter[str]()
     for _ in range(MUTANTS // len(FILES)):
         data = mutate(dice, FILES[name])
-        verdict = judged(data)
-        assert verdict == judged_by_decoder(data), data.hex()
+        verdict = check(data)
+        assert verdict == check_by_decoder(data), data.hex()
         verdicts[verdict.partition(":")[0].partition("(")[0]] += 1
     assert verdicts["undecodable"] > MUTANTS / len(FILES) / 10
 
@@ -318,8 +318,8 @@ def test_codes_that_some_unpackers_take(lengths: dict[int, int], distances: list
     data = png((8, 0), (2, 1), deflated(lengths, distances))
 
     assert settled(data) is good
-    assert judged(data).startswith("CheckedImage") is good
-    assert judged(data) == judged_by_decoder(data)
+    assert check(data).startswith("CheckedImage") is good
+    assert check(data) == check_by_decoder(data)
 
 
 def test_window_that_no_unpacker_has() -> None:
@@ -328,10 +328,10 @@ def test_window_that_no_unpacker_has() -> None:
     data = png((8, 2), (9, 9), b"\x88\x1c" + stream[2:])
 
     assert not settled(data)
-    assert judged(data).startswith("undecodable")
+    assert check(data).startswith("undecodable")
 
 
 def test_no_memory_is_not_the_images_fault() -> None:
     """Running out of memory is told as that, not as a bad file."""
     with mock.patch.object(png_rows.zlib_ng, "decompressobj", side_effect=MemoryError), pytest.raises(MemoryError):
-        judged(FILES["PNG"])
+        check(FILES["PNG"])

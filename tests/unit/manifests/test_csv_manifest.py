@@ -18,7 +18,7 @@ def read(text: str | bytes, **options: bool) -> list[NewEdit | FaultyLine]:
     return list(read_csv(io.BytesIO(text.encode() if isinstance(text, str) else text), **options))
 
 
-def told(text: str | bytes) -> list[str]:
+def find_faults(text: str | bytes) -> list[str]:
     return [str(entry) for entry in read(text) if isinstance(entry, FaultyLine)]
 
 
@@ -51,7 +51,7 @@ def test_a_row_is_the_edit_that_its_jsonl_line_would_be() -> None:
 def test_faults_are_those_of_the_schema() -> None:
     """What a cell cannot be is told in the words of every other entry point; blank rows are no rows."""
     text = f"prompt,image_urls,seed\nx,{URL},1\n\nx,,\nx,{URL},many\nx,{URL},1,more\n"
-    assert told(text) == [
+    assert find_faults(text) == [
         "line 4: image_urls: is missing",
         "line 5: seed: must be a whole number, not text",
         "line 6: has 4 cells, the first row names 3",
@@ -163,7 +163,7 @@ def test_columns_that_nobody_named() -> None:
 
 def test_a_row_with_nothing_but_its_number_is_a_fault() -> None:
     """It may be an edit that was lost on the way here."""
-    assert told(f",prompt,image_urls\n0,x,{URL}\n1,,\n") == [
+    assert find_faults(f",prompt,image_urls\n0,x,{URL}\n1,,\n") == [
         "line 3: prompt: is missing; line 3: image_urls: is missing"
     ]
 

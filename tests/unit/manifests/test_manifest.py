@@ -28,7 +28,7 @@ def _faults(*lines: bytes) -> list[LineFault]:
     return [fault for entry in _read(*lines) if isinstance(entry, FaultyLine) for fault in entry.faults]
 
 
-def _told(*lines: bytes) -> list[str]:
+def _find_faults(*lines: bytes) -> list[str]:
     return [str(fault) for fault in _faults(*lines)]
 
 
@@ -43,11 +43,11 @@ def test_a_line_becomes_an_edit_as_the_caller_wrote_it() -> None:
 
 def test_a_number_as_custom_id_must_not_be_the_position_of_an_edit_without_one() -> None:
     """Both would be stored under the same key; numbers that meet no position are as good as any name."""
-    assert _told(_line(custom_id="1"), _line(custom_id="0"), _line(custom_id="007")) == []
-    assert _told(_line(), _line(custom_id="0")) == [
+    assert _find_faults(_line(custom_id="1"), _line(custom_id="0"), _line(custom_id="007")) == []
+    assert _find_faults(_line(), _line(custom_id="0")) == [
         "line 2: custom_id: 0 is what an edit before it is called, which has no custom_id"
     ]
-    assert _told(_line(custom_id="1"), _line()) == [
+    assert _find_faults(_line(custom_id="1"), _line()) == [
         "line 2: custom_id: is needed: without one this edit is called 1, and so is line 1"
     ]
 
@@ -122,9 +122,9 @@ def test_what_is_no_edit_at_all_is_told_and_its_neighbours_are_read(line: bytes,
 
 def test_every_fault_of_a_line_is_told() -> None:
     """A manifest is mended in one go."""
-    told = _told(_line(custom_id="a/b", image_urls=[URL] * 11, num_images="2", custom_ids=1, prompt="\0"))
+    reasons = _find_faults(_line(custom_id="a/b", image_urls=[URL] * 11, num_images="2", custom_ids=1, prompt="\0"))
 
-    assert told == [
+    assert reasons == [
         "line 1: custom_id: must be 1 to 64 of the characters A-Z a-z 0-9 . _ -, and not . or ..",
         "line 1: prompt: holds a NUL character",
         "line 1: image_urls: 11 images given, at most 10 are allowed (the provider would drop the first ones)",
@@ -177,7 +177,9 @@ def test_local_paths_only_where_they_are_uploaded() -> None:
     """A server that reads a manifest must not be made to look at its own disk."""
     line = _line(image_urls=["in/cat.png"])
 
-    assert _told(line) == ["line 1: image_urls: image 1 is neither a URL (http, https) nor a data URI of an image"]
+    assert _find_faults(line) == [
+        "line 1: image_urls: image 1 is neither a URL (http, https) nor a data URI of an image"
+    ]
     [edit] = _read(line, local_paths=True)
     assert isinstance(edit, NewEdit)
     assert edit.arguments["image_urls"] == ["in/cat.png"]
@@ -268,9 +270,9 @@ def test_whatever_the_lines_hold_each_is_an_edit_or_a_fault(lines: list[bytes]) 
     text = b"\n".join(lines)
     entries = list(read_jsonl(BytesIO(text)))
 
-    told = {entry.line for entry in entries}
+    reasons = {entry.line for entry in entries}
     content = [number for number, line in enumerate(text.split(b"\n"), 1) if line.strip(b" \t\r")]
-    assert told == set(content) or (text.startswith(b"\xef\xbb\xbf") and told == set(content[1:]))
+    assert reasons == set(content) or (text.startswith(b"\xef\xbb\xbf") and reasons == set(content[1:]))
     for entry in entries:
         if isinstance(entry, NewEdit):
             written = json.dumps(entry.arguments, ensure_ascii=False, allow_nan=False)
@@ -307,7 +309,7 @@ def test_null_is_a_field_left_out_and_2_0_is_2() -> None:
         assert isinstance(edit, NewEdit), edit
         assert edit.arguments == {**PLAIN, "num_images": 2, "image_size": {"width": 1280, "height": 720}}
         assert isinstance(edit.arguments["num_images"], int)
-    assert _told(_line(prompt=None), _line(num_images=2.5), _line(image_size={"width": None})) == [
+    assert _find_faults(_line(prompt=None), _line(num_images=2.5), _line(image_size={"width": None})) == [
         "line 1: prompt: is missing",
         "line 2: num_images: must be a whole number, not a number with a fraction",
         "line 3: image_size: width must be a whole number, not null",
@@ -317,5 +319,5 @@ def test_null_is_a_field_left_out_and_2_0_is_2() -> None:
 @pytest.mark.parametrize("joint", [",", ";", "|", ", "])
 def test_a_string_that_joins_several_urls_is_refused(joint: str) -> None:
     """It would be submitted as one, and paid for or failed at the provider."""
-    [told] = _told(_line(image_urls=[f"{URL}{joint}{URL}"]))
-    assert "image 1 joins several URLs" in told or "image 1 holds a blank" in told
+    [reasons] = _find_faults(_line(image_urls=[f"{URL}{joint}{URL}"]))
+    assert "image 1 joins several URLs" in reasons or "image 1 holds a blank" in reasons

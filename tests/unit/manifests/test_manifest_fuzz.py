@@ -117,7 +117,7 @@ def read(data: bytes, name: str) -> list[NewEdit | FaultyLine] | None:
     return None
 
 
-def lost(data: bytes, entries: list[NewEdit | FaultyLine]) -> list[str]:
+def find_lost(data: bytes, entries: list[NewEdit | FaultyLine]) -> list[str]:
     """The rows whose name stands in the manifest, and neither in an edit nor in the lines of a faulty one."""
     text = decode_manifest(io.BytesIO(data)).read()
     missing = []
@@ -128,8 +128,8 @@ def lost(data: bytes, entries: list[NewEdit | FaultyLine]) -> list[str]:
         over = [entry for entry in entries if entry.line <= line]
         near = max((entry.line for entry in over), default=0)
         here = [entry for entry in over if entry.line == near]
-        told = any(isinstance(entry, FaultyLine) or name in f"{entry.custom_id} {entry.arguments}" for entry in here)
-        if at >= 0 and not told:
+        named = any(isinstance(entry, FaultyLine) or name in f"{entry.custom_id} {entry.arguments}" for entry in here)
+        if at >= 0 and not named:
             missing.append(name)
     return missing
 
@@ -156,7 +156,7 @@ def test_a_damaged_manifest_is_read_or_refused_and_no_row_is_lost(
         refused += found is None
         if found is not None:
             whole += 1
-            assert lost(bytes(damaged), found) == [], f"seed {base + tried}, {mutation.__name__}"
+            assert find_lost(bytes(damaged), found) == [], f"seed {base + tried}, {mutation.__name__}"
         tried += 1
     assert tried > 50
     assert whole

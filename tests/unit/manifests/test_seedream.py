@@ -270,9 +270,9 @@ def test_whatever_is_given_is_accepted_or_told_plainly(document: dict[str, Any])
     try:
         arguments = EditArguments.model_validate(document)
     except ValidationError as error:
-        told = faults(error)
-        assert told
-        for fault in told:
+        reasons = faults(error)
+        assert reasons
+        for fault in reasons:
             assert not JARGON.search(fault.reason)
             assert f"{fault.field}: {fault.reason}".isprintable()
     else:

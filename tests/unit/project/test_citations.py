@@ -11,7 +11,7 @@ from models.tables import metadata
 from worker.lanes import LANES
 
 ROOT = Path(__file__).parents[3]
-ROOMS = (
+FOLDERS = (
     "benchmarks",
     "buffering",
     "cli",
@@ -23,7 +23,7 @@ ROOMS = (
     "migrations",
     "models",
 )
-ROOMS += ("provider", "storage", "tests", "webhook_receiver", "worker")
+FOLDERS += ("provider", "storage", "tests", "webhook_receiver", "worker")
 PROTOCOL = (ROOT / "docs" / "provider-protocol.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
@@ -47,9 +47,9 @@ def cited(pattern: re.Pattern[str], text: str) -> list[tuple[str, str | None]]:
 
 def files() -> Iterator[Path]:
     """Every file of ours that may cite, but this one."""
-    for room in ROOMS:
+    for folder in FOLDERS:
         for ending in ("*.py", "*.md", "*.env", "*.css"):
-            yield from (path for path in (ROOT / room).rglob(ending) if path != Path(__file__))
+            yield from (path for path in (ROOT / folder).rglob(ending) if path != Path(__file__))
     for ending in ("*.md", "*.yml", "*.toml", "Makefile", "Dockerfile", ".env.example"):
         yield from ROOT.glob(ending)
 

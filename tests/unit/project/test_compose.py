@@ -62,7 +62,7 @@ def interpolated(value: str, variables: Mapping[str, str]) -> str:
     return VARIABLE.sub(fill, value)
 
 
-def told(service: str, variables: Mapping[str, str]) -> dict[str, str]:
+def resolve_environment(service: str, variables: Mapping[str, str]) -> dict[str, str]:
     """The environment of a container."""
     given = SERVICES[service].get("environment", {})
     # a name without a value is passed on as it is
@@ -102,7 +102,7 @@ def test_a_setting_arrives_as_it_was_given(service: str) -> None:
     """What stands in `.env` is what the process reads, under the same name."""
     names = variables_of(READS[service]) - {"PGPASSWORD"} - set(IN_THE_CONTAINER)
     given = {name: f"/given/for/{name}" for name in names} | {"POSTGRES_PASSWORD": "p$ss}word"}
-    environment = told(service, given)
+    environment = resolve_environment(service, given)
     for name in names:
         secret = name.endswith("_FILE") and name.lower() not in READS[service].model_fields
         expected = f"/run/secrets/{name.removesuffix('_FILE').lower()}" if secret else given[name]
@@ -115,7 +115,7 @@ def test_a_setting_arrives_as_it_was_given(service: str) -> None:
 @pytest.mark.parametrize("service", sorted(READS))
 def test_without_env_file_the_defaults_are_the_codes(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container that is told nothing reads what a process of `darkroom up` reads that is told nothing."""
-    environment = told(service, {"POSTGRES_PASSWORD": "of their own"})
+    environment = resolve_environment(service, {"POSTGRES_PASSWORD": "of their own"})
     cls = READS[service]
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -140,7 +140,7 @@ def test_no_default_password() -> None:
     """Without a password nothing starts, and a sentence says what to do."""
     for service in ("postgres", *(name for name in READS if "PGPASSWORD" in SERVICES[name]["environment"])):
         with pytest.raises(LookupError, match=r"POSTGRES_PASSWORD: set it in \.env"):
-            told(service, {})
+            resolve_environment(service, {})
     assert "\nPOSTGRES_PASSWORD=\n" in EXAMPLE
 
 
@@ -172,8 +172,8 @@ def test_ports_are_published_on_loopback() -> None:
     assert set(published) == {"receiver", "intake", "emulator"}
     for name, port in published.items():
         assert interpolated(port["host_ip"], {}) == "127.0.0.1"
-        asked = interpolated(port["host_ip"], {"BIND_HOST": "0.0.0.0"})
-        assert asked == ("127.0.0.1" if name == "emulator" else "0.0.0.0")
+        host_ip = interpolated(port["host_ip"], {"BIND_HOST": "0.0.0.0"})
+        assert host_ip == ("127.0.0.1" if name == "emulator" else "0.0.0.0")
 
 
 def test_images_are_pinned() -> None:

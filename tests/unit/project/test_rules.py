@@ -38,7 +38,7 @@ def test_only_the_transitions_write_a_state() -> None:
 
 def test_nothing_of_ours_reads_proc() -> None:
     """macOS has no /proc: processes are asked for through psutil."""
-    code = [path for folder in (*FOLDERS, "fal_emulator", "front") for path in (ROOT / folder).rglob("*.py")]
+    code = [path for folder in (*FOLDERS, "fal_emulator") for path in (ROOT / folder).rglob("*.py")]
     assert len(code) > 100
     assert [path for path in code if re.search(r"[\"']/proc/", path.read_text())] == []
 

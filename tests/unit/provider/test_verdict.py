@@ -48,7 +48,7 @@ def _words(verdict: Verdict) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
-def test_every_recorded_answer_gets_its_verdict_through_both_doors(sample: Path) -> None:
+def test_every_recorded_answer_gets_its_verdict_by_callback_and_by_poll(sample: Path) -> None:
     """A result that is fetched and the same result in a callback mean the same."""
     status, body = (sample / "status").read_text().strip(), (sample / "body.json").read_bytes()
     expected = json.loads((sample / "expected.json").read_text())

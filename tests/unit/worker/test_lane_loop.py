@@ -30,7 +30,7 @@ class Lane:
     def __init__(self, items: int, *, seconds: float = 0.0) -> None:
         self.waiting = list(range(items))
         self.seconds = seconds
-        self.asked: list[int] = []
+        self.free_places: list[int] = []
         self.sets: list[list[int]] = []
         self.in_flight = self.most = self.held = self.most_held = 0
         self._lock = threading.Lock()
@@ -40,7 +40,7 @@ class Lane:
         return sorted(number for one in self.sets for number in one)
 
     def claim(self, free: int) -> Sequence[int]:
-        self.asked.append(free)
+        self.free_places.append(free)
         taken, self.waiting = self.waiting[:free], self.waiting[free:]
         self.held += len(taken)
         self.most_held = max(self.most_held, self.held)
@@ -87,7 +87,7 @@ def test_nothing_due() -> None:
     lane = Lane(0)
 
     assert lane.run(4) == 0
-    assert (lane.asked, lane.sets) == ([4], [])
+    assert (lane.free_places, lane.sets) == ([4], [])
 
 
 @pytest.mark.parametrize("width", [1, 3, 8])
@@ -98,8 +98,8 @@ def test_never_more_than_width(width: int) -> None:
     lane.run(width)
 
     assert (lane.most, lane.most_held) == (width, width)
-    assert max(lane.asked) <= width
-    assert min(lane.asked) >= 1
+    assert max(lane.free_places) <= width
+    assert min(lane.free_places) >= 1
 
 
 def test_slow_call_holds_nobody_up() -> None:
@@ -308,7 +308,7 @@ def test_lingering_does_not_hurry() -> None:
 
     lane.run(2, should_continue=lambda: time.monotonic() < until, has_backlog=lambda: True)
 
-    assert 5 <= len(lane.asked) <= 25
+    assert 5 <= len(lane.free_places) <= 25
 
 
 def away_for(lane: Lane, failures: int) -> Callable[[Sequence[int]], None]:

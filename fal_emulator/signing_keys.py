@@ -10,7 +10,7 @@ from .signing import public_x
 from .store import Store
 
 
-class Keys:
+class SigningKeys:
     """The key ring of the emulator."""
 
     def __init__(self, store: Store, *, padded: bool) -> None:
