@@ -43,21 +43,20 @@ ReportProgress = Callable[[LocalFile, int], object]
 
 
 def upload_files(
-    paths: Sequence[Path | LocalFile],
+    files: Sequence[LocalFile],
     settings: ProviderSettings,
     engine: Engine,
     *,
     begin: Callable[[Collection[LocalFile]], ReportProgress] = lambda _: lambda *_: None,
 ) -> dict[Path, str]:
-    """The URL of each file at the provider; a file that was inspected already is not inspected again.
+    """Send files to the provider that it does not have yet; gives the URL there of each.
 
     `begin` is called with the files that have to be uploaded, if any, and gives the one who hears how far they are.
 
     Raises:
-        UserError: a file is unreadable, too large, no image or changed meanwhile, or the provider did not take it.
+        UserError: a file is unreadable or changed since it was inspected, or the provider did not take it.
         SettingsError: there is no key.
     """
-    files = [path if isinstance(path, LocalFile) else inspect(path) for path in paths]
     known = _known(engine, settings, {file.sha256 for file in files})
     missing = {file.sha256: file for file in files if file.sha256 not in known}
     if not missing:

@@ -23,7 +23,7 @@ from models.decisions import READY_OVERDUE_AFTER
 from models.provider import is_paused, note_accepted
 from models.queries.locks import LOCK_UNTIL_COMMIT
 from models.queries.submissions import STILL_UNKNOWN
-from models.transitions import NextPoll, attach_request_id, lock_edits, resolve_unknown, schedule_poll
+from models.transitions import DenialCount, NextPoll, attach_request_id, lock_edits, resolve_unknown, schedule_poll
 from provider.listing import Listing
 from worker import unknown_search
 from worker.settings import WorkerSettings
@@ -65,7 +65,10 @@ def look_up_unknown(engine: Engine, listing: Listing, settings: WorkerSettings) 
             with engine.begin() as connection:
                 schedule_poll(
                     connection,
-                    [NextPoll(due.id, 0.0, None, None, due.searched_to, due.searched_from) for due in together],
+                    [
+                        NextPoll(due.id, 0.0, None, DenialCount.KEEP, due.searched_to, due.searched_from)
+                        for due in together
+                    ],
                 )
             continue
         with engine.connect() as connection:
@@ -153,25 +156,28 @@ def decide_lookup(
     if not (search.refused or is_read_to_its_end(due, search)):
         return _continue_later(due, search, hidden, pause, settings)
     if paused:  # refusals of a paused account are about the account
-        return NextPoll(due.id, pause, search.trouble or "the account is paused", None)
+        return NextPoll(due.id, pause, search.trouble or "the account is paused")
     if due.denials + 1 >= DENIALS and due.denied_for >= PERSISTS * settings.unknown_deadline:
         return None
     note = search.trouble or "the listing shows requests of that time without their inputs"
-    return NextPoll(due.id, pause, note, denied=True)
+    return NextPoll(due.id, pause, note, DenialCount.ADD)
 
 
 def _continue_later(due: DueUnknown, search: Search, hidden: bool, pause: float, settings: WorkerSettings) -> NextPoll:
     """What was read stays read, and what was hidden in it stays noted."""
     before = due.searched_to or ended_before(due, settings)
     reached = min(search.down_to or ended_after(due), before)
+    denials = DenialCount.ADD if hidden else DenialCount.KEEP
     if reached == before:
-        denied = True if hidden else None
-        return NextPoll(due.id, pause, search.trouble, denied, due.searched_to, due.searched_from)
-    denied = True if hidden else False if due.searched_to is None else None
+        return NextPoll(due.id, pause, search.trouble, denials, due.searched_to, due.searched_from)
+    if not hidden and due.searched_to is None:
+        denials = DenialCount.RESET
     if search.trouble:
-        return NextPoll(due.id, FIRST_PAUSE * settings.unknown_deadline, search.trouble, denied, reached, search.newest)
+        return NextPoll(
+            due.id, FIRST_PAUSE * settings.unknown_deadline, search.trouble, denials, reached, search.newest
+        )
     note = f"the listing is being read; what ended after {reached:%Y-%m-%d %H:%M:%S %Z} is done"
-    return NextPoll(due.id, 0.0, note, denied, reached, search.newest)
+    return NextPoll(due.id, 0.0, note, denials, reached, search.newest)
 
 
 def select_still_unknown(connection: Connection, unknown: Sequence[DueUnknown]) -> list[DueUnknown]:

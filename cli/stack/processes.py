@@ -90,10 +90,10 @@ def schema(*, embedded: bool) -> Process:
     return Process("schema", command, Stage.STARTING, once=True)
 
 
-def answers(urls: Mapping[str, str]) -> Process:
+def wait_until_ready(urls: Mapping[str, str]) -> Process:
     """What waits until these parts, each at its URL, and all workers answer."""
     parts = tuple(f"{name}={url}" for name, url in urls.items())
-    return Process("answers", ("cli.stack.start_programs", "answers", *parts), Stage.STARTING, once=True)
+    return Process("ready", ("cli.stack.start_programs", "ready", *parts), Stage.STARTING, once=True)
 
 
 ASKING = (

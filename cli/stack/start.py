@@ -102,7 +102,7 @@ def plan(settings: CLISettings, emulator: EmulatorOptions | None) -> Plan:
         variables,
         tuple(parts),
         processes.schema(embedded=settings.database_url is None),
-        processes.answers(emulated | urls),
+        processes.wait_until_ready(emulated | urls),
         settings.local_receiver,
         settings.local_intake,
         emulator.url if emulator else None,

@@ -48,7 +48,7 @@ def bring_to_schema(*options: str) -> None:
     migrate.upgrade(database_url)
 
 
-def wait_for_answers(*parts: str) -> None:
+def wait_until_ready(*parts: str) -> None:
     """Wait until these parts, `NAME=URL`, and all workers answer.
 
     Raises:
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one of the two."""
     what, *options = arguments
     try:
-        {"schema": bring_to_schema, "answers": wait_for_answers}[what](*options)
+        {"schema": bring_to_schema, "ready": wait_until_ready}[what](*options)
     except UserError as error:
         say(" ".join(str(error).split("\n")))
         return TROUBLE

@@ -34,6 +34,7 @@ from models.transitions.submission_ends import (
     move_edits,
 )
 from models.transitions.submissions import (
+    DenialCount,
     NextPoll,
     Refusal,
     Submission,
@@ -49,6 +50,7 @@ from models.transitions.submissions import (
 
 __all__ = [
     "EDITS_PER_STATEMENT",
+    "DenialCount",
     "EditMove",
     "ImageFault",
     "NextPoll",

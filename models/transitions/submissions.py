@@ -7,6 +7,7 @@ itself while its successor is in flight; then both are open, and the edit ends w
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
@@ -256,6 +257,17 @@ def attach_request_id(connection: Connection, submission_id: UUID, request_id: s
     )
 
 
+class DenialCount(StrEnum):
+    """What the latest question about a submission does to the number of denials in a row."""
+
+    ADD = "add"
+    """It was denied, which is not believed yet."""
+    RESET = "reset"
+    """It was answered otherwise."""
+    KEEP = "keep"
+    """There was no answer."""
+
+
 class NextPoll(NamedTuple):
     """When an open submission is asked about again, and why it has to be."""
 
@@ -263,8 +275,7 @@ class NextPoll(NamedTuple):
     delay: float
     """Seconds."""
     note: str | None = None
-    denied: bool | None = None
-    """True: the answer was a no that is not believed yet; False: it was none; None: there was no answer."""
+    denials: DenialCount = DenialCount.KEEP
     searched_to: datetime | None = None
     """How far down the listing was read, as long as it is not read to its end."""
     searched_from: datetime | None = None
@@ -276,7 +287,7 @@ _POSTPONED = RowSet(
     id="uuid",
     delay="float8",
     note="text",
-    denied="boolean",
+    denials="text",
     searched_to="timestamptz",
     searched_from="timestamptz",
 )
@@ -284,9 +295,9 @@ SCHEDULE_POLL = Statement(
     """
     UPDATE submissions s
     SET due_at = now() + m.delay * interval '1 s', note = m.note,
-        denials = CASE WHEN m.denied THEN s.denials + 1 WHEN NOT m.denied THEN 0 ELSE s.denials END,
-        denied_since = CASE WHEN m.denied THEN coalesce(s.denied_since, now())
-                       WHEN m.denied IS NULL THEN s.denied_since END,
+        denials = CASE m.denials WHEN 'add' THEN s.denials + 1 WHEN 'reset' THEN 0 ELSE s.denials END,
+        denied_since = CASE m.denials WHEN 'add' THEN coalesce(s.denied_since, now())
+                       WHEN 'keep' THEN s.denied_since END,
         searched_to = m.searched_to, searched_from = m.searched_from
     FROM {postponed}
     WHERE s.id = m.id AND s.due_at IS NOT NULL

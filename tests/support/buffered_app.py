@@ -1,4 +1,4 @@
-"""A small application behind a front with small bounds; granian serves `create_server` in a process of its own."""
+"""A small application behind a buffering server with small limits; granian serves it in a process of its own."""
 
 import time
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """What the tests of the queue's client share: one submit, and replies of the queue and of what stands before it."""
 
 from provider.queue_api import QueueAPI
-from tests.support.servers import Line
+from tests.support.servers import Peer
 
 ENDPOINT = "fal-ai/bytedance/seedream/v4/edit"
 KEY = "key-id:key-secret"
@@ -18,13 +18,13 @@ def submit(url: str) -> str:
     return client(url).submit(ENDPOINT, ARGUMENTS, webhook_url=WEBHOOK)
 
 
-def accepted(line: Line) -> bool:
-    return line.reply(200, b'{"status": "IN_QUEUE", "request_id": "8f1c", "queue_position": 0}')
+def accepted(peer: Peer) -> bool:
+    return peer.reply(200, b'{"status": "IN_QUEUE", "request_id": "8f1c", "queue_position": 0}')
 
 
-def dripping(line: Line) -> None:
+def dripping(peer: Peer) -> None:
     """A reply of one byte every tenth of a second, which no read timeout notices."""
-    line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
     for byte in b'{"request_id": "8f1c"'.ljust(100):
-        line.send(bytes([byte]))
-        line.silence(0.1)
+        peer.send(bytes([byte]))
+        peer.silence(0.1)

@@ -23,7 +23,7 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Peer:
     """One connection in the hands of a script, with the request that it just brought (None: nothing was read)."""
 
     sock: socket.socket
@@ -49,7 +49,7 @@ class Line:
         self.closing.wait(seconds)
 
 
-Script = Callable[[Line], bool | None]
+Script = Callable[[Peer], bool | None]
 """What to do with a request; True keeps the connection for another one."""
 
 
@@ -120,12 +120,12 @@ def serve(script: Script, *, reads: bool = True, wrap: Callable[[socket.socket],
 
 def _converse(sock: socket.socket, script: Script, wire: Wire, closing: threading.Event, *, reads: bool) -> None:
     if not reads:
-        script(Line(sock, None, closing))
+        script(Peer(sock, None, closing))
         return
     with sock.makefile("rb") as stream:
         for request in _requests(stream):
             wire.received.append(request)
-            if not script(Line(sock, request, closing)):
+            if not script(Peer(sock, request, closing)):
                 return
 
 

@@ -19,7 +19,7 @@ from models.due_work import SUBMISSIONS_DUE, FirstDue, first_due
 from models.provider import is_paused
 from models.record_reports import record_reports
 from models.states import Effect, LearnedBy
-from models.transitions import NextPoll, record_cancel_sent, schedule_poll
+from models.transitions import DenialCount, NextPoll, record_cancel_sent, schedule_poll
 from models.verdict import Kind, Verdict
 from provider import platform
 from provider.listing import Listing
@@ -61,8 +61,7 @@ class PollOutcome(NamedTuple):
     """Seconds, as the status reports."""
     note: str | None = None
     """Why there is no verdict."""
-    denied: bool | None = False
-    """True: a 404 that counts, but does not suffice yet; None: no answer came."""
+    denials: DenialCount = DenialCount.RESET
 
 
 class PollLane(CallingLane[DuePoll, PollOutcome]):
@@ -142,7 +141,7 @@ def _ask(queue: QueueAPI, listing: Listing, due: DuePoll, settings: WorkerSettin
         return _search_listing(listing, due, settings)
     except (TryLater, AccountPaused) as error:
         log.info("poll_unanswered", request=due.request_id, reason=str(error))
-        return PollOutcome(due, None, note=str(error), denied=None)
+        return PollOutcome(due, None, note=str(error), denials=DenialCount.KEEP)
 
 
 def _search_listing(listing: Listing, due: DuePoll, settings: WorkerSettings) -> PollOutcome:
@@ -156,9 +155,10 @@ def _search_listing(listing: Listing, due: DuePoll, settings: WorkerSettings) ->
     except Gone:
         verdict = None
     except TryLater as error:
-        return PollOutcome(due, None, note=str(error), denied=None)
+        return PollOutcome(due, None, note=str(error), denials=DenialCount.KEEP)
     if verdict is None and (due.denials + 1 < DENIALS or due.denied_for < settings.result_retention):
-        return PollOutcome(due, None, note="the queue answers 404, and the listing does not have it", denied=True)
+        note = "the queue answers 404, and the listing does not have it"
+        return PollOutcome(due, None, note=note, denials=DenialCount.ADD)
     log.warning("result_expired", request=due.request_id, listed=verdict is not None)
     return PollOutcome(due, verdict or EXPIRED, LearnedBy.LISTING if verdict else LearnedBy.POLL)
 
@@ -166,10 +166,9 @@ def _search_listing(listing: Listing, due: DuePoll, settings: WorkerSettings) ->
 def record_polls(connection: Connection, outcomes: Sequence[PollOutcome], settings: WorkerSettings) -> None:
     """One transaction for a set of answers; who gave none is asked again later."""
     # what the provider refuses while the account is paused, it refuses the account
-    if any(item.denied or item.verdict is EXPIRED for item in outcomes) and is_paused(connection):
+    if any(map(_is_denial, outcomes)) and is_paused(connection):
         outcomes = [
-            item._replace(verdict=None, denied=None) if item.denied or item.verdict is EXPIRED else item
-            for item in outcomes
+            item._replace(verdict=None, denials=DenialCount.KEEP) if _is_denial(item) else item for item in outcomes
         ]
     answers = [
         ProviderReport(item.due.id, item.due.request_id, item.verdict, item.learned_by, item.inference_time)
@@ -191,8 +190,12 @@ def record_polls(connection: Connection, outcomes: Sequence[PollOutcome], settin
                 item.due.id,
                 settings.poll_every * min(SLOWEST, 1 + item.due.polls / 10),
                 item.note,
-                item.denied,
+                item.denials,
             )
             for item in silent
         ],
     )
+
+
+def _is_denial(outcome: PollOutcome) -> bool:
+    return outcome.denials is DenialCount.ADD or outcome.verdict is EXPIRED

@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from http_client import bodies
-from tests.support.servers import Line, serve
+from tests.support.servers import Peer, serve
 
 
 def read(url: str, size: int) -> bytes:
@@ -14,8 +14,8 @@ def read(url: str, size: int) -> bytes:
         return bodies.read_bounded(response.raw, limit=10 * bodies.LARGE, seconds=0.5)
 
 
-def send(line: Line) -> bool:
-    return line.reply(200, b"x" * int(line.request.target.removeprefix("/")))
+def send(peer: Peer) -> bool:
+    return peer.reply(200, b"x" * int(peer.request.target.removeprefix("/")))
 
 
 def test_large_replies_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from core.errors import DownloadError, FetchAgain, StorageUnavailable, Unusable
 from tests.support.fetching import IMAGE, LIMIT, fault, fetched, fetcher, images
-from tests.support.servers import Line, Script, closed_port, reply, serve
+from tests.support.servers import Peer, Script, closed_port, reply, serve
 from worker import fetch
 
 BOMB = gzip.compress(bytes(10_000_000), 1)
@@ -108,7 +108,7 @@ def test_no_handle_for_a_connection() -> None:
 @pytest.mark.parametrize("code", [201, 204, 206, 304, 400, 401, 403, 404, 410, 416, 429, 500, 502, 503])
 def test_any_other_status(code: int) -> None:
     """Only a 200 is a file; anything else, 401 and 403 too, may change."""
-    with serve(lambda line: line.reply(code, IMAGE if code not in (204, 304) else b"")) as wire:
+    with serve(lambda peer: peer.reply(code, IMAGE if code not in (204, 304) else b"")) as wire:
         assert fault(wire.url, kind=FetchAgain) == f"http_{code}"
 
 
@@ -117,11 +117,11 @@ def test_host_that_asks_to_wait(code: int) -> None:
     """In seconds or until a date, bounded; nonsense counts for nothing, and so does the header of another status."""
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     for header, low, high in (("7", 7, 7), (soon, 95, 100), ("999999", 900, 900), ("-1", 0, 0), ("tomorrow", 0, 0)):
-        script = partial(Line.reply, status=code, retry_after=header)
+        script = partial(Peer.reply, status=code, retry_after=header)
         with serve(script) as wire, pytest.raises(FetchAgain) as caught:
             fetched(wire.url)
         assert low <= caught.value.retry_after <= high
-    with serve(lambda line: line.reply(404, b"", retry_after="7")) as wire, pytest.raises(FetchAgain) as caught:
+    with serve(lambda peer: peer.reply(404, b"", retry_after="7")) as wire, pytest.raises(FetchAgain) as caught:
         fetched(wire.url)
     assert caught.value.retry_after == 0
 
@@ -142,11 +142,11 @@ def test_slow_body_that_is_fast_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "WHOLE_TIMEOUT", 60.0)
     monkeypatch.setattr(fetch, "LEAST_RATE", (200, 0.2))
 
-    def slowly(line: Line) -> None:
-        line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    def slowly(peer: Peer) -> None:
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
         for _ in range(10):
-            line.send(bytes(100))
-            line.silence(0.08)
+            peer.send(bytes(100))
+            peer.silence(0.08)
 
     with serve(slowly) as wire:
         assert len(fetched(wire.url)) == 1000
@@ -157,12 +157,12 @@ def test_head_that_drips_is_cut_off_soon(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(fetch, "READ_TIMEOUT", 0.4)
     replies = iter([True])
 
-    def script(line: Line) -> bool | None:
+    def script(peer: Peer) -> bool | None:
         if next(replies, None):
-            return line.reply(200, IMAGE)
+            return peer.reply(200, IMAGE)
         for byte in b"HTTP/1.1 200 OK\r\n" + b"X-Filler: 1\r\n" * 100:
-            line.send(bytes([byte]))
-            line.silence(0.05)
+            peer.send(bytes([byte]))
+            peer.silence(0.05)
         return None
 
     with serve(script) as wire:
@@ -177,80 +177,84 @@ def test_head_that_drips_is_cut_off_soon(monkeypatch: pytest.MonkeyPatch) -> Non
     assert wire.connections == 1
 
 
-def drip(line: Line) -> None:
+def drip(peer: Peer) -> None:
     """A piece every tenth of a second: no read timeout notices."""
-    line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")
     for _ in range(100):
-        line.send(bytes(50))
-        line.silence(0.1)
+        peer.send(bytes(50))
+        peer.silence(0.1)
 
 
-def drip_in_chunks(line: Line) -> None:
-    line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+def drip_in_chunks(peer: Peer) -> None:
+    peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     for _ in range(100):
-        line.send(b"1\r\nx\r\n")
-        line.silence(0.1)
+        peer.send(b"1\r\nx\r\n")
+        peer.silence(0.1)
 
 
-def endless(line: Line) -> None:
-    line.send(b"HTTP/1.1 200 OK\r\n\r\n")
-    while not line.closing.is_set():
-        line.send(bytes(100_000))
+def endless(peer: Peer) -> None:
+    peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+    while not peer.closing.is_set():
+        peer.send(bytes(100_000))
 
 
-def endless_chunks(line: Line) -> None:
-    line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    while not line.closing.is_set():
-        line.send(b"186a0\r\n" + bytes(100_000) + b"\r\n")
+def endless_chunks(peer: Peer) -> None:
+    peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while not peer.closing.is_set():
+        peer.send(b"186a0\r\n" + bytes(100_000) + b"\r\n")
 
 
 SPOILT: dict[str, tuple[Script, type[DownloadError], tuple[str, ...]]] = {
     "truncated": (
-        lambda line: line.send(reply(200, IMAGE[:100], content_length="5000")),
+        lambda peer: peer.send(reply(200, IMAGE[:100], content_length="5000")),
         FetchAgain,
         ("truncated", "fetch_error"),
     ),
     "reset in the middle": (
-        lambda line: [line.send(reply(200, IMAGE[:100], content_length="5000")), line.silence(0.1), line.reset()][2],
+        lambda peer: [
+            peer.send(reply(200, IMAGE[:100], content_length="5000")),
+            peer.silence(0.1),
+            peer.reset(),
+        ][2],
         FetchAgain,
         ("fetch_error",),
     ),
     "cut chunk": (
-        lambda line: line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nabc"),
+        lambda peer: peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nabc"),
         FetchAgain,
         ("fetch_error",),
     ),
     "no last chunk": (
-        lambda line: line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"),
+        lambda peer: peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"),
         FetchAgain,
         ("fetch_error",),
     ),
-    "nothing": (lambda line: None, FetchAgain, ("fetch_error",)),
-    "no HTTP": (lambda line: line.send(b"hello\r\n"), FetchAgain, ("fetch_error",)),
-    "silent": (lambda line: line.silence(), FetchAgain, ("fetch_error",)),
+    "nothing": (lambda peer: None, FetchAgain, ("fetch_error",)),
+    "no HTTP": (lambda peer: peer.send(b"hello\r\n"), FetchAgain, ("fetch_error",)),
+    "silent": (lambda peer: peer.silence(), FetchAgain, ("fetch_error",)),
     "silent in the middle": (
-        lambda line: [line.send(reply(200, IMAGE[:100], content_length="5000")), line.silence()][0],
+        lambda peer: [peer.send(reply(200, IMAGE[:100], content_length="5000")), peer.silence()][0],
         FetchAgain,
         ("fetch_error",),
     ),
     "dripping": (drip, FetchAgain, ("too_slow",)),
     "dripping in chunks": (drip_in_chunks, FetchAgain, ("too_slow",)),
     "declared over the cap": (
-        lambda line: line.send(reply(200, b"", content_length=str(LIMIT + 1))),
+        lambda peer: peer.send(reply(200, b"", content_length=str(LIMIT + 1))),
         Unusable,
         ("too_large",),
     ),
-    "over the cap": (lambda line: line.reply(200, bytes(LIMIT + 1)), Unusable, ("too_large",)),
+    "over the cap": (lambda peer: peer.reply(200, bytes(LIMIT + 1)), Unusable, ("too_large",)),
     "endless": (endless, Unusable, ("too_large",)),
     "endless chunks": (endless_chunks, Unusable, ("too_large",)),
     "a bomb in gzip": (
-        lambda line: line.reply(200, BOMB, content_encoding="gzip"),
+        lambda peer: peer.reply(200, BOMB, content_encoding="gzip"),
         Unusable,
         ("too_large",),
     ),
-    "no gzip": (lambda line: line.reply(200, IMAGE, content_encoding="gzip"), FetchAgain, ("fetch_error",)),
+    "no gzip": (lambda peer: peer.reply(200, IMAGE, content_encoding="gzip"), FetchAgain, ("fetch_error",)),
     "two lengths": (
-        lambda line: line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 5\r\n\r\nabc"),
+        lambda peer: peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 5\r\n\r\nabc"),
         FetchAgain,
         ("fetch_error", "truncated"),
     ),
@@ -274,15 +278,15 @@ def test_spoilt_transfer(manner: str, files: list[Temporary]) -> None:
 def test_length_that_is_no_number(length: str) -> None:
     """A nonsensical Content-Length counts as none; it is no crash."""
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode("latin-1")
-    with serve(lambda line: line.send(head + IMAGE)) as wire:
+    with serve(lambda peer: peer.send(head + IMAGE)) as wire:
         assert fetched(wire.url) == IMAGE
 
 
 def test_file_at_the_cap() -> None:
     """Exactly PICTURE_MAX_BYTES is taken, declared or not."""
-    with serve(lambda line: line.reply(200, bytes(LIMIT))) as wire:
+    with serve(lambda peer: peer.reply(200, bytes(LIMIT))) as wire:
         assert len(fetched(wire.url)) == LIMIT
-    with serve(lambda line: line.send(b"HTTP/1.0 200 OK\r\n\r\n" + bytes(LIMIT))) as wire:
+    with serve(lambda peer: peer.send(b"HTTP/1.0 200 OK\r\n\r\n" + bytes(LIMIT))) as wire:
         assert len(fetched(wire.url)) == LIMIT
 
 
@@ -294,7 +298,7 @@ def test_nobody_there() -> None:
 def test_connection_is_used_again() -> None:
     """Files of one host come over one connection, after a failure too."""
     codes = iter([200, 404, 200])
-    with serve(lambda line: line.reply(next(codes), IMAGE)) as wire:
+    with serve(lambda peer: peer.reply(next(codes), IMAGE)) as wire:
         source = fetcher()
         for kind in (None, FetchAgain, None):
             try:

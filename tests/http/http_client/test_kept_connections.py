@@ -11,7 +11,7 @@ from core.errors import UnknownOutcome
 from http_client import sessions
 from provider import queue_api
 from tests.support.queueing import ENDPOINT, KEY, accepted, client, submit
-from tests.support.servers import Line, Script, serve
+from tests.support.servers import Peer, Script, serve
 
 
 def test_connection_is_kept() -> None:
@@ -28,10 +28,10 @@ def test_connection_is_kept() -> None:
     assert (wire.connections, len(wire.received)) == (2, 3)
 
 
-@pytest.mark.parametrize("end", [lambda line: None, lambda line: line.reset()], ids=["closed", "reset"])
+@pytest.mark.parametrize("end", [lambda peer: None, lambda peer: peer.reset()], ids=["closed", "reset"])
 def test_connection_closed_while_idle(end: Script) -> None:
     """A kept connection that the other side has closed is noticed before anything is sent: a new one is made."""
-    with serve(lambda line: end(line) if accepted(line) else None) as wire:
+    with serve(lambda peer: end(peer) if accepted(peer) else None) as wire:
         api = client(wire.url)
         api.submit(ENDPOINT, {}, webhook_url=None)
         time.sleep(0.1)
@@ -45,9 +45,9 @@ def test_connection_is_not_kept_for_long(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sessions, "IDLE_LIMIT", 0.2)
     gone = threading.Event()
 
-    def watch(line: Line) -> bool:
-        accepted(line)
-        if not line.sock.recv(1, socket.MSG_PEEK):  # waits for the next request, or the end
+    def watch(peer: Peer) -> bool:
+        accepted(peer)
+        if not peer.sock.recv(1, socket.MSG_PEEK):  # waits for the next request, or the end
             gone.set()
         return True
 
@@ -65,8 +65,8 @@ def test_connection_is_not_kept_for_long(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_race_with_a_closing_server_is_no_second_post() -> None:
     """What the idle limit guards: a kept connection dies under the POST. It was sent, so it is not sent again."""
 
-    def script(line: Line) -> bool | None:
-        return accepted(line) if line.request.body == b"{}" else None
+    def script(peer: Peer) -> bool | None:
+        return accepted(peer) if peer.request.body == b"{}" else None
 
     with serve(script) as wire:
         api = client(wire.url)
@@ -82,12 +82,12 @@ def test_connection_with_an_answer_half_read_is_not_kept(monkeypatch: pytest.Mon
     monkeypatch.setattr(queue_api, "REPLY_MAX_BYTES", 100)
     gone = threading.Event()
 
-    def script(line: Line) -> bool:
-        if line.request.body == b"{}":
-            return accepted(line)
-        line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + bytes(200))
-        line.sock.settimeout(5)
-        if not line.sock.recv(1, socket.MSG_PEEK):  # waits for the next request, or the end
+    def script(peer: Peer) -> bool:
+        if peer.request.body == b"{}":
+            return accepted(peer)
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + bytes(200))
+        peer.sock.settimeout(5)
+        if not peer.sock.recv(1, socket.MSG_PEEK):  # waits for the next request, or the end
             gone.set()
         return True
 
@@ -133,7 +133,7 @@ def test_environment_and_netrc_are_ignored(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_cookies_are_not_sent_back() -> None:
     """One POST leaves nothing for the next."""
-    with serve(lambda line: line.reply(200, b'{"request_id": "8f1c"}', set_cookie="a=b; Path=/")) as wire:
+    with serve(lambda peer: peer.reply(200, b'{"request_id": "8f1c"}', set_cookie="a=b; Path=/")) as wire:
         api = client(wire.url)
         for _ in range(2):
             api.submit(ENDPOINT, {}, webhook_url=None)

@@ -8,7 +8,7 @@ import pytest
 from core.errors import DownloadError, FetchAgain
 from http_client.sessions import is_private
 from tests.support.fetching import IMAGE, fault, fetched, images
-from tests.support.servers import Line, Script, serve
+from tests.support.servers import Peer, Script, serve
 from worker.fetch import MAX_REDIRECTS
 
 REFUSED_URLS = [
@@ -169,9 +169,9 @@ def test_private_addresses(address: str, private: bool) -> None:
 def chain(hops: int) -> Script:
     """Redirects, then the image."""
 
-    def script(line: Line) -> bool:
-        left = int(line.request.target.strip("/") or hops)
-        return line.reply(302, b"moved", location=f"/{left - 1}") if left else line.reply(200, IMAGE)
+    def script(peer: Peer) -> bool:
+        left = int(peer.request.target.strip("/") or hops)
+        return peer.reply(302, b"moved", location=f"/{left - 1}") if left else peer.reply(200, IMAGE)
 
     return script
 
@@ -189,7 +189,7 @@ def test_redirects_up_to_the_limit() -> None:
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 def test_every_kind_of_redirect(code: int) -> None:
     """To another port of the host, absolute, whatever the code."""
-    with images() as there, serve(lambda line: line.reply(code, b"", location=there.url + "/y")) as here:
+    with images() as there, serve(lambda peer: peer.reply(code, b"", location=there.url + "/y")) as here:
         assert fetched(here.url + "/x") == IMAGE
 
 
@@ -198,7 +198,7 @@ def test_redirect_to_where_it_may_not_go(location: str) -> None:
     """Each hop is judged like the first."""
     with images() as there:
         place = location.format(port=there.port)
-        with serve(lambda line: line.reply(302, b"", location=place)) as here:
+        with serve(lambda peer: peer.reply(302, b"", location=place)) as here:
             assert fault(here.url) == "host_refused"
 
     assert there.connections == 0
@@ -207,18 +207,18 @@ def test_redirect_to_where_it_may_not_go(location: str) -> None:
 @pytest.mark.parametrize("location", ["http://[bad/", "data:image/png;base64,AAAA", "file:///etc/passwd"])
 def test_redirect_to_no_address(location: str) -> None:
     """Where a redirect leads nowhere that HTTP can reach, the file is never taken."""
-    with serve(lambda line: line.reply(302, b"", location=location)) as wire:
+    with serve(lambda peer: peer.reply(302, b"", location=location)) as wire:
         assert fault(wire.url) == "host_refused"
 
 
 def test_redirect_with_an_endless_body() -> None:
     """The body of a redirect is not read."""
 
-    def script(line: Line) -> None:
-        line.send(b"HTTP/1.1 302 Found\r\nLocation: http://evil.example/\r\n\r\n")
+    def script(peer: Peer) -> None:
+        peer.send(b"HTTP/1.1 302 Found\r\nLocation: http://evil.example/\r\n\r\n")
         for _ in range(30):
-            line.send(bytes(100_000))
-            line.silence(0.1)
+            peer.send(bytes(100_000))
+            peer.silence(0.1)
 
     began = time.monotonic()
     with serve(script) as wire:

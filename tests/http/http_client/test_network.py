@@ -13,7 +13,7 @@ from core.settings import NetworkSettings, load
 from provider.cdn import CDN
 from provider.platform import PlatformAPI
 from provider.queue_api import QueueAPI
-from tests.support.servers import Line, Script, Wire, closed_port, reply, serve
+from tests.support.servers import Peer, Script, Wire, closed_port, reply, serve
 from tests.support.wire_faults import AUTHORITY, Proxy, proxying, server_context
 from webhook_receiver.jwks import fetch_keys
 from worker.fetch import Fetcher
@@ -31,9 +31,9 @@ ANSWERS: dict[str, bytes] = {
 }
 
 
-def answer(line: Line) -> bool:
-    assert line.request is not None
-    return line.reply(200, ANSWERS.get(line.request.target.partition("?")[0], b"an image"))
+def answer(peer: Peer) -> bool:
+    assert peer.request is not None
+    return peer.reply(200, ANSWERS.get(peer.request.target.partition("?")[0], b"an image"))
 
 
 def secure(script: Script = answer):
@@ -135,7 +135,7 @@ def test_a_proxy_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_line_that_is_cut_after_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proxy had connected and the request was out: nobody knows."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(AUTHORITY))
-    with secure(lambda line: line.reset()) as there, proxying(provider__example=there.port) as proxy:
+    with secure(lambda peer: peer.reset()) as there, proxying(provider__example=there.port) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         with pytest.raises(UnknownOutcome):
             submit()

@@ -24,7 +24,7 @@ from tests.support.lane_runner import (
     wait_for,
 )
 from tests.support.receiving import rows
-from tests.support.servers import Line, serve
+from tests.support.servers import Peer, serve
 from worker import fetch
 from worker.beat_scheduler import lanes_due
 
@@ -53,7 +53,7 @@ def change(engine: Engine, statement: str) -> None:
 
 
 def serve_from(engine: Engine, url: str, which: str) -> None:
-    """Some of the images stand at another host, and come first in line."""
+    """Some of the images stand at another host, and come first."""
     declared = "file_size = NULL, width = NULL, height = NULL"
     change(engine, f"UPDATE images SET url = '{url}/' || id, {declared}, expires_at = now() WHERE {which}")
 
@@ -118,7 +118,7 @@ def test_nothing_is_fetched_in_vain(engine: Engine, emulator: Emulator, small_di
     """While the lane is paused nobody downloads what cannot be stored, and the tick starts no lane."""
     with ready(engine, emulator, small_disk, 30, download_threads=4, provider_retry_after=3) as worker:
         fill(small_disk)
-        with serve(lambda line: line.reply(200, IMAGE)) as wire:
+        with serve(lambda peer: peer.reply(200, IMAGE)) as wire:
             serve_from(engine, wire.url, "true")
             download(worker, lambda: reasons(engine))
             begun = len(wire.received)
@@ -151,17 +151,17 @@ def test_probe_that_tells_nothing(engine: Engine, emulator: Emulator, tmp_path: 
     ]
 
 
-def drip(line: Line) -> None:
-    line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")
-    while not line.closing.is_set():
-        line.send(b"x")
-        line.silence(0.05)
+def drip(peer: Peer) -> None:
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")
+    while not peer.closing.is_set():
+        peer.send(b"x")
+        peer.silence(0.05)
 
 
 def test_dripping_host_holds_nobody_up(
     engine: Engine, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many images of a host that drips come first in line; those of another host are stored beside them."""
+    """Many images of a host that drips come first; those of another host are stored beside them."""
     monkeypatch.setattr(fetch, "LEAST_RATE", (1000, 60.0))
     with ready(engine, emulator, tmp_path, 24, download_threads=4) as worker, serve(drip) as wire:
         serve_from(engine, wire.url, "mod(id, 2) = 0")
@@ -183,10 +183,10 @@ def test_host_that_asks_to_wait_is_left_alone(engine: Engine, emulator: Emulator
     moments: list[float] = []
     lock = threading.Lock()
 
-    def busy(line: Line) -> bool:
+    def busy(peer: Peer) -> bool:
         with lock:
             moments.append(time.monotonic())
-        return line.reply(429, b"", retry_after="1")
+        return peer.reply(429, b"", retry_after="1")
 
     with ready(engine, emulator, tmp_path, 10, download_threads=2, retry_delay=0.01) as worker, serve(busy) as wire:
         serve_from(engine, wire.url, "mod(id, 2) = 0")
@@ -203,7 +203,7 @@ def test_host_that_asks_to_wait_is_left_alone_by_every_worker(
     """What one process was told stands in the image's row, too: no other process asks for it before."""
     with (
         ready(engine, emulator, tmp_path, 1, retry_delay=0.01) as worker,
-        serve(lambda line: line.reply(503, b"", retry_after="600")) as wire,
+        serve(lambda peer: peer.reply(503, b"", retry_after="600")) as wire,
     ):
         serve_from(engine, wire.url, "true")
         download(worker, lambda: rows(engine, "SELECT 1 FROM images WHERE jsonb_array_length(errors) > 0"))

@@ -16,7 +16,7 @@ from provider.listing import Listing
 from tests.support.factories import make_submitted
 from tests.support.lane_runner import KEY, Emulator, lane_runner, stand
 from tests.support.receiving import rows
-from tests.support.servers import Line, serve
+from tests.support.servers import Peer, serve
 from worker.lanes import poll
 
 ENDPOINT = "fal-ai/bytedance/seedream/v4/edit"
@@ -24,8 +24,8 @@ NOW = datetime.now(UTC)
 CLOCKS = {"submit_start_timeout": 0.6, "run_allowance": 0.2, "delivery_allowance": 0.1, "result_retention": 0.6}
 
 
-def answering_404(line: Line) -> bool:
-    return line.reply(404, b'{"detail": "Request not found"}')
+def answering_404(peer: Peer) -> bool:
+    return peer.reply(404, b'{"detail": "Request not found"}')
 
 
 def expired(engine: Engine) -> list[tuple]:
@@ -65,11 +65,11 @@ def test_404_between_answers_counts_for_nothing(engine: Engine, emulator: Emulat
         make_submitted(connection)
         connection.exec_driver_sql("UPDATE submissions SET accepted_at = now() - interval '1 day', due_at = now()")
 
-    def script(line: Line) -> bool:
+    def script(peer: Peer) -> bool:
         script.count += 1
         if script.count % 3:
-            return answering_404(line)
-        return line.reply(202, b'{"status": "IN_PROGRESS", "logs": null}')
+            return answering_404(peer)
+        return peer.reply(202, b'{"status": "IN_PROGRESS", "logs": null}')
 
     script.count = 0
     with serve(script) as wire, lane_runner(engine, emulator, tmp_path, without_callbacks=True, **CLOCKS) as worker:
@@ -159,7 +159,7 @@ def read(url: str) -> list[str]:
 )
 def test_listing_that_does_not_prove_its_end(page: dict[str, object]) -> None:
     """It is no answer: whoever takes it for one holds a request to be dead that is listed further on."""
-    with serve(lambda line: line.reply(200, json.dumps(page).encode())) as wire, pytest.raises(TryLater):
+    with serve(lambda peer: peer.reply(200, json.dumps(page).encode())) as wire, pytest.raises(TryLater):
         read(wire.url)
 
 
@@ -170,15 +170,15 @@ def test_large_inputs_make_small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
     whole: list[int] = []
 
-    def script(line: Line) -> bool:
-        query = dict(part.split("=") for part in line.request.target.partition("?")[2].split("&"))
+    def script(peer: Peer) -> bool:
+        query = dict(part.split("=") for part in peer.request.target.partition("?")[2].split("&"))
         start = int(query.get("cursor", 0))
         end = start + int(query["limit"])
         more = end < len(items)
         page = {"items": items[start:end], "next_cursor": str(end) if more else None, "has_more": more}
         body = json.dumps(page).encode()
         whole.append(len(body) if len(body) <= 2_000 else 0)
-        return line.reply(200, body)
+        return peer.reply(200, body)
 
     with serve(script) as wire:
         assert read(wire.url) == [f"r{number}" for number in range(10)]

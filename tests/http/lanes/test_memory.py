@@ -20,7 +20,7 @@ from core import image_files
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
 from tests.support.receiving import rows
-from tests.support.servers import Line, serve
+from tests.support.servers import Peer, serve
 
 LARGE = 4_000_000
 """Bytes of the images that an edit holds as data URIs."""
@@ -43,7 +43,7 @@ def test_large_inputs_do_not_add_up(engine: Engine, database_url: str) -> None:
     under_way = most = 0
     lock = threading.Lock()
 
-    def accept(line: Line) -> bool:
+    def accept(peer: Peer) -> bool:
         nonlocal under_way, most
         with lock:
             under_way += 1
@@ -51,7 +51,7 @@ def test_large_inputs_do_not_add_up(engine: Engine, database_url: str) -> None:
         time.sleep(0.3)
         with lock:
             under_way -= 1
-        return line.reply(200, json.dumps({"request_id": str(uuid4())}).encode())
+        return peer.reply(200, json.dumps({"request_id": str(uuid4())}).encode())
 
     with serve(accept) as wire:
         script = Path(__file__).parents[2] / "support" / "lane_memory.py"

@@ -27,7 +27,7 @@ from tests.support.notify_receiver import (
     verified,
 )
 from tests.support.receiving import rows
-from tests.support.servers import LONGEST, Line, closed_port, reply, serve
+from tests.support.servers import LONGEST, Peer, closed_port, reply, serve
 from worker import webhook_sender
 from worker.beat_scheduler import lanes_due
 from worker.lanes.notify import DELAYS, LONGEST_WAIT, UNSIGNED
@@ -183,7 +183,7 @@ def test_retry_after_as_a_date(engine: Engine) -> None:
 
 def test_silent_receiver(engine: Engine, impatient: None) -> None:
     """A receiver that takes the message and says nothing is given its time, then tried again."""
-    with serve(lambda line: line.silence()) as wire:
+    with serve(lambda peer: peer.silence()) as wire:
         owe(engine, wire.url)
         began = time.monotonic()
         assert run(engine) == 1
@@ -196,11 +196,11 @@ def test_silent_receiver(engine: Engine, impatient: None) -> None:
 def test_dripping_receiver(engine: Engine, impatient: None) -> None:
     """A receiver that sends a byte now and then, for ever, holds nobody up: the whole call has one deadline."""
 
-    def drip(line: Line) -> None:
-        line.send(b"HTTP/1.1 200 OK\r\nX: ")
+    def drip(peer: Peer) -> None:
+        peer.send(b"HTTP/1.1 200 OK\r\nX: ")
         for _ in range(int(LONGEST / 0.1)):
-            if not line.closing.wait(0.1):
-                line.send(b"x")
+            if not peer.closing.wait(0.1):
+                peer.send(b"x")
 
     with serve(drip) as wire:
         owe(engine, wire.url)
@@ -214,11 +214,11 @@ def test_dripping_receiver(engine: Engine, impatient: None) -> None:
 def test_dripping_handshake(engine: Engine, impatient: None) -> None:
     """The same before TLS has come about."""
 
-    def drip(line: Line) -> None:
-        line.send(b"\x16\x03\x03\x40\x00")  # a record of 16 KB, that never ends
+    def drip(peer: Peer) -> None:
+        peer.send(b"\x16\x03\x03\x40\x00")  # a record of 16 KB, that never ends
         for _ in range(int(LONGEST / 0.1)):
-            if not line.closing.wait(0.1):
-                line.send(b"\x00")
+            if not peer.closing.wait(0.1):
+                peer.send(b"\x00")
 
     with serve(drip, reads=False) as wire:
         owe(engine, wire.url.replace("http:", "https:"))
@@ -233,11 +233,11 @@ def test_huge_answer(engine: Engine) -> None:
     """The status is what counts: an answer without end is cut, and the message is delivered."""
     sent = 0
 
-    def flood(line: Line) -> None:
+    def flood(peer: Peer) -> None:
         nonlocal sent
-        line.send(b"HTTP/1.1 200 OK\r\n\r\n")
-        while not line.closing.is_set():
-            line.send(bytes(100_000))
+        peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        while not peer.closing.is_set():
+            peer.send(bytes(100_000))
             sent += 100_000
 
     with serve(flood) as wire:
@@ -250,7 +250,7 @@ def test_huge_answer(engine: Engine) -> None:
 
 def test_answer_that_breaks_off(engine: Engine) -> None:
     """Once the receiver said 200 it has the message, whatever becomes of the rest."""
-    with serve(lambda line: line.send(reply(200, b"half", content_length="100"))) as wire:
+    with serve(lambda peer: peer.send(reply(200, b"half", content_length="100"))) as wire:
         owe(engine, wire.url)
         assert run(engine) == 1
 
@@ -262,8 +262,8 @@ def test_private_address_is_refused(host: str, engine: Engine) -> None:
     """However it is written, and whatever name stands for it: not one byte is sent, and the row says why."""
     got: list[bytes] = []
 
-    def listen(line: Line) -> None:
-        got.append(line.sock.recv(1))
+    def listen(peer: Peer) -> None:
+        got.append(peer.sock.recv(1))
 
     with serve(listen, reads=False) as wire:
         owe(engine, f"http://{host}:{wire.port}/")
@@ -335,15 +335,15 @@ def test_address_that_nobody_can_call(url: str, engine: Engine) -> None:
     assert row.last_error.startswith("the address is")
 
 
-def refused(line: Line) -> None:
-    line.send(b"SSH-2.0-\x00\xff\x1b[31m" + b"x" * 5000 + b"\r\n")
+def refused(peer: Peer) -> None:
+    peer.send(b"SSH-2.0-\x00\xff\x1b[31m" + b"x" * 5000 + b"\r\n")
 
 
-def cut(line: Line) -> None:
-    line.reset()
+def cut(peer: Peer) -> None:
+    peer.reset()
 
 
-@pytest.mark.parametrize("script", [refused, cut, lambda line: line.reply(500), lambda line: line.reply(200)])
+@pytest.mark.parametrize("script", [refused, cut, lambda peer: peer.reply(500), lambda peer: peer.reply(200)])
 def test_address_stays_out_of_logs_and_errors(script: object, engine: Engine) -> None:
     """A password or a token in a URL reaches the receiver, and nobody else; an error is bounded and printable."""
     with serve(script) as wire, serve(refused, reads=False) as no_tls, capture_logs() as logs:
@@ -456,9 +456,9 @@ def test_first_tries_go_first(engine: Engine) -> None:
 def test_slow_call_keeps_its_claim(engine: Engine) -> None:
     """A call that takes longer than the lease is not made a second time beside the first."""
 
-    def slow(line: Line) -> bool:
-        line.silence(1.5)
-        return line.reply(200)
+    def slow(peer: Peer) -> bool:
+        peer.silence(1.5)
+        return peer.reply(200)
 
     with serve(slow) as wire:
         owe(engine, wire.url)

@@ -19,6 +19,7 @@ from intake.manifest import read_jsonl
 from models.claims import DueUnknown, claim_unknown
 from models.provider import pause
 from models.seedream import as_sent, identify_input
+from models.transitions import DenialCount
 from provider.listing import Listed, Listing
 from tests.support.factories import claim
 from tests.support.lane_runner import (
@@ -314,7 +315,7 @@ def test_refusals_must_be_several_and_persist(before: int, over: float, dead: bo
     refused = Search([], posted_at, None, "not for this key (403)", refused=True)
     decided = unknown_submissions.decide_lookup(due, refused, hidden=False, paused=False, settings=settings)
     assert (decided is None) == dead
-    assert dead or (decided is not None and decided.denied and decided.delay > 0)
+    assert dead or (decided is not None and decided.denials is DenialCount.ADD and decided.delay > 0)
 
 
 def test_refusals_of_a_paused_account_do_not_count(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:

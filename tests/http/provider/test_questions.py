@@ -16,7 +16,7 @@ from provider import queue_api
 from provider.queue_api import QueueAPI
 from provider.status_stream import Status
 from tests.support.queueing import ENDPOINT, KEY, NGINX, dripping
-from tests.support.servers import Line, Script, Wire, closed_port, serve
+from tests.support.servers import Peer, Script, Wire, closed_port, serve
 
 BASE = "/fal-ai/bytedance/requests/8f1c"
 IMAGES = {"images": [{"url": "https://v3.fal.media/x.png", "width": 8, "height": 8, "file_size": 70}], "seed": 7}
@@ -37,7 +37,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def answering(status: int, body: object, **headers: str) -> Script:
     """A queue that always answers the same."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return lambda line: line.reply(status, content, **headers)
+    return lambda peer: peer.reply(status, content, **headers)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_result_of_a_cancelled_request() -> None:
     """499 is the end that we, or somebody, asked for."""
     body = b'{"detail": "x", "error_type": "client_cancelled"}'
     head = b"HTTP/1.1 499 Client Closed Request\r\nContent-Length: %d\r\n\r\n" % len(body)
-    with serve(lambda line: line.send(head + body)) as wire:
+    with serve(lambda peer: peer.send(head + body)) as wire:
         assert ASK["result"](wire.url).kind is Kind.CANCELLED
 
 
@@ -287,13 +287,13 @@ def test_cancel_that_nobody_took(code: int) -> None:
 
 
 TROUBLE: dict[str, Script] = {
-    "closes": lambda line: None,
-    "resets": lambda line: line.reset(),
-    "silent": lambda line: line.silence(),
+    "closes": lambda peer: None,
+    "resets": lambda peer: peer.reset(),
+    "silent": lambda peer: peer.silence(),
     "dripping": dripping,
-    "cut": lambda line: line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}"),
-    "no HTTP": lambda line: line.send(b"hello\r\n\r\n"),
-    "no gzip": lambda line: line.reply(200, b"{}", content_encoding="gzip"),
+    "cut": lambda peer: peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}"),
+    "no HTTP": lambda peer: peer.send(b"hello\r\n\r\n"),
+    "no gzip": lambda peer: peer.reply(200, b"{}", content_encoding="gzip"),
 }
 
 
@@ -322,10 +322,10 @@ def test_answer_over_the_limit(question: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(queue_api, "REPLY_MAX_BYTES", 100_000)
     sent = threading.Event()
 
-    def endless(line: Line) -> None:
-        line.send(b"HTTP/1.1 200 OK\r\n\r\n")
+    def endless(peer: Peer) -> None:
+        peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
         for _ in range(1000):
-            line.send(b" " * 100_000)
+            peer.send(b" " * 100_000)
         sent.set()
 
     with serve(endless) as wire, pytest.raises(TryLater, match="longer than 100000 bytes"):
@@ -357,10 +357,10 @@ def test_redirect_does_not_get_the_key(code: int) -> None:
 def test_threads_do_not_share_connections() -> None:
     """Eight threads ask at once over one client: each gets its own answer."""
 
-    def echo(line: Line) -> bool:
-        number = line.request.target.split("/")[4]
+    def echo(peer: Peer) -> bool:
+        number = peer.request.target.split("/")[4]
         time.sleep(0.01)
-        return line.reply(202, json.dumps({"status": number}).encode())
+        return peer.reply(202, json.dumps({"status": number}).encode())
 
     found: dict[int, list[str]] = {}
     with serve(echo) as wire:

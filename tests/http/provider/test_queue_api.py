@@ -16,7 +16,7 @@ from provider import queue_api
 from provider.preferences import Preferences
 from provider.queue_api import QueueAPI
 from tests.support.queueing import ARGUMENTS, ENDPOINT, KEY, NGINX, WEBHOOK, accepted, client, dripping, submit
-from tests.support.servers import Line, Script, closed_port, reply, serve
+from tests.support.servers import Peer, Script, closed_port, reply, serve
 
 SAMPLES = sorted((Path(__file__).parents[2] / "samples").glob("submit_*"))
 
@@ -70,14 +70,14 @@ def test_start_timeout_as_text(seconds: float, text: str) -> None:
 @pytest.mark.parametrize("extra", [b"", b', "gateway_request_id": "x", "status_url": "http://evil/"'])
 def test_accepted(status: int, extra: bytes) -> None:
     """Any 2xx with a request id is an acceptance; nothing else of the reply is needed, and no URL of it is used."""
-    with serve(lambda line: line.reply(status, b'{"request_id": "8f1c"' + extra + b"}")) as wire:
+    with serve(lambda peer: peer.reply(status, b'{"request_id": "8f1c"' + extra + b"}")) as wire:
         assert submit(wire.url) == "8f1c"
 
 
 def test_accepted_in_gzip() -> None:
     """A compressed reply is read."""
     body = gzip.compress(b'{"request_id": "8f1c"}')
-    with serve(lambda line: line.reply(200, body, content_encoding="gzip")) as wire:
+    with serve(lambda peer: peer.reply(200, body, content_encoding="gzip")) as wire:
         assert submit(wire.url) == "8f1c"
 
 
@@ -133,10 +133,10 @@ def test_no_route(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "script",
     [
-        lambda line: line.send(reply(400, b"plain HTTP here")),
-        lambda line: None,
-        lambda line: [line.sock.recv(1), line.reset()][1],
-        lambda line: line.silence(),
+        lambda peer: peer.send(reply(400, b"plain HTTP here")),
+        lambda peer: None,
+        lambda peer: [peer.sock.recv(1), peer.reset()][1],
+        lambda peer: peer.silence(),
     ],
     ids=["plain HTTP", "closes", "resets", "silent"],
 )
@@ -159,49 +159,52 @@ def test_untrusted_certificate() -> None:
 
 
 UNKNOWN: dict[str, Script] = {
-    "closes without a word": lambda line: None,
-    "resets without a word": lambda line: line.reset(),
-    "silent": lambda line: line.silence(),
-    "resets in mid-reply": lambda line: [line.send(b"HTTP/1.1 200 OK\r\nContent-Len"), line.reset()][1],
-    "cut in mid-head": lambda line: line.send(b"HTTP/1.1 200 OK\r\nContent-Len"),
-    "cut in mid-body": lambda line: line.send(reply(200, b'{"request_id": "8f1c"}', content_length="99")),
-    "cut in mid-chunk": lambda line: line.send(
+    "closes without a word": lambda peer: None,
+    "resets without a word": lambda peer: peer.reset(),
+    "silent": lambda peer: peer.silence(),
+    "resets in mid-reply": lambda peer: [peer.send(b"HTTP/1.1 200 OK\r\nContent-Len"), peer.reset()][1],
+    "cut in mid-head": lambda peer: peer.send(b"HTTP/1.1 200 OK\r\nContent-Len"),
+    "cut in mid-body": lambda peer: peer.send(reply(200, b'{"request_id": "8f1c"}', content_length="99")),
+    "cut in mid-chunk": lambda peer: peer.send(
         b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n16\r\n{"request_id": "8f1c"}\r\n'
     ),
-    "silent in mid-body": lambda line: [line.send(reply(200, b'{"re', content_length="99")), line.silence()][0],
+    "silent in mid-body": lambda peer: [
+        peer.send(reply(200, b'{"re', content_length="99")),
+        peer.silence(),
+    ][0],
     "dripping": dripping,
-    "no HTTP": lambda line: line.send(b"SSH-2.0-OpenSSH_9.6\r\n"),
-    "no gzip": lambda line: line.reply(200, b'{"request_id": "8f1c"}', content_encoding="gzip"),
-    "two lengths": lambda line: line.send(
+    "no HTTP": lambda peer: peer.send(b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "no gzip": lambda peer: peer.reply(200, b'{"request_id": "8f1c"}', content_encoding="gzip"),
+    "two lengths": lambda peer: peer.send(
         b'HTTP/1.1 200 OK\r\nContent-Length: 22\r\nContent-Length: 5\r\n\r\n{"request_id": "8f1c"}'
     ),
-    "over the limit": lambda line: line.reply(200, b'{"request_id": "8f1c"}'.ljust(queue_api.REPLY_MAX_BYTES + 1)),
-    "bomb": lambda line: line.reply(200, gzip.compress(bytes(20_000_000)), content_encoding="gzip"),
-    "endless headers": lambda line: line.send(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 1000),
-    "empty": lambda line: line.reply(200),
-    "no content": lambda line: line.reply(204),
-    "HTML": lambda line: line.reply(200, b"<html>"),
-    "a list": lambda line: line.reply(200, b"[]"),
-    "null": lambda line: line.reply(200, b"null"),
-    "a string": lambda line: line.reply(200, b'"request_id"'),
-    "without request id": lambda line: line.reply(200, b'{"status": "IN_QUEUE"}'),
-    "half a JSON": lambda line: line.reply(200, b'{"request_id": "8f1c", '),
-    "nested too deeply": lambda line: line.reply(200, b"[" * 100_000),
-    "not Unicode": lambda line: line.reply(200, b'{"request_id": "\xff\xfe"}'),
-    "request id no text": lambda line: line.reply(200, b'{"request_id": 7}'),
-    "request id empty": lambda line: line.reply(200, b'{"request_id": ""}'),
-    "request id too long": lambda line: line.reply(200, b'{"request_id": "' + b"x" * 201 + b'"}'),
-    "request id with NUL": lambda line: line.reply(200, b'{"request_id": "a\\u0000b"}'),
-    "request id half a pair": lambda line: line.reply(200, b'{"request_id": "\\ud83e"}'),
-    "500 JSON": lambda line: line.reply(500, b'{"detail": "Internal Server Error"}'),
-    "503 typed": lambda line: line.reply(503, b'{"detail": "x", "error_type": "runner_scheduling_failure"}'),
-    "504 with request id": lambda line: line.reply(504, b"{}", x_fal_request_id="8f1c"),
-    "nginx 502": lambda line: line.reply(502, NGINX, content_type="text/html"),
-    "408": lambda line: line.reply(408, b'{"detail": "Request timed out"}'),
-    "409": lambda line: line.reply(409, b'{"detail": "Conflict"}'),
-    "100 only": lambda line: line.send(b"HTTP/1.1 100 Continue\r\n\r\n"),
-    "a 600": lambda line: line.send(b"HTTP/1.1 600 Odd\r\nContent-Length: 0\r\n\r\n"),
-    "304": lambda line: line.reply(304),
+    "over the limit": lambda peer: peer.reply(200, b'{"request_id": "8f1c"}'.ljust(queue_api.REPLY_MAX_BYTES + 1)),
+    "bomb": lambda peer: peer.reply(200, gzip.compress(bytes(20_000_000)), content_encoding="gzip"),
+    "endless headers": lambda peer: peer.send(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 1000),
+    "empty": lambda peer: peer.reply(200),
+    "no content": lambda peer: peer.reply(204),
+    "HTML": lambda peer: peer.reply(200, b"<html>"),
+    "a list": lambda peer: peer.reply(200, b"[]"),
+    "null": lambda peer: peer.reply(200, b"null"),
+    "a string": lambda peer: peer.reply(200, b'"request_id"'),
+    "without request id": lambda peer: peer.reply(200, b'{"status": "IN_QUEUE"}'),
+    "half a JSON": lambda peer: peer.reply(200, b'{"request_id": "8f1c", '),
+    "nested too deeply": lambda peer: peer.reply(200, b"[" * 100_000),
+    "not Unicode": lambda peer: peer.reply(200, b'{"request_id": "\xff\xfe"}'),
+    "request id no text": lambda peer: peer.reply(200, b'{"request_id": 7}'),
+    "request id empty": lambda peer: peer.reply(200, b'{"request_id": ""}'),
+    "request id too long": lambda peer: peer.reply(200, b'{"request_id": "' + b"x" * 201 + b'"}'),
+    "request id with NUL": lambda peer: peer.reply(200, b'{"request_id": "a\\u0000b"}'),
+    "request id half a pair": lambda peer: peer.reply(200, b'{"request_id": "\\ud83e"}'),
+    "500 JSON": lambda peer: peer.reply(500, b'{"detail": "Internal Server Error"}'),
+    "503 typed": lambda peer: peer.reply(503, b'{"detail": "x", "error_type": "runner_scheduling_failure"}'),
+    "504 with request id": lambda peer: peer.reply(504, b"{}", x_fal_request_id="8f1c"),
+    "nginx 502": lambda peer: peer.reply(502, NGINX, content_type="text/html"),
+    "408": lambda peer: peer.reply(408, b'{"detail": "Request timed out"}'),
+    "409": lambda peer: peer.reply(409, b'{"detail": "Conflict"}'),
+    "100 only": lambda peer: peer.send(b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a 600": lambda peer: peer.send(b"HTTP/1.1 600 Odd\r\nContent-Length: 0\r\n\r\n"),
+    "304": lambda peer: peer.reply(304),
 }
 
 
@@ -222,7 +225,10 @@ def test_redirect_is_never_followed(status: int, location: str) -> None:
     """Not to another host, not to the same one: the key goes nowhere else, the outcome is unknown."""
     with serve(accepted) as elsewhere:
         place = location.format(elsewhere=elsewhere.url)
-        with serve(lambda line: line.reply(status, b"moved", location=place)) as wire, pytest.raises(UnknownOutcome):
+        with (
+            serve(lambda peer: peer.reply(status, b"moved", location=place)) as wire,
+            pytest.raises(UnknownOutcome),
+        ):
             submit(wire.url)
 
     assert (len(wire.received), elsewhere.connections) == (1, 0)
@@ -231,11 +237,11 @@ def test_redirect_is_never_followed(status: int, location: str) -> None:
 def test_redirect_with_an_endless_body() -> None:
     """Not even the body of a redirect is read without a bound."""
 
-    def script(line: Line) -> None:
-        line.send(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /x\r\n\r\n")
+    def script(peer: Peer) -> None:
+        peer.send(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /x\r\n\r\n")
         for _ in range(30):
-            line.send(bytes(100_000))
-            line.silence(0.1)
+            peer.send(bytes(100_000))
+            peer.silence(0.1)
 
     began = time.monotonic()
     with serve(script) as wire, pytest.raises(UnknownOutcome):
@@ -257,7 +263,7 @@ def test_redirect_with_an_endless_body() -> None:
 )
 def test_account_is_refused(status: int, reason: str, body: bytes, message: str | None) -> None:
     """401, 403 and 429 are about the account, whatever the body: the reason is named, no edit is blamed."""
-    with serve(lambda line: line.reply(status, body)) as wire, pytest.raises(AccountPaused) as caught:
+    with serve(lambda peer: peer.reply(status, body)) as wire, pytest.raises(AccountPaused) as caught:
         submit(wire.url)
 
     assert caught.value.reason == reason
@@ -284,7 +290,7 @@ def test_account_is_refused(status: int, reason: str, body: bytes, message: str 
 )
 def test_request_is_refused(status: int, body: bytes, type_: str, message: str) -> None:
     """Any other 4xx was certainly not accepted: final, with the provider's type and words."""
-    with serve(lambda line: line.reply(status, body)) as wire, pytest.raises(Refused) as caught:
+    with serve(lambda peer: peer.reply(status, body)) as wire, pytest.raises(Refused) as caught:
         submit(wire.url)
 
     assert (caught.value.status, caught.value.type) == (status, type_)
@@ -297,7 +303,7 @@ def test_every_recorded_refusal_of_a_submit(sample: Path) -> None:
     """What the gateway says to a submit (provider-protocol 5.4) is an error that tells what to do."""
     status = int((sample / "status").read_text().split()[1])
     body = (sample / "body.json").read_bytes()
-    with serve(lambda line: line.reply(status, body)) as wire, pytest.raises(ProviderError) as caught:
+    with serve(lambda peer: peer.reply(status, body)) as wire, pytest.raises(ProviderError) as caught:
         submit(wire.url)
 
     expected = json.loads((sample / "expected.json").read_text())

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.queueing import KEY, NGINX
 from tests.support.running_stack import darkroom
-from tests.support.servers import Line, Script, closed_port, serve
+from tests.support.servers import Peer, Script, closed_port, serve
 
 BASE = "/fal-ai/bytedance/requests/8f1c"
 COMMANDS = ("status", "logs", "result", "cancel")
@@ -19,16 +19,16 @@ def request(url: str, home: Path, *arguments: str, **variables: str):
     )
 
 
-def completed(line: Line) -> bool:
+def completed(peer: Peer) -> bool:
     """A queue that knows one request, and names strange hosts."""
-    assert line.request is not None
-    if line.request.method == "PUT":
-        return line.reply(202, b'{"status": "CANCELLATION_REQUESTED"}')
-    if "/status" in line.request.target:
+    assert peer.request is not None
+    if peer.request.method == "PUT":
+        return peer.reply(202, b'{"status": "CANCELLATION_REQUESTED"}')
+    if "/status" in peer.request.target:
         logs = [{"message": "\x1b[31mred", "level": "INFO", "timestamp": "2026-01-01T10:11:12Z"}]
         evil = {"status_url": "http://evil.example/", "response_url": "http://evil.example/"}
-        return line.reply(200, json.dumps({"status": "COMPLETED", "logs": logs, **evil}).encode())
-    return line.reply(200, b'{"images": [], "odd": "\xc3\xa9"}')
+        return peer.reply(200, json.dumps({"status": "COMPLETED", "logs": logs, **evil}).encode())
+    return peer.reply(200, b'{"images": [], "odd": "\xc3\xa9"}')
 
 
 def test_unknown_to_darkroom(tmp_path: Path) -> None:
@@ -49,13 +49,13 @@ def test_unknown_to_darkroom(tmp_path: Path) -> None:
 
 
 ANSWERS: dict[str, tuple[Script, str]] = {
-    "wrong key": (lambda line: line.reply(401, b'{"detail": "invalid key credentials"}'), "FAL_KEY"),
-    "locked": (lambda line: line.reply(403, b'{"detail": "User is locked."}'), "User is locked."),
-    "unknown": (lambda line: line.reply(404, b'{"detail": "Request not found"}'), "does not know"),
-    "a page": (lambda line: line.reply(502, NGINX), "no usable answer"),
-    "page with 200": (lambda line: line.reply(200, NGINX), "no"),
-    "closes": (lambda line: None, "no usable answer"),
-    "redirect": (lambda line: line.reply(307, b"", location="http://evil.example/"), "no usable answer"),
+    "wrong key": (lambda peer: peer.reply(401, b'{"detail": "invalid key credentials"}'), "FAL_KEY"),
+    "locked": (lambda peer: peer.reply(403, b'{"detail": "User is locked."}'), "User is locked."),
+    "unknown": (lambda peer: peer.reply(404, b'{"detail": "Request not found"}'), "does not know"),
+    "a page": (lambda peer: peer.reply(502, NGINX), "no usable answer"),
+    "page with 200": (lambda peer: peer.reply(200, NGINX), "no"),
+    "closes": (lambda peer: None, "no usable answer"),
+    "redirect": (lambda peer: peer.reply(307, b"", location="http://evil.example/"), "no usable answer"),
 }
 
 
@@ -76,7 +76,7 @@ def test_one_sentence(command: str, manner: str, tmp_path: Path) -> None:
 
 def test_cancel_that_nobody_takes(tmp_path: Path) -> None:
     """Unknown to the provider: said so."""
-    with serve(lambda line: line.reply(404, b'{"status": "NOT_FOUND"}')) as wire:
+    with serve(lambda peer: peer.reply(404, b'{"status": "NOT_FOUND"}')) as wire:
         answer = request(wire.url, tmp_path, "cancel", "8f1c")
     assert (answer.returncode, answer.stderr.count("\n"), "does not know" in answer.stderr) == (2, 1, True)
 

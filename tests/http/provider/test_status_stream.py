@@ -14,7 +14,7 @@ from provider.follow_request import Update, follow
 from provider.queue_api import QueueAPI
 from tests.support.lane_runner import Emulator
 from tests.support.queueing import ARGUMENTS, KEY, client
-from tests.support.servers import Line, closed_port, serve
+from tests.support.servers import Peer, closed_port, serve
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 STREAM = "/fal-ai/bytedance/requests/8f1c/status/stream?logs=1"
@@ -49,12 +49,12 @@ def stream(url: str, seconds: float = 5) -> list[str]:
 def test_stream_as_it_is_asked_and_read() -> None:
     """One GET with the key; comments, odd fields, line ends of both kinds and data over two lines are read."""
 
-    def script(line: Line) -> None:
-        line.send(HEAD + b": keep-alive\n\n" + event(QUEUED) + b"event: x\r\nid: 1\r\n\r\n")
+    def script(peer: Peer) -> None:
+        peer.send(HEAD + b": keep-alive\n\n" + event(QUEUED) + b"event: x\r\nid: 1\r\n\r\n")
         for part in (b"data:" + RUNNING[:20], RUNNING[20:] + b"\r\n\r\n", b'data: {"status":\ndata: "COMPLETED"}\n\n'):
-            line.send(part)
-            line.silence(0.05)
-        line.silence()
+            peer.send(part)
+            peer.silence(0.05)
+        peer.silence()
 
     with serve(script) as wire:
         assert stream(wire.url) == ["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
@@ -65,17 +65,17 @@ def test_stream_as_it_is_asked_and_read() -> None:
 
 
 BROKEN = {
-    "closes": lambda line: line.send(HEAD + event(RUNNING)),
-    "resets": lambda line: [line.send(HEAD + event(RUNNING)), line.reset()][0],
-    "silent": lambda line: [line.send(HEAD + event(RUNNING)), line.silence()][0],
-    "no JSON": lambda line: line.send(HEAD + event(RUNNING) + event(b"<html>")),
-    "no status": lambda line: line.send(HEAD + event(RUNNING) + event(b"{}")),
-    "a list": lambda line: line.send(HEAD + event(RUNNING) + event(b"[1]")),
-    "a page": lambda line: line.reply(200, b"<html></html>"),
-    "500": lambda line: line.reply(500, b"oops"),
-    "redirect": lambda line: line.reply(307, b"", location="http://127.0.0.1:1/"),
-    "endless line": lambda line: line.send(HEAD + b"data: " + bytes(status_stream.EVENT_MAX_BYTES + 10)),
-    "endless event": lambda line: line.send(HEAD + (b"data: " + b"x" * 60_000 + b"\n") * 20),
+    "closes": lambda peer: peer.send(HEAD + event(RUNNING)),
+    "resets": lambda peer: [peer.send(HEAD + event(RUNNING)), peer.reset()][0],
+    "silent": lambda peer: [peer.send(HEAD + event(RUNNING)), peer.silence()][0],
+    "no JSON": lambda peer: peer.send(HEAD + event(RUNNING) + event(b"<html>")),
+    "no status": lambda peer: peer.send(HEAD + event(RUNNING) + event(b"{}")),
+    "a list": lambda peer: peer.send(HEAD + event(RUNNING) + event(b"[1]")),
+    "a page": lambda peer: peer.reply(200, b"<html></html>"),
+    "500": lambda peer: peer.reply(500, b"oops"),
+    "redirect": lambda peer: peer.reply(307, b"", location="http://127.0.0.1:1/"),
+    "endless line": lambda peer: peer.send(HEAD + b"data: " + bytes(status_stream.EVENT_MAX_BYTES + 10)),
+    "endless event": lambda peer: peer.send(HEAD + (b"data: " + b"x" * 60_000 + b"\n") * 20),
 }
 
 
@@ -96,10 +96,10 @@ def test_stream_is_bounded(manner: str, reason: str) -> None:
 def test_stream_of_nothing_but_comments_ends() -> None:
     """Kept alive for ever, it is left at the end of the time given."""
 
-    def script(line: Line) -> None:
-        line.send(HEAD)
-        while not line.closing.wait(0.1):
-            line.send(b": keep-alive\n\n")
+    def script(peer: Peer) -> None:
+        peer.send(HEAD)
+        while not peer.closing.wait(0.1):
+            peer.send(b": keep-alive\n\n")
 
     began = time.monotonic()
     with serve(script) as wire, pytest.raises(TryLater):
@@ -110,7 +110,7 @@ def test_stream_of_nothing_but_comments_ends() -> None:
 @pytest.mark.parametrize(("code", "error"), [(404, Gone), (401, AccountPaused), (403, AccountPaused)])
 def test_refused_stream(code: int, error: type[Exception]) -> None:
     """Unknown requests and refused keys are told apart, and not asked about again."""
-    with serve(lambda line: line.reply(code, b"{}")) as wire, pytest.raises(error):
+    with serve(lambda peer: peer.reply(code, b"{}")) as wire, pytest.raises(error):
         list(follow(client(wire.url), ENDPOINT, "8f1c"))
     assert len(wire.received) == 1
 
@@ -125,10 +125,10 @@ def test_nobody_listens() -> None:
 def test_following_goes_on_by_polling(manner: str) -> None:
     """The stream breaks: nothing is told twice, nothing is missing, and the end comes."""
 
-    def script(line: Line) -> bool | None:
-        if line.request and "stream" in line.request.target:
-            return BROKEN[manner](line)
-        return line.reply(200, DONE)
+    def script(peer: Peer) -> bool | None:
+        if peer.request and "stream" in peer.request.target:
+            return BROKEN[manner](peer)
+        return peer.reply(200, DONE)
 
     with serve(script) as wire:
         updates = list(follow(client(wire.url), ENDPOINT, "8f1c"))
@@ -141,10 +141,10 @@ def test_following_outlives_an_outage() -> None:
     """Questions that go unanswered are asked again."""
     answers = [b"<html>", b"", DONE]
 
-    def script(line: Line) -> bool | None:
-        if line.request and "stream" in line.request.target:
+    def script(peer: Peer) -> bool | None:
+        if peer.request and "stream" in peer.request.target:
             return None
-        return line.reply(200, answers.pop(0))
+        return peer.reply(200, answers.pop(0))
 
     with serve(script) as wire:
         assert [update.status for update in follow(client(wire.url), ENDPOINT, "8f1c")] == ["COMPLETED"]
@@ -153,10 +153,10 @@ def test_following_outlives_an_outage() -> None:
 def test_following_does_not_wait_for_ever() -> None:
     """A request that never ends is TryLater after the time given."""
 
-    def script(line: Line) -> bool | None:
-        if line.request and "stream" in line.request.target:
+    def script(peer: Peer) -> bool | None:
+        if peer.request and "stream" in peer.request.target:
             return None
-        return line.reply(202, RUNNING)
+        return peer.reply(202, RUNNING)
 
     with serve(script) as wire, pytest.raises(TryLater):
         list(follow(client(wire.url), ENDPOINT, "8f1c", seconds=0.3))
@@ -188,7 +188,7 @@ def test_lines_are_fit_for_a_terminal() -> None:
 
 
 def test_follow_a_real_run(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against the emulator, by its stream alone: place in the line, start, lines one by one, end, then the result."""
+    """Against the emulator, by its stream alone: place in the queue, start, lines one by one, end, then the result."""
     monkeypatch.setattr(queue_api, "STREAM_SILENCE", 10)
     monkeypatch.setattr(QueueAPI, "status", None)
     emulator.mark(latency=0.6, concurrency=1)

@@ -19,7 +19,7 @@ from provider.settings import ProviderSettings
 from provider.uploads import LocalFile, ReportProgress, needed_for, upload_files
 from tests.support.lane_runner import Emulator
 from tests.support.queueing import KEY, NGINX
-from tests.support.servers import Line, Script, Wire, serve
+from tests.support.servers import Peer, Script, Wire, serve
 
 EXPIRES = "2999-01-01T00:00:00+00:00"
 
@@ -29,17 +29,21 @@ def image(path: Path, colour: str = "red", kind: str = "PNG") -> Path:
     return path
 
 
+def upload(paths: list[Path], settings: ProviderSettings, engine: Engine, **options: Any) -> dict[Path, str]:
+    return upload_files([uploads.inspect(path) for path in paths], settings, engine, **options)
+
+
 def settings(url: str, **changes: Any) -> ProviderSettings:
     return ProviderSettings(fal_key=KEY, fal_rest_url=url, fal_cdn_url=url, **changes)
 
 
-def storage(line: Line) -> bool:
+def storage(peer: Peer) -> bool:
     """A storage that works; it names another host wherever it can."""
-    assert line.request is not None
-    if line.request.target.startswith("/storage/auth/token"):
+    assert peer.request is not None
+    if peer.request.target.startswith("/storage/auth/token"):
         token = {"token": "T", "token_type": "Bearer", "base_url": "http://evil.example", "expires_at": EXPIRES}
-        return line.reply(200, json.dumps(token).encode())
-    return line.reply(200, b'{"access_url": "https://v3b.fal.media/files/b/%d.png"}' % len(line.request.body))
+        return peer.reply(200, json.dumps(token).encode())
+    return peer.reply(200, b'{"access_url": "https://v3b.fal.media/files/b/%d.png"}' % len(peer.request.body))
 
 
 def posts(wire: Wire) -> list[str]:
@@ -50,8 +54,8 @@ def test_same_content_is_sent_once(engine: Engine, tmp_path: Path) -> None:
     """Two names of one content, and the same content later: one upload, one URL."""
     first, second = image(tmp_path / "a.png"), image(tmp_path / "b.png")
     with serve(storage) as wire:
-        urls = upload_files([first, second], settings(wire.url), engine)
-        again = upload_files([second], settings(wire.url), engine)
+        urls = upload([first, second], settings(wire.url), engine)
+        again = upload([second], settings(wire.url), engine)
 
     assert len(posts(wire)) == 1
     assert set(urls.values()) == set(again.values())
@@ -60,16 +64,16 @@ def test_same_content_is_sent_once(engine: Engine, tmp_path: Path) -> None:
 def test_key_goes_to_the_token_only(engine: Engine, tmp_path: Path) -> None:
     """The upload carries the token; no host that a reply names is ever spoken to."""
     with serve(storage) as wire:
-        upload_files([image(tmp_path / "a b.jpg", kind="JPEG")], settings(wire.url), engine)
+        upload([image(tmp_path / "a b.jpg", kind="JPEG")], settings(wire.url), engine)
 
-    token, upload = wire.received
+    token, post = wire.received
     assert (token.target, token.headers["authorization"]) == (
         "/storage/auth/token?storage_type=fal-cdn-v3",
         f"Key {KEY}",
     )
-    assert (upload.target, upload.headers["authorization"]) == ("/files/upload", "Bearer T")
-    assert (upload.headers["content-type"], upload.headers["x-fal-file-name"]) == ("image/jpeg", "a%20b.jpg")
-    assert upload.body == (tmp_path / "a b.jpg").read_bytes()
+    assert (post.target, post.headers["authorization"]) == ("/files/upload", "Bearer T")
+    assert (post.headers["content-type"], post.headers["x-fal-file-name"]) == ("image/jpeg", "a%20b.jpg")
+    assert post.body == (tmp_path / "a b.jpg").read_bytes()
 
 
 @pytest.mark.parametrize(("beyond", "sent"), [(60, 1), (-60, 2)])
@@ -78,12 +82,12 @@ def test_sent_again_before_it_expires(engine: Engine, tmp_path: Path, beyond: fl
     path = image(tmp_path / "a.png")
     with serve(storage) as wire:
         slow = settings(wire.url, submit_start_timeout=9_000, run_allowance=1_000)
-        upload_files([path], slow, engine)
+        upload([path], slow, engine)
         with engine.begin() as connection:
             connection.exec_driver_sql(
                 "UPDATE uploads SET expires_at = now() + %s * interval '1 s'", (needed_for(slow) + beyond,)
             )
-        upload_files([path], slow, engine)
+        upload([path], slow, engine)
 
     assert len(posts(wire)) == sent
     assert needed_for(slow) - needed_for(settings(wire.url)) == 10_000 - 900
@@ -108,8 +112,8 @@ def test_progress_is_told(engine: Engine, tmp_path: Path, monkeypatch: pytest.Mo
         return report
 
     with serve(storage) as wire:
-        upload_files([known], settings(wire.url), engine)
-        upload_files([known, small, large], settings(wire.url), engine, begin=begin)
+        upload([known], settings(wire.url), engine)
+        upload([known, small, large], settings(wire.url), engine, begin=begin)
 
     assert begun == [{"small.png", "large.png"}]
     assert {name: steps[-1] for name, steps in progress.items()} == {
@@ -127,7 +131,7 @@ def test_no_image_is_refused(engine: Engine, tmp_path: Path, content: bytes, rea
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with serve(storage) as wire, pytest.raises(UserError, match=reason) as caught:
-        upload_files([image(tmp_path / "fine.png"), path], settings(wire.url), engine)
+        upload([image(tmp_path / "fine.png"), path], settings(wire.url), engine)
     assert str(path) in str(caught.value)
     assert wire.received == []
 
@@ -139,7 +143,7 @@ def test_a_file_that_changes_meanwhile_is_not_remembered(engine: Engine, tmp_pat
     with serve(storage) as wire:
         with pytest.raises(UserError, match=r"a\.png was changed while it was sent"):
             upload_files([inspected], settings(wire.url), engine)
-        upload_files([image(tmp_path / "b.png")], settings(wire.url), engine)
+        upload([image(tmp_path / "b.png")], settings(wire.url), engine)
     assert len(posts(wire)) == 2
 
 
@@ -158,7 +162,7 @@ def test_a_image_that_was_cut_is_refused(
     path = tmp_path / "a.jpg"
     Image.effect_noise((300, 200), 90).convert("RGB").save(path, kind, **how)
     with serve(storage) as wire, pytest.raises(UserError, match="cut short or damaged") as caught:
-        upload_files([cut(path, keep)], settings(wire.url), engine)
+        upload([cut(path, keep)], settings(wire.url), engine)
     assert str(path) in str(caught.value)
     assert wire.received == []
 
@@ -229,36 +233,36 @@ def test_too_large_and_unreadable_are_refused(engine: Engine, tmp_path: Path, mo
     """Each with its reason."""
     path = image(tmp_path / "a.png")
     with pytest.raises(UserError, match="cannot be read"):
-        upload_files([tmp_path], settings("http://127.0.0.1:1"), engine)
+        upload([tmp_path], settings("http://127.0.0.1:1"), engine)
     monkeypatch.setattr(uploads, "INPUT_MAX_BYTES", path.stat().st_size - 1)
     with pytest.raises(UserError, match="too large"):
-        upload_files([path], settings("http://127.0.0.1:1"), engine)
+        upload([path], settings("http://127.0.0.1:1"), engine)
 
 
 def storage_that_says(token: bytes, address: bytes) -> Script:
     """A storage with these two answers."""
 
-    def script(line: Line) -> bool:
-        assert line.request is not None
-        return line.reply(200, token if "token" in line.request.target else address)
+    def script(peer: Peer) -> bool:
+        assert peer.request is not None
+        return peer.reply(200, token if "token" in peer.request.target else address)
 
     return script
 
 
 TOKEN = b'{"token": "T", "expires_at": "2999-01-01T00:00:00"}'
 REFUSALS: dict[str, tuple[Script, str]] = {
-    "wrong key": (lambda line: line.reply(401, b"{}"), "FAL_KEY"),
-    "locked": (lambda line: line.reply(403, b"{}"), "balance"),
-    "no JSON": (lambda line: line.reply(200, NGINX), "did not take"),
-    "500": (lambda line: line.reply(500, b"{}"), "did not take"),
-    "no token": (lambda line: line.reply(200, b"{}"), "did not take"),
+    "wrong key": (lambda peer: peer.reply(401, b"{}"), "FAL_KEY"),
+    "locked": (lambda peer: peer.reply(403, b"{}"), "balance"),
+    "no JSON": (lambda peer: peer.reply(200, NGINX), "did not take"),
+    "500": (lambda peer: peer.reply(500, b"{}"), "did not take"),
+    "no token": (lambda peer: peer.reply(200, b"{}"), "did not take"),
     "token of no time": (storage_that_says(b'{"token": "T", "expires_at": "soon"}', b"{}"), "did not take"),
     "no address": (storage_that_says(TOKEN, b'{"uploaded": true}'), "did not take"),
     "address that is none": (storage_that_says(TOKEN, b'{"access_url": null}'), "did not take"),
     "address of a file": (storage_that_says(TOKEN, b'{"access_url": "file:///etc/passwd"}'), "did not take"),
-    "nested too deeply": (lambda line: line.reply(200, b"[" * 100_000), "did not take"),
-    "closes": (lambda line: None, "did not take"),
-    "redirect": (lambda line: line.reply(307, b"", location="http://evil.example/"), "did not take"),
+    "nested too deeply": (lambda peer: peer.reply(200, b"[" * 100_000), "did not take"),
+    "closes": (lambda peer: None, "did not take"),
+    "redirect": (lambda peer: peer.reply(307, b"", location="http://evil.example/"), "did not take"),
 }
 
 
@@ -267,7 +271,7 @@ def test_storage_that_does_not_take_it(engine: Engine, tmp_path: Path, manner: s
     """One sentence, whatever it answers; nothing is remembered as uploaded."""
     script, word = REFUSALS[manner]
     with serve(script) as wire, pytest.raises(UserError, match=word):
-        upload_files([image(tmp_path / "a.png")], settings(wire.url), engine)
+        upload([image(tmp_path / "a.png")], settings(wire.url), engine)
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM uploads").scalar() == 0
 
@@ -275,20 +279,20 @@ def test_storage_that_does_not_take_it(engine: Engine, tmp_path: Path, manner: s
 def test_token_without_time_zone(engine: Engine, tmp_path: Path) -> None:
     """Taken for UTC, as the provider's own are."""
     with serve(storage_that_says(TOKEN, b'{"access_url": "https://v3b.fal.media/a"}')) as wire:
-        urls = upload_files([image(tmp_path / "a.png")], settings(wire.url), engine)
+        urls = upload([image(tmp_path / "a.png")], settings(wire.url), engine)
     assert list(urls.values()) == ["https://v3b.fal.media/a"]
 
 
 def test_missing_key_names_its_variable(engine: Engine, tmp_path: Path) -> None:
     """Without a key nothing is sent."""
     with pytest.raises(SettingsError, match="FAL_KEY"):
-        upload_files([image(tmp_path / "a.png")], ProviderSettings(), engine)
+        upload([image(tmp_path / "a.png")], ProviderSettings(), engine)
 
 
 def test_uploaded_file_can_be_fetched(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """Against the emulator: what lies behind the URL is the file."""
     path = image(tmp_path / "a.png")
-    (url,) = upload_files([path], settings(emulator.url), engine).values()
+    (url,) = upload([path], settings(emulator.url), engine).values()
     fetched = emulator.session.get(url, timeout=5).content
     assert fetched == path.read_bytes()
     assert Image.open(BytesIO(fetched)).size == (8, 8)

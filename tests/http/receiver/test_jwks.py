@@ -11,7 +11,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from core.errors import KeysUnavailable
-from tests.support.servers import Line, Wire, closed_port, serve
+from tests.support.servers import Peer, Wire, closed_port, serve
 from webhook_receiver import jwks as module
 from webhook_receiver.jwks import KeySet
 
@@ -31,11 +31,11 @@ class Publisher:
     """What the key server says now, to be changed in mid-test."""
 
     def __init__(self) -> None:
-        self.script: Callable[[Line], bool | None] = lambda line: line.reply(200, key_set(entry(FIRST)))
+        self.script: Callable[[Peer], bool | None] = lambda peer: peer.reply(200, key_set(entry(FIRST)))
 
     def publish(self, *entries: object) -> None:
         body = key_set(*entries)
-        self.script = lambda line: line.reply(200, body)
+        self.script = lambda peer: peer.reply(200, body)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def publisher() -> Publisher:
 
 @pytest.fixture
 def wire(publisher: Publisher) -> Iterator[Wire]:
-    with serve(lambda line: publisher.script(line)) as wire:
+    with serve(lambda peer: publisher.script(peer)) as wire:
         yield wire
 
 
@@ -62,51 +62,51 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FETCH_TIMEOUT", 0.3)
 
 
-def endless(line: Line) -> None:
-    line.send(b"HTTP/1.1 200 OK\r\n\r\n")
-    while not line.closing.is_set():
-        line.send(b" " * 65_536)
+def endless(peer: Peer) -> None:
+    peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+    while not peer.closing.is_set():
+        peer.send(b" " * 65_536)
 
 
-def dripping(line: Line) -> None:
-    line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+def dripping(peer: Peer) -> None:
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
     for _ in range(100):
-        line.send(b" ")
-        line.silence(0.1)
+        peer.send(b" ")
+        peer.silence(0.1)
 
 
 BOMB = gzip.compress(bytes(50_000_000))
-BROKEN: dict[str, Callable[[Line], bool | None]] = {
-    "server error": lambda line: line.reply(500, key_set(entry(SECOND))),
-    "not found": lambda line: line.reply(404, key_set(entry(SECOND))),
-    "empty": lambda line: line.reply(200, b""),
-    "closed without a word": lambda line: None,
-    "reset": lambda line: line.reset(),
-    "silent": lambda line: line.silence(),
-    "cut in the middle": lambda line: line.send(
+BROKEN: dict[str, Callable[[Peer], bool | None]] = {
+    "server error": lambda peer: peer.reply(500, key_set(entry(SECOND))),
+    "not found": lambda peer: peer.reply(404, key_set(entry(SECOND))),
+    "empty": lambda peer: peer.reply(200, b""),
+    "closed without a word": lambda peer: None,
+    "reset": lambda peer: peer.reset(),
+    "silent": lambda peer: peer.silence(),
+    "cut in the middle": lambda peer: peer.send(
         b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + key_set(entry(SECOND))
     ),
-    "silent in the middle": lambda line: [
-        line.send(b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"ke'),
-        line.silence(),
+    "silent in the middle": lambda peer: [
+        peer.send(b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"ke'),
+        peer.silence(),
     ][0],
-    "broken chunk": lambda line: line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"),
+    "broken chunk": lambda peer: peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"),
     "dripping": dripping,
-    "no HTTP": lambda line: line.send(b"SSH-2.0-OpenSSH_9.6\r\n"),
-    "HTML": lambda line: line.reply(200, b"<html>"),
-    "half a JSON": lambda line: line.reply(200, key_set(entry(SECOND))[:-3]),
-    "not Unicode": lambda line: line.reply(200, b"\xff\xfe\xfd"),
-    "a list": lambda line: line.reply(200, b"[]"),
-    "keys are no list": lambda line: line.reply(200, b'{"keys": {"x": 1}}'),
-    "no keys": lambda line: line.reply(200, key_set()),
-    "no usable key": lambda line: line.reply(200, key_set(entry(SECOND, kty="RSA"))),
-    "nested too deeply": lambda line: line.reply(200, b"[" * 200_000),
-    "a number too long": lambda line: line.reply(200, b"9" * 10_000),
-    "too large": lambda line: line.reply(200, key_set(entry(SECOND)) + b" " * module.SET_MAX_BYTES),
+    "no HTTP": lambda peer: peer.send(b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "HTML": lambda peer: peer.reply(200, b"<html>"),
+    "half a JSON": lambda peer: peer.reply(200, key_set(entry(SECOND))[:-3]),
+    "not Unicode": lambda peer: peer.reply(200, b"\xff\xfe\xfd"),
+    "a list": lambda peer: peer.reply(200, b"[]"),
+    "keys are no list": lambda peer: peer.reply(200, b'{"keys": {"x": 1}}'),
+    "no keys": lambda peer: peer.reply(200, key_set()),
+    "no usable key": lambda peer: peer.reply(200, key_set(entry(SECOND, kty="RSA"))),
+    "nested too deeply": lambda peer: peer.reply(200, b"[" * 200_000),
+    "a number too long": lambda peer: peer.reply(200, b"9" * 10_000),
+    "too large": lambda peer: peer.reply(200, key_set(entry(SECOND)) + b" " * module.SET_MAX_BYTES),
     "endless": endless,
-    "no gzip": lambda line: line.reply(200, key_set(entry(SECOND)), content_encoding="gzip"),
-    "cut gzip": lambda line: line.reply(200, gzip.compress(key_set(entry(SECOND)))[:40], content_encoding="gzip"),
-    "a bomb": lambda line: line.reply(200, BOMB, content_encoding="gzip"),
+    "no gzip": lambda peer: peer.reply(200, key_set(entry(SECOND)), content_encoding="gzip"),
+    "cut gzip": lambda peer: peer.reply(200, gzip.compress(key_set(entry(SECOND)))[:40], content_encoding="gzip"),
+    "a bomb": lambda peer: peer.reply(200, BOMB, content_encoding="gzip"),
 }
 
 
@@ -182,7 +182,7 @@ def together(count: int, work: Callable[[], object]) -> list[object]:
 def test_cold_start_of_many_fetches_once(wire: Wire, publisher: Publisher, keys: KeySet) -> None:
     """Eight deliveries that find no keys make one request, and all eight get its answer."""
     quick = publisher.script
-    publisher.script = lambda line: [line.silence(0.1), quick(line)][1]
+    publisher.script = lambda peer: [peer.silence(0.1), quick(peer)][1]
 
     assert together(8, keys.current) == [(FIRST,)] * 8
     assert len(wire.received) == 1
@@ -266,7 +266,7 @@ def test_with_no_set_a_second_is_the_pace(wire: Wire, publisher: Publisher, keys
 def test_gzip_is_understood(publisher: Publisher, keys: KeySet) -> None:
     """The live reply may be compressed."""
     body = gzip.compress(key_set(entry(FIRST)))
-    publisher.script = lambda line: line.reply(200, body, content_encoding="gzip")
+    publisher.script = lambda peer: peer.reply(200, body, content_encoding="gzip")
 
     assert keys.current() == (FIRST,)
 
@@ -275,8 +275,8 @@ def test_gzip_is_understood(publisher: Publisher, keys: KeySet) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_is_not_followed(status: int, wire: Wire, publisher: Publisher, keys: KeySet) -> None:
     """Keys come from the configured URL or not at all."""
-    with serve(lambda line: line.reply(200, key_set(entry(SECOND)))) as elsewhere:
-        publisher.script = lambda line: line.reply(status, b"", location=elsewhere.url)
+    with serve(lambda peer: peer.reply(200, key_set(entry(SECOND)))) as elsewhere:
+        publisher.script = lambda peer: peer.reply(status, b"", location=elsewhere.url)
         with pytest.raises(KeysUnavailable):
             keys.current()
 
@@ -287,11 +287,11 @@ def test_redirect_is_not_followed(status: int, wire: Wire, publisher: Publisher,
 def test_endless_redirect_is_dropped(publisher: Publisher, keys: KeySet) -> None:
     """Not even the body of a redirect is read to its end."""
 
-    def script(line: Line) -> None:
-        line.send(b"HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n")
+    def script(peer: Peer) -> None:
+        peer.send(b"HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n")
         for _ in range(30):
-            line.send(bytes(1000))
-            line.silence(0.1)
+            peer.send(bytes(1000))
+            peer.silence(0.1)
 
     publisher.script = script
     began = time.monotonic()

@@ -18,7 +18,7 @@ import pytest
 from core.errors import DownloadError, FetchAgain, StorageUnavailable, Unusable
 from storage import store as module
 from storage.store import INCOMING, Storage
-from tests.support.servers import Line, closed_port, serve
+from tests.support.servers import Peer, closed_port, serve
 
 IMAGE = os.urandom(300_000)
 
@@ -220,9 +220,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Storage]:
     return opened
 
 
-def refusing(status: int, code: str) -> Callable[[Line], bool]:
+def refusing(status: int, code: str) -> Callable[[Peer], bool]:
     body = f"<Error><Code>{code}</Code><Message>{code} was said</Message></Error>".encode()
-    return lambda line: line.reply(status, body, content_type="application/xml")
+    return lambda peer: peer.reply(status, body, content_type="application/xml")
 
 
 @pytest.mark.parametrize(
@@ -256,9 +256,9 @@ def test_object_store_that_acknowledges(bucket: Callable[[str], Storage]) -> Non
     """Its 200 is its word that the object is durable; the put returns after it, not before."""
     answer = threading.Event()
 
-    def late(line: Line) -> bool:
+    def late(peer: Peer) -> bool:
         answer.wait(0.3)
-        return line.reply(200, etag='"e"')
+        return peer.reply(200, etag='"e"')
 
     with serve(late) as wire:
         bucket(wire.url).put("batch/id/0.png", io.BytesIO(IMAGE), "image/png")

@@ -1,4 +1,4 @@
-"""The desk beside a stack that runs: what the doctor says of it, well and ill, and the commands on real edits."""
+"""Commands beside a stack that runs: what the doctor says of it, well and ill, and the others on real edits."""
 
 import json
 import os

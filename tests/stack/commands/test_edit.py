@@ -259,7 +259,7 @@ def test_request_that_is_ours(stack: Stack) -> None:
 
 
 def test_cancel(stack: Stack, provider: str) -> None:
-    """A request that waits at the provider is taken out of its line, and its edit ends as wished."""
+    """A request that waits at the provider leaves the queue, and its edit ends as asked."""
     options(provider, concurrency=0)
     batch_id = json.loads(stack.run(*EDIT, "--json").stdout)["batch_id"]
     query = "SELECT s.request_id FROM submissions s JOIN edits e ON e.id = s.edit_id WHERE e.batch_id = %s"

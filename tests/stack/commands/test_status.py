@@ -7,7 +7,7 @@ from cli.batches import poll_progress
 from models.provider import pause
 from models.record_reports import record_reports
 from models.states import Criterion
-from models.transitions import NextPoll, cancel_batch, schedule_poll, settle_batches
+from models.transitions import DenialCount, NextPoll, cancel_batch, schedule_poll, settle_batches
 from models.verdict import Retry
 from tests.support.command_line import CommandLine
 from tests.support.factories import POLICY, answer, claim, failure, make_batch, make_submitted, success
@@ -94,7 +94,9 @@ def test_why_an_outcome_is_still_unknown(run_cli: CommandLine, engine: Engine) -
     with engine.begin() as connection:
         make_batch(connection, 2)
         submissions = claim(connection)
-        schedule_poll(connection, [NextPoll(one.id, 300, "the listing answered 403", True) for one in submissions])
+        schedule_poll(
+            connection, [NextPoll(one.id, 300, "the listing answered 403", DenialCount.ADD) for one in submissions]
+        )
     shown = run_cli("status", "last").out
     assert "outcome unknown" in shown
     assert "2 submissions: the listing answered 403; next question " in shown

@@ -90,7 +90,7 @@ def test_submitted_batch_ends(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_batch_over_http_is_exported(stack: Stack, tmp_path: Path) -> None:
-    """Another service hands in a batch; the desk exports its results, and what failed goes in again as it is."""
+    """Another service hands in a batch; its results are exported, and what failed goes in again as it is."""
     api = f"http://127.0.0.1:{stack.intake_port}/v1/batches"
     made = requests.Session().post(api, json={"edits": [{**EDIT, "custom_id": "a"}]}, timeout=10).json()
     assert stack.run("watch", made["batch_id"]).returncode == 1
