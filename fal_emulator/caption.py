@@ -1,4 +1,4 @@
-"""The caption of a print: any text that a prompt may hold, cleaned, wrapped and cut to the room there is."""
+"""The caption of an image: any text that a prompt may hold, cleaned, wrapped and cut to the room there is."""
 
 import unicodedata
 from bisect import bisect_right
@@ -9,8 +9,8 @@ from math import ceil
 
 from PIL import ImageDraw, ImageFont
 
-INK = (43, 40, 37)
-PENCIL = (128, 120, 110)
+PROMPT_COLOUR = (43, 40, 37)
+NOTE_COLOUR = (128, 120, 110)
 LONGEST_READ = 600  # characters of a prompt that are looked at; no caption has room for more
 SMALLEST_TYPE = 7  # pixels; below it nothing can be read
 LINE_HEIGHT = 1.28
@@ -61,7 +61,7 @@ class Box:
 
 
 def write_caption(canvas: ImageDraw.ImageDraw, box: Box, prompt: str, note: str) -> None:
-    """The prompt in ink, as large as fits well, and the note in pencil beneath it."""
+    """Write the prompt, as large as fits well, and the note beneath it."""
     note_size = max(SMALLEST_TYPE, round(box.height * 0.19))
     prompt_size = max(SMALLEST_TYPE, round(box.height * 0.27))
     note_height = round(note_size * LINE_HEIGHT)
@@ -70,10 +70,10 @@ def write_caption(canvas: ImageDraw.ImageDraw, box: Box, prompt: str, note: str)
     text_height = round(prompt_size * LINE_HEIGHT) * len(lines) + note_height
     top = box.top + max(0, (box.height - text_height) // 2)
     for line in lines:
-        canvas.text((box.left, top), line, font=typeface(prompt_size), fill=INK)
+        canvas.text((box.left, top), line, font=typeface(prompt_size), fill=PROMPT_COLOUR)
         top += round(prompt_size * LINE_HEIGHT)
     short_note = next(iter(wrap(note, typeface(note_size), box.width, 1)), "")
-    canvas.text((box.left, top + note_size // 4), short_note, font=typeface(note_size), fill=PENCIL)
+    canvas.text((box.left, top + note_size // 4), short_note, font=typeface(note_size), fill=NOTE_COLOUR)
 
 
 def wrap(text: str, font: Font, width: int, most: int) -> list[str]:

@@ -1,7 +1,7 @@
-"""Draws the "edit": a darkroom print of the real input images, toned by the seed, shaped by the prompt.
+"""Draws the "edit": the real input images, toned by the seed, with a figure that the prompt chooses.
 
-A person sees at a glance that this input became that output: the untouched input lies as a small contact print
-in the caption strip, beside the prompt, the seed and the note that no AI was at work. The same inputs, prompt,
+A person sees at a glance that this input became that output: the untouched input stands small
+in the strip below, beside the prompt, the seed and the note that no AI was at work. The same inputs, prompt,
 seed and index give the same bytes.
 """
 
@@ -20,12 +20,12 @@ from .figures import mask
 
 Colour = tuple[int, int, int]
 
-PAPER = (247, 244, 238)
-KEYLINE = (206, 199, 187)
+BACKGROUND = (247, 244, 238)
+OUTLINE = (206, 199, 187)
 MOST_PIXELS = 60_000_000  # of one input; beyond it the image is not opened
 WORKING_SIDE = 2048  # inputs are brought down to this before anything else
-CONTACTS = 3  # untouched inputs shown in the caption strip
-MARK = "emulator - no AI"
+INPUTS_SHOWN = 3  # untouched inputs shown in the strip
+NOTE = "emulator - no AI"
 GRADIENT_SIDE = 48  # soft shapes are computed this small and scaled up
 
 
@@ -38,7 +38,7 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Print:
+class ImageSpec:
     """What one image is to show."""
 
     prompt: str
@@ -47,11 +47,11 @@ class Print:
     height: int
     index: int
 
-    def dice(self, purpose: str) -> random.Random:
-        """Chance that always falls the same way for the same print."""
-        return random.Random(f"{purpose}:{self.seed}:{self.index}:{self.digest().hex()}")
+    def make_rng(self, purpose: str) -> random.Random:
+        """A generator that gives the same numbers for the same image and purpose."""
+        return random.Random(f"{purpose}:{self.seed}:{self.index}:{self.prompt_digest().hex()}")
 
-    def digest(self) -> bytes:
+    def prompt_digest(self) -> bytes:
         """The prompt in a few bytes; JSON may carry half a character, which no strict encoding takes."""
         return hashlib.sha256(self.prompt.encode("utf-8", "surrogatepass")).digest()
 
@@ -77,21 +77,21 @@ def _open(raw: bytes) -> Image.Image:
         image.load()
         image = ImageOps.exif_transpose(image)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, PAPER), image.convert("RGBA"))
+            image = Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image.convert("RGBA"))
         image = image.convert("RGB")
     image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BILINEAR)
     return image
 
 
-def draw(sheet: Print, inputs: Sequence[Image.Image], encoding: str) -> bytes:
-    """The finished print, encoded."""
-    canvas = Image.new("RGB", (sheet.width, sheet.height), PAPER)
+def draw(spec: ImageSpec, inputs: Sequence[Image.Image], encoding: str) -> bytes:
+    """Draw one image and encode it."""
+    canvas = Image.new("RGB", (spec.width, spec.height), BACKGROUND)
     short = min(canvas.size)
     border, strip = max(2, round(short * 0.034)), max(10, round(short * 0.148))
-    window = (sheet.width - 2 * border, sheet.height - border - strip)
-    palette = Palette.of(sheet.dice("palette"))
-    canvas.paste(expose(sheet, inputs, window, palette), (border, border))
-    _sign(canvas, sheet, inputs, palette, Box(border, sheet.height - strip, window[0], strip))
+    window = (spec.width - 2 * border, spec.height - border - strip)
+    palette = Palette.choose(spec.make_rng("palette"))
+    canvas.paste(tone_inputs(spec, inputs, window, palette), (border, border))
+    _write_strip(canvas, spec, inputs, palette, Box(border, spec.height - strip, window[0], strip))
     target = io.BytesIO()
     if encoding == "jpeg":
         canvas.save(target, "JPEG", quality=90)
@@ -102,7 +102,7 @@ def draw(sheet: Print, inputs: Sequence[Image.Image], encoding: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Two tonings and an accent, from one roll of the dice."""
+    """Two tonings and an accent."""
 
     shadow: Colour
     middle: Colour
@@ -110,15 +110,15 @@ class Palette:
     accent: Colour
 
     @staticmethod
-    def of(dice: random.Random) -> "Palette":
-        """One that the dice choose."""
-        hue = dice.random()
-        turn = dice.choice((0.08, 0.14, 0.42, 0.5, 0.58, 0.86))
+    def choose(rng: random.Random) -> "Palette":
+        """One by chance."""
+        hue = rng.random()
+        shift = rng.choice((0.08, 0.14, 0.42, 0.5, 0.58, 0.86))
         return Palette(
             shadow=_hsv(hue, 0.62, 0.17),
-            middle=_hsv(hue + turn / 3, 0.42, 0.7),
-            light=_hsv(hue + turn, 0.13, 0.99),
-            accent=_hsv(hue + turn, 0.66, 0.93),
+            middle=_hsv(hue + shift / 3, 0.42, 0.7),
+            light=_hsv(hue + shift, 0.13, 0.99),
+            accent=_hsv(hue + shift, 0.66, 0.93),
         )
 
 
@@ -127,69 +127,71 @@ def _hsv(hue: float, saturation: float, value: float) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def expose(sheet: Print, inputs: Sequence[Image.Image], size: tuple[int, int], palette: Palette) -> Image.Image:
-    """The inputs, toned; inside the prompt's figure the toning is another one."""
-    image = compose(inputs, size)
+def tone_inputs(spec: ImageSpec, inputs: Sequence[Image.Image], size: tuple[int, int], palette: Palette) -> Image.Image:
+    """Tone the inputs; inside the prompt's figure the toning is another one."""
+    image = arrange_inputs(inputs, size)
     grey = ImageOps.autocontrast(image.convert("L"), cutoff=0.5)
     toned = Image.blend(image, ImageOps.colorize(grey, palette.shadow, palette.light, palette.middle), 0.6)
     other = ImageOps.colorize(grey, palette.shadow, (255, 255, 255), palette.accent, midpoint=150)
-    printed = Image.composite(other, toned, mask(sheet.digest()[0], size, sheet.dice("figure")))
-    lit = _leak_light(printed, sheet.dice("leak"), palette.accent)
-    return _burn_edges(ImageOps.autocontrast(lit, cutoff=0.3, preserve_tone=True))
+    figured = Image.composite(other, toned, mask(spec.prompt_digest()[0], size, spec.make_rng("figure")))
+    lit = _add_glow(figured, spec.make_rng("leak"), palette.accent)
+    return _darken_edges(ImageOps.autocontrast(lit, cutoff=0.3, preserve_tone=True))
 
 
-def compose(inputs: Sequence[Image.Image], size: tuple[int, int]) -> Image.Image:
-    """One input fills the window; several share it in rows, with paper between them."""
+def arrange_inputs(inputs: Sequence[Image.Image], size: tuple[int, int]) -> Image.Image:
+    """One input fills the window; several share it in rows, with gaps between them."""
     if len(inputs) == 1:
         return ImageOps.fit(inputs[0], size, Image.Resampling.BICUBIC)
     width, height = size
     gap = max(2, round(min(size) * 0.008))
     rows = max(1, min(len(inputs), round((len(inputs) * height / width) ** 0.5)))
-    sheet, taken = Image.new("RGB", size, PAPER), 0
+    page, placed = Image.new("RGB", size, BACKGROUND), 0
     for row in range(rows):
-        count = (len(inputs) * (row + 1)) // rows - taken
+        count = (len(inputs) * (row + 1)) // rows - placed
         top, bottom = (height + gap) * row // rows, (height + gap) * (row + 1) // rows - gap
-        for column, image in enumerate(inputs[taken : taken + count]):
+        for column, image in enumerate(inputs[placed : placed + count]):
             left, right = (width + gap) * column // count, (width + gap) * (column + 1) // count - gap
             tile = (max(1, right - left), max(1, bottom - top))
-            sheet.paste(ImageOps.fit(image, tile, Image.Resampling.BICUBIC), (left, top))
-        taken += count
-    return sheet
+            page.paste(ImageOps.fit(image, tile, Image.Resampling.BICUBIC), (left, top))
+        placed += count
+    return page
 
 
-def _leak_light(image: Image.Image, dice: random.Random, colour: Colour) -> Image.Image:
-    """A soft glow from one corner, as light that fell into the camera."""
+def _add_glow(image: Image.Image, rng: random.Random, colour: Colour) -> Image.Image:
+    """Add a soft glow from one corner."""
     side = GRADIENT_SIDE
     glow = ImageOps.invert(Image.radial_gradient("L").resize((2 * side, 2 * side)))
-    left, top = dice.choice((0, side)), dice.choice((0, side))
+    left, top = rng.choice((0, side)), rng.choice((0, side))
     corner = glow.crop((left, top, left + side, top + side)).point([round(v * 0.62) for v in range(256)])
     mask = corner.resize(image.size, Image.Resampling.BICUBIC)
     return Image.composite(ImageChops.screen(image, Image.new("RGB", image.size, colour)), image, mask)
 
 
-def _burn_edges(image: Image.Image) -> Image.Image:
-    """Darken the edges a little, as one does under the enlarger."""
+def _darken_edges(image: Image.Image) -> Image.Image:
+    """Darken the edges a little."""
     shade = Image.radial_gradient("L").resize((GRADIENT_SIDE, GRADIENT_SIDE))
     shade = shade.point([round(255 - 0.3 * max(0, v - 110)) for v in range(256)])
     mask = shade.resize(image.size, Image.Resampling.BICUBIC)
     return ImageChops.multiply(image, Image.merge("RGB", (mask, mask, mask)))
 
 
-def _sign(canvas: Image.Image, sheet: Print, inputs: Sequence[Image.Image], palette: Palette, strip: Box) -> None:
+def _write_strip(
+    canvas: Image.Image, spec: ImageSpec, inputs: Sequence[Image.Image], palette: Palette, strip: Box
+) -> None:
     """The strip below the image: prompt and note left, colours and the untouched inputs right."""
     pen = ImageDraw.Draw(canvas)
     side = round(strip.height * 0.66)
     top, right = strip.top + (strip.height - side) // 2, strip.left + strip.width
-    for image in reversed(inputs[:CONTACTS]):
+    for image in reversed(inputs[:INPUTS_SHOWN]):
         width = min(round(side * image.width / image.height), round(side * 1.5)) or 1
         right -= width
         canvas.paste(ImageOps.fit(image, (width, side), Image.Resampling.BILINEAR), (right, top))
-        pen.rectangle((right - 1, top - 1, right + width, top + side), outline=KEYLINE)
+        pen.rectangle((right - 1, top - 1, right + width, top + side), outline=OUTLINE)
         right -= max(2, side // 10)
     swatch = max(2, side // 6)
     for number, colour in enumerate((palette.shadow, palette.middle, palette.accent, palette.light)):
         y = top + number * (side - swatch) // 3
-        pen.rectangle((right - swatch, y, right, y + swatch), fill=colour, outline=KEYLINE)
+        pen.rectangle((right - swatch, y, right, y + swatch), fill=colour, outline=OUTLINE)
     right -= swatch + max(2, side // 6)
-    note = f"seed {sheet.seed}  ·  print {sheet.index + 1}  ·  {MARK}"
-    write_caption(pen, Box(strip.left, top, max(1, right - strip.left), side), sheet.prompt, note)
+    note = f"seed {spec.seed}  ·  image {spec.index + 1}  ·  {NOTE}"
+    write_caption(pen, Box(strip.left, top, max(1, right - strip.left), side), spec.prompt, note)

@@ -44,7 +44,7 @@ class StoredFile:
 
 
 class Files:
-    """The CDN's shelf."""
+    """The CDN's stored files."""
 
     def __init__(self, store: Store, options: Options, secret: bytes) -> None:
         self._store = store
@@ -110,7 +110,7 @@ class Files:
         self._store.keep_setting("storage", json.dumps(self.settings))
 
     def delete(self, path: str) -> bool:
-        """Take a file off the shelf; False when it does not lie there."""
+        """Delete a file; False when there is none."""
         self.on_disk(path).unlink(missing_ok=True)
         return self._store.write("DELETE FROM files WHERE path = ?", (path,)).rowcount == 1
 

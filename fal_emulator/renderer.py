@@ -1,4 +1,4 @@
-"""Draws images and puts them on the shelf, in a few threads, one image in memory at a time."""
+"""Draws images and stores them, in a few threads, one image in memory at a time."""
 
 import asyncio
 import hashlib
@@ -34,7 +34,7 @@ class RenderJob:
 
 @dataclass(frozen=True, slots=True)
 class RenderedImage:
-    """One finished image; `data` only when it is not kept on the shelf."""
+    """One finished image; `data` only when it is not stored."""
 
     path: str
     data: bytes
@@ -50,11 +50,11 @@ class Renderer:
 
     def __init__(self, files: Files, threads: int) -> None:
         self._files = files
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="studio")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="renderer")
         self.places = asyncio.Semaphore(INPUTS_AT_ONCE)
 
     def close(self) -> None:
-        """Let the threads go after the image in hand."""
+        """End the threads after the image that each draws."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def render(self, spec: RenderJob, inputs: Sequence[bytes]) -> list[RenderedImage]:
@@ -68,7 +68,7 @@ class Renderer:
         return await loop.run_in_executor(self._threads, self._flat, spec)
 
     async def thumbnail(self, path: Path) -> bytes:
-        """An image on the shelf, small, as JPEG."""
+        """A stored image, small, as JPEG."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, _small, path)
 
     def _render(self, spec: RenderJob, inputs: Sequence[bytes]) -> list[RenderedImage]:
@@ -76,8 +76,8 @@ class Renderer:
         size = spec.size or sizes.automatic(spec.size_name, opened[0].size, spec.max_side)
         made = []
         for index in range(spec.count):
-            sheet = drawing.Print(spec.prompt, spec.seed, *size, index)
-            made.append(self._keep(spec, index, drawing.draw(sheet, opened, spec.encoding), size))
+            image = drawing.ImageSpec(spec.prompt, spec.seed, *size, index)
+            made.append(self._keep(spec, index, drawing.draw(image, opened, spec.encoding), size))
         return made
 
     def _flat(self, spec: RenderJob) -> list[RenderedImage]:

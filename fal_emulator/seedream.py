@@ -71,13 +71,13 @@ class Seedream:
             keep=not arguments.sync_mode,
         )
         made = await self._draw(run, job_spec, arguments.image_urls)
-        shelf = [self._host(run.job, one) for one in made]
-        last = len(shelf) - 1
+        stored = [self._host(run.job, one) for one in made]
+        last = len(stored) - 1
         images = [
             _as_named(image, "wrong_size" if shape == "one_wrong_size" and place == last else shape)
-            for place, image in enumerate(shelf)
+            for place, image in enumerate(stored)
         ]
-        return Verdict(200, {"images": images, "seed": seed}, units=len(shelf), hosted=tuple(shelf), seed=seed)
+        return Verdict(200, {"images": images, "seed": seed}, units=len(stored), hosted=tuple(stored), seed=seed)
 
     async def _draw(self, run: Run, job_spec: RenderJob, urls: tuple[str, ...]) -> list[RenderedImage]:
         if run.options.image_mode == "plain":

@@ -249,7 +249,7 @@ def test_multipart_upload(client, monkeypatch, tmp_path):
 
 
 def test_uploaded_images_are_inputs(client, fal):
-    """A URL on fal's CDN means our own shelf, never the real one."""
+    """A URL on fal's CDN means our own files, never the real one."""
     fal.put("/_emulator/options", json={"image_mode": "full"})
     url = client.upload_image(Image.new("RGB", (300, 200), "navy"))
     result = client.subscribe(EDIT, arguments={"prompt": "x", "image_urls": [url], "image_size": "square"})

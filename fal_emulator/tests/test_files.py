@@ -181,8 +181,8 @@ def test_the_accounts_own_expiry(make_emulator):
     assert fetch(url).status_code == 404
 
 
-def test_nothing_outside_the_shelf(emulator):
-    """No path leads out of the shelf."""
+def test_nothing_outside_the_folder(emulator):
+    """No path leads out of the folder."""
     for path in ("../emulator.sqlite", "%2e%2e/emulator.sqlite", "/etc/passwd", "b/none/none_x.png"):
         assert fetch(f"{emulator.url}/files/{path}").status_code in (404, 405)
 

@@ -22,7 +22,7 @@ from .emulator_process import image_bytes
 
 def draw(prompt="Turn the page", seed=1, size=(480, 480), index=0, inputs=1, encoding="png"):
     opened = drawing.open_inputs([image_bytes(seed=n) for n in range(inputs)])
-    return drawing.draw(drawing.Print(prompt, seed, *size, index), opened, encoding)
+    return drawing.draw(drawing.ImageSpec(prompt, seed, *size, index), opened, encoding)
 
 
 def opened(data):
@@ -89,7 +89,7 @@ def test_a_long_prompt_ends_in_an_ellipsis():
 
 
 def test_cost():
-    """A print of 1024 x 1024 takes well under 0.3 s of CPU."""
+    """An image of 1024 x 1024 takes well under 0.3 s of CPU."""
     begun = time.process_time()
     draw(size=(1024, 1024))
     assert time.process_time() - begun < 0.6  # twice the promise: other tests share the machine
