@@ -116,10 +116,7 @@ def append(
         batch = _batch(connection, batch_id, lock=True)
         if idempotency_key is not None and (known := _addition(connection, batch_id, idempotency_key)):
             count_entries(entries, content, on_invalid=on_invalid)
-            if known.content_sha256 != content.sha256():
-                raise IdempotencyConflict(
-                    f"The idempotency key {idempotency_key} was used for other edits; use a new one."
-                )
+            _require_same_content(known.content_sha256, content, idempotency_key)
             return CreatedBatch(batch_id, content.edits, content.warnings(), existing=True, skipped=content.skipped)
         if batch.cancelled_at is not None or batch.finished_at is not None:
             raise Conflict(f"The batch is {'cancelled' if batch.cancelled_at else 'finished'}; nothing can be added.")
@@ -129,6 +126,11 @@ def append(
             raise ManifestError("There is no edit to be added.")
         _count_in(connection, batch_id, content, idempotency_key)
     return CreatedBatch(batch_id, content.edits, content.warnings(), skipped=content.skipped)
+
+
+def _require_same_content(known_sha256: str, content: Content, idempotency_key: str) -> None:
+    if known_sha256 != content.sha256():
+        raise IdempotencyConflict(f"The idempotency key {idempotency_key} was used for other edits; use a new one.")
 
 
 def _count_in(connection: Connection, batch_id: UUID, content: Content, idempotency_key: str | None) -> None:

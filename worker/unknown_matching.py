@@ -64,12 +64,9 @@ def match_requests(
     asked for, and that program keeps its own. But one that failed is taken only by those whose listing is read
     `complete`: else their own may stand further down, paid for, while its failure has the edit paid for again.
     """
-    matches: dict[str, list[Listed]] = {}
-    for item in free:
-        if item.certain and item.identity and item.status != STATUS_CANCELLED:
-            matches.setdefault(item.identity, []).append(item)
+    matches = _group_by_input(free)
     wanted = [due for due in unknown if identities[due.id] in matches]
-    live = find_twins(connection, wanted) if wanted else {}
+    twins = find_twins(connection, wanted) if wanted else {}
     found: dict[UUID, str] = {}
     blocked: dict[UUID, datetime] = {}
     for due in wanted:
@@ -80,7 +77,9 @@ def match_requests(
             if _ended_in_window(due, item, settings) and (item.status == 200 or due.id in complete)
         ]
         owners = [
-            twin.due_at for twin in live.get(identity, ()) if any(_may_own(twin.posted_at, item) for item in candidates)
+            twin.due_at
+            for twin in twins.get(identity, ())
+            if any(_may_own(twin.posted_at, item) for item in candidates)
         ]
         if candidates and owners:
             blocked[due.id] = max(owners)
@@ -89,6 +88,14 @@ def match_requests(
             found[due.id] = nearest.request_id
             matches[identity].remove(nearest)
     return found, blocked
+
+
+def _group_by_input(free: Iterable[Listed]) -> dict[str, list[Listed]]:
+    groups: dict[str, list[Listed]] = {}
+    for item in free:
+        if item.certain and item.identity and item.status != STATUS_CANCELLED:
+            groups.setdefault(item.identity, []).append(item)
+    return groups
 
 
 def _distance(due: DueUnknown, item: Listed) -> timedelta:

@@ -10,7 +10,7 @@ keeps hiding the inputs, `PERSISTS` times as long as a submit may take, the dead
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -118,20 +118,13 @@ def record_listing_search(
     hidden = {due.id for due in unknown if may_hide_request_of(due, free, identities[due.id], settings)}
     complete = {due.id for due in unknown if is_complete(due, search, due.id in hidden)}
     request_ids, blocked = match_requests(connection, unknown, identities, free, complete, settings)
-    for submission_id, request_id in request_ids.items():
-        attach_request_id(connection, submission_id, request_id, overdue_after=READY_OVERDUE_AFTER)
-    if request_ids:
-        note_accepted(connection, max(due.posted_at for due in unknown if due.id in request_ids))
+    _attach_requests(connection, unknown, request_ids)
     paused = is_paused(connection)
     dead: dict[str, list[UUID]] = {IN_NO_LISTING: [], UNREADABLE: []}
     postponed: list[NextPoll] = []
-    for due in unknown:
-        if due.id in request_ids:
-            continue
+    for due in (due for due in unknown if due.id not in request_ids):
         if due.id in blocked:
-            delay = (blocked[due.id] - datetime.now(UTC)).total_seconds()
-            note = "a submit of the same input is not past its own deadline; either may own the request that was found"
-            postponed.append(NextPoll(due.id, max(delay, 0.0), note))
+            postponed.append(_wait_for_twin(due, blocked[due.id]))
         elif (put_off := decide_lookup(due, search, due.id in hidden, paused, settings)) is None:
             dead[IN_NO_LISTING if due.id in complete else UNREADABLE].append(due.id)
         else:
@@ -144,6 +137,18 @@ def record_listing_search(
     log.warning(
         "unknown_submissions_looked_up", count=len(unknown), found=len(request_ids), put_off=len(postponed), **counts
     )
+
+
+def _attach_requests(connection: Connection, unknown: Sequence[DueUnknown], request_ids: Mapping[UUID, str]) -> None:
+    for submission_id, request_id in request_ids.items():
+        attach_request_id(connection, submission_id, request_id, overdue_after=READY_OVERDUE_AFTER)
+    if request_ids:
+        note_accepted(connection, max(due.posted_at for due in unknown if due.id in request_ids))
+
+
+def _wait_for_twin(due: DueUnknown, until: datetime) -> NextPoll:
+    note = "a submit of the same input is not past its own deadline; either may own the request that was found"
+    return NextPoll(due.id, max((until - datetime.now(UTC)).total_seconds(), 0.0), note)
 
 
 def decide_lookup(

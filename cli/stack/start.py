@@ -86,27 +86,31 @@ def plan(settings: CLISettings, emulator: EmulatorOptions | None) -> Plan:
     load(WorkerSettings)
     load(ReceiverSettings)
     ApiKeys(load(IntakeSettings))
-    parts: list[Process] = []
-    if settings.database_url is None:
-        parts.append(embedded.postgres(home))
-    if settings.redis_url is None:
-        parts.append(broker.broker(home))
-    if emulator:
-        parts.append(processes.emulator(emulator.port, home.emulator, emulator.arguments))
-    parts += [processes.receiver(settings.bind_host, settings.receiver_port)]
-    parts += [processes.intake(settings.bind_host, settings.intake_port), *processes.workers()]
     urls = {"receiver": f"{settings.local_receiver}/healthz", "intake": f"{settings.local_intake}/healthz"}
     emulated = {"emulator": f"{emulator.url}/.well-known/jwks.json"} if emulator else {}
     return Plan(
         home,
         variables,
-        tuple(parts),
+        tuple(_choose_processes(settings, emulator)),
         processes.schema(embedded=settings.database_url is None),
         processes.wait_until_ready(emulated | urls),
         settings.local_receiver,
         settings.local_intake,
         emulator.url if emulator else None,
     )
+
+
+def _choose_processes(settings: CLISettings, emulator: EmulatorOptions | None) -> Iterator[Process]:
+    home = settings.home
+    if settings.database_url is None:
+        yield embedded.postgres(home)
+    if settings.redis_url is None:
+        yield broker.broker(home)
+    if emulator:
+        yield processes.emulator(emulator.port, home.emulator, emulator.arguments)
+    yield processes.receiver(settings.bind_host, settings.receiver_port)
+    yield processes.intake(settings.bind_host, settings.intake_port)
+    yield from processes.workers()
 
 
 def _require_ports(settings: CLISettings, emulator: EmulatorOptions | None) -> None:
