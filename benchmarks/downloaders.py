@@ -21,10 +21,10 @@ from PIL import Image
 
 from core import image_files
 from core.settings import load
+from http_client.fetch import Fetcher
 from models.claims import DueImage
 from models.transitions import StoredImage
 from storage.store import Storage
-from worker.fetch import Fetcher
 from worker.lanes.download import store
 from worker.settings import WorkerSettings
 

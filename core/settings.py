@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.functional_validators import AfterValidator, BeforeValidator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core.broker_url import read_broker_url
 from core.database_url import read_database_url
@@ -254,6 +254,25 @@ def store_options(url: str) -> dict[str, Any]:
     if proxy:
         options |= {"proxy_url": proxy, "proxy_excludes": ",".join(("localhost", "127.0.0.1", *network.no_proxy))}
     return options
+
+
+MEDIA_HOSTS = ("v3.fal.media", "v3b.fal.media", "*.fal.media", "storage.googleapis.com")
+"""Where the provider's images are known to live."""
+
+
+def split_commas(value: object) -> object:
+    """A comma list, as the environment has it, in parts."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class MediaSettings(Settings):
+    """Where images come from, and how large one may be; who fetches them and who shows them share it."""
+
+    fal_media_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas), Field(min_length=1)] = Field(
+        MEDIA_HOSTS,
+        description="comma list: where images may be fetched from; a private address only if it is named here",
+    )
+    picture_max_bytes: int = Field(100 * 1024 * 1024, ge=1, description="bytes one returned image may have")
 
 
 class PriceSettings(Settings):

@@ -12,6 +12,7 @@ from intake import api, problems
 from intake.api_keys import ApiKeys, is_loopback
 from intake.docs_page import ASSETS, PAGE
 from intake.openapi import Operation, describe_route, document
+from intake.pages import PageContext, install_page
 from intake.responses import Health
 from intake.settings import IntakeSettings
 from models.database import make_engine
@@ -24,6 +25,8 @@ BODY_WITHIN, IDLE_WITHIN = 600.0, 30.0
 """Seconds for a whole body, and without a byte of it."""
 IN_MEMORY = 256 * 1024
 """Bytes of one body or answer in memory; the rest goes to disk."""
+FORM_MAX = 16 * 1024
+"""Bytes of a form of the page; all that is taken of whoever carries no key."""
 HELD_MAX = 4 * 2**30
 """Bytes of all bodies and answers at one time, most of them on disk."""
 
@@ -43,13 +46,15 @@ def create_app(settings: IntakeSettings | None = None) -> Flask:
     app.url_map.strict_slashes = app.url_map.merge_slashes = False
     engine = make_engine(settings.database_url, application="darkroom intake", pool_size=THREADS + LARGE_THREADS)
     problems.install(app)
-    api.install(app, api.ApiContext(settings, engine, keys))
+    context = api.ApiContext(settings, engine, keys)
+    api.install(app, context)
+    install_page(app, PageContext(settings, engine, keys, context.rate_limit))
     _install_pages(app)
     return app
 
 
 def create_server() -> BufferingServer:
-    """What granian serves: the application behind its buffering server. Of strangers not a byte is taken.
+    """What granian serves: the application behind its buffering server. Of strangers no more than a form is taken.
 
     Raises:
         SettingsError: a setting is missing or wrong.
@@ -59,7 +64,9 @@ def create_server() -> BufferingServer:
     app = create_app(settings)
     context: api.ApiContext = app.extensions["darkroom"]
     limits = Limits(
-        body_max=lambda headers: settings.intake_max_bytes if context.keys.client(headers.get("authorization")) else 0,
+        body_max=lambda headers: (
+            settings.intake_max_bytes if context.keys.client(headers.get("authorization")) else FORM_MAX
+        ),
         in_memory=IN_MEMORY,
         held_max=HELD_MAX,
         whole_within=BODY_WITHIN,

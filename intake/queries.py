@@ -1,22 +1,17 @@
 """What the API shows of batches and edits: reads only, of one client's batches only, and a page at a time."""
 
-import base64
-import binascii
-import json
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from core.errors import NotFound
-from intake.problems import RequestFaults
+from intake.cursors import read_cursor, write_cursor
 from intake.request_schemas import BatchQuery, EditQuery
 from intake.responses import Batch, BatchDetail, BatchPage, Counts, Edit, EditPage, Images, Limits, links
 from models.queries.batches import BATCH, BATCH_DETAIL, BATCH_PAGE, OWN_BATCH
 from models.queries.edits import EDIT_PAGE
-from models.seedream import Fault
 
 PAGE_BYTES = 1024 * 1024
 """Of metadata in one page of a list, or that of one batch: some may have been handed in before it was bounded."""
@@ -67,7 +62,7 @@ def _plain(row: Mapping[str, Any], model: type[Batch] | type[Counts] | type[Limi
 
 def list_batches(connection: Connection, client: str, query: BatchQuery) -> BatchPage:
     """One page of the client's batches, newest first: as many as were asked for, or fewer if they are large."""
-    before, batch_id = _position(query.cursor)
+    before, batch_id = read_cursor(query.cursor)
     name, _, value = (query.metadata or "").partition("=")
     rows = connection.exec_driver_sql(
         BATCH_PAGE,
@@ -88,22 +83,9 @@ def list_batches(connection: Connection, client: str, query: BatchQuery) -> Batc
     found = rows.all()[: query.limit]
     shown = [Batch(**_plain(dict(row), Batch), links=links(row["batch_id"])) for row in found]
     more = bool(found) and found[0]["candidates"] > len(found)
-    return BatchPage(batches=shown, next_cursor=_cursor(shown[-1]) if more else None)
-
-
-def _cursor(batch: Batch) -> str:
-    place = json.dumps([batch.created_at.isoformat(), str(batch.batch_id)])
-    return base64.urlsafe_b64encode(place.encode()).decode()
-
-
-def _position(cursor: str | None) -> tuple[datetime | None, UUID | None]:
-    if cursor is None:
-        return None, None
-    try:
-        moment, batch_id = json.loads(base64.urlsafe_b64decode(cursor))
-        return datetime.fromisoformat(moment), UUID(batch_id)
-    except (binascii.Error, ValueError, TypeError, AttributeError, RecursionError):
-        raise RequestFaults([Fault("cursor", "is not a cursor that this API returned")]) from None
+    return BatchPage(
+        batches=shown, next_cursor=write_cursor(shown[-1].created_at, shown[-1].batch_id) if more else None
+    )
 
 
 def list_edits(connection: Connection, client: str, batch_id: UUID, query: EditQuery) -> EditPage:

@@ -6,11 +6,11 @@ provider, so it does not even read them.
 
 from pydantic import Field, SecretStr, field_validator
 
-from core.settings import DatabaseSettings, PriceSettings, StorageSettings
+from core.settings import DatabaseSettings, MediaSettings, PriceSettings, StorageSettings
 from intake.priorities import read_bounds
 
 
-class IntakeSettings(DatabaseSettings, PriceSettings, StorageSettings):
+class IntakeSettings(DatabaseSettings, PriceSettings, StorageSettings, MediaSettings):
     """Everything the intake API needs to know."""
 
     bind_host: str = Field("127.0.0.1", description="the address on which the Flask applications listen")
@@ -19,6 +19,11 @@ class IntakeSettings(DatabaseSettings, PriceSettings, StorageSettings):
         None,
         description="comma list of `name:key`, who may use the intake API, each key 12 characters or more; "
         "required unless `BIND_HOST` is loopback",
+    )
+    darkroom_operator_keys: SecretStr | None = Field(
+        None,
+        description="the same, for operators: whoever signs in to the page with one sees, and may steer, the batches "
+        "of all clients; to the API such a key is a client like any other",
     )
     intake_priority_max: str = Field(
         "100",

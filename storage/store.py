@@ -33,10 +33,10 @@ from core.errors import (
     Unusable,
     UserError,
 )
+from core.resource_errors import storage_trouble
 from core.settings import store_options
 from storage.durable_files import PIECE, make_folder, sync_folders, write_durably
 from storage.local_paths import folds_case, open_beneath, spell_distinctly
-from storage.resource_errors import storage_trouble
 from storage.store_errors import explain
 
 QUARANTINE = "quarantine"

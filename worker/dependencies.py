@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 from sqlalchemy import Engine
 
 from core.settings import load
+from http_client.fetch import Fetcher
 from models.database import make_engine
 from provider.listing import Listing
 from provider.price_client import Pricing
 from provider.queue_api import SUBMIT_TIMEOUT, QueueAPI
 from storage.store import Storage
-from worker.fetch import Fetcher
 from worker.lanes import LANES
 from worker.settings import WorkerSettings
 from worker.webhook_sender import WebhookSender

@@ -8,10 +8,11 @@ from sqlalchemy import Connection, Engine
 
 from core.errors import SettingsError
 from core.memory_budget import Tally
+from http_client.host_backoff import HostBackoff
 from models.claims import DueImage, claim_images
 from models.pauses import MayClaim, claim_probes, may_claim, pause_lane
 from storage.store import Storage
-from worker.host_limits import HostBackoff, HostSlots
+from worker.host_limits import HostSlots
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger()

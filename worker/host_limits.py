@@ -1,10 +1,9 @@
-"""How many downloads of each host are under way, and which hosts asked to be left alone.
+"""How many downloads of each host are under way.
 
 A host that is slow, or dead, holds its own places and no others; no thread ever waits for a place.
 """
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterable
 
@@ -39,24 +38,3 @@ class HostSlots:
         """How many may begin, if all of them should be of one host that is not closed."""
         with self._lock:
             return self._most - max((n for host, n in self._under_way.items() if host not in closed), default=0)
-
-
-class HostBackoff:
-    """Which hosts asked this process to wait. Safe for threads."""
-
-    def __init__(self) -> None:
-        self._until: dict[str, float] = {}
-        self._lock = threading.Lock()
-
-    def leave_alone(self, host: str, seconds: float) -> None:
-        """The host asks that nothing be fetched from it for so long."""
-        until = time.monotonic() + seconds
-        with self._lock:
-            self._until[host] = max(until, self._until.get(host, until))
-
-    def waiting(self) -> list[str]:
-        """Hosts that are to be left alone now."""
-        now = time.monotonic()
-        with self._lock:
-            self._until = {host: until for host, until in self._until.items() if until > now}
-            return list(self._until)

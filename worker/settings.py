@@ -13,25 +13,21 @@ from core.settings import (
     BaseURL,
     BrokerURL,
     DatabaseSettings,
+    MediaSettings,
     PolicySettings,
     PriceSettings,
     Seconds,
     Settings,
     StorageSettings,
+    split_commas,
 )
 from provider.settings import ProviderSettings
 from worker.webhook_signing import read_secrets
 
-MEDIA_HOSTS = ("v3.fal.media", "v3b.fal.media", "*.fal.media", "storage.googleapis.com")
-"""Where the provider's images are known to live."""
 POLL_AFTER, POLL_EVERY = 60.0, 15.0
 """Seconds; callbacks come first, polling catches what they lose."""
 POLL_ALONE = 2.0
 """Seconds; without a public URL no callback can come and polling carries everything."""
-
-
-def _comma_list(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _poll_after(data: dict[str, Any]) -> float:
@@ -55,14 +51,10 @@ class BeatSettings(DatabaseSettings, BrokerSettings):
 
 
 class WorkerSettings(
-    ProviderSettings, StorageSettings, DatabaseSettings, PolicySettings, PriceSettings, BrokerSettings
+    ProviderSettings, StorageSettings, MediaSettings, DatabaseSettings, PolicySettings, PriceSettings, BrokerSettings
 ):
     """Everything a worker needs to know."""
 
-    fal_media_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list), Field(min_length=1)] = Field(
-        MEDIA_HOSTS,
-        description="comma list: where images may be fetched from; a private address only if it is named here",
-    )
     public_url: BaseURL | None = Field(
         None, description="where the provider reaches the receiver; without it polling alone carries everything"
     )
@@ -91,7 +83,6 @@ class WorkerSettings(
         45, description="how long a claim holds unless it is renewed; work of a worker that died waits so long"
     )
 
-    picture_max_bytes: int = Field(100 * 1024 * 1024, ge=1, description="bytes one returned image may have")
     submit_threads: int = Field(64, ge=1, le=512, description="POSTs under way at one time, per submit process")
     download_threads: int = Field(16, ge=1, le=256, description="images under way at one time, per download process")
 
@@ -100,7 +91,7 @@ class WorkerSettings(
         description="comma list of `client:whsec_…`: what each client's notifications are signed with, the newest "
         "first; a plain `whsec_…` is for every client that has none; without one they wait; `darkroom up` makes one",
     )
-    notify_private_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)] = Field(
+    notify_private_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas)] = Field(
         (), description="comma list: hosts that may be notified although their address is a private one"
     )
 

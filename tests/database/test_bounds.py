@@ -8,6 +8,7 @@ from io import BytesIO
 import pytest
 from sqlalchemy import Connection, Engine
 
+from http_client.host_backoff import HostBackoff
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
 from models.claims import claim_edits, claim_images, fit_edits
@@ -17,7 +18,6 @@ from models.transitions import StoredImage, release_images
 from tests.support.factories import POLICY, PRICE, answer, claim, fall_due, make_batch, make_submitted, success
 from worker import download_claims
 from worker.beat_scheduler import lanes_due
-from worker.host_limits import HostBackoff
 from worker.lanes.download import record_results
 from worker.settings import WorkerSettings
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import pytest
 
 from core.errors import DownloadError, Unusable
+from http_client.fetch import Fetcher
 from tests.support.servers import Wire, serve
-from worker.fetch import Fetcher
 
 LIMIT = 300_000
 IMAGE = b"\x89PNG" + bytes(range(256)) * 40

@@ -16,16 +16,16 @@ from sqlalchemy import Connection
 
 from core.errors import DownloadError, FetchAgain, StorageUnavailable
 from core.image_files import check_image
+from core.resource_errors import find_exhaustion
+from http_client.fetch import READ_TIMEOUT, WHOLE_TIMEOUT, Fetcher
 from models.claims import DueImage, claim_images, renew_images
 from models.due_work import IMAGES_DUE, FirstDue, first_due
 from models.pauses import MayClaim, pause_lane, probe_again, resume_lane
 from models.transitions import ImageFault, StoredImage, record_image_faults, record_stored, release_images
-from storage.resource_errors import find_exhaustion
 from storage.store import QUARANTINE, Storage, extension
 from worker.crash_points import crash_point
 from worker.dependencies import Dependencies
 from worker.download_claims import LANE, SUBJECT, ImageClaims, may_download, open_store, probe_delay
-from worker.fetch import READ_TIMEOUT, WHOLE_TIMEOUT, Fetcher
 from worker.lane import CallingLane
 from worker.settings import WorkerSettings
 

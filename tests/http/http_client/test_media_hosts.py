@@ -6,10 +6,10 @@ import time
 import pytest
 
 from core.errors import DownloadError, FetchAgain
+from http_client.fetch import MAX_REDIRECTS
 from http_client.sessions import is_private
 from tests.support.fetching import IMAGE, fault, fetched, images
 from tests.support.servers import Peer, Script, serve
-from worker.fetch import MAX_REDIRECTS
 
 REFUSED_URLS = [
     "http://evil.example/x.png",

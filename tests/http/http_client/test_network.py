@@ -10,13 +10,13 @@ import pytest
 from core.errors import FetchAgain, SettingsError, TryLater, UnknownOutcome, Unsent, Unusable
 from core.network import Network
 from core.settings import NetworkSettings, load
+from http_client.fetch import Fetcher
 from provider.cdn import CDN
 from provider.platform import PlatformAPI
 from provider.queue_api import QueueAPI
 from tests.support.servers import Peer, Script, Wire, closed_port, reply, serve
 from tests.support.wire_faults import AUTHORITY, Proxy, proxying, server_context
 from webhook_receiver.jwks import fetch_keys
-from worker.fetch import Fetcher
 from worker.webhook_sender import WebhookSender
 from worker.webhook_signing import EVERYONE, Signer
 

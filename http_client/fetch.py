@@ -16,11 +16,11 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 import requests
 
 from core.errors import FetchAgain, Unusable
+from core.resource_errors import find_exhaustion, storage_trouble
 from http_client.bodies import TooSlow, enforce_rate, read_pieces
+from http_client.host_backoff import HostBackoff
 from http_client.retry_after import read_retry_after
 from http_client.sessions import CONNECT_TIMEOUT, NotConnected, ThreadSessions, is_private
-from storage.resource_errors import find_exhaustion, storage_trouble
-from worker.host_limits import HostBackoff
 
 READ_TIMEOUT = 20.0
 """Seconds without a byte, and in which the head of an answer must have come."""

@@ -1,0 +1,8 @@
+"""The operator's page: batches, edits and the system, rendered here, for people with a browser."""
+
+from intake.pages import actions, images, routes, sign_in  # noqa: F401  # they name their routes
+from intake.pages.context import PageContext, install
+
+install_page = install
+
+__all__ = ["PageContext", "install_page"]

@@ -1,0 +1,84 @@
+"""Images of the page: what was stored, as it is, and small versions of it and of the inputs."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from io import BytesIO
+from typing import Any
+from uuid import UUID
+
+from flask import Response, request, send_file
+from flask.typing import ResponseReturnValue
+from sqlalchemy import Row
+from werkzeug.exceptions import ServiceUnavailable
+
+from buffering.server import ANSWER_LATER
+from core.errors import NotFound
+from intake.pages.context import context, page, viewer
+from intake.pages.thumbnails import TYPE, TooMany
+from models.queries.page import INPUT_OF_EDIT, STORED_IMAGE
+
+KEPT = "private, max-age=604800, immutable"
+"""By the browser: the bytes of a stored image never change."""
+MISSING_KEPT = "private, max-age=60"
+MISSING = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 240"><rect width="320" height="240" fill="#8883"/>'
+    b'<path d="M120 90h80v60h-80z M120 150l25-30 18 18 14-12 23 24" fill="none" stroke="#888" stroke-width="4"/></svg>'
+)
+"""In the place of a thumbnail that cannot be made."""
+
+
+@page.get("/batches/<uuid:batch_id>/images/<int:image>")
+def stored_image(batch_id: UUID, image: int) -> ResponseReturnValue:
+    """A stored image, as it is."""
+    row = _find_image(batch_id, image)
+    with context().thumbnails.storage.get(row.storage_key, max_bytes=row.stored_bytes) as file:
+        content = BytesIO(file.read())
+    response = send_file(content, row.stored_type, etag=row.sha256, conditional=True)
+    response.headers["Cache-Control"] = KEPT
+    return response
+
+
+@page.get("/batches/<uuid:batch_id>/images/<int:image>/thumbnail")
+def thumbnail(batch_id: UUID, image: int) -> ResponseReturnValue:
+    """A small version of it."""
+    row = _find_image(batch_id, image)
+    return _answer_later(lambda: context().thumbnails.of_output(row.storage_key, row.sha256))
+
+
+@page.get("/batches/<uuid:batch_id>/edits/<int:position>/inputs/<int:number>/thumbnail")
+def input_thumbnail(batch_id: UUID, position: int, number: int) -> ResponseReturnValue:
+    """A small version of an input of an edit."""
+    asked = {"batch": batch_id, "position": min(position, 2**31 - 1), "number": min(number, 2**31 - 1)}
+    with context().engine.connect() as connection:
+        url = connection.exec_driver_sql(INPUT_OF_EDIT, {**asked, "client": viewer().sees}).scalar()
+    if url is None:
+        raise NotFound("There is no such input.")
+    return _answer_later(lambda: context().thumbnails.of_input(url))
+
+
+def _find_image(batch_id: UUID, image: int) -> Row[*tuple[Any, ...]]:
+    asked = {"image": min(image, 2**63 - 1), "batch": batch_id, "client": viewer().sees}
+    with context().engine.connect() as connection:
+        row = connection.exec_driver_sql(STORED_IMAGE, asked).first()
+    if row is None:
+        raise NotFound("There is no such image.")
+    return row
+
+
+def _answer_later(begin: Callable[[], "Future[bytes | None]"]) -> ResponseReturnValue:
+    """Once it is made; meanwhile no thread of the API waits."""
+    try:
+        future = begin()
+    except TooMany:
+        raise ServiceUnavailable("Too many images are being made small; come again.", retry_after=5) from None
+    later = request.environ.get(ANSWER_LATER)
+    answer: ResponseReturnValue = later(future, _show) if later else _show(future.result())
+    return answer
+
+
+def _show(made: bytes | None) -> Response:
+    response = Response(made or MISSING, mimetype=TYPE if made else "image/svg+xml")
+    response.headers["Cache-Control"] = KEPT if made else MISSING_KEPT
+    response.headers["Content-Security-Policy"] = "default-src 'none'"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response

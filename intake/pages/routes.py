@@ -1,0 +1,129 @@
+"""What people look at: the batches, one batch, one edit, and the system."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from flask import Response, request
+from sqlalchemy import Connection
+
+from core.errors import NotFound
+from intake.cursors import read_cursor, write_cursor
+from intake.pages.actions import offered_actions
+from intake.pages.context import find_batch, page, read, render, viewer
+from intake.pages.plots import draw_curve, measure_stages, pick_positions
+from models.pauses import list_pauses
+from models.queries.batches import ERRORS_BY_TYPE, LAST_NOTIFICATION, UNANSWERED_BY_REASON
+from models.queries.health import ACCOUNTS, OVERDUE_BY_STATE
+from models.queries.page import (
+    BATCH_LIST,
+    CALLBACKS_OF_EDIT,
+    EDIT,
+    EDITS_OF_BATCH,
+    IMAGES_OF_EDIT,
+    MONEY_OF_BATCH,
+    SAMPLE_OF_BATCH,
+    SUBMISSIONS_OF_EDIT,
+)
+from models.states import EditState
+
+BATCHES, EDITS, ERRORS = 25, 24, 20
+"""Rows of a page."""
+STATES = ("running", "paused", "finished", "cancelled")
+
+
+@page.get("/")
+def batches() -> Response:
+    """The batches, newest first."""
+    return render("batches.html", states=STATES, **read(_batches))
+
+
+def _batches(connection: Connection) -> dict[str, Any]:
+    before, batch_id = read_cursor(request.args.get("cursor"))
+    state = request.args.get("state")
+    asked = {
+        "client": viewer().sees,
+        "state": state if state in STATES else None,
+        "name": request.args.get("name", "")[:200].replace("\0", "") or None,
+        "before": before,
+        "batch": batch_id,
+        "limit": BATCHES + 1,
+    }
+    rows = connection.exec_driver_sql(BATCH_LIST, asked).mappings().all()
+    last = rows[BATCHES - 1] if len(rows) > BATCHES else None
+    cursor = write_cursor(last["created_at"], last["batch_id"]) if last else None
+    return {"batches": rows[:BATCHES], "asked": asked, "next_cursor": cursor}
+
+
+@page.get("/batches/<uuid:batch_id>")
+def batch(batch_id: UUID) -> Response:
+    """One batch: how far it is, what went wrong, how fast it goes, what it costs, and its images."""
+    return render("batch.html", edit_states=list(EditState), **read(lambda connection: _batch(connection, batch_id)))
+
+
+def _batch(connection: Connection, batch_id: UUID) -> dict[str, Any]:
+    row = find_batch(connection, batch_id)
+    positions = pick_positions(row["edits"])
+    sample = connection.exec_driver_sql(SAMPLE_OF_BATCH, {"batch": batch_id, "positions": positions}).all()
+    found = _edits(connection, batch_id)
+    return {
+        **found,
+        "batch": row,
+        "money": connection.exec_driver_sql(MONEY_OF_BATCH, (batch_id,)).mappings().one(),
+        "errors": connection.exec_driver_sql(ERRORS_BY_TYPE, (batch_id, ERRORS)).mappings().all(),
+        "unanswered": connection.exec_driver_sql(UNANSWERED_BY_REASON, (batch_id, ERRORS)).mappings().all(),
+        "notification": connection.exec_driver_sql(LAST_NOTIFICATION, (batch_id,)).mappings().first(),
+        "curve": draw_curve(sample, row["edits"], datetime.now(UTC)),
+        "stages": measure_stages(sample),
+        "sampled": len(sample),
+        "actions": offered_actions(dict(row)),
+    }
+
+
+def _edits(connection: Connection, batch_id: UUID) -> dict[str, Any]:
+    """One page of its edits, of one state or one type of error where the address asks for it."""
+    after, state = request.args.get("after", ""), request.args.get("state")
+    asked = {
+        "batch": batch_id,
+        "after": int(after) if after.isdecimal() and len(after) < 10 else -1,
+        "state": state if state in set(EditState) else None,
+        "error_type": request.args.get("error", "").replace("\0", "") or None,
+        "limit": EDITS + 1,
+    }
+    rows = connection.exec_driver_sql(EDITS_OF_BATCH, asked).mappings().all()
+    next_after = rows[EDITS - 1]["position"] if len(rows) > EDITS else None
+    return {"edits": rows[:EDITS], "asked": asked, "next_after": next_after}
+
+
+@page.get("/batches/<uuid:batch_id>/edits/<int:position>")
+def edit(batch_id: UUID, position: int) -> Response:
+    """One edit: what was asked, what came, and everything that happened in between."""
+    return render("edit.html", **read(lambda connection: _edit(connection, batch_id, position)))
+
+
+def _edit(connection: Connection, batch_id: UUID, position: int) -> dict[str, Any]:
+    row = find_batch(connection, batch_id)
+    found = None
+    if position < row["edits"]:
+        found = connection.exec_driver_sql(EDIT, (batch_id, position)).mappings().first()
+    if found is None:
+        raise NotFound(f"Batch {batch_id} has no edit {position}.")
+    parts = {"submissions": SUBMISSIONS_OF_EDIT, "callbacks": CALLBACKS_OF_EDIT, "images": IMAGES_OF_EDIT}
+    rows = {name: connection.exec_driver_sql(part, (found["id"],)).mappings().all() for name, part in parts.items()}
+    return {"batch": row, "edit": found, **rows}
+
+
+@page.get("/system")
+def system() -> Response:
+    """Whether all is well, as far as the database knows."""
+    return render("system.html", **read(_system))
+
+
+def _system(connection: Connection) -> dict[str, Any]:
+    accounts = connection.exec_driver_sql(ACCOUNTS).mappings().all()
+    return {
+        "accounts": accounts,
+        "unexplained": [account for account in accounts if account["difference"]],
+        "overdue": connection.exec_driver_sql(OVERDUE_BY_STATE).mappings().all(),
+        "pauses": list_pauses(connection),
+    }
