@@ -1,5 +1,6 @@
 """The intake API's application (`create_app`); granian serves the buffering server before it (`create_server`)."""
 
+from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, jsonify, request, send_from_directory
@@ -25,8 +26,8 @@ BODY_WITHIN, IDLE_WITHIN = 600.0, 30.0
 """Seconds for a whole body, and without a byte of it."""
 IN_MEMORY = 256 * 1024
 """Bytes of one body or answer in memory; the rest goes to disk."""
-FORM_MAX = 16 * 1024
-"""Bytes of a form of the page; all that is taken of whoever carries no key."""
+FORM, FORM_MAX = "application/x-www-form-urlencoded", 16 * 1024
+"""A form of the page, and its bytes: all that is taken of whoever carries no key."""
 HELD_MAX = 4 * 2**30
 """Bytes of all bodies and answers at one time, most of them on disk."""
 
@@ -64,9 +65,7 @@ def create_server() -> BufferingServer:
     app = create_app(settings)
     context: api.ApiContext = app.extensions["darkroom"]
     limits = Limits(
-        body_max=lambda headers: (
-            settings.intake_max_bytes if context.keys.client(headers.get("authorization")) else FORM_MAX
-        ),
+        body_max=lambda headers: _bound_body(headers, context),
         in_memory=IN_MEMORY,
         held_max=HELD_MAX,
         whole_within=BODY_WITHIN,
@@ -74,6 +73,12 @@ def create_server() -> BufferingServer:
         chunked=False,
     )
     return BufferingServer(app, limits, threads=THREADS, large=LARGE_THREADS)
+
+
+def _bound_body(headers: Any, context: api.ApiContext) -> int:
+    if context.keys.client(headers.get("authorization")):
+        return context.settings.intake_max_bytes
+    return FORM_MAX if headers.get("content-type") == FORM else 0
 
 
 def _require_local_name() -> None:

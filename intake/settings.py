@@ -6,11 +6,11 @@ provider, so it does not even read them.
 
 from pydantic import Field, SecretStr, field_validator
 
-from core.settings import DatabaseSettings, MediaSettings, PriceSettings, StorageSettings
+from core.settings import DatabaseSettings, MediaSettings, NetworkSettings, PriceSettings, StorageSettings
 from intake.priorities import read_bounds
 
 
-class IntakeSettings(DatabaseSettings, PriceSettings, StorageSettings, MediaSettings):
+class IntakeSettings(DatabaseSettings, PriceSettings, StorageSettings, MediaSettings, NetworkSettings):
     """Everything the intake API needs to know."""
 
     bind_host: str = Field("127.0.0.1", description="the address on which the Flask applications listen")

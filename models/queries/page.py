@@ -17,7 +17,6 @@ BATCH_LIST = Statement(
     ORDER BY b.created_at DESC, b.id DESC
     """,
     state=BATCH_STATE,
-    index="batches_created",
 )
 """`client`: NULL for those of all."""
 BATCH_OF_CLIENT = Statement(
