@@ -1,5 +1,5 @@
 """The buffering server between granian and a Flask application."""
 
-from buffering.server import ANSWER_LATER, STREAMED, BufferingServer, Limits
+from buffering.server import ANSWER_LATER, NEEDS_THREAD, STREAMED, BufferingServer, Limits
 
-__all__ = ["ANSWER_LATER", "STREAMED", "BufferingServer", "Limits"]
+__all__ = ["ANSWER_LATER", "NEEDS_THREAD", "STREAMED", "BufferingServer", "Limits"]

@@ -30,6 +30,9 @@ STREAMED = ("X-Accel-Buffering", "no")
 ANSWER_LATER = "buffering.answer_later"
 """In the WSGI environment: called by a view with a future and with what makes a response of its value, it gives what
 the view returns at once. So whoever waits for somebody else's commit holds no thread."""
+NEEDS_THREAD = "buffering.needs_thread"
+"""In the WSGI environment of a request that is tried on the event loop: called by a view that would have to wait for
+anything, it gives what the view returns at once; the request then begins again in a thread."""
 
 HTTP_1_0 = "1"
 """As granian names it."""
@@ -72,11 +75,20 @@ class BufferingServer:
     """An RSGI application around a Flask one.
 
     `threads` serve whatever fits into memory; bodies that do not have `large` threads of their own, so that small
-    requests never wait for big ones.
+    requests never wait for big ones. A request of which `at_once` says so, by its scope and the bytes of its body, is
+    tried on the event loop first: where a view hardly ever waits, a thread for it costs more than all of its work.
     """
 
-    def __init__(self, app: Flask, limits: Limits, *, threads: int, large: int = 1) -> None:
-        self._app, self._limits = app, limits
+    def __init__(
+        self,
+        app: Flask,
+        limits: Limits,
+        *,
+        threads: int,
+        large: int = 1,
+        at_once: Callable[[Any, int], bool] = lambda *_: False,
+    ) -> None:
+        self._app, self._limits, self._at_once = app, limits, at_once
         self._pool, self._large = ThreadPoolExecutor(threads), ThreadPoolExecutor(large)
         self._memory = MemoryBudget(limits.held_max)
         self._streams = 0
@@ -115,8 +127,10 @@ class BufferingServer:
 
     async def _answer(self, scope: Any, protocol: Any, body: RequestBuffer) -> None:
         loop = asyncio.get_running_loop()
-        pool = self._large if body.on_disk else self._pool
-        answer = await loop.run_in_executor(pool, self._call, scope, body)
+        answer = self._call(scope, body, on_loop=True) if self._at_once(scope, body.size) else None
+        if answer is None:
+            pool = self._large if body.on_disk else self._pool
+            answer = await loop.run_in_executor(pool, self._call_in_thread, scope, body)
         if answer.later is not None:
             try:
                 response = answer.later.make(await asyncio.wrap_future(answer.later.value))
@@ -185,19 +199,34 @@ class BufferingServer:
         finally:
             await loop.run_in_executor(self._pool, answer.close)
 
-    def _call(self, scope: Any, body: RequestBuffer) -> "_Reply":
+    def _call_in_thread(self, scope: Any, body: RequestBuffer) -> "_Reply":
+        answer = self._call(scope, body)
+        assert answer is not None
+        return answer
+
+    def _call(self, scope: Any, body: RequestBuffer, *, on_loop: bool = False) -> "_Reply | None":
+        """What the application answers; None where it would have had to wait on the event loop."""
         later: list[_Later] = []
+        would_wait: list[Response] = []
 
         def answer_later(value: "Future[Any]", make: Callable[[Any], Response]) -> Response:
             later.append(_Later(value, make))
             return _NOTHING_YET
 
+        def needs_thread() -> Response:
+            would_wait.append(_NOTHING_YET)
+            return _NOTHING_YET
+
         request = environ(scope, body.file, body.size)
         request[ANSWER_LATER] = answer_later
+        if on_loop:
+            request[NEEDS_THREAD] = needs_thread
         try:
             content, status, headers = run_wsgi_app(self._app, request)
         except Exception as error:  # in the first piece, which is made already
             return self._explain(error, scope, body)
+        if would_wait:
+            return None
         whole = "content-length" in headers
         return _Reply(int(status.split()[0]), list(headers.items()), content, whole, later[0] if later else None)
 

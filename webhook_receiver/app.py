@@ -1,5 +1,7 @@
 """The receiver's application (`create_app`); granian serves the buffering server before it (`create_server`)."""
 
+from typing import Any
+
 from flask import Flask
 
 from buffering import BufferingServer, Limits
@@ -14,6 +16,9 @@ THREADS = 8
 """Deliveries judged at one time, per process; while they are recorded they hold no thread."""
 CONNECTIONS = ALONE + 2
 """To the database: for deliveries by themselves, for the wave, and for the counts of what was turned away."""
+AT_ONCE = 32 * 1024
+"""Bytes of a body that is verified on the event loop; longer ones would hold it up. The provider's have about one
+thousand."""
 BODY_WITHIN = 15.0
 """Seconds for a whole body; the provider gives its first attempt no longer (provider-protocol 4.3)."""
 HELD_MAX = 128 * 1024 * 1024
@@ -47,4 +52,8 @@ def create_server() -> BufferingServer:
     configure_logs()
     most = settings.callback_max_bytes
     limits = Limits(lambda _: most, most + 1, HELD_MAX, whole_within=BODY_WITHIN, idle_within=BODY_WITHIN)
-    return BufferingServer(create_app(settings), limits, threads=THREADS)
+    return BufferingServer(create_app(settings), limits, threads=THREADS, at_once=_is_tried_at_once)
+
+
+def _is_tried_at_once(scope: Any, size: int) -> bool:
+    return scope.method == "POST" and size <= AT_ONCE

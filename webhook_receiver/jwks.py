@@ -50,6 +50,10 @@ class KeySet:
             raise KeysUnavailable
         return self._keys
 
+    def at_hand(self) -> tuple[bytes, ...] | None:
+        """The keys, where nothing has to be fetched for them; else None."""
+        return self._keys if self._keys and time.monotonic() - self._good_at <= FRESH_FOR else None
+
     def refresh_after_miss(self, tried: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
         """The keys to try once more, or None when there is nothing newer than those tried."""
         if self._keys == tried:  # else somebody else's miss brought newer ones meanwhile

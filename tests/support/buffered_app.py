@@ -3,15 +3,18 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from flask import Flask, Response, request
 
-from buffering import STREAMED, BufferingServer, Limits
+from buffering import NEEDS_THREAD, STREAMED, BufferingServer, Limits
 
 WHOLE_WITHIN, IDLE_WITHIN = 6.0, 1.0
 """Seconds."""
 BODY_MAX, IN_MEMORY, HELD_MAX = 20_000_000, 10_000, 30_000_000
 """Bytes."""
+AT_ONCE = 100
+"""Bytes of a body that is tried on the event loop."""
 STREAMS, TAKEN_WITHIN, PIECE = 4, 4.0, 50_000
 """Answers at one time; seconds; bytes."""
 
@@ -52,13 +55,19 @@ def create_server() -> BufferingServer:
 
     add_streams(app)
 
+    add_tried(app)
+
     @app.errorhandler(Broken)
     def explained(error: Broken) -> tuple[str, int]:
         return "it broke", 502
 
     bodies = Limits(lambda _: BODY_MAX, IN_MEMORY, HELD_MAX, WHOLE_WITHIN, IDLE_WITHIN, chunked=False)
     limits = replace(bodies, streams=STREAMS, taken_within=TAKEN_WITHIN)
-    return BufferingServer(app, limits, threads=2, large=1)
+    return BufferingServer(app, limits, threads=2, large=1, at_once=_is_tried_at_once)
+
+
+def _is_tried_at_once(scope: Any, size: int) -> bool:
+    return scope.path == "/tried" and size <= AT_ONCE
 
 
 def add_streams(app: Flask) -> None:
@@ -85,3 +94,18 @@ def add_streams(app: Flask) -> None:
     @app.get("/made")
     def count() -> dict[str, int]:
         return made
+
+
+def add_tried(app: Flask) -> None:
+    """What is tried on the event loop."""
+
+    @app.post("/tried")
+    def tried() -> Response:
+        """Where it is served; whoever asks it to wait is not served on the event loop."""
+        needs_thread = request.environ.get(NEEDS_THREAD)
+        if needs_thread and "wait" in request.args:
+            return needs_thread()
+        if "wait" in request.args:
+            time.sleep(3)
+        body = request.get_data()
+        return Response(f"{'loop' if needs_thread else 'thread'} {len(body)}")

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import psutil
 import pytest
 
-from tests.support.buffered_app import BODY_MAX, IN_MEMORY
+from tests.support.buffered_app import AT_ONCE, BODY_MAX, IN_MEMORY
 
 
 def ask(line: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None):
@@ -133,3 +133,19 @@ def test_slow_readers_cost_no_memory(port: int, served: psutil.Process) -> None:
             assert sock.recv(12) in (b"HTTP/1.1 200", b"HTTP/1.1 503")
         grown = served.memory_info().rss - before
     assert grown < 60_000_000
+
+
+def test_what_need_not_wait_gets_no_thread(line: http.client.HTTPConnection) -> None:
+    """A small request is served on the event loop; one that would wait begins again in a thread, with its body."""
+    assert ask(line, "POST", "/tried", b"x" * AT_ONCE)[1] == f"loop {AT_ONCE}".encode()
+    assert ask(line, "POST", "/tried", b"x" * (AT_ONCE + 1))[1] == f"thread {AT_ONCE + 1}".encode()
+    assert ask(line, "POST", "/tried?wait", b"xy")[:2] == (200, b"thread 2")
+
+
+def test_whoever_waits_holds_up_nobody(port: int, line: http.client.HTTPConnection) -> None:
+    """While one that was tried on the event loop waits in a thread, others are served."""
+    with sending(port, "/tried?wait HTTP/1.1\r\nContent-Length: 1", b"x") as slow:
+        began = time.monotonic()
+        assert ask(line, "POST", "/tried", b"x")[1] == b"loop 1"
+        assert time.monotonic() - began < 2.5
+        assert answer(slow) == (200, b"thread 1")
