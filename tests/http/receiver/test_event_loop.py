@@ -1,4 +1,4 @@
-"""What the event loop may do by itself: take a delivery that needs nobody else. Everything else begins again in a thread."""
+"""What the event loop does by itself: take a delivery that needs nobody else. All else begins again in a thread."""
 
 from typing import Any
 
