@@ -10,7 +10,7 @@ from rich.table import Table
 from benchmarks import judging
 from benchmarks.books import Books, canonical_sha256, read_books
 from benchmarks.faults import CALLBACK_FAULTS, SUBMIT_FAULTS
-from benchmarks.manifests import Line, Manifest
+from benchmarks.manifests import EditLine, Manifest
 from benchmarks.notified import Message, wrong_notifications
 from benchmarks.system import System
 
@@ -185,7 +185,7 @@ def _some(findings: Iterable[str]) -> list[str]:
 
 def handed_in_wrongly(books: Books, manifests: Iterable[Manifest]) -> Iterable[str]:
     """Batches that are not there, or twice, or whose edits are not what their callers wrote, line by line."""
-    by_batch: dict[str, dict[int, Line]] = {}
+    by_batch: dict[str, dict[int, EditLine]] = {}
     for edit in books.edits.values():
         by_batch.setdefault(edit.batch_id, {})[edit.position] = {"custom_id": edit.custom_id, **edit.input}
     names: dict[str | None, list[str]] = {}

@@ -121,7 +121,7 @@ class Chaos:
         self.killer = Killer(self.system, plan, kills)
         self.hammer = Hammer(self.system.provider, plan.dice("hammer"), hammer)
         self.phases: dict[str, float] = {}
-        self._steering: list[threading.Thread] = []
+        self._action_threads: list[threading.Thread] = []
         self._failures: list[str] = []
         self._seen = 0
 
@@ -139,7 +139,7 @@ class Chaos:
                 self._live_through(number, phase)
             self._let_storage(fail=False)
             self.system.inject(**self._faults)
-            for thread in self._steering:
+            for thread in self._action_threads:
                 thread.join(120)
             self._await_kills()
             self.other.stop()
@@ -181,7 +181,7 @@ class Chaos:
         self._let_storage(fail=phase.storage_fails)
         self._hand_in(number)
         if phase.flood:
-            self._steering.append(self._begin(self.other.flood, FLOOD if self.long else SHORT_FLOOD))
+            self._action_threads.append(self._begin(self.other.flood, FLOOD if self.long else SHORT_FLOOD))
         time.sleep(max(0.0, began + seconds - time.monotonic()))
         self.phases[phase.name] = round((self._count_answered() - before) / (time.monotonic() - began), 1)
         self.system.inject(**self._faults)
@@ -202,7 +202,7 @@ class Chaos:
             manifests += self._special(dice.randrange(2**31))
         self.other.look_at(manifests[0].lines)
         threads = [self._begin(self._hand_in_and_steer, manifest) for manifest in manifests]
-        self._steering += threads
+        self._action_threads += threads
 
     def _special(self, seed: int) -> list[Manifest]:
         """Batches made for one fault: a first request that ends after a second one."""

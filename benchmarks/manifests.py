@@ -17,7 +17,7 @@ from PIL import Image
 
 SIZE = {"width": 960, "height": 960}
 PROMPT = "Put the red hat on the model, keep face, pose and light as they are"
-Line = dict[str, Any]
+EditLine = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Manifest:
     name: str
     entrance: str
     """`api` (lines over HTTP), `csv` (a file, at the command line) or `task` (Celery)."""
-    lines: list[Line]
+    lines: list[EditLine]
     header: Mapping[str, Any] = field(default_factory=dict)
     steer: str = ""
     """What its caller does in the middle of it: `cancel`, `pause`, `retry`, or nothing."""
@@ -62,24 +62,24 @@ def image(number: int) -> str:
     return f"data:image/{kind};base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def one_prompt(first: int, count: int, seed: int) -> list[Line]:
+def one_prompt(first: int, count: int, seed: int) -> list[EditLine]:
     """The usual manifest: one prompt, one seed, many inputs."""
     shared = {"prompt": PROMPT, "seed": seed, "image_size": SIZE}
     return [{**shared, "image_urls": [image(first + number)]} for number in range(count)]
 
 
-def repeated(first: int, count: int, seed: int) -> list[Line]:
+def repeated(first: int, count: int, seed: int) -> list[EditLine]:
     """The same line again and again."""
     return one_prompt(first, 1, seed) * count
 
 
-def no_seed(first: int, count: int) -> list[Line]:
+def no_seed(first: int, count: int) -> list[EditLine]:
     """One prompt over many inputs, some of them twice, and no seed."""
     shared = {"prompt": PROMPT, "image_size": SIZE}
     return [{**shared, "image_urls": [image(first + number // 2)]} for number in range(count)]
 
 
-def several(first: int, count: int, seed: int) -> list[Line]:
+def several(first: int, count: int, seed: int) -> list[EditLine]:
     """Several inputs an edit, and several images asked for; with names of their own."""
     return [
         {
@@ -95,7 +95,7 @@ def several(first: int, count: int, seed: int) -> list[Line]:
     ]
 
 
-def overtaken(first: int, count: int, seed: int, seconds: float) -> list[Line]:
+def overtaken(first: int, count: int, seed: int, seconds: float) -> list[EditLine]:
     """Edits whose first request outlasts every allowance, and whose second brings one image that is refused.
 
     The reply of the first is lost and it runs for `seconds`; so it is given up, and the second POST is due.
@@ -105,7 +105,7 @@ def overtaken(first: int, count: int, seed: int, seconds: float) -> list[Line]:
     return [{**line, "prompt": f"{PROMPT} {faults}", "num_images": 2, "max_images": 1} for line in lines]
 
 
-def reopened(first: int, count: int, seed: int, seconds: float) -> list[Line]:
+def reopened(first: int, count: int, seed: int, seconds: float) -> list[EditLine]:
     """Edits that are given up, and whose first request then makes itself heard by a callback that is too old."""
     faults = (
         f"[[fault:reset_after_accept*1]] [[fault:slow_run*1@{seconds:g}]] [[fault:stale_timestamp*1]] "
@@ -131,7 +131,7 @@ def wave(dice: random.Random, number: int, edits: int, notify_url: str) -> Itera
     yield _build_controlled(made, number, one_prompt(first + 60_000, count["steered"], seed + 1), notify)
 
 
-def _build_controlled(made: str, number: int, lines: list[Line], notify: Mapping[str, Any]) -> Manifest:
+def _build_controlled(made: str, number: int, lines: list[EditLine], notify: Mapping[str, Any]) -> Manifest:
     """One batch a wave with which something is done: in turn a limit of its own, or its caller's hand."""
     limits: dict[str, Mapping[str, Any]] = {
         "max_cost": {"max_cost": f"{0.03 * max(1, len(lines) // 2):.2f}"},

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import requests
 
 from benchmarks.books import OTHER_PROGRAM
-from benchmarks.manifests import SIZE, Line, image
+from benchmarks.manifests import SIZE, EditLine, image
 
 ENDPOINT = "fal-ai/bytedance/seedream/v4/edit"
 FLOOD_THREADS = 8
@@ -23,7 +23,7 @@ class OtherProgram:
     def __init__(self, provider: str, dice: random.Random, every: float) -> None:
         self._url, self._provider = f"{provider}/{ENDPOINT}", provider
         self._dice, self._every = dice, every
-        self._lines: Sequence[Line] = ()
+        self._lines: Sequence[EditLine] = ()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.posts = 0
@@ -32,7 +32,7 @@ class OtherProgram:
         """Begin."""
         self._thread.start()
 
-    def look_at(self, lines: Sequence[Line]) -> None:
+    def look_at(self, lines: Sequence[EditLine]) -> None:
         """From now on it works on the same images as these edits do."""
         self._lines = [line for line in lines if "[[fault:" not in line["prompt"]]
 
@@ -42,13 +42,13 @@ class OtherProgram:
                 if self._lines:
                     self._submit(session, self._similar(self._dice.choice(self._lines)))
 
-    def _similar(self, line: Line) -> Line:
+    def _similar(self, line: EditLine) -> EditLine:
         given = {name: value for name, value in line.items() if name != "custom_id"}
         if self._dice.random() < 0.5:
             return given
         return {**given, "image_urls": [image(self._dice.randrange(2**24))]}
 
-    def _submit(self, session: requests.Session, body: Line) -> None:
+    def _submit(self, session: requests.Session, body: EditLine) -> None:
         self.posts += 1
         try:
             session.post(self._url, json=body, timeout=10).close()

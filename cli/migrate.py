@@ -4,6 +4,7 @@ What a migration does stands in `migrations/`; this file only finds that folder 
 fail into a sentence. Alembic is imported by whoever migrates: every command asks which revision is the newest.
 """
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ FOLDER = Path(migrations.__file__).parent
 def _config(url: str) -> "Config":
     from alembic.config import Config
 
-    config = Config()
+    config = Config(stdout=sys.stdout)  # its default is what the name stood for when alembic was first imported
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     config.attributes["url"] = url
     return config

@@ -16,13 +16,13 @@ from intake.insert_edits import Content, OnInvalid, count_entries, write_edits
 from intake.manifest import Entry, FaultyLine, LineFault, NewEdit
 from models.queries.batches import (
     ADDITION_OF_KEY,
-    BATCH_STANDING,
     GROW_BATCH,
     KEEP_ADDITION,
     LOCK_BATCH,
     PAUSE_BATCH,
     RESUME_BATCH,
     SET_PRIORITY,
+    STATE_OF_BATCH,
 )
 from models.queries.edits import NAMES_TAKEN
 from models.transitions import cancel_batch, retry_failed
@@ -190,7 +190,7 @@ def _compare_with_existing(
 
 
 def _batch(connection: Connection, batch_id: UUID, *, lock: bool = False) -> Row[*tuple[Any, ...]]:
-    row = connection.exec_driver_sql(LOCK_BATCH if lock else BATCH_STANDING, (batch_id,)).first()
+    row = connection.exec_driver_sql(LOCK_BATCH if lock else STATE_OF_BATCH, (batch_id,)).first()
     if row is None:
         raise NotFound(f"There is no batch {batch_id}.")
     return row

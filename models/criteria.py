@@ -42,8 +42,8 @@ def has_edits(states: Iterable[EditState], also: str = "true") -> str:
     One row of the index `edits_open` for each state. An EXISTS over all of them is planned as one pass over every edit
     there is, once a batch has millions.
     """
-    looks = (fill(_HAS_EDIT, state=state, also=also) for state in states)
-    return f"({' OR '.join(looks)})"
+    conditions = (fill(_HAS_EDIT, state=state, also=also) for state in states)
+    return f"({' OR '.join(conditions)})"
 
 
 TO_CANCEL = (EditState.PENDING, EditState.SUBMITTING, EditState.SUBMITTED)

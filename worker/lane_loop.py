@@ -2,7 +2,7 @@
 
 The one loop beneath every `CallingLane`. No wave waits for its slowest call, and no turn
 either: past its turn a lane goes on claiming while a call is under way that would have everybody wait. The database may
-go away while answers are in our hands (a restart takes seconds): recording is tried again for a while, because
+go away while answers are not recorded yet (a restart takes seconds): recording is tried again for a while, because
 a lost reply to a paid POST would be an unknown outcome. For the same reason whatever breaks the loop is raised
 only after the calls under way have ended and their replies are recorded.
 """

@@ -145,7 +145,7 @@ def provider(settings: WorkerSettings) -> CheckResult:
     return ok("provider", f"{settings.fal_queue_url} answers and takes the key")
 
 
-def keys(url: str) -> CheckResult:
+def signing_keys(url: str) -> CheckResult:
     """Whether the signing keys can be had."""
     try:
         found = fetch_keys(url)

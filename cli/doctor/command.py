@@ -90,7 +90,7 @@ def _others(worker: WorkerSettings | None, receiver: ReceiverSettings | None) ->
     if worker is not None:
         yield checks.provider(worker)
     if receiver is not None:
-        yield checks.keys(receiver.fal_jwks_url)
+        yield checks.signing_keys(receiver.fal_jwks_url)
     if worker is not None:
         yield checks.public_url(worker.public_url)
         yield checks.storage(worker.storage_url)

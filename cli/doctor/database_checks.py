@@ -74,7 +74,7 @@ def missing_rights(engine: Engine) -> list[str]:
 def contents(engine: Engine, *, audit: bool) -> Iterator[CheckResult]:
     """What stands in it."""
     for name, check in (
-        ("clock", clock),
+        ("clock", clock_difference),
         ("account", account),
         ("pauses", pauses),
         ("accounting", audit_rows if audit else accounting),
@@ -86,7 +86,7 @@ def contents(engine: Engine, *, audit: bool) -> Iterator[CheckResult]:
             yield warning(name, f"The database did not answer this question: {reason(error)}.", "Try again later.")
 
 
-def clock(engine: Engine) -> Iterator[CheckResult]:
+def clock_difference(engine: Engine) -> Iterator[CheckResult]:
     """How far this machine's clock is from the database's; stamps of callbacks are judged by the receiver's own."""
     with engine.connect() as connection:
         connection.exec_driver_sql(PING)  # so that connecting is not measured

@@ -96,10 +96,10 @@ TRACK_SPENDING = Statement("INSERT INTO spending (batch_id) VALUES (%s)")
 BATCH_OF_KEY = Statement(
     "SELECT id, content_sha256 FROM batches WHERE client = %s AND idempotency_key = %s", index="batches_idempotency"
 )
-BATCH_STANDING = Statement(
+STATE_OF_BATCH = Statement(
     "SELECT edit_count, finished_at, cancelled_at FROM batches WHERE id = %s", index="batches_pkey"
 )
-LOCK_BATCH = Statement("{batch} FOR UPDATE", batch=BATCH_STANDING, index="batches_pkey")
+LOCK_BATCH = Statement("{batch} FOR UPDATE", batch=STATE_OF_BATCH, index="batches_pkey")
 SET_PRIORITY = Statement("UPDATE batches SET priority = %s WHERE id = %s", index="batches_pkey")
 GROW_BATCH = Statement("UPDATE batches SET edit_count = edit_count + %s WHERE id = %s", index="batches_pkey")
 ADDITION_OF_KEY = Statement("SELECT content_sha256 FROM additions WHERE batch_id = %s AND idempotency_key = %s")

@@ -24,7 +24,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One connection in the hands of a script, with the request that it just brought (None: nothing was read)."""
+    """One connection that a script answers, with the request that it just brought (None: nothing was read)."""
 
     sock: socket.socket
     request: Received | None

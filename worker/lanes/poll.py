@@ -119,11 +119,11 @@ def ask(queue: QueueAPI, listing: Listing, due: DuePoll, settings: WorkerSetting
 def _send_cancel(queue: QueueAPI, due: DuePoll) -> bool:
     """Whether the provider was reached; what came of the cancel, status and result tell (provider-protocol 2.5)."""
     try:
-        taken = queue.cancel(due.endpoint, due.request_id)
+        accepted = queue.cancel(due.endpoint, due.request_id)
     except (TryLater, AccountPaused) as error:
         log.info("cancel_unanswered", request=due.request_id, reason=str(error))
         return False
-    log.info("cancel_asked", request=due.request_id, taken=taken)
+    log.info("cancel_sent", request=due.request_id, accepted=accepted)
     return True
 
 

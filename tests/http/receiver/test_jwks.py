@@ -50,7 +50,7 @@ def wire(publisher: Publisher) -> Iterator[Wire]:
 
 
 @pytest.fixture
-def keys(wire: Wire) -> KeySet:
+def published_set(wire: Wire) -> KeySet:
     return KeySet(wire.url + "/.well-known/jwks.json")
 
 
@@ -111,11 +111,11 @@ BROKEN: dict[str, Callable[[Peer], bool | None]] = {
 
 
 @pytest.mark.parametrize("x", [base64.urlsafe_b64encode(FIRST), base64.urlsafe_b64encode(FIRST).rstrip(b"=")])
-def test_padding_is_optional(x: bytes, publisher: Publisher, keys: KeySet) -> None:
+def test_padding_is_optional(x: bytes, publisher: Publisher, published_set: KeySet) -> None:
     """The live service publishes `x` with padding, the standard says without; both are the same key."""
     publisher.publish(entry(FIRST, x=x.decode()))
 
-    assert keys.current() == (FIRST,)
+    assert published_set.current() == (FIRST,)
 
 
 @pytest.mark.parametrize(
@@ -136,29 +136,31 @@ def test_padding_is_optional(x: bytes, publisher: Publisher, keys: KeySet) -> No
     ],
     ids=repr,
 )
-def test_odd_entries_are_passed_over(odd: object, publisher: Publisher, keys: KeySet) -> None:
+def test_odd_entries_are_passed_over(odd: object, publisher: Publisher, published_set: KeySet) -> None:
     """An entry that is no Ed25519 key costs nothing but itself; its neighbours count, in their order."""
     publisher.publish(entry(SECOND), odd, entry(FIRST, use="sig", kid="1"))
 
-    assert keys.current() == (SECOND, FIRST)
+    assert published_set.current() == (SECOND, FIRST)
 
 
-def test_set_is_cached(wire: Wire, keys: KeySet) -> None:
+def test_set_is_cached(wire: Wire, published_set: KeySet) -> None:
     """A set in hand is used without asking, and what is asked is the one URL, once."""
-    assert [keys.current() for _ in range(5)] == [(FIRST,)] * 5
+    assert [published_set.current() for _ in range(5)] == [(FIRST,)] * 5
     assert [(received.method, received.target) for received in wire.received] == [("GET", "/.well-known/jwks.json")]
 
 
-def test_set_grows_old(monkeypatch: pytest.MonkeyPatch, wire: Wire, publisher: Publisher, keys: KeySet) -> None:
+def test_set_grows_old(
+    monkeypatch: pytest.MonkeyPatch, wire: Wire, publisher: Publisher, published_set: KeySet
+) -> None:
     """After FRESH_FOR seconds the set is asked for again."""
-    keys.current()
+    published_set.current()
     publisher.publish(entry(SECOND))
     monkeypatch.setattr(module, "ASK_EVERY", 0.0)
-    assert keys.current() == (FIRST,)
+    assert published_set.current() == (FIRST,)
 
     monkeypatch.setattr(module, "FRESH_FOR", 0.0)
 
-    assert keys.current() == (SECOND,)
+    assert published_set.current() == (SECOND,)
     assert len(wire.received) == 2
 
 
@@ -179,68 +181,68 @@ def together(count: int, work: Callable[[], object]) -> list[object]:
     return results
 
 
-def test_cold_start_of_many_fetches_once(wire: Wire, publisher: Publisher, keys: KeySet) -> None:
+def test_cold_start_of_many_fetches_once(wire: Wire, publisher: Publisher, published_set: KeySet) -> None:
     """Eight deliveries that find no keys make one request, and all eight get its answer."""
     quick = publisher.script
     publisher.script = lambda peer: [peer.silence(0.1), quick(peer)][1]
 
-    assert together(8, keys.current) == [(FIRST,)] * 8
+    assert together(8, published_set.current) == [(FIRST,)] * 8
     assert len(wire.received) == 1
 
 
 def test_misses_of_many_fetch_once(
-    monkeypatch: pytest.MonkeyPatch, wire: Wire, publisher: Publisher, keys: KeySet
+    monkeypatch: pytest.MonkeyPatch, wire: Wire, publisher: Publisher, published_set: KeySet
 ) -> None:
     """After a rotation a burst of misses makes one request; every one of them gets the new set, late comers too."""
-    tried = keys.current()
+    tried = published_set.current()
     publisher.publish(entry(SECOND))
     monkeypatch.setattr(module, "ASK_EVERY", 0.6)
     time.sleep(0.6)
 
-    assert together(8, lambda: keys.refresh_after_miss(tried)) == [(SECOND,)] * 8
-    assert keys.refresh_after_miss(tried) == (SECOND,)
+    assert together(8, lambda: published_set.refresh_after_miss(tried)) == [(SECOND,)] * 8
+    assert published_set.refresh_after_miss(tried) == (SECOND,)
     assert len(wire.received) == 2
 
 
-def test_forgeries_do_not_make_us_hammer_the_provider(wire: Wire, publisher: Publisher, keys: KeySet) -> None:
+def test_forgeries_do_not_make_us_hammer_the_provider(wire: Wire, publisher: Publisher, published_set: KeySet) -> None:
     """Within a minute of the last fetch a miss asks nobody, and there is nothing newer to try."""
-    tried = keys.current()
+    tried = published_set.current()
     publisher.publish(entry(SECOND))
 
-    assert [keys.refresh_after_miss(tried) for _ in range(50)] == [None] * 50
+    assert [published_set.refresh_after_miss(tried) for _ in range(50)] == [None] * 50
     assert len(wire.received) == 1
 
 
-def test_miss_a_minute_later_asks_again(monkeypatch: pytest.MonkeyPatch, wire: Wire, keys: KeySet) -> None:
+def test_miss_a_minute_later_asks_again(monkeypatch: pytest.MonkeyPatch, wire: Wire, published_set: KeySet) -> None:
     """A minute after the last fetch a miss asks once more; an unchanged set is nothing newer."""
-    tried = keys.current()
+    tried = published_set.current()
     monkeypatch.setattr(module, "ASK_EVERY", 0.0)
 
-    assert keys.refresh_after_miss(tried) is None
+    assert published_set.refresh_after_miss(tried) is None
     assert len(wire.received) == 2
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("manner", BROKEN)
-def test_last_good_set_stays(manner: str, publisher: Publisher, keys: KeySet) -> None:
+def test_last_good_set_stays(manner: str, publisher: Publisher, published_set: KeySet) -> None:
     """However the next fetch fails, the last good set goes on being used, and a miss finds nothing newer."""
-    assert keys.current() == (FIRST,)
+    assert published_set.current() == (FIRST,)
     publisher.script = BROKEN[manner]
     began = time.monotonic()
 
-    assert keys.current() == (FIRST,)
-    assert keys.refresh_after_miss((FIRST,)) is None
+    assert published_set.current() == (FIRST,)
+    assert published_set.refresh_after_miss((FIRST,)) is None
     assert time.monotonic() - began < 4
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("manner", BROKEN)
-def test_no_set_at_all(manner: str, publisher: Publisher, keys: KeySet) -> None:
+def test_no_set_at_all(manner: str, publisher: Publisher, published_set: KeySet) -> None:
     """Where there never was a good set the deliveries cannot be judged: KeysUnavailable, however the fetch fails."""
     publisher.script = BROKEN[manner]
 
     with pytest.raises(KeysUnavailable):
-        keys.current()
+        published_set.current()
 
 
 def test_nobody_listens() -> None:
@@ -249,42 +251,42 @@ def test_nobody_listens() -> None:
         KeySet(f"http://127.0.0.1:{closed_port()}/").current()
 
 
-def test_with_no_set_a_second_is_the_pace(wire: Wire, publisher: Publisher, keys: KeySet) -> None:
+def test_with_no_set_a_second_is_the_pace(wire: Wire, publisher: Publisher, published_set: KeySet) -> None:
     """With nothing in hand it is tried again after a second instead of a minute, and not before."""
     good, publisher.script = publisher.script, BROKEN["server error"]
     for _ in range(5):
         with pytest.raises(KeysUnavailable):
-            keys.current()
+            published_set.current()
     assert len(wire.received) == 1
 
     publisher.script = good
     time.sleep(1.05)
 
-    assert keys.current() == (FIRST,)
+    assert published_set.current() == (FIRST,)
 
 
-def test_gzip_is_understood(publisher: Publisher, keys: KeySet) -> None:
+def test_gzip_is_understood(publisher: Publisher, published_set: KeySet) -> None:
     """The live reply may be compressed."""
     body = gzip.compress(key_set(entry(FIRST)))
     publisher.script = lambda peer: peer.reply(200, body, content_encoding="gzip")
 
-    assert keys.current() == (FIRST,)
+    assert published_set.current() == (FIRST,)
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirect_is_not_followed(status: int, wire: Wire, publisher: Publisher, keys: KeySet) -> None:
+def test_redirect_is_not_followed(status: int, wire: Wire, publisher: Publisher, published_set: KeySet) -> None:
     """Keys come from the configured URL or not at all."""
     with serve(lambda peer: peer.reply(200, key_set(entry(SECOND)))) as elsewhere:
         publisher.script = lambda peer: peer.reply(status, b"", location=elsewhere.url)
         with pytest.raises(KeysUnavailable):
-            keys.current()
+            published_set.current()
 
     assert (len(wire.received), elsewhere.connections) == (1, 0)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_endless_redirect_is_dropped(publisher: Publisher, keys: KeySet) -> None:
+def test_endless_redirect_is_dropped(publisher: Publisher, published_set: KeySet) -> None:
     """Not even the body of a redirect is read to its end."""
 
     def script(peer: Peer) -> None:
@@ -296,6 +298,6 @@ def test_endless_redirect_is_dropped(publisher: Publisher, keys: KeySet) -> None
     publisher.script = script
     began = time.monotonic()
     with pytest.raises(KeysUnavailable):
-        keys.current()
+        published_set.current()
 
     assert time.monotonic() - began < 2

@@ -48,14 +48,14 @@ def run(reader: tuple[Path, dict[str, str]], *command: str) -> str:
 
 def test_page_runs_from_top_to_bottom(reader: tuple[Path, dict[str, str]]) -> None:
     """The edit is stored; the request that it names is asked about; the example follows it and finds its image."""
-    edit, *questions = COMMANDS
+    edit, *follow_ups = COMMANDS
     said = run(reader, "bash", "-c", edit)
     assert re.search(r"0\.png  3840x2160  image/png", said)
     (request_id,) = re.findall(r"^submitted  request (\S+)$", said, re.MULTILINE)
     reader[1]["REQUEST_ID"] = request_id
 
-    assert len(questions) == 3
-    for question in questions:
+    assert len(follow_ups) == 3
+    for question in follow_ups:
         assert run(reader, "bash", "-c", question)
     (example,) = blocks("python")
     printed = run(reader, sys.executable, "-c", example)

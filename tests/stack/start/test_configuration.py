@@ -92,7 +92,7 @@ def test_odd_paths_survive(home: Home) -> None:
     assert program.directory == str(home.folder)
 
 
-def test_another_user_is_leashed_after_the_change() -> None:
+def test_another_user_ends_with_its_parent() -> None:
     """A program that runs as another user is tied to us after it became that user."""
     process = Process("postgres", ("/bin/postgres", "-h", ""), Stage.SERVERS, stop_signal="INT", user="pgserver")
     _, script, *rest = shlex.split(command_line(process))

@@ -184,7 +184,7 @@ _image = st.fixed_dictionaries(
 _output = st.fixed_dictionaries({}, optional={"images": st.lists(_image, max_size=3) | _json, "seed": _json})
 _entry = st.fixed_dictionaries({}, optional={"loc": _json, "msg": _json, "type": _json | st.sampled_from([*ERRORS])})
 _trouble = st.fixed_dictionaries({}, optional={"detail": st.lists(_entry | _json) | _json, "error_type": _json})
-_documents = _json | st.fixed_dictionaries(
+_json_documents = _json | st.fixed_dictionaries(
     {
         "request_id": st.just(REQUEST) | _json,
         "status": st.sampled_from(["OK", "ERROR"]) | _json,
@@ -229,7 +229,7 @@ def test_no_bytes_break_the_reader(body: bytes) -> None:
         _assert_recordable(read_result(status, body))
 
 
-@given(_documents)
+@given(_json_documents)
 @example({"request_id": REQUEST, "status": "ERROR", "payload": {"detail": [{"type": "x" * 1000, "loc": [[]]}]}})
 def test_no_json_breaks_the_reader(document: object) -> None:
     """Any JSON, NaN and lone surrogates among it, is a verdict that the database can hold, or `Unreadable`."""

@@ -278,13 +278,13 @@ def test_told_to_stop() -> None:
     assert lane.recorded == [0, 1, 2, 3, 4]
 
 
-def test_lingers_while_there_is_reason() -> None:
+def test_waits_while_there_is_reason() -> None:
     """With a full window nothing can be claimed: it waits, looks again, and takes what falls free."""
     lane = Lane(0)
-    looks = count()
+    calls = count()
 
     def claim(free: int) -> Sequence[int]:
-        if next(looks) == 5:
+        if next(calls) == 5:
             lane.waiting = [7]
         return lane.claim(free)
 
@@ -292,7 +292,7 @@ def test_lingers_while_there_is_reason() -> None:
     assert lane.recorded == [7]
 
 
-def test_lingering_ends_when_told_to_stop() -> None:
+def test_waiting_ends_when_told_to_stop() -> None:
     """A backlog is no reason to go on after the lane's turn."""
     lane = Lane(0)
     until = time.monotonic() + 0.1
@@ -301,7 +301,7 @@ def test_lingering_ends_when_told_to_stop() -> None:
     assert time.monotonic() < until + 1
 
 
-def test_lingering_does_not_hurry() -> None:
+def test_waiting_does_not_hurry() -> None:
     """Looks for work while idle grow rarer."""
     lane = Lane(0)
     until = time.monotonic() + 0.2
@@ -345,10 +345,10 @@ def test_database_away_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_database_away_while_claiming() -> None:
     """Calls under way when a claim fails are not forgotten: they end, are recorded, and the claim is tried again."""
     lane = Lane(6, seconds=0.05)
-    looks = count()
+    calls = count()
 
     def claim(free: int) -> Sequence[int]:
-        if 0 < next(looks) < 4:
+        if 0 < next(calls) < 4:
             raise AWAY
         return lane.claim(min(free, 3))
 
@@ -378,7 +378,7 @@ def test_database_away_when_all_is_over() -> None:
 def test_bug_of_one_does_not_lose_the_replies_of_others(where: str) -> None:
     """An error that nobody foresaw is raised, but only after every other reply was recorded."""
     lane = Lane(8, seconds=0.02)
-    looks = count()
+    calls = count()
 
     def call(number: int) -> int:
         if where == "call" and number == 3:
@@ -386,7 +386,7 @@ def test_bug_of_one_does_not_lose_the_replies_of_others(where: str) -> None:
         return lane.call(number)
 
     def claim(free: int) -> Sequence[int]:
-        if where == "claim" and next(looks) == 1:
+        if where == "claim" and next(calls) == 1:
             raise KeyError("nobody foresaw this")
         return lane.claim(min(free, 4))
 
