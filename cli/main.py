@@ -29,6 +29,7 @@ MODULES = {
     "edit": "cli.batches.edit",
     "status": "cli.batches.status",
     "watch": "cli.batches.status",
+    "errors": "cli.batches.errors",
     "batches": "cli.batches.status",
     "contact-sheet": "cli.batches.contact_sheet",
     "export": "cli.batches.export",

@@ -63,6 +63,12 @@ def status_pairs(
         ("cost", _cost(row)),
         ("notified", delivery_text(notification) if notification else ""),
     ]
+    return [*pairs, *error_pairs(errors)]
+
+
+def error_pairs(errors: list[Row]) -> list[tuple[str, str]]:
+    """A line for each type of errors: how many edits, of how many it is the end, and an example."""
+    pairs = []
     for error in errors:
         note = "" if error["failed"] == error["edits"] else f" ({error['failed']} for good)"
         pairs.append(("error", f"[red]{error['edits']} × {escape(error['type'])}[/]{note}  {escape(error['example'])}"))

@@ -3,7 +3,7 @@
 Reads only; every number that is shown can be had by anyone with one query of the same view.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -15,9 +15,11 @@ from models.pauses import list_pauses
 from models.queries.batches import (
     BATCHES_BY_PREFIX,
     ERRORS_BY_TYPE,
+    ERRORS_OF_BATCHES,
     LAST_NOTIFICATION,
     NEWEST_BATCH,
     PROGRESS_OF_BATCH,
+    PROGRESS_OF_BATCHES,
     PROGRESS_OF_NEWEST,
     UNANSWERED_BY_REASON,
 )
@@ -59,6 +61,19 @@ def progress_of(engine: Engine, batch_id: str) -> Row:
 def read_progress(connection: Connection, batch_id: UUID | str) -> Row:
     """The same, as the transaction of the caller sees it."""
     return dict(connection.exec_driver_sql(PROGRESS_OF_BATCH, (batch_id,)).mappings().one())
+
+
+def progress_of_all(engine: Engine, batch_ids: Sequence[str]) -> list[Row]:
+    """The same for several batches, in their order, each with its `errors` by type, the most frequent first."""
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql(PROGRESS_OF_BATCHES, (list(batch_ids),)).mappings().all()
+        errors = connection.exec_driver_sql(ERRORS_OF_BATCHES, (list(batch_ids),)).mappings().all()
+    by_type: dict[str, list[Row]] = {batch_id: [] for batch_id in batch_ids}
+    for error in errors:
+        shown = {name: error[name] for name in ("type", "edits", "failed", "example")}
+        by_type[str(error["batch_id"])].append(shown)
+    found = {str(row["batch_id"]): row for row in rows}
+    return [{**found[batch_id], "errors": by_type[batch_id][:SHOWN_ERRORS]} for batch_id in batch_ids]
 
 
 def newest_batches(engine: Engine, limit: int) -> list[Row]:

@@ -3,7 +3,7 @@
 import click
 
 from cli.batches.batch_text import WIDEST, batch_summary, paused_account, status_pairs, unanswered_pairs
-from cli.batches.poll_progress import exit_code, poll_progress, print_batch, watch_batch
+from cli.batches.poll_progress import exit_code, poll_progress, print_batches
 from cli.batches.progress import (
     counts,
     errors_of,
@@ -15,6 +15,7 @@ from cli.batches.progress import (
     provider_pause,
     unanswered_of,
 )
+from cli.batches.watch_batches import watch_batches
 from cli.connection import open_database
 from cli.output import escape, json_option, print_json, print_pairs, screen
 
@@ -44,16 +45,18 @@ def status(batch: str, as_json: bool) -> None:
 
 
 @click.command()
-@BATCH
+@click.argument("batches", metavar="BATCH...", nargs=-1, required=True)
 @json_option
-def watch(batch: str, as_json: bool) -> int:
-    """Watch a batch until it is finished.
+def watch(batches: tuple[str, ...], as_json: bool) -> int:
+    """Watch batches until they are finished.
 
-    The exit code is 0 only if every edit is stored, else 1. BATCH is an id, the beginning of one, or `last`.
+    How far each is, its rate, the time left, and errors as they come. The exit code is 0 only if every edit is
+    stored, else 1. BATCH is an id, the beginning of one, or `last`.
     """
     engine = open_database()
-    rows = poll_progress(engine, find_batch(engine, batch))
-    return exit_code(print_batch(rows) if as_json else watch_batch(rows))
+    batch_ids = list(dict.fromkeys(find_batch(engine, batch) for batch in batches))
+    updates = poll_progress(engine, batch_ids)
+    return exit_code(print_batches(updates) if as_json else watch_batches(updates))
 
 
 @click.command()

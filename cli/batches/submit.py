@@ -19,8 +19,9 @@ from sqlalchemy import Engine
 from cli.batches.estimate import estimate_manifest, print_estimate
 from cli.batches.header_options import header_from, header_options, on_invalid_option
 from cli.batches.local_files import Manifest
-from cli.batches.poll_progress import exit_code, poll_progress, wait_for_batch, watch_batch
+from cli.batches.poll_progress import exit_code, poll_progress, wait_for_batches
 from cli.batches.upload_bar import upload_progress
+from cli.batches.watch_batches import watch_batches
 from cli.connection import open_database
 from cli.output import json_option, plural, print_json, print_warnings, screen
 from cli.provider.fault_options import faults_as_json
@@ -63,8 +64,8 @@ def submit(manifest: Path, on_invalid: OnInvalid, dry_run: bool, wait: bool, as_
     report(created, as_json=as_json)
     if not wait:
         return 0
-    rows = poll_progress(engine, str(created.batch_id))
-    return exit_code(wait_for_batch(rows) if as_json else watch_batch(rows))
+    updates = poll_progress(engine, [str(created.batch_id)])
+    return exit_code(wait_for_batches(updates) if as_json else watch_batches(updates))
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from cli.batches.local_files import Manifest
-from cli.batches.poll_progress import exit_code, poll_progress, wait_for_batch, watch_batch
+from cli.batches.poll_progress import exit_code, poll_progress, wait_for_batches
 from cli.batches.progress import Row, as_text
 from cli.batches.submit import hand_in
+from cli.batches.watch_batches import watch_batches
 from cli.connection import open_database
 from cli.output import escape, json_option, print_json, print_pairs, screen, stderr
 from cli.settings import CLISettings, load_with_database, set_variables, unset_variables
@@ -67,12 +68,12 @@ def demo(images: Path | None, prompt: str | None, edits: int | None, as_json: bo
         with manifest.open("rb") as stream:
             created = hand_in(engine, BatchHeader(name="demo"), Manifest(stream, manifest.parent))
         batch_id = str(created.batch_id)
-        rows = poll_progress(engine, batch_id, NOTHING_MOVES_FOR)
-        row = wait_for_batch(rows) if as_json else watch_batch(rows)
+        updates = poll_progress(engine, [batch_id], NOTHING_MOVES_FOR)
+        rows = wait_for_batches(updates) if as_json else watch_batches(updates)
         engine.dispose()
         image_files = Path(unquote(urlsplit(load(WorkerSettings).storage_url).path)) / batch_id
-        report(row, image_files, as_json=as_json)
-    return exit_code(row)
+        report(rows[0], image_files, as_json=as_json)
+    return exit_code(rows)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ _PROGRESS = """
     SELECT *, (SELECT reason FROM provider_status WHERE paused_at IS NOT NULL) AS provider_paused FROM batch_progress
 """
 PROGRESS_OF_BATCH = Statement("{progress} WHERE batch_id = %s", progress=_PROGRESS, index="batches_pkey")
+PROGRESS_OF_BATCHES = Statement("{progress} WHERE batch_id = ANY(%s::uuid[])", progress=_PROGRESS, index="batches_pkey")
 PROGRESS_OF_NEWEST = Statement("{progress} ORDER BY created_at DESC LIMIT %s", progress=_PROGRESS)
 LAST_NOTIFICATION = Statement(
     """
@@ -30,6 +31,11 @@ ERRORS_BY_TYPE = Statement(
     ORDER BY edits DESC, type LIMIT %s
     """
 )
+ERRORS_OF_BATCHES = Statement("""
+    SELECT batch_id, type, sum(edits) AS edits, sum(failed) AS failed, min(example) AS example
+    FROM error_counters WHERE batch_id = ANY(%s::uuid[]) GROUP BY batch_id, type HAVING sum(edits) > 0
+    ORDER BY batch_id, edits DESC, type
+""")
 UNANSWERED_BY_REASON = Statement("""
     SELECT state, reason, count(*) AS submissions, min(asked_again_at) AS asked_again_at
     FROM unanswered WHERE batch_id = %s GROUP BY state, reason ORDER BY submissions DESC, reason LIMIT %s

@@ -43,6 +43,23 @@ EDIT_OF_REQUEST = Statement(
     """,
     index="submissions_request_id_key edits_pkey",
 )
+_LATEST_ERROR = """
+    SELECT position, custom_id, state, (errors -> -1 ->> 'attempt')::integer AS attempt,
+           (errors -> -1 ->> 'at')::timestamptz AS at, errors -> -1 ->> 'type' AS type,
+           errors -> -1 ->> 'message' AS message
+    FROM edits
+    WHERE batch_id = %(batch)s AND errors -> -1 ->> 'type' = ANY(%(types)s)
+"""
+FAILED_EDITS = Statement(
+    "{latest_error} AND state = 'failed' ORDER BY id LIMIT %(limit)s",
+    latest_error=_LATEST_ERROR,
+    index="edits_failed|edits_batch_id_position_key",
+)
+EDITS_WITH_ERRORS = Statement(
+    "{latest_error} AND state NOT IN ('failed', 'stored') ORDER BY position LIMIT %(limit)s",
+    latest_error=_LATEST_ERROR,
+    index="edits_batch_id_position_key",
+)
 CONTACT_SHEET_PAGE = Statement(
     """
     SELECT e.position, coalesce(e.custom_id, e.position::text) AS name,

@@ -3,7 +3,8 @@
 import pytest
 from sqlalchemy import Connection, Engine
 
-from cli.batches import poll_progress
+from cli.batches import watch_batches
+from cli.batches.progress import progress_of
 from models.provider import pause
 from models.record_reports import record_reports
 from models.states import Criterion
@@ -55,8 +56,8 @@ def test_watching_says_why_nothing_moves(engine: Engine) -> None:
     with engine.begin() as connection:
         batch_id = make_batch(connection)
         pause(connection, "outage", "", retry_after=300)
-    row = poll_progress.progress_of(engine, str(batch_id))
-    assert "account is paused: outage" in poll_progress._outlook(row, 3.0)
+    row = progress_of(engine, str(batch_id))
+    assert "account is paused: outage" in watch_batches._outlook(row, 3.0)
 
 
 def test_ceiling_of_cost(run_cli: CommandLine, engine: Engine) -> None:
