@@ -4,6 +4,7 @@ The server is the embedded one, started once per run; its databases are cloned f
 once. Durability is off: these databases live for a second.
 """
 
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from itertools import count
@@ -65,3 +66,15 @@ def engine(database_url: str) -> Iterator[Engine]:
 def database_named(url: str, name: str) -> str:
     """The same server's database of that name."""
     return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of half a megabyte."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "darkroom-test", str(folder)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("nobody may mount a file system here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

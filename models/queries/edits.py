@@ -72,6 +72,41 @@ CONTACT_SHEET_PAGE = Statement(
     """,
     index="edits_batch_id_position_key submissions_edit images_submission_id_index_key",
 )
+# Inputs that are as long as an image are asked for one by one.
+SHEET_EDITS = Statement(
+    """
+    SELECT e.position, coalesce(e.custom_id, e.position::text) AS name, e.state, e.attempt, e.created_at, e.finished_at,
+           coalesce(s.seed, e.seed) AS seed, s.cost, e.errors -> -1 AS error,
+           e.arguments ->> 'prompt' AS prompt, e.arguments -> 'image_size' AS image_size,
+           coalesce(u.inputs, 0) AS inputs, coalesce(u.urls, '[]') AS urls, coalesce(i.images, '[]') AS images
+    FROM edits e
+    CROSS JOIN LATERAL (
+        SELECT sum(cost) AS cost, max(seed) FILTER (WHERE outcome = 'succeeded' AND NOT doubled) AS seed
+        FROM submissions WHERE edit_id = e.id
+    ) s
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS inputs,
+               json_agg(CASE WHEN octet_length(url) < 4096 THEN url END ORDER BY number)
+                   FILTER (WHERE number <= 3) AS urls
+        FROM jsonb_array_elements_text(
+            CASE jsonb_typeof(e.arguments -> 'image_urls') WHEN 'array' THEN e.arguments -> 'image_urls' ELSE '[]' END
+        ) WITH ORDINALITY AS input (url, number)
+    ) u
+    CROSS JOIN LATERAL (
+        SELECT json_agg(json_build_object('key', i.storage_key, 'width', i.stored_width, 'height', i.stored_height,
+                                          'bytes', i.stored_bytes) ORDER BY i.id) AS images
+        FROM submissions JOIN images i ON i.submission_id = submissions.id
+        WHERE submissions.edit_id = e.id AND i.state = 'stored'
+    ) i
+    WHERE e.batch_id = %s AND e.position > %s
+    ORDER BY e.position LIMIT %s
+    """,
+    index="edits_batch_id_position_key submissions_edit images_submission_id_index_key",
+)
+SHEET_INPUT = Statement(
+    "SELECT arguments -> 'image_urls' ->> %s FROM edits WHERE batch_id = %s AND position = %s",
+    index="edits_batch_id_position_key",
+)
 EDIT_PAGE = Statement(
     """
     SELECT position, custom_id, state, attempt, seed, errors, created_at, finished_at FROM edits

@@ -1,9 +1,7 @@
 """What the tests over HTTP share: a provider that signs, a receiver, a database that can go away."""
 
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -119,15 +117,3 @@ def database_away(postgres_url: str, database_url: str) -> Away:
             run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
     return away
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of half a megabyte."""
-    folder = tmp_path / "small disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "darkroom-test", str(folder)]
-    if subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("nobody may mount a file system here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
