@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 
 from core.errors import DarkroomError, FetchAgain, NotFound, Unusable, UserError
 from core.image_files import DECODED, FORMATS, MAX_PIXELS
+from http_client.fetch import Fetcher
 from storage.store import Storage
-from worker.fetch import Fetcher
 from worker.settings import WorkerSettings
 
 NOT_THERE, UNREADABLE = "not in storage", "cannot be read"
