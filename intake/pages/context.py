@@ -12,7 +12,7 @@ from werkzeug.exceptions import TooManyRequests, Unauthorized
 
 from core.errors import NotFound
 from intake.api_keys import ApiKeys
-from intake.pages import words
+from intake.pages import labels
 from intake.pages.sessions import Sessions, Viewer
 from intake.pages.thumbnails import Thumbnails
 from intake.problems import MEDIA_TYPE, Problem
@@ -44,7 +44,7 @@ class PageContext:
 def install(app: Flask, context: PageContext) -> None:
     """Give the pages of one application their context."""
     app.extensions["darkroom_page"] = context
-    app.jinja_env.filters |= words.FILTERS
+    app.jinja_env.filters |= labels.FILTERS
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.register_blueprint(page)
     app.after_request(_explain)

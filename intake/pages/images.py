@@ -48,18 +48,18 @@ def thumbnail(batch_id: UUID, image: int) -> ResponseReturnValue:
 @page.get("/batches/<uuid:batch_id>/edits/<int:position>/inputs/<int:number>/thumbnail")
 def input_thumbnail(batch_id: UUID, position: int, number: int) -> ResponseReturnValue:
     """A small version of an input of an edit."""
-    asked = {"batch": batch_id, "position": min(position, 2**31 - 1), "number": min(number, 2**31 - 1)}
+    parameters = {"batch": batch_id, "position": min(position, 2**31 - 1), "number": min(number, 2**31 - 1)}
     with context().engine.connect() as connection:
-        url = connection.exec_driver_sql(INPUT_OF_EDIT, {**asked, "client": viewer().sees}).scalar()
+        url = connection.exec_driver_sql(INPUT_OF_EDIT, {**parameters, "client": viewer().sees}).scalar()
     if url is None:
         raise NotFound("There is no such input.")
     return _answer_later(lambda: context().thumbnails.of_input(url))
 
 
 def _find_image(batch_id: UUID, image: int) -> Row[*tuple[Any, ...]]:
-    asked = {"image": min(image, 2**63 - 1), "batch": batch_id, "client": viewer().sees}
+    parameters = {"image": min(image, 2**63 - 1), "batch": batch_id, "client": viewer().sees}
     with context().engine.connect() as connection:
-        row = connection.exec_driver_sql(STORED_IMAGE, asked).first()
+        row = connection.exec_driver_sql(STORED_IMAGE, parameters).first()
     if row is None:
         raise NotFound("There is no such image.")
     return row

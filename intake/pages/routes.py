@@ -41,7 +41,7 @@ def batches() -> Response:
 def _batches(connection: Connection) -> dict[str, Any]:
     before, batch_id = read_cursor(request.args.get("cursor"))
     state = request.args.get("state")
-    asked = {
+    parameters = {
         "client": viewer().sees,
         "state": state if state in STATES else None,
         "name": request.args.get("name", "")[:200].replace("\0", "") or None,
@@ -49,10 +49,10 @@ def _batches(connection: Connection) -> dict[str, Any]:
         "batch": batch_id,
         "limit": BATCHES + 1,
     }
-    rows = connection.exec_driver_sql(BATCH_LIST, asked).mappings().all()
+    rows = connection.exec_driver_sql(BATCH_LIST, parameters).mappings().all()
     last = rows[BATCHES - 1] if len(rows) > BATCHES else None
     cursor = write_cursor(last["created_at"], last["batch_id"]) if last else None
-    return {"batches": rows[:BATCHES], "asked": asked, "next_cursor": cursor}
+    return {"batches": rows[:BATCHES], "wanted": parameters, "next_cursor": cursor}
 
 
 @page.get("/batches/<uuid:batch_id>")
@@ -83,16 +83,16 @@ def _batch(connection: Connection, batch_id: UUID) -> dict[str, Any]:
 def _edits(connection: Connection, batch_id: UUID) -> dict[str, Any]:
     """One page of its edits, of one state or one type of error where the address asks for it."""
     after, state = request.args.get("after", ""), request.args.get("state")
-    asked = {
+    parameters = {
         "batch": batch_id,
         "after": int(after) if after.isdecimal() and len(after) < 10 else -1,
         "state": state if state in set(EditState) else None,
         "error_type": request.args.get("error", "").replace("\0", "") or None,
         "limit": EDITS + 1,
     }
-    rows = connection.exec_driver_sql(EDITS_OF_BATCH, asked).mappings().all()
+    rows = connection.exec_driver_sql(EDITS_OF_BATCH, parameters).mappings().all()
     next_after = rows[EDITS - 1]["position"] if len(rows) > EDITS else None
-    return {"edits": rows[:EDITS], "asked": asked, "next_after": next_after}
+    return {"edits": rows[:EDITS], "wanted": parameters, "next_after": next_after}
 
 
 @page.get("/batches/<uuid:batch_id>/edits/<int:position>")
