@@ -52,7 +52,8 @@ RETIRED = (
     Retired("answers questions looking pace keys steering writing spreadsheet documents", As.MODULE, why="plain nouns"),
     Retired("bodies", As.MODULE, "intake", "bounded bodies of HTTP are in http_client/bodies.py"),
     Retired("the_batch some_batches one_batch", As.NAME, why="tests that end the batch, or spoil one batch, say so"),
-    Retired("Steered steered Asked asked carried judged", As.NAME, why="participles are plain English"),
+    Retired("Steered Asked", As.NAME, why="participles are plain English"),
+    Retired("steered asked carried judged", As.DEFINITION, why="a variable may be what was asked"),
     Retired("Keys", As.NAME, why="an API key, a storage key and a signing key are said in full"),
     Retired("taken", As.DEFINITION, why="what a loop has taken so far"),
     # decisions
@@ -61,7 +62,7 @@ RETIRED = (
     Retired("rule look", As.DEFINITION, why="Flask's URL rules; `look` is a parameter that asks something"),
     Retired("take_back reveal_request poll_again give_up_unknown", As.ANYTHING),
     Retired("cancel_wished cancel_asked_at cancel_heard tell_of_the_wish", As.ANYTHING),
-    Retired("wished heard", As.NAME, why="participles are plain English"),
+    Retired("wished heard", As.DEFINITION, why="a variable may be what was heard"),
     Retired("patience PATIENCE WATCHDOG IMAGES_MOST flying patiently", As.ANYTHING),
     # the lanes
     Retired("waves", As.MODULE, "worker", "a wave is what the receiver records in one transaction"),
@@ -76,7 +77,8 @@ RETIRED = (
     Retired("Clock TURN", As.NAME, why="the same"),
     # the command line
     Retired("leash bury Teller foresee descendants grounds", As.ANYTHING),
-    Retired("tell told looks aside watching", As.NAME, why="verbs and adverbs"),
+    Retired("tell told aside watching", As.NAME, why="verbs and adverbs"),
+    Retired("looks", As.DEFINITION, why="a number of them"),
     Retired("findings", As.MODULE, why="what is found is spoken of"),
     Retired("fault", As.NAME, "cli/doctor", "elsewhere a manifest's lines have faults, and the emulator injects some"),
     # the emulator
