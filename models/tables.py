@@ -36,6 +36,7 @@ from sqlalchemy.dialects.postgresql import (
 )
 
 from models.counters import BATCH_COUNTERS, MOMENTS
+from models.day_counters import AMOUNTS
 from models.states import FINAL, Criterion, EditState, Effect, ImageState, LearnedBy, NotificationEvent, Outcome
 
 metadata = MetaData(
@@ -273,7 +274,7 @@ spending = Table(
     postgresql_with=FEW_ROWS,
 )
 
-COUNTER_TYPES = {"cost": NUMERIC, "committed": NUMERIC, "bytes_stored": BIGINT}
+COUNTER_TYPES = {**dict.fromkeys(("cost", "committed", *AMOUNTS), NUMERIC), "bytes_stored": BIGINT}
 
 batch_counters = Table(
     "batch_counters",
@@ -285,7 +286,23 @@ batch_counters = Table(
         for name in BATCH_COUNTERS
     ),
     *(_time(name) for name in MOMENTS),
+    Column(
+        "ended_lately",
+        DOUBLE_PRECISION,
+        nullable=False,
+        server_default=text("0"),
+        comment="edits stored or failed, those of long before ended_at faded",
+    ),
+    Column(
+        "folded",
+        BOOLEAN,
+        nullable=False,
+        server_default=text("false"),
+        comment="the only row of a finished batch that adds up; false again with the next change",
+    ),
     Index("batch_counters_batch", "batch_id", "id"),
+    # accounting: the batches of which something changed
+    Index("batch_counters_unfolded", "batch_id", postgresql_where=text("NOT folded")),
     comment="several rows a batch, to be summed; kept by the triggers of models/counters.py",
     postgresql_with={"fillfactor": 50, **FEW_ROWS},
 )
@@ -308,9 +325,10 @@ callback_counters = Table(
     "callback_counters",
     metadata,
     Column("id", BIGINT, Identity(always=True), primary_key=True),
+    _time("hour", nullable=False, server_default=text("'-infinity'")),
     Column("effect", TEXT, nullable=False),
     Column("callbacks", BIGINT, nullable=False),
-    Index("callback_counters_effect", "effect", "id"),
+    Index("callback_counters_hour", "hour", "effect", "id"),
     comment="the same by what a callback brought about",
     postgresql_with={"fillfactor": 50, **FEW_ROWS},
 )

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from models import states
+from models import (
+    monitoring_tables,  # noqa: F401  # they belong to the metadata
+    states,
+)
 from models.tables import metadata
 from worker.lanes import LANES
 
