@@ -36,9 +36,8 @@ HOUR = "date_trunc('hour', {at}, 'UTC')"
 """SQL: of an hour that is the same in every time zone."""
 
 
-def _count(name: str) -> str:
-    return f"greatest(0, coalesce(sum(v.amount) FILTER (WHERE v.what = '{name}'), 0)) AS {name}"
-
+_COUNT = "greatest(0, coalesce(sum(v.amount) FILTER (WHERE v.what = '{name}'), 0)) AS {name}"
+_BUCKET = "greatest(0, coalesce(sum(v.sign) FILTER (WHERE v.seconds <= {bound}), 0)) AS {name}"
 
 # `v` is one event: what, when, how many
 _BY_MINUTE = """
@@ -67,7 +66,7 @@ def _by_minute(counters: tuple[str, ...], events: str) -> str:
     return fill(
         _BY_MINUTE,
         minute=fill(MINUTE, at="v.at"),
-        counts=", ".join(_count(name) for name in counters),
+        counts=", ".join(fill(_COUNT, name=name) for name in counters),
         events=events,
         any=" OR ".join(f"d.{name} > 0" for name in counters),
         record=add_to_counters("minute_counters", ("minute",), counters),
@@ -79,10 +78,7 @@ def _by_hour(events: str) -> str:
         _BY_HOUR,
         hour=fill(HOUR, at="v.at"),
         events=events,
-        buckets=", ".join(
-            f"greatest(0, coalesce(sum(v.sign) FILTER (WHERE v.seconds <= {bound}), 0)) AS {name}"
-            for name, bound in BUCKETS.items()
-        ),
+        buckets=", ".join(fill(_BUCKET, name=name, bound=str(bound)) for name, bound in BUCKETS.items()),
         record=add_to_counters("latency_counters", ("hour", "step"), LATENCY_COUNTERS),
     )
 
@@ -155,20 +151,24 @@ _FOLD_OLD = """
 """
 
 
+_CUT = "date_trunc('{time}', now() - %s * interval '1 day')"
+_FOUND = "{name} IS NOT NULL"
+
+
 def _fold_old(table: str, time: str, counters: tuple[str, ...], group: str = "") -> Statement:
     prefix = f"{group}, " if group else ""
     return Statement(
         _FOLD_OLD,
         table=table,
         time=time,
-        cut=f"date_trunc('{time}', now() - %s * interval '1 day')",
+        cut=fill(_CUT, time=time),
         before_all=BEFORE_ALL,
         group=prefix,
         grouped=f"GROUP BY {group}" if group else "",
         sums=", ".join(f"sum({name}) AS {name}" for name in counters),
         names=", ".join(counters),
         columns=", ".join([time, *([group] if group else []), *counters]),
-        any=f"{counters[0]} IS NOT NULL",
+        any=fill(_FOUND, name=counters[0]),
     )
 
 
