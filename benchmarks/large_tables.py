@@ -3,6 +3,7 @@
 from typing import Any
 
 from models.counters import COUNTED
+from models.fold_counters import FOLD_COUNTERS
 from models.statements import fill
 
 BATCHES, EDITS_EACH = 1_000, 100
@@ -28,7 +29,7 @@ INSERT INTO submissions (id, edit_id, attempt, request_id, outcome, due_at, post
                          result_lost_after, learned_by, images_returned, set_number, cost)
 SELECT gen_random_uuid(), e.id, 1, CASE WHEN e.state <> 'submitting' THEN 'request-' || e.id END, o.outcome,
        CASE WHEN o.outcome IS NULL THEN now() - interval '1 s' END, e.created_at,
-       CASE WHEN e.state <> 'submitting' THEN now() END,
+       CASE WHEN e.state <> 'submitting' THEN now() - e.id * interval '1 s' - interval '20 s' END,
        CASE WHEN o.outcome IS NOT NULL THEN now() - e.id * interval '1 s' END, now() + interval '1 hour',
        CASE WHEN o.outcome IS NOT NULL THEN 'callback' END, CASE WHEN o.outcome = 'succeeded' THEN 1 END,
        CASE WHEN o.outcome = 'succeeded' THEN 1 END, CASE WHEN o.outcome = 'succeeded' THEN 0.03 END
@@ -68,8 +69,11 @@ def fill_tables(connection: Any, *, batches: int = BATCHES, edits_each: int = ED
     connection.execute("SET session_replication_role = origin")
     for table, counted in COUNTED.items():
         source = fill(_COUNTED, columns=counted.columns, table=table)
-        for statement in counted.statements:
-            connection.execute(fill(statement, source=source))
+        for counting in counted.countings:
+            if counting.after_insert is not None:  # else it is about changes
+                connection.execute(fill(counting.statement, source=source))
+    finished = connection.execute("SELECT array_agg(id) FROM batches WHERE finished_at IS NOT NULL").fetchone()
+    connection.execute(FOLD_COUNTERS, finished)
     connection.execute("VACUUM ANALYZE")
 
 

@@ -3,7 +3,8 @@
 `reserved` is the worst case of what is in flight, `paid` what came back and is charged, `wasted` the part of it that
 brought nothing (paid beside a resubmission, for a refusal, or for an edit that failed all the same), and `uncertain`
 the worst case of what nobody will ever know: submits that were never heard of, results that were gone, refusals after
-a run of which the provider did not say whether it charges for them.
+a run of which the provider did not say whether it charges for them. `charges` and `edit_costs` read the submissions,
+the others the counters (`models/counters.py`, `models/day_counters.py`).
 """
 
 from models.statements import Statement
@@ -28,12 +29,19 @@ COST_VIEWS: dict[str, str] = {
     ),
     "batch_costs": Statement(
         """
-        SELECT b.id AS batch_id, b.name, b.client, b.max_cost, coalesce(c.reserved, 0) AS reserved,
-               coalesce(c.paid, 0) AS paid, coalesce(c.wasted, 0) AS wasted, coalesce(c.uncertain, 0) AS uncertain
-        FROM batches b LEFT JOIN LATERAL (SELECT {amounts} FROM charges WHERE charges.batch_id = b.id) c ON true
-    """,
-        amounts=AMOUNTS,
+        SELECT b.id AS batch_id, b.name, b.client, b.max_cost, c.reserved, c.paid, c.wasted, c.uncertain
+        FROM batches b CROSS JOIN LATERAL (
+            SELECT coalesce(sum(k.reserved), 0) AS reserved, coalesce(sum(k.cost), 0) AS paid,
+                   coalesce(sum(k.wasted), 0) AS wasted, coalesce(sum(k.uncertain), 0) AS uncertain
+            FROM batch_counters k WHERE k.batch_id = b.id
+        ) c
+        """
     ),
-    "client_costs": Statement("SELECT client, {amounts} FROM charges GROUP BY client", amounts=AMOUNTS),
-    "daily_costs": Statement("SELECT day, client, {amounts} FROM charges GROUP BY day, client", amounts=AMOUNTS),
+    "cost_ledger": Statement("SELECT day, client, {amounts} FROM day_counters GROUP BY day, client", amounts=AMOUNTS),
+    "client_costs": Statement("SELECT client, {amounts} FROM day_counters GROUP BY client", amounts=AMOUNTS),
+    "daily_costs": "SELECT * FROM cost_ledger",
+    "storage_usage": """
+        SELECT day, client, sum(images_stored) AS images, sum(bytes_stored) AS bytes
+        FROM day_counters GROUP BY day, client HAVING sum(images_stored) > 0
+    """,
 }

@@ -4,19 +4,29 @@ error and per effect of a callback, and what a batch with a `max_cost` has commi
 A count over a batch costs more with every edit it has. So the triggers here add each statement's difference in the
 same transaction, whichever arrow it was; the view `audit` holds them against the rows.
 
-A counter has several rows, and its value is their sum. A transaction takes any row that nobody holds, and adds one
-where all are held: writers never wait for each other here, and so never for each other in a ring. A batch has as many
-rows as there were ever transactions that changed it at one time. No foreign key leads from here to a batch: its check
-would wait for whoever holds the batch's row, and they for the edits that we hold.
+A batch has as many rows as there were ever transactions that changed it at one time (`counter_statements.py`), and one
+again once it is finished (`transitions/fold_counters.py`). No foreign key leads from here to a batch: its check would
+wait for whoever holds the batch's row, and they for the edits that we hold.
 
 Triggers are repeatable, like the views: `migrations/env.py` drops them before a migration and creates them after.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from models import day_counters, moments
+from models.counter_statements import (
+    ALWAYS,
+    SOURCE,
+    UNFOLD,
+    Counting,
+    add_to_counters,
+    any_changed,
+    sum_again,
+    sum_signed,
+)
+from models.day_counters import MONEY, WASTED, WASTED_OF_GROUP, WASTED_PARTS
 from models.statements import fill
 from models.states import EditState, Outcome
 
@@ -33,16 +43,23 @@ SUBMISSION_COUNTERS: dict[str, str] = {
     "cost": "coalesce(r.cost, 0)",
     "committed": "r.committed",
     "images_returned": "coalesce(r.images_returned, 0)",
+    **{name: amount for name, amount in MONEY.items() if name != "paid"},  # that is `cost`
 }
 """The same of `submissions`."""
+MONEY_OF_EDIT = {"wasted": WASTED}
+"""What a row `r` of `submissions` with its edit `e` adds."""
 IMAGE_COUNTERS: dict[str, str] = {
     **{f"images_{state}": f"(r.state = '{state}')::int" for state in ("waiting", "stored", "failed", "discarded")},
     "bytes_stored": "CASE r.state WHEN 'stored' THEN r.stored_bytes ELSE 0 END",
 }
 """The same of `images`."""
-BATCH_COUNTERS = {**EDIT_COUNTERS, **SUBMISSION_COUNTERS, **IMAGE_COUNTERS}
-MOMENTS = ("first_stored_at", "last_stored_at")
-"""Of a batch's images: an image that is discarded later does not move them back."""
+BATCH_COUNTERS = {**EDIT_COUNTERS, **SUBMISSION_COUNTERS, **MONEY_OF_EDIT, **IMAGE_COUNTERS}
+MOMENTS = ("first_stored_at", "last_stored_at", "ended_at")
+"""Of a batch's images, and the last end of an edit: what is taken back later does not move them back."""
+RATE_OVER = 120
+"""Seconds over which an end counts for less and less, by a factor of e, in what a batch does at present."""
+FADED = "{ended} * exp(-least(50, greatest(0, extract(epoch FROM {now} - {ended_at}) / {over})))"
+"""SQL: what is left of `ended` at `now`. Each row's share fades by itself, so that their sum is the batch's."""
 
 ERROR_TYPE = "coalesce(left(r.errors -> -1 ->> 'type', 200), '')"
 """SQL: the type of an edit's latest error, as far as an index takes it: the provider may name any."""
@@ -54,62 +71,34 @@ class Counted:
 
     columns: str
     """Those that a counter reads."""
-    statements: tuple[str, ...]
-    """What its triggers run; `{source}` is what the statement changed, with a `sign`."""
+    countings: tuple[Counting, ...]
+    """What its triggers run."""
 
 
-def _added(counters: Mapping[str, str]) -> str:
-    return ", ".join(f"sum(r.sign * {amount}) AS {name}" for name, amount in counters.items())
-
-
-def _summed(counters: Iterable[str]) -> str:
-    return ", ".join(f"sum(d.{name}) AS {name}" for name in counters)
-
-
-def _any(counters: Iterable[str]) -> str:
-    return " OR ".join(f"d.{name} <> 0" for name in counters)
-
-
-# `k` is a row of the counters, `c` what is to be added; `id` is NULL where every row is held
-_RECORD = """
-    chosen AS MATERIALIZED (
-        SELECT c.*, k.id FROM change c LEFT JOIN LATERAL (
-            SELECT k.id FROM {table} k WHERE {same} ORDER BY k.id LIMIT 1 FOR UPDATE SKIP LOCKED
-        ) k ON true
-    ), added AS (
-        UPDATE {table} k SET {sets} FROM chosen c WHERE k.id = c.id
-    )
-    INSERT INTO {table} ({columns}) SELECT {columns} FROM chosen WHERE id IS NULL
-"""
-
-
-def _sql_add_to_counters(table: str, keys: Sequence[str], counters: Iterable[str], **others: str) -> str:
-    """SQL: add the rows of `change` to that table's counters, for each of them to a row that nobody holds.
-
-    `others`: columns that are no sums, with what becomes of them.
-    """
-    sets = [f"{name} = k.{name} + c.{name}" for name in counters]
-    return fill(
-        _RECORD,
-        table=table,
-        same=" AND ".join(f"k.{key} = c.{key}" for key in keys),
-        sets=", ".join([*sets, *(f"{name} = {value}" for name, value in others.items())]),
-        columns=", ".join([*keys, *counters, *others]),
-    )
-
-
-# in a second step filled by `_function`, with what the statement changed
-_SOURCE = "{source}"
+_ENDED_LATELY = fill(
+    "CASE WHEN c.ended_at IS NULL THEN k.ended_lately ELSE c.ended_lately + {faded} END",
+    faded=fill(FADED, ended="k.ended_lately", ended_at="k.ended_at", now="c.ended_at", over=str(RATE_OVER)),
+)
+_BATCH = ("batch_counters", ("batch_id",))
+# a faulty line that was skipped was never tried, and says nothing of how fast the others are
 EDITS = fill(
     """
     WITH change AS MATERIALIZED (
-        SELECT * FROM (SELECT r.batch_id, {added} FROM {source} r GROUP BY r.batch_id) d WHERE {any}
+        SELECT d.*, CASE WHEN d.stored + d.failed + d.cancelled > 0 THEN now() END AS ended_at,
+               greatest(0, d.stored + d.failed - d.skipped)::float8 AS ended_lately
+        FROM (SELECT r.batch_id, {added} FROM {source} r GROUP BY r.batch_id) d WHERE {any}
     ), {record}
     """,
-    added=_added(EDIT_COUNTERS),
-    any=_any(EDIT_COUNTERS),
-    record=_sql_add_to_counters("batch_counters", ("batch_id",), EDIT_COUNTERS),
-    source=_SOURCE,
+    added=sum_signed(EDIT_COUNTERS),
+    any=any_changed(EDIT_COUNTERS),
+    record=add_to_counters(
+        *_BATCH,
+        EDIT_COUNTERS,
+        also=UNFOLD,
+        ended_at="greatest(k.ended_at, c.ended_at)",
+        ended_lately=_ENDED_LATELY,
+    ),
+    source=SOURCE,
 )
 ERRORS = fill(
     """
@@ -123,17 +112,17 @@ ERRORS = fill(
     ), {record}
     """,
     type=ERROR_TYPE,
-    any=_any(("edits", "failed")),
-    record=_sql_add_to_counters(
+    any=any_changed(("edits", "failed")),
+    record=add_to_counters(
         "error_counters", ("batch_id", "type"), ("edits", "failed"), example="coalesce(c.example, k.example)"
     ),
-    source=_SOURCE,
+    source=SOURCE,
 )
 # the rows of `spending` are locked in order of batch: a claim holds one that it has read (models/claims.py)
 SUBMISSIONS = fill(
     """
     WITH change AS MATERIALIZED (
-        SELECT e.batch_id, {summed}
+        SELECT e.batch_id, {summed}, {wasted}
         FROM (SELECT r.edit_id, {added} FROM {source} r GROUP BY r.edit_id) d
         JOIN edits e ON e.id = d.edit_id WHERE {any} GROUP BY e.batch_id
     ), limited AS MATERIALIZED (
@@ -143,11 +132,12 @@ SUBMISSIONS = fill(
         UPDATE spending s SET committed = s.committed + l.committed FROM limited l WHERE s.batch_id = l.batch_id
     ), {record}
     """,
-    summed=_summed(SUBMISSION_COUNTERS),
-    added=_added(SUBMISSION_COUNTERS),
-    any=_any(SUBMISSION_COUNTERS),
-    record=_sql_add_to_counters("batch_counters", ("batch_id",), SUBMISSION_COUNTERS),
-    source=_SOURCE,
+    summed=sum_again(SUBMISSION_COUNTERS),
+    wasted=WASTED_OF_GROUP,
+    added=sum_signed({**SUBMISSION_COUNTERS, **WASTED_PARTS}),
+    any=any_changed((*SUBMISSION_COUNTERS, *WASTED_PARTS)),
+    record=add_to_counters(*_BATCH, (*SUBMISSION_COUNTERS, *MONEY_OF_EDIT), also=UNFOLD),
+    source=SOURCE,
 )
 IMAGES = fill(
     """
@@ -163,33 +153,56 @@ IMAGES = fill(
         WHERE {any} GROUP BY e.batch_id
     ), {record}
     """,
-    summed=_summed(IMAGE_COUNTERS),
-    added=_added(IMAGE_COUNTERS),
-    any=_any(IMAGE_COUNTERS),
-    record=_sql_add_to_counters(
-        "batch_counters",
-        ("batch_id",),
+    summed=sum_again(IMAGE_COUNTERS),
+    added=sum_signed(IMAGE_COUNTERS),
+    any=any_changed(IMAGE_COUNTERS),
+    record=add_to_counters(
+        *_BATCH,
         IMAGE_COUNTERS,
+        also=UNFOLD,
         first_stored_at="least(k.first_stored_at, c.first_stored_at)",
         last_stored_at="greatest(k.last_stored_at, c.last_stored_at)",
     ),
-    source=_SOURCE,
+    source=SOURCE,
 )
 CALLBACKS = fill(
     """
     WITH change AS MATERIALIZED (
-        SELECT * FROM (SELECT r.effect, sum(r.sign) AS callbacks FROM {source} r GROUP BY r.effect) d WHERE {any}
+        SELECT * FROM (
+            SELECT {hour} AS hour, r.effect, sum(r.sign) AS callbacks FROM {source} r GROUP BY 1, 2
+        ) d WHERE {any}
     ), {record}
     """,
-    any=_any(("callbacks",)),
-    record=_sql_add_to_counters("callback_counters", ("effect",), ("callbacks",)),
-    source=_SOURCE,
+    hour=fill(moments.HOUR, at="r.received_at"),
+    any=any_changed(("callbacks",)),
+    record=add_to_counters("callback_counters", ("hour", "effect"), ("callbacks",)),
+    source=SOURCE,
 )
+_ERRONEOUS = "EXISTS (SELECT FROM {rows} WHERE errors <> '[]')"
 COUNTED = {
-    "edits": Counted("batch_id, state, attempt, errors", (EDITS, ERRORS)),
-    "submissions": Counted("edit_id, outcome, doubled, cost, committed, images_returned", (SUBMISSIONS,)),
-    "images": Counted("submission_id, state, stored_bytes, stored_at", (IMAGES,)),
-    "callbacks": Counted("effect", (CALLBACKS,)),
+    "edits": Counted(
+        "id, batch_id, state, attempt, errors, created_at, finished_at",
+        (
+            Counting(EDITS),
+            Counting(
+                ERRORS,
+                after_insert=fill(_ERRONEOUS, rows="new_rows"),
+                after_update=f"{fill(_ERRONEOUS, rows='new_rows')} OR {fill(_ERRONEOUS, rows='old_rows')}",
+            ),
+            *day_counters.OF_EDITS,
+            *moments.OF_EDITS,
+        ),
+    ),
+    "submissions": Counted(
+        "id, edit_id, attempt, outcome, error_type, learned_by, doubled, may_be_charged, reserved, cost, committed, "
+        "images_returned, posted_at, accepted_at, completed_at",
+        (Counting(SUBMISSIONS), *day_counters.OF_SUBMISSIONS, *moments.OF_SUBMISSIONS),
+    ),
+    "images": Counted(
+        "submission_id, state, stored_bytes, stored_at",
+        (Counting(IMAGES), *day_counters.OF_IMAGES, *moments.OF_IMAGES),
+    ),
+    "callbacks": Counted("effect, received_at", (Counting(CALLBACKS),)),
 }
 CHANGES = {
     "insert": ("NEW TABLE AS new_rows", "(SELECT 1 AS sign, {columns} FROM new_rows)"),
@@ -219,6 +232,15 @@ def create_triggers(connection: Connection) -> None:
     for table, counted in COUNTED.items():
         for change, (rows, source) in CHANGES.items():
             name, changed = f"count_{table}_{change}", fill(source, columns=counted.columns)
-            statements = "".join(f"{fill(statement, source=changed)};" for statement in counted.statements)
+            statements = " ".join(_run(counting, change, changed) for counting in counted.countings)
             connection.exec_driver_sql(fill(_FUNCTION, name=name, statements=statements))
             connection.exec_driver_sql(fill(_TRIGGER, name=name, change=change, table=table, rows=rows))
+
+
+def _run(counting: Counting, change: str, changed: str) -> str:
+    """What the function of a trigger says for one of its statements."""
+    condition = counting.after_insert if change == "insert" else counting.after_update
+    if condition is None:
+        return ""
+    statement = f"{fill(counting.statement, source=changed)};"
+    return statement if condition == ALWAYS else f"IF {condition} THEN {statement} END IF;"

@@ -10,20 +10,34 @@ from models.tables.callback_tables import callbacks, rejected_callbacks
 from models.tables.counter_tables import batch_counters, callback_counters, error_counters, spending
 from models.tables.edit_tables import edits, submissions
 from models.tables.image_tables import images, uploads
+from models.tables.monitoring_tables import (
+    batch_events,
+    day_counters,
+    edit_events,
+    heartbeats,
+    latency_counters,
+    minute_counters,
+)
 from models.tables.provider_tables import lane_pauses, provider_status
 from models.tables.schema import metadata
 
 __all__ = [
     "additions",
     "batch_counters",
+    "batch_events",
     "batches",
     "callback_counters",
     "callbacks",
+    "day_counters",
+    "edit_events",
     "edits",
     "error_counters",
+    "heartbeats",
     "images",
     "lane_pauses",
+    "latency_counters",
     "metadata",
+    "minute_counters",
     "notifications",
     "provider_status",
     "rejected_callbacks",

@@ -1,12 +1,13 @@
 """What the triggers of `models/counters.py` count."""
 
 from sqlalchemy import Column, ForeignKey, Identity, Index, Table, text
-from sqlalchemy.dialects.postgresql import BIGINT, INTEGER, NUMERIC, TEXT, UUID
+from sqlalchemy.dialects.postgresql import BIGINT, BOOLEAN, DOUBLE_PRECISION, INTEGER, NUMERIC, TEXT, UUID
 
 from models.counters import BATCH_COUNTERS, MOMENTS
+from models.day_counters import AMOUNTS
 from models.tables.schema import FEW_ROWS, metadata, timestamp
 
-COUNTER_TYPES = {"cost": NUMERIC, "committed": NUMERIC, "bytes_stored": BIGINT}
+COUNTER_TYPES = {**dict.fromkeys(("cost", "committed", *AMOUNTS), NUMERIC), "bytes_stored": BIGINT}
 
 spending = Table(
     "spending",
@@ -27,7 +28,23 @@ batch_counters = Table(
         for name in BATCH_COUNTERS
     ),
     *(timestamp(name) for name in MOMENTS),
+    Column(
+        "ended_lately",
+        DOUBLE_PRECISION,
+        nullable=False,
+        server_default=text("0"),
+        comment="edits stored or failed, those of long before ended_at faded",
+    ),
+    Column(
+        "folded",
+        BOOLEAN,
+        nullable=False,
+        server_default=text("false"),
+        comment="the only row of a finished batch that adds up; false again with the next change",
+    ),
     Index("batch_counters_batch", "batch_id", "id"),
+    # accounting: the batches of which something changed
+    Index("batch_counters_unfolded", "batch_id", postgresql_where=text("NOT folded")),
     comment="several rows a batch, to be summed; kept by the triggers of models/counters.py",
     postgresql_with={"fillfactor": 50, **FEW_ROWS},
 )
@@ -50,9 +67,10 @@ callback_counters = Table(
     "callback_counters",
     metadata,
     Column("id", BIGINT, Identity(always=True), primary_key=True),
+    timestamp("hour", nullable=False, server_default=text("'-infinity'")),
     Column("effect", TEXT, nullable=False),
     Column("callbacks", BIGINT, nullable=False),
-    Index("callback_counters_effect", "effect", "id"),
+    Index("callback_counters_hour", "hour", "effect", "id"),
     comment="the same by what a callback brought about",
     postgresql_with={"fillfactor": 50, **FEW_ROWS},
 )

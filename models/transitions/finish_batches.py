@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from models.criteria import BROKEN_BY_FAILURES, OPEN, BatchSize, has_edits
+from models.fold_counters import fold_counters
 from models.statements import Statement
 
 _OPEN = has_edits(OPEN)
@@ -60,6 +61,7 @@ def settle_batches(
         FINISH_BATCHES,
         (list(locked.scalars()),),
     ).all()
+    fold_counters(connection, [row.id for row in rows])
     owed = [row.id for row in rows if row.notify_url]
     if owed:
         _note_notifications(connection, owed, results_prefix)

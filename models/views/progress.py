@@ -1,0 +1,61 @@
+"""How far each batch is, how fast, and what went wrong in it."""
+
+from models.counters import FADED, RATE_OVER
+from models.statements import fill
+
+_SHOWN = (
+    *("pending", "submitting", "submitted", "ready", "stored", "failed", "cancelled", "skipped"),
+    *("submissions", "unknown", "doubled", "cost", "images_returned"),
+    *("images_waiting", "images_stored", "images_failed", "bytes_stored"),
+)
+_OPEN = "b.edit_count - c.stored - c.failed - c.cancelled"
+_WINDOW = """{over} * CASE WHEN c.first_stored_at IS NULL THEN 1
+            ELSE 1 - exp(-least(50, greatest(1, extract(epoch FROM now() - c.first_stored_at)) / {over})) END"""
+# Sums over the few rows of each batch's counters, one row once it is finished. What ended lately fades, so that a rate
+# follows the last minutes; while a batch is young it has had less than that time (`_WINDOW`).
+BATCH_PROGRESS = fill(
+    """
+SELECT b.id AS batch_id, b.name, b.client, b.priority,
+       b.created_at, b.paused_at, b.cancelled_at, b.finished_at, b.broken_criterion, b.deadline, b.max_cost,
+       b.edit_count AS edits,
+       c.pending, c.submitting, c.submitted, c.ready, c.stored, c.failed, c.cancelled,
+       c.submissions, c.unknown, c.doubled, c.cost,
+       c.images_returned, c.images_waiting, c.images_stored, c.images_failed, c.bytes_stored,
+       c.first_stored_at, c.last_stored_at,
+       CASE WHEN c.images_stored > 1 AND c.last_stored_at > c.first_stored_at
+            THEN round((c.images_stored - 1) / extract(epoch FROM c.last_stored_at - c.first_stored_at), 2)
+       END AS images_per_second,
+       c.skipped, spending.committed,
+       CASE WHEN c.ended_lately > 0.05 AND b.finished_at IS NULL AND b.paused_at IS NULL AND {open} > 0
+            THEN make_interval(secs => round({open} * {window} / c.ended_lately)) END AS time_left
+FROM batches b
+LEFT JOIN spending ON spending.batch_id = b.id
+CROSS JOIN LATERAL (
+    SELECT {sums},
+           min(k.first_stored_at) AS first_stored_at, max(k.last_stored_at) AS last_stored_at,
+           CASE WHEN b.finished_at IS NULL THEN sum({faded}) END AS ended_lately
+    FROM batch_counters k WHERE k.batch_id = b.id
+) c
+""",
+    sums=", ".join(f"coalesce(sum(k.{name}), 0) AS {name}" for name in _SHOWN),
+    faded=fill(FADED, ended="k.ended_lately", ended_at="k.ended_at", now="now()", over=str(RATE_OVER)),
+    open=_OPEN,
+    window=fill(_WINDOW, over=str(RATE_OVER)),
+)
+
+EDIT_ERRORS = """
+SELECT e.batch_id, e.id AS edit_id, e.position, e.custom_id, e.state,
+       (fault.entry ->> 'at')::timestamptz AS at,
+       (fault.entry ->> 'attempt')::integer AS attempt,
+       fault.entry ->> 'type' AS type,
+       fault.entry ->> 'message' AS message,
+       fault.number = jsonb_array_length(e.errors) AS latest
+FROM edits e
+CROSS JOIN LATERAL jsonb_array_elements(e.errors) WITH ORDINALITY AS fault (entry, number)
+"""
+
+
+ERRORS_BY_TYPE = """
+SELECT batch_id, type, sum(edits) AS edits, sum(failed) AS failed, min(example) AS example
+FROM error_counters GROUP BY batch_id, type HAVING sum(edits) > 0
+"""
