@@ -8,7 +8,7 @@ it cannot show is shown as `\\xe9` (`streams.py`). One record is one line, howev
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -63,6 +63,8 @@ def _plain(value: object) -> object:
             return value.isoformat()
         case Decimal():
             return int(value) if value == value.to_integral_value() else float(value)
+        case timedelta():
+            return value.total_seconds()
         case UUID():
             return str(value)
         case _:

@@ -26,7 +26,7 @@ def batch_text(row: Row) -> str:
     for column, word in (("cancelled_at", "cancelled"), ("paused_at", "paused")):
         if row[column]:
             return f"[yellow]{word}[/] {when(row[column])}"
-    return "running"
+    return f"running, about {duration(row['time_left'].total_seconds())} left" if row["time_left"] else "running"
 
 
 def batch_summary(row: Row) -> str:

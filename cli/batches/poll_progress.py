@@ -37,8 +37,8 @@ def poll_progress(engine: Engine, batch_ids: Sequence[str], still_for: float = i
         yield rows
         if all(row["finished_at"] for row in rows):
             return
-        if rows != before:
-            before, changed = rows, started
+        if (now := [_without_time(row) for row in rows]) != before:
+            before, changed = now, started
         elif started - changed > still_for:
             raise UserError(f"Nothing has moved for {still_for:.0f} s; see the folder logs in DARKROOM_HOME.")
         time.sleep(max(LOOK_EVERY, SHARE * (time.monotonic() - started)))
@@ -54,12 +54,17 @@ def print_batches(updates: Iterator[Rows]) -> Rows:
     before: dict[str, Row] = {}
     for rows in updates:
         for row in rows:
-            if before.get(str(row["batch_id"])) != row:
+            if before.get(str(row["batch_id"])) != _without_time(row):
                 print_json(row)
-        before = {str(row["batch_id"]): row for row in rows}
+        before = {str(row["batch_id"]): _without_time(row) for row in rows}
     return rows
 
 
 def exit_code(rows: Rows) -> int:
     """0 only if every edit of every batch is stored."""
     return 0 if all(map(all_stored, rows)) else 1
+
+
+def _without_time(row: Row) -> Row:
+    """What changes only when something happens."""
+    return {name: value for name, value in row.items() if name != "time_left"}

@@ -5,7 +5,6 @@ it first occurs and then how many more there are.
 """
 
 import time
-from collections import deque
 from collections.abc import Iterator
 
 from cli.batches.batch_text import BROKEN
@@ -16,8 +15,6 @@ from models.states import Criterion
 
 LINE_EVERY = 5.0
 """Seconds between two lines where there is no terminal, and between two about one type of errors."""
-RATE_OVER = 30.0
-"""Seconds over which the rate is taken."""
 NAME_SHOWN = 24
 """Characters of a batch's name beside others; the rest is cut."""
 
@@ -27,43 +24,26 @@ def watch_batches(updates: Iterator[Rows]) -> Rows:
     return _bars(updates) if screen.is_terminal else _lines(updates)
 
 
-class Rate:
-    """Final edits per second, lately."""
+def describe(row: Row) -> str:
+    """A batch's counts, its rate and the time left, or why it stands still; with markup."""
+    return f"{counts(row)}{_outlook(row)}"
+
+
+class ErrorLines:
+    """What went wrong, each error said once."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
+        self._said: dict[tuple[str, str], tuple[int, float]] = {}
 
-    def note(self, final: int) -> float | None:
-        """Take in a new count; None while nothing can be said."""
-        now = time.monotonic()
-        self._seen.append((now, final))
-        while now - self._seen[0][0] > RATE_OVER:
-            self._seen.popleft()
-        since, before = self._seen[0]
-        return (final - before) / (now - since) if final > before else None
-
-
-class Outlook:
-    """What is said of each batch, over the time of the watching."""
-
-    def __init__(self) -> None:
-        self._rates: dict[str, Rate] = {}
-        self._errors: dict[tuple[str, str], tuple[int, float]] = {}
-
-    def describe(self, row: Row) -> str:
-        """Its counts, its rate and the time left, or why it stands still; with markup."""
-        rate = self._rates.setdefault(str(row["batch_id"]), Rate())
-        return f"{counts(row)}{_outlook(row, rate.note(done(row)))}"
-
-    def new_errors(self, rows: Rows) -> Iterator[str]:
+    def take_new(self, rows: Rows) -> Iterator[str]:
         """A line for each type of errors of which there are more than were said; with markup."""
         now = time.monotonic()
         for row in rows:
             for error in row["errors"]:
                 key, edits = (str(row["batch_id"]), error["type"]), int(error["edits"])
-                said, at = self._errors.get(key, (0, -LINE_EVERY))
+                said, at = self._said.get(key, (0, -LINE_EVERY))
                 if edits > said and (now - at >= LINE_EVERY or row["finished_at"]):
-                    self._errors[key] = edits, now
+                    self._said[key] = edits, now
                     more = plural(edits - said, "more edit" if said else "edit")
                     label = _label(row, rows)
                     yield f"{label}[red]{more}: {escape(error['type'])}[/]  {escape(error['example'] or '')}"
@@ -76,13 +56,13 @@ def _label(row: Row, rows: Rows) -> str:
 
 
 def _lines(updates: Iterator[Rows]) -> Rows:
-    outlook, next_line, ended = Outlook(), 0.0, set[str]()
+    errors, next_line, ended = ErrorLines(), 0.0, set[str]()
     for rows in updates:
-        for line in outlook.new_errors(rows):
+        for line in errors.take_new(rows):
             screen.print(line, soft_wrap=True)
         due = time.monotonic() >= next_line
         for row in rows:
-            text = outlook.describe(row)
+            text = describe(row)
             over = bool(row["finished_at"])
             if row["batch_id"] not in ended and (due or over):
                 screen.print(f"{_label(row, rows)}{done(row)}/{row['edits']}  {text}", soft_wrap=True)
@@ -97,21 +77,21 @@ def _bars(updates: Iterator[Rows]) -> Rows:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # here: most commands draw no bar
 
     columns = (TextColumn("{task.fields[label]}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    outlook = Outlook()
+    errors = ErrorLines()
     with Progress(*columns, console=screen) as progress:
         tasks = {}
         for rows in updates:
-            for line in outlook.new_errors(rows):
+            for line in errors.take_new(rows):
                 progress.console.print(line, soft_wrap=True)
             for row in rows:
                 if (key := row["batch_id"]) not in tasks:
                     tasks[key] = progress.add_task("", total=None, label=_label(row, rows).rstrip())
-                shown = {"total": row["edits"], "completed": done(row), "description": outlook.describe(row)}
+                shown = {"total": row["edits"], "completed": done(row), "description": describe(row)}
                 progress.update(tasks[key], **shown)
     return rows
 
 
-def _outlook(row: Row, speed: float | None) -> str:
+def _outlook(row: Row) -> str:
     if row["broken_criterion"]:
         stopped = f", [yellow]stopped: {BROKEN[Criterion(row['broken_criterion'])]}[/]"
         return f"{stopped}, finished" if row["finished_at"] else stopped
@@ -121,6 +101,7 @@ def _outlook(row: Row, speed: float | None) -> str:
         return ", paused"
     if row["provider_paused"]:
         return f", [yellow]the provider's account is paused: {escape(row['provider_paused'])}[/]"
-    if speed is None:
+    if not row["time_left"]:
         return ""
-    return f"  {speed:.1f}/s, {duration((row['edits'] - done(row)) / speed)} left"
+    seconds = row["time_left"].total_seconds()
+    return f"  {(row['edits'] - done(row)) / seconds:.1f}/s, {duration(seconds)} left"

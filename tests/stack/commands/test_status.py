@@ -57,7 +57,7 @@ def test_watching_says_why_nothing_moves(engine: Engine) -> None:
         batch_id = make_batch(connection)
         pause(connection, "outage", "", retry_after=300)
     row = progress_of(engine, str(batch_id))
-    assert "account is paused: outage" in watch_batches._outlook(row, 3.0)
+    assert "account is paused: outage" in watch_batches._outlook(row)
 
 
 def test_ceiling_of_cost(run_cli: CommandLine, engine: Engine) -> None:

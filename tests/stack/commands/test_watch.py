@@ -78,12 +78,12 @@ def test_one_batch_needs_no_name(run_cli: CommandLine, engine: Engine) -> None:
 
 def test_errors_are_counted_on(engine: Engine) -> None:
     """A type that goes on failing is told how many more there are, not each edit again."""
-    outlook = watch_batches.Outlook()
+    lines = watch_batches.ErrorLines()
     row = {"batch_id": "b", "name": None, "finished_at": None}
     said = []
     for edits in (1, 1, 40, 40):
         rows = [{**row, "errors": [{"type": "t", "edits": edits, "failed": 0, "example": None}]}]
-        said += list(outlook.new_errors(rows))
+        said += list(lines.take_new(rows))
     assert said == ["[red]1 edit: t[/]  ", "[red]39 more edits: t[/]  "]
 
 
