@@ -30,6 +30,7 @@ MODULES = {
     "status": "cli.batches.status",
     "watch": "cli.batches.status",
     "errors": "cli.batches.errors",
+    "timeline": "cli.batches.timeline",
     "batches": "cli.batches.status",
     "contact-sheet": "cli.batches.contact_sheet",
     "export": "cli.batches.export",

@@ -43,6 +43,21 @@ EDIT_OF_REQUEST = Statement(
     """,
     index="submissions_request_id_key edits_pkey",
 )
+_EDIT = "SELECT id, batch_id, coalesce(custom_id, position::text) AS name, state FROM edits"
+EDIT_BY_ID = Statement("{edit} WHERE id = %(id)s", edit=_EDIT, index="edits_pkey")
+EDIT_BY_NAME = Statement(
+    """
+    {edit} WHERE batch_id = %(batch)s AND custom_id = %(name)s
+    UNION ALL
+    {edit} WHERE batch_id = %(batch)s AND position = %(position)s
+    LIMIT 1
+    """,
+    edit=_EDIT,
+    index="edits_custom_id edits_batch_id_position_key",
+)
+TIMELINE_OF_EDIT = Statement(
+    "SELECT * FROM edit_timeline WHERE edit_id = %s ORDER BY number LIMIT %s", index="edits_pkey submissions_edit"
+)
 _LATEST_ERROR = """
     SELECT position, custom_id, state, (errors -> -1 ->> 'attempt')::integer AS attempt,
            (errors -> -1 ->> 'at')::timestamptz AS at, errors -> -1 ->> 'type' AS type,
