@@ -102,7 +102,7 @@ def intake(url: str, port: int) -> Iterator[psutil.Process]:
         [Path(sys.executable).with_name(program), *arguments], env={**environment(), "DATABASE_URL": url}
     )
     try:
-        if not until(lambda: http_answers(f"http://127.0.0.1:{port}/healthz"), timeout=60):
+        if not until(lambda: http_answers(f"http://127.0.0.1:{port}/livez"), timeout=60):
             raise RuntimeError("the API did not start")
         yield psutil.Process(server.pid).children()[0]
     finally:

@@ -4,7 +4,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, jsonify, request, send_from_directory
-from werkzeug.exceptions import BadRequest
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import BadRequest, Unauthorized
 
 from buffering import BufferingServer, Limits
 from core.logs import configure_logs
@@ -12,11 +13,13 @@ from core.settings import load
 from intake import api, problems
 from intake.api_keys import ApiKeys, is_loopback
 from intake.docs_page import ASSETS, PAGE
+from intake.metrics import write_metrics
 from intake.openapi import Operation, describe_route, document
 from intake.pages import PageContext, install_page
 from intake.responses import Health
 from intake.settings import IntakeSettings
 from models.database import make_engine
+from models.progress_health import find_stalled
 from models.queries.health import PING
 
 THREADS, LARGE_THREADS = 6, 2
@@ -91,13 +94,31 @@ def _require_local_name() -> None:
 def _install_pages(app: Flask) -> None:
     context: api.ApiContext = app.extensions["darkroom"]
 
-    @app.get("/healthz")
-    @describe_route(Operation({200: (Health,)}))
-    def healthz() -> Response:
-        """Say whether the API and its database answer."""
+    @app.get("/livez")
+    def livez() -> Response:
+        """Whether this application and its database answer."""
         with context.engine.connect() as connection:
             connection.exec_driver_sql(PING)
-        return jsonify(Health().model_dump())
+        return jsonify(status="ok")
+
+    @app.get("/healthz")
+    @describe_route(Operation({200: (Health,), 503: (Health,)}))
+    def healthz() -> tuple[Response, int]:
+        """Say whether the work gets done: whether what is due is taken."""
+        with context.engine.connect() as connection:
+            stalled = find_stalled(connection)
+        health = Health(status="stalled" if stalled else "ok", stalled=stalled)
+        return jsonify(health.model_dump()), 503 if stalled else 200
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        """For Prometheus; with keys, for operators only."""
+        client = context.keys.identify(request.headers.get("Authorization"))
+        if client is None or not client.operator:
+            wanted = WWWAuthenticate("bearer")
+            raise Unauthorized("Send Authorization: Bearer KEY, that of an operator.", www_authenticate=wanted)
+        body, content_type = write_metrics(context.engine, request.headers.get("Accept", ""))
+        return Response(body, content_type=content_type)
 
     made = document(app, keys=context.keys.required)
 

@@ -190,6 +190,7 @@ class Result(BaseModel):
 
 
 class Health(BaseModel):
-    """Alive, and so is the database."""
+    """Whether the work gets done."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok", "stalled"]
+    stalled: dict[str, str] = Field(description="what stands still: the lane, or `tick`, and a sentence")

@@ -1,4 +1,4 @@
-"""The routes: `POST /webhooks/fal/<token>` and `GET /healthz`, and what each answer asks of the provider.
+"""The routes: `POST /webhooks/fal/<token>`, `GET /livez` and `GET /healthz`, and what each answer asks of the provider.
 
 200: kept, whatever it did to us. 401, 403, 413: not kept, only counted. 503: we cannot judge or keep it now;
 the provider delivers again. Never a redirect: the provider takes a 3xx for a permanent failure (provider-protocol 4.3).
@@ -20,6 +20,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from buffering import ANSWER_LATER, NEEDS_THREAD
 from core.errors import KeysUnavailable, SignatureError
 from models.database_errors import original, reason, sqlstate
+from models.progress_health import find_stalled
 from models.provider import user_id
 from models.queries.health import PING
 from models.states import Effect
@@ -135,13 +136,22 @@ def _answer(receiver: Receiver, effect: Effect, *, account_known: bool) -> Respo
 _ANSWERS = {effect: Response(f'{{"effect":"{effect.value}"}}\n', mimetype="application/json") for effect in Effect}
 
 
-@routes.get("/healthz")
-def healthz() -> ResponseReturnValue:
-    """200 while the database answers."""
+@routes.get("/livez")
+def livez() -> ResponseReturnValue:
+    """200 while the receiver can take deliveries: its database answers."""
     receiver: Receiver = current_app.extensions["darkroom"]
     with receiver.engine.connect() as connection:
         connection.exec_driver_sql(PING)
     return jsonify(status="ok")
+
+
+@routes.get("/healthz")
+def healthz() -> ResponseReturnValue:
+    """200 while the work gets done: what is due is taken."""
+    receiver: Receiver = current_app.extensions["darkroom"]
+    with receiver.engine.connect() as connection:
+        stalled = find_stalled(connection)
+    return {"status": "stalled" if stalled else "ok", "stalled": stalled}, 503 if stalled else 200
 
 
 @routes.app_errorhandler(SignatureError)

@@ -164,16 +164,16 @@ def public_url(url: str | None) -> CheckResult:
         answer = exchange(
             ThreadSessions().get(),
             "GET",
-            f"{url}/healthz",
+            f"{url}/livez",
             headers={"User-Agent": "darkroom"},
             timeout=HEALTH_TIMEOUT,
             limit=HEALTH_MAX_BYTES,
         )
         status = json.loads(answer.body).get("status") if answer.status == 200 else None
     except (NotConnected, requests.RequestException, ValueError, AttributeError, RecursionError) as error:
-        return warning("address", f"{url}/healthz does not answer from here: {str(error)[:300]}.", advice)
+        return warning("address", f"{url}/livez does not answer from here: {str(error)[:300]}.", advice)
     if status != "ok":
-        return warning("address", f"{url}/healthz is not our receiver's: it answers {answer.status}.", advice)
+        return warning("address", f"{url}/livez is not our receiver's: it answers {answer.status}.", advice)
     return ok("address", f"the receiver answers at {url}")
 
 

@@ -34,7 +34,7 @@ def granian(command: Sequence[str], port: int, **environment: str) -> Iterator[p
     server = subprocess.Popen([Path(sys.executable).with_name(program), *arguments], env={**os.environ, **environment})
     try:
         deadline = time.monotonic() + 30
-        while not http_answers(f"http://127.0.0.1:{port}/healthz"):
+        while not http_answers(f"http://127.0.0.1:{port}/livez"):
             assert time.monotonic() < deadline, "granian did not come up"
             time.sleep(0.05)
         yield psutil.Process(server.pid).children()[0]

@@ -27,8 +27,8 @@ def create_server() -> BufferingServer:
     """Echoes, makes long answers, breaks off, takes its time."""
     app = Flask("buffered", static_folder=None)
 
-    @app.get("/healthz")
-    def healthz() -> Response:
+    @app.get("/livez")
+    def livez() -> Response:
         return Response("ok")
 
     @app.post("/length")

@@ -132,7 +132,7 @@ class Stack:
 
     def healthy(self) -> bool:
         try:
-            return requests.Session().get(f"http://127.0.0.1:{self.port}/healthz", timeout=2).ok
+            return requests.Session().get(f"http://127.0.0.1:{self.port}/livez", timeout=2).ok
         except requests.RequestException:
             return False
 

@@ -60,7 +60,7 @@ def wait_for_receiver(system: System) -> None:
 
     def responds() -> bool:
         try:
-            return requests.get(f"{system.receiver}/healthz", timeout=2).ok
+            return requests.get(f"{system.receiver}/livez", timeout=2).ok
         except requests.RequestException:
             return False
 

@@ -58,7 +58,7 @@ def _wait_for(port: int) -> None:
     while time.monotonic() < deadline:
         with suppress(OSError):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-            connection.request("GET", "/healthz")
+            connection.request("GET", "/livez")
             found = connection.getresponse().status
             connection.close()
             if found == 200:

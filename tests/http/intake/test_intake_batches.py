@@ -227,7 +227,7 @@ def test_without_a_database_it_asks_to_come_again(engine: Engine, api: FlaskClie
     """503 with a time to come again, in every route, and no word of SQL; afterwards all is well by itself."""
     made = hand_in(api)
     with database_away():
-        for method, path in (("POST", "/v1/batches"), ("GET", made["links"]["self"]), ("GET", "/healthz")):
+        for method, path in (("POST", "/v1/batches"), ("GET", made["links"]["self"]), ("GET", "/livez")):
             response = api.open(path, method=method, json={"edits": [EDIT]} if method == "POST" else None)
             assert "darkroom" not in problem(response, 503)["detail"]
             assert int(response.headers["Retry-After"]) > 0

@@ -164,7 +164,7 @@ def test_database_away(
     first, second = submitted(engine, 2)
     with database_away():
         assert deliver(client, provider, first.id, ok(request_id(first)), request_id(first)).status_code == 503
-        assert client.get("/healthz").status_code == 503
+        assert client.get("/livez").status_code == 503
     assert effect(deliver(client, provider, first.id, ok(request_id(first)), request_id(first))) == "applied"
     deliver(client, provider, "x", ok("r"), "r")
     with database_away():
@@ -173,7 +173,7 @@ def test_database_away(
     assert effect(deliver(client, provider, second.id, ok(request_id(second)), request_id(second))) == "applied"
 
     assert kept(engine) == [("applied", first.id), ("orphan", None), ("applied", second.id)]
-    assert client.get("/healthz").status_code == 200
+    assert client.get("/livez").status_code == 200
 
 
 def test_rows_that_somebody_holds(engine: Engine, client: FlaskClient, provider: Provider) -> None:
