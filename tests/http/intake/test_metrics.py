@@ -27,7 +27,8 @@ from tests.support.servers import closed_port
 OPERATOR = "night-shift-key-5e"
 OPERATORS = f"night:{OPERATOR}"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
-ALERTS = Path(__file__).parents[3] / "monitoring" / "prometheus"
+ROOT = Path(__file__).parents[3]
+ALERTS = ROOT / "monitoring" / "prometheus"
 
 
 @pytest.fixture
@@ -157,9 +158,23 @@ def test_alerts() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def families(app: Flask) -> set[str]:
+    """The names of all metrics."""
+    return {family.name for family in read_text(scrape(app).text)}
+
+
+def test_page_explains_every_metric_and_alert(app: Flask, work: None) -> None:
+    """docs/metrics.md, and no others."""
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    named = {name.removesuffix("_total") for name in re.findall(r"`(darkroom_\w+)[{`]", page)} - {"darkroom_monitor"}
+    assert named == families(app)
+    alerts = set(re.findall(r"alert: (\w+)", (ALERTS / "alerts.yml").read_text()))
+    assert set(re.findall(r"^\| `(Darkroom\w+)`", page, re.MULTILINE)) == alerts
+
+
 def test_alerts_name_metrics_that_exist(app: Flask, work: None) -> None:
     """A rule about a metric of another name would never fire."""
-    there = {family.name for family in read_text(scrape(app).text)}
+    there = families(app)
     named = re.findall(r"\bdarkroom_\w+", (ALERTS / "alerts.yml").read_text())
     assert len(named) > 10
     assert {name.removesuffix("_total") for name in named} <= there

@@ -82,7 +82,7 @@ def variables_of(cls: type[Settings]) -> set[str]:
 
 def test_every_process_is_known() -> None:
     """Every service that runs code of ours is in the table of this file."""
-    assert set(SERVICES) == {*READS, "postgres", "redis", "emulator"}
+    assert set(SERVICES) == {*READS, "postgres", "redis", "emulator", "prometheus", "grafana"}
 
 
 @pytest.mark.parametrize("service", sorted(READS))
@@ -136,6 +136,22 @@ def test_secrets_in_files_are_mounted_where_they_are_read(service: str) -> None:
         assert interpolated(source, {}) == "/dev/null"
 
 
+def test_every_container_of_ours_is_judged_by_the_work() -> None:
+    """Each asks how its own lane does, the applications how all do."""
+    for name, service in SERVICES.items():
+        if name in READS and name not in ("migrate", "intake_worker"):
+            test = service["healthcheck"]["test"]
+            wanted = {"beat": "tick", "receiver": "/healthz", "intake": "/healthz"}.get(name, name)
+            assert wanted in test[-1]
+
+
+def test_what_the_monitoring_mounts_is_there() -> None:
+    """A file that is missing would be made a folder by docker."""
+    assert all((ROOT / config["file"]).is_file() for config in COMPOSE["configs"].values())
+    mounted = {each["source"] for service in SERVICES.values() for each in service.get("configs", ())}
+    assert mounted == set(COMPOSE["configs"])
+
+
 def test_no_default_password() -> None:
     """Without a password nothing starts, and a sentence says what to do."""
     for service in ("postgres", *(name for name in READS if "PGPASSWORD" in SERVICES[name]["environment"])):
@@ -161,27 +177,30 @@ def test_only_those_who_need_them_reach_database_and_broker() -> None:
     for network, setting, server in (("database", "database_url", "postgres"), ("broker", "redis_url", "redis")):
         assert COMPOSE["networks"][network] == {"internal": True}
         members = {name for name, service in SERVICES.items() if network in service["networks"]}
-        assert members == {server, *(name for name, cls in READS.items() if setting in cls.model_fields)}
+        looks = {"grafana"} if network == "database" else set()
+        assert members == {server, *looks, *(name for name, cls in READS.items() if setting in cls.model_fields)}
         assert SERVICES[server]["networks"] == [network]
         assert "ports" not in SERVICES[server]
 
 
 def test_ports_are_published_on_loopback() -> None:
-    """Unless somebody asks for more by BIND_HOST; the emulator never."""
+    """Unless somebody asks for more by BIND_HOST; the emulator and the monitoring never."""
     published = {name: port for name, service in SERVICES.items() for port in service.get("ports", ())}
-    assert set(published) == {"receiver", "intake", "emulator"}
+    assert set(published) == {"receiver", "intake", "emulator", "prometheus", "grafana"}
     for name, port in published.items():
         assert interpolated(port["host_ip"], {}) == "127.0.0.1"
         host_ip = interpolated(port["host_ip"], {"BIND_HOST": "0.0.0.0"})
-        assert host_ip == ("127.0.0.1" if name == "emulator" else "0.0.0.0")
+        assert host_ip == ("0.0.0.0" if name in ("receiver", "intake") else "127.0.0.1")
 
 
 def test_images_are_pinned() -> None:
     """Every foreign image is named by an exact minor version."""
     named = [service["image"] for service in SERVICES.values()] + [SERVICES["migrate"]["build"]["args"]["BASE"]]
     foreign = {interpolated(image, {}) for image in named} - {"darkroom"}
-    assert {image.partition(":")[0] for image in foreign} == {"postgres", "redis", "python"}
-    assert [image for image in foreign if not re.fullmatch(r"\w+:\d+\.\d+(\.\d+)?(-[\w.]+)?", image)] == []
+    assert {image.partition(":")[0] for image in foreign} == {
+        *("postgres", "redis", "python", "prom/prometheus", "grafana/grafana")
+    }
+    assert [image for image in foreign if not re.fullmatch(r"[\w/]+:v?\d+\.\d+(\.\d+)?(-[\w.]+)?", image)] == []
     assert f"ARG BASE={interpolated(SERVICES['migrate']['build']['args']['BASE'], {})}\n" in DOCKERFILE
 
 
@@ -255,6 +274,8 @@ def test_example_has_every_setting() -> None:
     assert shown >= {name for name, *_ in VARIABLE.findall(TEXT)}
     assert "#POSTGRES_IMAGE=" + interpolated(SERVICES["postgres"]["image"], {}) + "\n" in EXAMPLE
     assert "#REDIS_IMAGE=" + interpolated(SERVICES["redis"]["image"], {}) + "\n" in EXAMPLE
+    assert "#PROMETHEUS_IMAGE=" + interpolated(SERVICES["prometheus"]["image"], {}) + "\n" in EXAMPLE
+    assert "#GRAFANA_IMAGE=" + interpolated(SERVICES["grafana"]["image"], {}) + "\n" in EXAMPLE
     assert "#BASE=" + interpolated(SERVICES["migrate"]["build"]["args"]["BASE"], {}) + "\n" in EXAMPLE
 
 
