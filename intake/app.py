@@ -16,7 +16,7 @@ from intake.docs_page import ASSETS, PAGE
 from intake.metrics import write_metrics
 from intake.openapi import Operation, describe_route, document
 from intake.pages import PageContext, install_page
-from intake.responses import Health
+from intake.responses import Alive
 from intake.settings import IntakeSettings
 from models.database import make_engine
 from models.progress_health import find_stalled
@@ -95,20 +95,19 @@ def _install_pages(app: Flask) -> None:
     context: api.ApiContext = app.extensions["darkroom"]
 
     @app.get("/livez")
+    @describe_route(Operation({200: (Alive,)}))
     def livez() -> Response:
-        """Whether this application and its database answer."""
+        """Say whether the API and its database answer."""
         with context.engine.connect() as connection:
             connection.exec_driver_sql(PING)
-        return jsonify(status="ok")
+        return jsonify(Alive().model_dump())
 
     @app.get("/healthz")
-    @describe_route(Operation({200: (Health,), 503: (Health,)}))
     def healthz() -> tuple[Response, int]:
         """Say whether the work gets done: whether what is due is taken."""
         with context.engine.connect() as connection:
             stalled = find_stalled(connection)
-        health = Health(status="stalled" if stalled else "ok", stalled=stalled)
-        return jsonify(health.model_dump()), 503 if stalled else 200
+        return jsonify(status="stalled" if stalled else "ok", stalled=stalled), 503 if stalled else 200
 
     @app.get("/metrics")
     def metrics() -> Response:

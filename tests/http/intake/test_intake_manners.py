@@ -54,7 +54,7 @@ def test_strangers_are_refused(header: str | None, stranger: FlaskClient) -> Non
 
 def test_document_and_health_are_open(stranger: FlaskClient) -> None:
     """Whoever writes a client, and whatever looks after the process, needs no key."""
-    for path in ("/healthz", "/openapi.json", "/docs"):
+    for path in ("/livez", "/openapi.json", "/docs"):
         assert stranger.get(path).status_code == 200
 
 
@@ -80,7 +80,7 @@ def test_pace_is_each_clients_own(app: Flask) -> None:
     assert problem(response, 429)
     assert 0 < int(response.headers["Retry-After"]) <= 60
     assert client.get("/v1/batches", headers={"Authorization": "Bearer bob-key-93ac"}).status_code == 200
-    assert client.get("/healthz").status_code == 200
+    assert client.get("/livez").status_code == 200
     assert [client.get("/v1/batches").status_code for _ in range(21)].count(401) == 20
 
 
@@ -220,7 +220,7 @@ def test_document_describes_every_route(app: Flask) -> None:
         (path, method): what for path, methods in document["paths"].items() for method, what in methods.items()
     }
     assert document["openapi"].startswith("3.1")
-    assert routes | {("/healthz", "get")} == set(operations)
+    assert routes | {("/livez", "get")} == set(operations)
     for (path, _), what in operations.items():
         assert what["summary"]
         assert ("security" in what) == path.startswith("/v1") == ("401" in what["responses"])
