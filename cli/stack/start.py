@@ -86,7 +86,7 @@ def plan(settings: CLISettings, emulator: EmulatorOptions | None) -> Plan:
     load(WorkerSettings)
     load(ReceiverSettings)
     ApiKeys(load(IntakeSettings))
-    urls = {"receiver": f"{settings.local_receiver}/livez", "intake": f"{settings.local_intake}/healthz"}
+    urls = {"receiver": f"{settings.local_receiver}/livez", "intake": f"{settings.local_intake}/livez"}
     emulated = {"emulator": f"{emulator.url}/.well-known/jwks.json"} if emulator else {}
     return Plan(
         home,

@@ -8,6 +8,8 @@ from datetime import datetime
 from math import ceil
 from typing import Any, NamedTuple
 
+from sqlalchemy import RowMapping
+
 SAMPLE = 400
 """Edits that are looked at, at most."""
 WIDTH, HEIGHT = 600, 140
@@ -41,6 +43,35 @@ STAGES = (
     ("fetching the images", "completed_at", "stored_at"),
     ("the whole way", "created_at", "stored_at"),
 )
+
+
+class Minutes(NamedTuple):
+    """The last hour, minute by minute."""
+
+    bars: list[tuple[float, float, float, float]]
+    """Of each minute in which edits ended: where its bar stands, how high its stored and its failed part are, and
+    where the failed part begins."""
+    most: int
+    """Edits that ended in the fullest minute."""
+    stored: int
+    failed: int
+
+
+MINUTES = 60
+
+
+def draw_minutes(rows: Sequence[RowMapping]) -> Minutes | None:
+    """How many edits were stored, and how many failed, in each minute of the last hour; None where none did."""
+    most = max((row["stored"] + row["failed"] for row in rows), default=0)
+    if not most:
+        return None
+    bars = []
+    for row in rows:
+        stored, failed = (float(row[name]) / float(most) * HEIGHT for name in ("stored", "failed"))
+        left = (MINUTES - 1 - row["ago"]) * WIDTH / MINUTES
+        bars.append((left, stored, failed, HEIGHT - stored - failed))
+    totals = (int(sum(row[name] for row in rows)) for name in ("stored", "failed"))
+    return Minutes(bars, int(most), *totals)
 
 
 def pick_positions(edits: int) -> list[int]:

@@ -11,9 +11,11 @@ from core.errors import NotFound
 from intake.cursors import read_cursor, write_cursor
 from intake.pages.actions import offered_actions
 from intake.pages.context import find_batch, page, read, render, viewer
-from intake.pages.plots import draw_curve, measure_stages, pick_positions
+from intake.pages.plots import draw_curve, draw_minutes, measure_stages, pick_positions
 from models.pauses import list_pauses
+from models.progress_health import find_stalled
 from models.queries.batches import ERRORS_BY_TYPE, LAST_NOTIFICATION, UNANSWERED_BY_REASON
+from models.queries.edits import TIMELINE_OF_EDIT
 from models.queries.health import ACCOUNTS, OVERDUE_BY_STATE
 from models.queries.page import (
     BATCH_LIST,
@@ -24,10 +26,11 @@ from models.queries.page import (
     MONEY_OF_BATCH,
     SAMPLE_OF_BATCH,
     SUBMISSIONS_OF_EDIT,
+    SYSTEM,
 )
 from models.states import EditState
 
-BATCHES, EDITS, ERRORS = 25, 24, 20
+BATCHES, EDITS, ERRORS, EVENTS = 25, 24, 20, 500
 """Rows of a page."""
 STATES = ("running", "paused", "finished", "cancelled")
 
@@ -110,6 +113,7 @@ def _edit(connection: Connection, batch_id: UUID, position: int) -> dict[str, An
         raise NotFound(f"Batch {batch_id} has no edit {position}.")
     parts = {"submissions": SUBMISSIONS_OF_EDIT, "callbacks": CALLBACKS_OF_EDIT, "images": IMAGES_OF_EDIT}
     rows = {name: connection.exec_driver_sql(part, (found["id"],)).mappings().all() for name, part in parts.items()}
+    rows["timeline"] = connection.exec_driver_sql(TIMELINE_OF_EDIT, (found["id"], EVENTS)).mappings().all()
     return {"batch": row, "edit": found, **rows}
 
 
@@ -121,9 +125,13 @@ def system() -> Response:
 
 def _system(connection: Connection) -> dict[str, Any]:
     accounts = connection.exec_driver_sql(ACCOUNTS).mappings().all()
+    answers = {name: connection.exec_driver_sql(question).mappings().all() for name, question in SYSTEM.items()}
     return {
+        **answers,
         "accounts": accounts,
         "unexplained": [account for account in accounts if account["difference"]],
         "overdue": connection.exec_driver_sql(OVERDUE_BY_STATE).mappings().all(),
         "pauses": list_pauses(connection),
+        "stalled": find_stalled(connection),
+        "minutes": draw_minutes(answers["throughput"]),
     }
