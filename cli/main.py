@@ -32,6 +32,7 @@ MODULES = {
     "errors": "cli.batches.errors",
     "timeline": "cli.batches.timeline",
     "batches": "cli.batches.status",
+    "top": "cli.top",
     "contact-sheet": "cli.batches.contact_sheet",
     "export": "cli.batches.export",
     "cancel": "cli.batches.actions",
