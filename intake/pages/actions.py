@@ -48,7 +48,7 @@ ACTIONS: dict[str, Action] = {
         batch_actions.resume,
     ),
     "cancel": Action(
-        "Cancel",
+        "Cancel the batch",
         lambda batch: (
             f"Its {batch['pending']:,} pending edits end as cancelled, for good. What is in flight may still "
             "finish, and then is paid for and stored."

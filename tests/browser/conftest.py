@@ -17,7 +17,7 @@ from models.verdict import Retry
 from tests.http.conftest import database_away, database_url, module_database_url  # noqa: F401  # fixtures
 from tests.support.api_client import intake_served
 from tests.support.factories import failure, success
-from tests.support.pages import OLGA, create_batch, picture, report, store_images
+from tests.support.pages import OLGA, create_batch, image_file, report, store_images
 from tests.support.servers import closed_port
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -109,5 +109,5 @@ def batch(engine: Engine, images: Path) -> UUID:
         batch = create_batch(connection, edits, client="shop", name="spring", max_cost=9)
         failed = [failure(type_, Retry.NEVER) for type_ in ("content_policy_violation", "file_too_large")]
         report(connection, success(), success(2), success(), *failed)
-        store_images(connection, images, picture(size=(800, 600), color="teal"))
+        store_images(connection, images, image_file(size=(800, 600), color="teal"))
     return batch

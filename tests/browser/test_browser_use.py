@@ -53,7 +53,7 @@ def test_an_action_asks_and_then_is_done(scripts: bool, open_page: Open, batch: 
     """Pause, with a question in between; the same without JavaScript. To leave it as it is changes nothing."""
     page = open_page("/", java_script_enabled=scripts)
     page.get_by_role("link", name="spring").click()
-    page.get_by_role("link", name="Cancel", exact=True).click()
+    page.get_by_role("link", name="Cancel the batch").click()
     expect(page.locator("main")).to_contain_text("Its 25 pending edits end as cancelled, for good")
     page.get_by_role("link", name="Leave it as it is").click()
     page.get_by_role("link", name="Pause", exact=True).click()
@@ -173,7 +173,7 @@ def test_everything_is_reached_by_keyboard(open_page: Open, batch: UUID, engine:
         page.keyboard.press("Tab")
         seen.append(page.evaluate("document.activeElement.textContent.trim()"))
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    assert seen == ["Batches", "Pause", "Cancel", "Retry what failed"]
+    assert seen == ["Batches", "Pause", "Cancel the batch", "Retry what failed"]
     page.get_by_role("link", name="Pause").focus()
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Pause").focus()

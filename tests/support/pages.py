@@ -60,7 +60,7 @@ def token_of(response: TestResponse) -> str:
     return found[1]
 
 
-def picture(kind: str = "PNG", size: tuple[int, int] = (640, 480), color: Any = "teal", **options: Any) -> bytes:
+def image_file(kind: str = "PNG", size: tuple[int, int] = (640, 480), color: Any = "teal", **options: Any) -> bytes:
     """An image file."""
     file = BytesIO()
     Image.new("RGBA" if kind == "PNG" and isinstance(color, tuple) else "RGB", size, color).save(file, kind, **options)
@@ -72,7 +72,7 @@ def data_uri(content: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
-INPUT = data_uri(picture(size=(64, 48), color="maroon"))
+INPUT = data_uri(image_file(size=(64, 48), color="maroon"))
 
 
 def create_batch(connection: Connection, edits: Sequence[dict[str, Any]], **header: Any) -> UUID:
@@ -91,7 +91,7 @@ def report(connection: Connection, *verdicts: Verdict) -> None:
 
 def store_images(connection: Connection, folder: Path, content: bytes | None = None) -> list[int]:
     """All images that wait come into the store; answers their ids."""
-    content = content or picture()
+    content = content or image_file()
     storage, due = Storage(folder.as_uri()), claim_images(connection, limit=100, lease=60)
     for image in due:
         storage.put(f"{image.name}.png", BytesIO(content))

@@ -161,7 +161,7 @@ def some_batch(engine: Engine) -> UUID:
 
 
 def test_every_answer_is_guarded(app: Flask, olga: FlaskClient, engine: Engine, tmp_path: Path) -> None:
-    """Redirects, refusals, pictures, style and script too: nothing foreign, nothing inline, in nobody's frame."""
+    """Redirects, refusals, images, style and script too: nothing foreign, nothing inline, in nobody's frame."""
     with engine.begin() as connection:
         batch = create_batch(connection, [{}], client="alice")
         report(connection, success())

@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 from tests.support.api_client import ALICE, intake_served
 from tests.support.factories import success
 from tests.support.lane_runner import wait_for
-from tests.support.pages import INPUT, OLGA, create_batch, data_uri, page_app, picture, report, sign_in, store_images
+from tests.support.pages import INPUT, OLGA, create_batch, data_uri, image_file, page_app, report, sign_in, store_images
 from tests.support.servers import Peer, closed_port, serve
 
 
@@ -75,7 +75,7 @@ def files(folder: Path, name: str = "*.webp") -> list[Path]:
 
 def test_a_small_version_is_made_once(olga: FlaskClient, app: Flask, engine: Engine, tmp_path: Path) -> None:
     """The second look comes from the store, also in another process, and does not need the original any more."""
-    path = stored(engine, tmp_path, picture(size=(1600, 900), color="navy"))
+    path = stored(engine, tmp_path, image_file(size=(1600, 900), color="navy"))
     first = olga.get(f"{path}/thumbnail")
     (kept,) = files(tmp_path / "thumbnails")
     for original in files(tmp_path, "*.png"):
@@ -89,7 +89,7 @@ def test_a_small_version_is_made_once(olga: FlaskClient, app: Flask, engine: Eng
 
 def test_a_stored_image_is_shown_as_it_is(olga: FlaskClient, engine: Engine, tmp_path: Path) -> None:
     """Byte for byte, with its own type; and not sent again to a browser that has it."""
-    content = picture("JPEG", quality=90)
+    content = image_file("JPEG", quality=90)
     path = stored(engine, tmp_path, content)
     answer = olga.get(path)
     assert (answer.data, answer.mimetype) == (content, "image/jpeg")
@@ -100,11 +100,11 @@ def test_a_stored_image_is_shown_as_it_is(olga: FlaskClient, engine: Engine, tmp
 EXIF = Image.Exif()
 EXIF[0x0112] = 6  # held to the right
 PICTURES: dict[str, tuple[bytes, tuple[int, int], str]] = {
-    "turned by its camera": (picture("JPEG", (400, 200), exif=EXIF), (160, 320), "RGB"),
-    "transparent": (picture(color=(255, 0, 0, 60)), (320, 240), "RGBA"),
-    "tiny": (picture(size=(1, 1)), (1, 1), "RGB"),
-    "a thin line": (picture(size=(3000, 2)), (320, 1), "RGB"),
-    "a photograph of 88 megapixels": (picture("JPEG", (9_400, 9_400), quality=30), (320, 320), "RGB"),
+    "turned by its camera": (image_file("JPEG", (400, 200), exif=EXIF), (160, 320), "RGB"),
+    "transparent": (image_file(color=(255, 0, 0, 60)), (320, 240), "RGBA"),
+    "tiny": (image_file(size=(1, 1)), (1, 1), "RGB"),
+    "a thin line": (image_file(size=(3000, 2)), (320, 1), "RGB"),
+    "a photograph of 88 megapixels": (image_file("JPEG", (9_400, 9_400), quality=30), (320, 320), "RGB"),
 }
 
 
@@ -137,12 +137,12 @@ def test_kinds_of_pixels(olga: FlaskClient, engine: Engine) -> None:
 
 
 BROKEN: dict[str, bytes] = {
-    "cut off": picture(size=(900, 900), color="red")[:300],
+    "cut off": image_file(size=(900, 900), color="red")[:300],
     "not an image": b"<html>no</html>",
     "empty": b"",
     "a vector with a script": b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
-    "a bomb": picture(size=(1, 1)).replace((1).to_bytes(4, "big") * 2, (2**31 - 1).to_bytes(4, "big") * 2, 1),
-    "101 megapixels": picture("GIF", (10_100, 10_000)),
+    "a bomb": image_file(size=(1, 1)).replace((1).to_bytes(4, "big") * 2, (2**31 - 1).to_bytes(4, "big") * 2, 1),
+    "101 megapixels": image_file("GIF", (10_100, 10_000)),
 }
 
 
@@ -172,8 +172,8 @@ def test_nothing_is_fetched_from_where_it_must_not(
 ) -> None:
     """An input may name this machine, a private network or a file; none is read for the page."""
     secret = tmp_path / "secret.png"
-    secret.write_bytes(picture())
-    with serve(lambda peer: peer.reply(200, picture(), content_type="image/png")) as wire:
+    secret.write_bytes(image_file())
+    with serve(lambda peer: peer.reply(200, image_file(), content_type="image/png")) as wire:
         urls = [secret.as_uri(), str(secret), "", "ftp://127.0.0.1/a.png", f"https://localhost:{wire.port}/a.png",
                 f"http://[::1]:{wire.port}/a.png", f"https://0.0.0.0:{wire.port}/a.png", f"http://2130706433:{wire.port}/",
                 "http://169.254.169.254/latest/meta-data/", f"https://u:p@127.0.0.1:{wire.port}/a.png"]  # fmt: skip
