@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import Engine, event
 
+from intake.pages import routes
 from models.verdict import Retry
 from tests.http.conftest import Away
 from tests.support.api_client import ALICE, edits
@@ -75,7 +76,7 @@ def test_page_view_api_and_command_line_agree(
     assert f"Submissions {view['submissions']}" in reader
     assert f"Images stored {api['images']['stored']}," in reader
     assert {row["type"]: row["edits"] for row in command["errors"]} == {"file_too_large": 1, "no_images": 1}
-    assert re.search(r"file_too_large 1 1", reader)
+    assert re.search(r"file_too_large no 1 1", reader)
 
 
 def test_filters_show_what_they_say(app: Flask, batch: UUID) -> None:
@@ -161,3 +162,32 @@ def test_without_the_database_a_page_says_so(app: Flask, batch: UUID, database_a
             assert answer.headers["Retry-After"] == "5"
             assert "The database cannot take it now" in answer.text
     assert olga.get("/", headers=HTML).status_code == 200
+
+
+def test_a_rare_state_is_looked_for_a_part_at_a_time(app: Flask, engine: Engine, monkeypatch: Any) -> None:
+    """Few among many: no question reads them all, the page says how far it looked, and its links lead to each."""
+    monkeypatch.setattr(routes, "LOOKED_EDITS", 40)
+    monkeypatch.setattr(routes, "LOOKED_BATCHES", 10)
+    batch = hand_in(engine, 130)
+    for number in range(29):
+        with engine.begin() as connection:
+            create_batch(connection, [{}], client="bob", name=f"batch {number}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE edits SET state = 'failed', due_at = NULL, finished_at = now() WHERE position IN (41, 129)"
+        )
+    assert follow(app, f"/batches/{batch}?state=failed", r"/edits/(\d+)\"") == [[], ["41"], [], ["129"]]
+    assert follow(app, "/", rf"{batch}", ALICE) == [[], [], [str(batch)] * 2]
+    assert "The next 40 edits were looked through" in statements_of(app, f"/batches/{batch}?state=failed")[0]
+    assert "The next 10 batches were looked through" in statements_of(app, "/", ALICE)[0]
+
+
+def follow(app: Flask, path: str, wanted: str, key: str = OLGA) -> list[list[str]]:
+    """What is found on a page and on those that it leads to."""
+    found = []
+    while path:
+        page, _ = statements_of(app, path, key)
+        found.append(sorted(set(re.findall(wanted, page)), key=int) if "edits" in wanted else re.findall(wanted, page))
+        more = re.search(r'class="more" href="([^#"]*)', page)
+        path = unescape(more[1]) if more else ""
+    return found
