@@ -1,6 +1,7 @@
 """Who sees and steers what on the page: a client what is its own, an operator all; and what each action does."""
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,10 +12,12 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
 from intake.api_keys import ApiKeys
+from intake.batches import BatchHeader, create
+from intake.manifest import read_jsonl
 from models.verdict import Retry
-from tests.support.api_client import ALICE, BOB
+from tests.support.api_client import ALICE, BOB, lines
 from tests.support.factories import failure, success
-from tests.support.pages import HTML, OLGA, create_batch, page_app, report, sign_in, store_images, token_of
+from tests.support.pages import HTML, INPUT, OLGA, create_batch, page_app, report, sign_in, store_images, token_of
 from tests.support.receiving import rows
 
 DONE = failure("content_policy_violation", Retry.NEVER)
@@ -153,3 +156,14 @@ def test_a_batch_that_is_not_there(app: Flask) -> None:
         answer = olga.get(f"/batches/{batch}{part}", headers=HTML)
         assert (answer.status_code, answer.mimetype) == (404, "text/html")
     assert olga.post(f"/batches/{batch}/cancel", data={"token": token}).status_code == 404
+
+
+def test_faulty_lines_are_not_offered_to_be_tried_again(app: Flask, engine: Engine) -> None:
+    """They stay failed whatever one does; a button that pays for nothing is not there."""
+    with engine.begin() as connection:
+        entries = read_jsonl(BytesIO(lines({"prompt": "a", "image_urls": [INPUT]}, {"prompt": ""})))
+        made = create(connection, BatchHeader(client="alice"), entries, on_invalid="skip")
+    alice = sign_in(app, ALICE)
+    page = alice.get(f"/batches/{made.batch_id}", headers=HTML).text
+    assert "Faulty lines skipped" in page
+    assert "Retry what failed" not in page
