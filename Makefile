@@ -10,7 +10,7 @@ USABLE := .venv/.usable
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help setup demo test test-fast chaos soak bench check format clean
+.PHONY: help setup demo test test-fast chaos soak bench screenshots check format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ ROW ?= all
 LARGEST ?= 1000000
 bench: $(READY) ## measure each row of docs/performance.md beside its peers, by turns (ROW=callbacks for one)
 	@$(BIN)/python -m benchmarks.bench $(ROW) --largest $(LARGEST)
+
+screenshots: $(READY) ## those of docs/page.md, of a demo in a real browser (it needs Chromium)
+	@$(BIN)/python -m tests.browser.screenshots
 
 check: $(READY) ## style, types, import arrows
 	@$(BIN)/ruff check .

@@ -14,7 +14,7 @@ OURS = ("FAL_", "DARKROOM_", "DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC
 WAYS_OUT = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 SHARE_A_STACK = ("test_edit.py", "test_commands_on_a_stack.py", "test_provider_page.py")
 TAKES_MINUTES = "tests/whole/"
-LONGEST_FIRST = ("tests/whole", "tests/stack", "fal_emulator/tests", "tests/http", "tests/database")
+LONGEST_FIRST = ("tests/whole", "tests/stack", "tests/browser", "fal_emulator/tests", "tests/http", "tests/database")
 
 # a busy machine is no fault of the code
 hypothesis.settings.register_profile("darkroom", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

@@ -117,6 +117,14 @@ def test_provider_page_has_every_field() -> None:
     assert {option for _, option in rows} <= options
 
 
+def test_screenshots_are_there_and_small() -> None:
+    """Each of the operator's pages: wide, on a phone and in the dark; no page here takes long to load."""
+    sizes = {shot.stem: shot.stat().st_size for shot in (ROOT / "docs" / "screenshots").iterdir()}
+    pages = ("sign-in", "batches", "batch", "edit", "confirm", "system")
+    assert set(sizes) == {f"{page}-{view}" for page in pages for view in ("wide", "phone", "dark")}
+    assert {name: size for name, size in sizes.items() if size >= 200_000} == {}
+
+
 def test_links_lead_somewhere() -> None:
     """Every relative link of every page names a file that exists."""
     for page in PAGES:

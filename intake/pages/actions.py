@@ -31,6 +31,11 @@ def _open(batch: Batch) -> bool:
     return batch["finished_at"] is None and batch["cancelled_at"] is None
 
 
+def _retriable(batch: Batch) -> int:
+    """Failed edits, but for the faulty lines that were skipped: these stay failed."""
+    return int(batch["failed"] - batch["skipped"])
+
+
 ACTIONS: dict[str, Action] = {
     "pause": Action(
         "Pause",
@@ -48,7 +53,7 @@ ACTIONS: dict[str, Action] = {
         batch_actions.resume,
     ),
     "cancel": Action(
-        "Cancel",
+        "Cancel the batch",
         lambda batch: (
             f"Its {batch['pending']:,} pending edits end as cancelled, for good. What is in flight may still "
             "finish, and then is paid for and stored."
@@ -60,10 +65,10 @@ ACTIONS: dict[str, Action] = {
     "retry": Action(
         "Retry what failed",
         lambda batch: (
-            f"Its {batch['failed']:,} failed edits are tried again. Each is a new paid attempt, unless its "
+            f"Its {_retriable(batch):,} failed edits are tried again. Each is a new paid attempt, unless its "
             "images are paid for already; then they are only fetched."
         ),
-        lambda batch: batch["failed"] > 0 and batch["cancelled_at"] is None,
+        lambda batch: _retriable(batch) > 0 and batch["cancelled_at"] is None,
         lambda connection, batch_id: batch_actions.retry(connection, batch_id),
         careful=True,
     ),

@@ -30,6 +30,8 @@ POLICY = (
 """Nothing of anybody else's, nothing inline, in nobody's frame."""
 OPEN = frozenset({"page.sign_in", "page.sign_in_form", "page.static"})
 """What whoever has not signed in may see."""
+IMAGES = frozenset({"page.stored_image", "page.thumbnail", "page.input_thumbnail"})
+"""Dozens come with one page; how many are made at one time is bounded anyway."""
 
 
 class PageContext:
@@ -65,8 +67,10 @@ def _authenticate() -> ResponseReturnValue | None:
     viewer: Viewer | None = g.viewer
     if viewer is None and not here.keys.required:
         viewer = g.viewer = g.opened = here.sessions.open_local()
-    if wait := here.rate_limit.wait(f"page {viewer.client}" if viewer else f"address {request.remote_addr}"):
-        raise TooManyRequests("Too many requests.", retry_after=wait)
+    if not (viewer and request.endpoint in IMAGES):
+        who = f"page {viewer.client}" if viewer else f"address {request.remote_addr}"
+        if wait := here.rate_limit.wait(who):
+            raise TooManyRequests("Too many requests.", retry_after=wait)
     if viewer is None:
         if request.method != "GET":
             raise Unauthorized("Sign in first.")
@@ -78,16 +82,20 @@ def _authenticate() -> ResponseReturnValue | None:
 
 @page.after_request
 def _protect(response: Response) -> Response:
-    response.headers["Content-Security-Policy"] = POLICY
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "same-origin"
-    response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
     if request.endpoint == "page.static":
         response.headers["Cache-Control"] = "no-cache"
-    elif opened := g.get("opened"):
-        context().sessions.remember(opened, response)
-    if "Cache-Control" not in response.headers:
-        response.headers["Cache-Control"] = "no-store"
+    return secure(response)
+
+
+def secure(response: Response) -> Response:
+    """The response with the headers that each of the page has."""
+    response.headers |= {
+        "Content-Security-Policy": POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+    }
+    response.headers.setdefault("Cache-Control", "no-store")
     return response
 
 
@@ -99,9 +107,11 @@ def _explain(response: Response) -> Response:
     if request.accept_mimetypes.best_match(kinds) != "text/html":
         return response
     problem = Problem.model_validate_json(response.get_data())
-    response.set_data(render_template("problem.html", problem=problem, viewer=g.get("viewer"), token=""))
+    looks = g.get("viewer")
+    token = context().sessions.token(looks) if looks else ""
+    response.set_data(render_template("problem.html", problem=problem, viewer=looks, token=token))
     response.mimetype = "text/html"
-    return _protect(response)
+    return secure(response)
 
 
 def viewer() -> Viewer:
@@ -111,9 +121,12 @@ def viewer() -> Viewer:
 
 
 def render(template: str, **values: Any) -> Response:
-    """A page, with what its frame shows; not sent again where the browser has the same."""
+    """A page, with what its frame shows."""
     body = render_template(template, viewer=viewer(), token=context().sessions.token(viewer()), **values)
-    return Response(body, mimetype="text/html")
+    response = Response(body, mimetype="text/html")
+    if opened := g.get("opened"):
+        context().sessions.remember(opened, response)
+    return response
 
 
 def read(question: Callable[[Connection], dict[str, Any]]) -> dict[str, Any]:

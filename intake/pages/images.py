@@ -2,18 +2,17 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from io import BytesIO
 from typing import Any
 from uuid import UUID
 
-from flask import Response, request, send_file
+from flask import Response, request
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Row
 from werkzeug.exceptions import ServiceUnavailable
 
 from buffering.server import ANSWER_LATER
 from core.errors import NotFound
-from intake.pages.context import context, page, viewer
+from intake.pages.context import context, page, secure, viewer
 from intake.pages.thumbnails import TYPE, TooMany
 from models.queries.page import INPUT_OF_EDIT, STORED_IMAGE
 
@@ -24,25 +23,27 @@ MISSING = (
     b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 240"><rect width="320" height="240" fill="#8883"/>'
     b'<path d="M120 90h80v60h-80z M120 150l25-30 18 18 14-12 23 24" fill="none" stroke="#888" stroke-width="4"/></svg>'
 )
-"""In the place of a thumbnail that cannot be made."""
+"""In the place of an image that cannot be had."""
+Image = Row[*tuple[Any, ...]]
 
 
 @page.get("/batches/<uuid:batch_id>/images/<int:image>")
 def stored_image(batch_id: UUID, image: int) -> ResponseReturnValue:
     """A stored image, as it is."""
     row = _find_image(batch_id, image)
-    with context().thumbnails.storage.get(row.storage_key, max_bytes=row.stored_bytes) as file:
-        content = BytesIO(file.read())
-    response = send_file(content, row.stored_type, etag=row.sha256, conditional=True)
-    response.headers["Cache-Control"] = KEPT
-    return response
+    if request.if_none_match.contains(row.sha256):
+        return _keep(Response(status=304), row.sha256)
+    return _answer_later(
+        lambda: context().thumbnails.read(row.storage_key, row.stored_bytes),
+        lambda content: _keep(Response(content, mimetype=row.stored_type), row.sha256) if content else _miss(404),
+    )
 
 
 @page.get("/batches/<uuid:batch_id>/images/<int:image>/thumbnail")
 def thumbnail(batch_id: UUID, image: int) -> ResponseReturnValue:
     """A small version of it."""
     row = _find_image(batch_id, image)
-    return _answer_later(lambda: context().thumbnails.of_output(row.storage_key, row.sha256))
+    return _answer_later(lambda: context().thumbnails.of_output(row.storage_key, row.sha256), _show_small)
 
 
 @page.get("/batches/<uuid:batch_id>/edits/<int:position>/inputs/<int:number>/thumbnail")
@@ -53,10 +54,10 @@ def input_thumbnail(batch_id: UUID, position: int, number: int) -> ResponseRetur
         url = connection.exec_driver_sql(INPUT_OF_EDIT, {**parameters, "client": viewer().sees}).scalar()
     if url is None:
         raise NotFound("There is no such input.")
-    return _answer_later(lambda: context().thumbnails.of_input(url))
+    return _answer_later(lambda: context().thumbnails.of_input(url), _show_small)
 
 
-def _find_image(batch_id: UUID, image: int) -> Row[*tuple[Any, ...]]:
+def _find_image(batch_id: UUID, image: int) -> Image:
     parameters = {"image": min(image, 2**63 - 1), "batch": batch_id, "client": viewer().sees}
     with context().engine.connect() as connection:
         row = connection.exec_driver_sql(STORED_IMAGE, parameters).first()
@@ -65,20 +66,31 @@ def _find_image(batch_id: UUID, image: int) -> Row[*tuple[Any, ...]]:
     return row
 
 
-def _answer_later(begin: Callable[[], "Future[bytes | None]"]) -> ResponseReturnValue:
-    """Once it is made; meanwhile no thread of the API waits."""
+def _answer_later(
+    begin: Callable[[], "Future[bytes | None]"], show: Callable[[bytes | None], Response]
+) -> ResponseReturnValue:
+    """Once it is there; meanwhile no thread of the API waits."""
     try:
         future = begin()
     except TooMany:
-        raise ServiceUnavailable("Too many images are being made small; come again.", retry_after=5) from None
+        raise ServiceUnavailable("Too many images are parameters for at one time; come again.", retry_after=5) from None
     later = request.environ.get(ANSWER_LATER)
-    answer: ResponseReturnValue = later(future, _show) if later else _show(future.result())
+    answer: ResponseReturnValue = later(future, show) if later else show(future.result())
     return answer
 
 
-def _show(made: bytes | None) -> Response:
-    response = Response(made or MISSING, mimetype=TYPE if made else "image/svg+xml")
-    response.headers["Cache-Control"] = KEPT if made else MISSING_KEPT
-    response.headers["Content-Security-Policy"] = "default-src 'none'"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
+def _show_small(made: bytes | None) -> Response:
+    return _keep(Response(made, mimetype=TYPE)) if made else _miss(200)
+
+
+def _keep(response: Response, digest: str | None = None) -> Response:
+    if digest:
+        response.set_etag(digest)
+    response.headers["Cache-Control"] = KEPT
+    return secure(response)
+
+
+def _miss(status: int) -> Response:
+    response = Response(MISSING, status, mimetype="image/svg+xml")
+    response.headers["Cache-Control"] = MISSING_KEPT
+    return secure(response)

@@ -36,17 +36,20 @@ def write_age(moment: datetime | None, now: datetime) -> str:
     return f"in {write_duration(-seconds)}" if seconds < -0.5 else f"{write_duration(max(0.0, seconds))} ago"
 
 
-def write_moment(moment: datetime | None) -> str:
-    """`2026-11-26 14:03:07 UTC`."""
+def write_moment(moment: datetime | str | None) -> str:
+    """`2026-11-26 14:03:07 UTC`; JSON has moments as text."""
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if moment else NOTHING
 
 
 def write_money(amount: Decimal | float | None) -> str:
-    """`$0.00`, `$12.34`, `$1,200.00`; small amounts with a third place."""
+    """`$0.00`, `$12.34`, `$1,200.00`; small amounts with a third place where they have one."""
     if amount is None:
         return NOTHING
     value = Decimal(amount)
-    return f"${value:,.2f}" if not value or abs(value) >= Decimal("0.10") else f"${value:,.3f}"
+    small = abs(value) < Decimal("0.10") and value != round(value, 2)
+    return f"${value:,.3f}" if small else f"${value:,.2f}"
 
 
 def write_bytes(number: float | Decimal | None) -> str:

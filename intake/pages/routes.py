@@ -1,5 +1,6 @@
 """What people look at: the batches, one batch, one edit, and the system."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -23,6 +24,7 @@ from models.queries.page import (
     EDIT,
     EDITS_OF_BATCH,
     IMAGES_OF_EDIT,
+    LAST_LOOKED,
     MONEY_OF_BATCH,
     SAMPLE_OF_BATCH,
     SUBMISSIONS_OF_EDIT,
@@ -32,6 +34,8 @@ from models.states import EditState
 
 BATCHES, EDITS, ERRORS, EVENTS = 25, 24, 20, 500
 """Rows of a page."""
+LOOKED_BATCHES, LOOKED_EDITS = 20_000, 50_000
+"""Rows that are looked through for one page of some state, name or client; then it ends, and the next goes on."""
 STATES = ("running", "paused", "finished", "cancelled")
 
 
@@ -51,11 +55,14 @@ def _batches(connection: Connection) -> dict[str, Any]:
         "before": before,
         "batch": batch_id,
         "limit": BATCHES + 1,
+        "looked": LOOKED_BATCHES,
     }
     rows = connection.exec_driver_sql(BATCH_LIST, parameters).mappings().all()
-    last = rows[BATCHES - 1] if len(rows) > BATCHES else None
-    cursor = write_cursor(last["created_at"], last["batch_id"]) if last else None
-    return {"batches": rows[:BATCHES], "wanted": parameters, "next_cursor": cursor}
+    shown = rows[:BATCHES]
+    ends: Sequence[Any] = [(row["created_at"], row["batch_id"]) for row in rows[BATCHES - 1 :]]
+    if len(rows) <= BATCHES:
+        ends = connection.exec_driver_sql(LAST_LOOKED, parameters).all()
+    return {"batches": shown, "wanted": parameters, "next_cursor": write_cursor(*ends[0]) if len(ends) > 1 else None}
 
 
 @page.get("/batches/<uuid:batch_id>")
@@ -68,7 +75,7 @@ def _batch(connection: Connection, batch_id: UUID) -> dict[str, Any]:
     row = find_batch(connection, batch_id)
     positions = pick_positions(row["edits"])
     sample = connection.exec_driver_sql(SAMPLE_OF_BATCH, {"batch": batch_id, "positions": positions}).all()
-    found = _edits(connection, batch_id)
+    found = _edits(connection, batch_id, row["edits"])
     return {
         **found,
         "batch": row,
@@ -83,24 +90,26 @@ def _batch(connection: Connection, batch_id: UUID) -> dict[str, Any]:
     }
 
 
-def _edits(connection: Connection, batch_id: UUID) -> dict[str, Any]:
+def _edits(connection: Connection, batch_id: UUID, edits: int) -> dict[str, Any]:
     """One page of its edits, of one state or one type of error where the address asks for it."""
-    after, state = request.args.get("after", ""), request.args.get("state")
+    number, state = request.args.get("after", ""), request.args.get("state")
+    after = int(number) if number.isdecimal() and len(number) < 10 else -1
     parameters = {
         "batch": batch_id,
-        "after": int(after) if after.isdecimal() and len(after) < 10 else -1,
+        "after": after,
         "state": state if state in set(EditState) else None,
         "error_type": request.args.get("error", "").replace("\0", "") or None,
         "limit": EDITS + 1,
+        "looked": LOOKED_EDITS,
     }
     rows = connection.exec_driver_sql(EDITS_OF_BATCH, parameters).mappings().all()
-    next_after = rows[EDITS - 1]["position"] if len(rows) > EDITS else None
-    return {"edits": rows[:EDITS], "wanted": parameters, "next_after": next_after}
+    looked_to = rows[EDITS - 1]["position"] if len(rows) > EDITS else after + LOOKED_EDITS
+    return {"edits": rows[:EDITS], "wanted": parameters, "next_after": looked_to if looked_to < edits - 1 else None}
 
 
 @page.get("/batches/<uuid:batch_id>/edits/<int:position>")
 def edit(batch_id: UUID, position: int) -> Response:
-    """One edit: what was asked, what came, and everything that happened in between."""
+    """One edit: what was parameters, what came, and everything that happened in between."""
     return render("edit.html", **read(lambda connection: _edit(connection, batch_id, position)))
 
 

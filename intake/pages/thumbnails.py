@@ -1,7 +1,7 @@
 """Small versions of images for the page: made when they are first looked at, and kept in the store.
 
-The work is done by a few threads of its own: an input comes from somebody else's host, under the same guards as a
-download, and may take as long as that host likes, while requests of the API go on.
+The work is done by a few threads of its own, while requests of the API go on. An input comes from somebody else's
+host, under the same guards as a download, and may take as long as that host likes: so inputs have threads apart.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ FOLDER = "thumbnails"
 """Prefix of their keys in the store."""
 TYPE = "image/webp"
 THREADS, WAITING_MAX = 3, 120
-"""Made at one time, and asked for at one time; a page shows a few dozen."""
+"""Of inputs, and of stored images: made at one time, and asked for at one time; a page shows a few dozen."""
 INPUT_MAX = 20_000_000
 """Bytes of an input."""
 MADE_MAX = 1_000_000
@@ -43,8 +43,7 @@ class Thumbnails:
 
     def __init__(self, settings: IntakeSettings) -> None:
         self._settings = settings
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="thumbnail")
-        self._places = BoundedSemaphore(WAITING_MAX)
+        self._inputs, self._stored = _Workers("input"), _Workers("stored image")
 
     @cached_property
     def storage(self) -> Storage:
@@ -55,47 +54,62 @@ class Thumbnails:
     def _fetcher(self) -> Fetcher:
         return Fetcher(("*", *self._settings.fal_media_hosts), max_bytes=INPUT_MAX)
 
+    def read(self, key: str, size: int) -> "Future[bytes | None]":
+        """A stored image of so many bytes, as it is; None where it cannot be had."""
+        return self._stored.start(lambda: self._read_stored(key, size).read())
+
     def of_output(self, key: str, digest: str) -> "Future[bytes | None]":
         """Of a stored image, by its key and the hash of its bytes; None where it cannot be had."""
-        return self._start(lambda: self._keep(digest, lambda: self._read_stored(key)))
+        largest = self._settings.picture_max_bytes
+        return self._stored.start(lambda: self._keep(digest, lambda: self._read_stored(key, largest)))
 
     def of_input(self, url: str) -> "Future[bytes | None]":
         """Of an input, by its URL or data URI."""
-        return self._start(lambda: self._keep(sha256(url.encode()).hexdigest(), lambda: self._fetcher.fetch(url)))
+        digest = sha256(url.encode()).hexdigest()
+        return self._inputs.start(lambda: self._keep(digest, lambda: self._fetcher.fetch(url)))
 
-    def _start(self, make: Callable[[], bytes | None]) -> "Future[bytes | None]":
-        if not self._places.acquire(blocking=False):
-            raise TooMany
-        future = self._pool.submit(make)
-        future.add_done_callback(lambda _: self._places.release())
-        return future
-
-    def _keep(self, digest: str, open_original: Callable[[], IO[bytes]]) -> bytes | None:
+    def _keep(self, digest: str, open_original: Callable[[], IO[bytes]]) -> bytes:
         key = f"{FOLDER}/{digest[:2]}/{digest}.webp"
         with suppress(DarkroomError), self.storage.get(key, max_bytes=MADE_MAX) as file:
             return file.read()
-        try:
-            with open_original() as original:
-                made = make_small(original)
-        except (DarkroomError, OSError, ValueError, Image.DecompressionBombError):
-            return None
+        with open_original() as original:
+            made = make_small(original)
         with suppress(DarkroomError):  # a store that takes nothing now, or nothing from here, is no reason to show none
             self.storage.put(key, BytesIO(made), TYPE)
         return made
 
-    def _read_stored(self, key: str) -> IO[bytes]:
-        file = BytesIO()
-        with self.storage.get(key, max_bytes=self._settings.picture_max_bytes) as stored:
-            file.write(stored.read())
-        file.seek(0)
-        return file
+    def _read_stored(self, key: str, max_bytes: int) -> IO[bytes]:
+        with self.storage.get(key, max_bytes=max_bytes) as stored:
+            return BytesIO(stored.read())
+
+
+class _Workers:
+    """A few threads, and a bound on what waits for them."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix=name)
+        self._places = BoundedSemaphore(WAITING_MAX)
+
+    def start(self, make: Callable[[], bytes]) -> "Future[bytes | None]":
+        if not self._places.acquire(blocking=False):
+            raise TooMany
+        future = self._pool.submit(_try, make)
+        future.add_done_callback(lambda _: self._places.release())
+        return future
+
+
+def _try(make: Callable[[], bytes]) -> bytes | None:
+    try:
+        return make()
+    except Exception:  # what cannot be had is not shown; and Pillow's decoders raise what they like on hostile bytes
+        return None
 
 
 def make_small(file: IO[bytes]) -> bytes:
     """An image of at most `SIZE` pixels, upright.
 
     Raises:
-        OSError, ValueError: it is none, or too large.
+        Exception: it is none, or too large.
     """
     with Image.open(file, formats=list(FORMATS)) as image:
         pixels = image.width * image.height
@@ -103,7 +117,9 @@ def make_small(file: IO[bytes]) -> bytes:
             raise ValueError("too large")
         with DECODED.hold(pixels):
             image.draft("RGB", (2 * SIZE, 2 * SIZE))  # a JPEG need not be decoded whole
-            small = image.convert("RGBA" if image.has_transparency_data else "RGB")
+            small: Image.Image = image
+            if image.mode != "RGBA" and (image.mode != "RGB" or image.has_transparency_data):
+                small = image.convert("RGBA" if image.has_transparency_data else "RGB")
             small.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS, reducing_gap=2.0)
             upright = ImageOps.exif_transpose(small)
     made = BytesIO()

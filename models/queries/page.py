@@ -3,22 +3,31 @@
 from models.queries.batches import BATCH_STATE
 from models.statements import Statement
 
+_LOOKED = """
+    SELECT * FROM batches
+    WHERE %(before)s::timestamptz IS NULL OR (created_at, id) < (%(before)s, %(batch)s)
+    ORDER BY created_at DESC, id DESC LIMIT %(looked)s
+"""
 BATCH_LIST = Statement(
     """
     SELECT p.*, {state} AS state FROM (
-        SELECT id FROM batches b
+        SELECT id FROM ({looked}) b
         WHERE (%(client)s::text IS NULL OR b.client = %(client)s)
           AND (%(state)s::text IS NULL OR {state} = %(state)s)
           AND (%(name)s::text IS NULL
                OR strpos(lower(b.name), lower(%(name)s)) > 0 OR starts_with(b.id::text, %(name)s))
-          AND (%(before)s::timestamptz IS NULL OR (b.created_at, b.id) < (%(before)s, %(batch)s))
-        ORDER BY b.created_at DESC, b.id DESC LIMIT %(limit)s
+        LIMIT %(limit)s
     ) found JOIN batches b USING (id) JOIN batch_progress p ON p.batch_id = b.id
     ORDER BY b.created_at DESC, b.id DESC
     """,
+    looked=_LOOKED,
     state=BATCH_STATE,
 )
-"""`client`: NULL for those of all."""
+"""`client`: NULL for those of all; so many as are looked through, `looked`, may hold fewer than `limit`, or none."""
+LAST_LOOKED = Statement(
+    "SELECT created_at, id FROM ({looked} + 1 OFFSET %(looked)s - 1) last", looked=_LOOKED, index="batches_created"
+)
+"""The last of those that `BATCH_LIST` looks through, and the next one, if there is one."""
 BATCH_OF_CLIENT = Statement(
     """
     SELECT p.*, {state} AS state, b.metadata, b.notify_url, b.max_in_flight, b.max_attempts, b.tolerated_failures,
@@ -47,21 +56,22 @@ _IMAGES = """
     ARRAY(SELECT i.id FROM submissions s JOIN images i ON i.submission_id = s.id
           WHERE s.edit_id = e.id AND i.state = 'stored' ORDER BY i.id) AS images
 """
-# At most a thousand edits are looked through for a page of a state: of a large batch it may come out short.
 EDITS_OF_BATCH = Statement(
     """
     SELECT e.position, e.custom_id, e.state, e.attempt, e.errors -> -1 ->> 'type' AS error, e.finished_at,
            left(e.arguments ->> 'prompt', 300) AS prompt,
            coalesce(jsonb_array_length(e.arguments -> 'image_urls'), 0) AS inputs, {images}
-    FROM edits e
-    WHERE e.batch_id = %(batch)s AND e.position > %(after)s
-      AND (%(state)s::text IS NULL OR e.state = %(state)s)
+    FROM (
+        SELECT * FROM edits WHERE batch_id = %(batch)s AND position > %(after)s ORDER BY position LIMIT %(looked)s
+    ) e
+    WHERE (%(state)s::text IS NULL OR e.state = %(state)s)
       AND (%(error_type)s::text IS NULL OR e.errors -> -1 ->> 'type' = %(error_type)s)
     ORDER BY e.position LIMIT %(limit)s
     """,
     images=_IMAGES,
     index="edits_batch_id_position_key submissions_edit images_submission_id_index_key",
 )
+"""So many as are looked through, `looked`, may hold fewer than `limit`, or none."""
 EDIT = Statement(
     """
     SELECT e.id, e.position, e.custom_id, e.state, e.attempt, e.seed, e.arguments, e.errors, e.due_at, e.created_at,
