@@ -11,9 +11,9 @@ RUNNING = 10
 """Batches that are not finished, however many there are."""
 
 _FILL = """
-INSERT INTO batches (endpoint, client, name, edit_count, created_at, finished_at, notify_url)
+INSERT INTO batches (endpoint, client, name, edit_count, created_at, finished_at, audited_at, notify_url)
 SELECT 'model/' || n % 3, 'client-' || n % 20, 'batch ' || n, {each}, now() - n * interval '1 minute',
-       CASE WHEN n > {running} THEN now() END, 'https://example.com/told'
+       CASE WHEN n > {running} THEN now() END, CASE WHEN n > {running} THEN now() END, 'https://example.com/told'
 FROM generate_series(1, {batches}) n;
 
 INSERT INTO edits (batch_id, position, custom_id, arguments, seed, state, due_at, finished_at, attempt)
@@ -45,8 +45,8 @@ SELECT s.id, 0, CASE WHEN w.waits THEN 'waiting' ELSE 'stored' END, CASE WHEN w.
 FROM submissions s JOIN edits e ON e.id = s.edit_id CROSS JOIN LATERAL (SELECT e.state = 'ready' AS waits) w
 WHERE s.outcome = 'succeeded';
 
-INSERT INTO callbacks (effect, submission_id, token, request_id, signed_at, headers, body, sha256)
-SELECT 'applied', id, id::text, request_id, now(), '{{}}', 'body', 'hash' FROM submissions WHERE outcome IS NOT NULL;
+INSERT INTO callbacks (effect, submission_id, request_id, signed_at, delivery, sha256)
+SELECT 'applied', id, request_id, now(), 'packed', 'hash' FROM submissions WHERE outcome IS NOT NULL;
 
 INSERT INTO notifications (batch_id, event, url, payload, due_at, delivered_at)
 SELECT b.id, 'batch.finished', b.notify_url, '{{}}', CASE WHEN n = 0 AND b.edit_count % 7 = 0 THEN now() END,
@@ -78,8 +78,8 @@ def fill_tables(connection: Any, *, batches: int = BATCHES, edits_each: int = ED
 
 
 _LARGE = """
-INSERT INTO batches (endpoint, client, name, edit_count, finished_at)
-VALUES ('model', 'local', 'large', {edits}, now());
+INSERT INTO batches (endpoint, client, name, edit_count, finished_at, audited_at)
+VALUES ('model', 'local', 'large', {edits}, now(), now());
 
 INSERT INTO edits (batch_id, position, custom_id, arguments, seed, state, due_at, finished_at, attempt)
 SELECT b.id, n, 'sku-' || n, jsonb_build_object(

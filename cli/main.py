@@ -45,6 +45,7 @@ MODULES = {
     "doctor": "cli.doctor.command",
     "request": "cli.provider.request",
     "replay": "cli.batches.replay",
+    "prune": "cli.prune",
     "env": "cli.database_commands",
     "migrate": "cli.database_commands",
     "emulator": "cli.database_commands",

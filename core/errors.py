@@ -6,6 +6,7 @@ DarkroomError
 │   ├── ManifestError         lines of a manifest are faulty; carries them all
 │   ├── DatabaseError         no database there, or one without our schema
 │   ├── NotFound              no such batch, file or request
+│   ├── Pruned                it was there, and is no longer kept
 │   └── Conflict              it is not in a state for that
 ├── SignatureError            do not believe this delivery: answer 401
 ├── KeysUnavailable           cannot judge this delivery: answer 503, so that it comes again
@@ -56,6 +57,10 @@ class DatabaseError(UserError):
 
 class NotFound(UserError):
     """There is no such thing."""
+
+
+class Pruned(UserError):
+    """The batch is pruned: its edits are no longer kept."""
 
 
 class Conflict(UserError):

@@ -34,7 +34,7 @@ from intake.request_schemas import (
     RetryRequest,
 )
 from intake.responses import ActionResult, Batch, BatchDetail, BatchPage, Created, EditPage, Estimated, Result, links
-from intake.results import results
+from intake.results import require_unpruned, results
 from intake.settings import IntakeSettings
 from models.provider import price_per_image
 from models.seedream import Fault
@@ -184,7 +184,7 @@ def change_batch(batch_id: UUID) -> Response:
 
 
 @v1.get("/batches/<uuid:batch_id>/edits")
-@describe_route(Operation({200: (EditPage,)}, query=EditQuery))
+@describe_route(Operation({200: (EditPage,)}, query=EditQuery, pruned=True))
 def list_edits(batch_id: UUID) -> Response:
     """List the edits of a batch with their errors, in their order."""
     query = _parse_query(EditQuery)
@@ -216,7 +216,7 @@ def append_edits(batch_id: UUID) -> Response:
 
 
 @v1.get("/batches/<uuid:batch_id>/results")
-@describe_route(Operation({200: (Result,)}, media_type=NDJSON, query=ResultQuery))
+@describe_route(Operation({200: (Result,)}, media_type=NDJSON, query=ResultQuery, pruned=True))
 def get_results(batch_id: UUID) -> Response:
     """Fetch the results of a batch, one JSON object a line.
 
@@ -226,6 +226,7 @@ def get_results(batch_id: UUID) -> Response:
     query, context = _parse_query(ResultQuery), _context()
     with context.engine.connect() as connection:
         _own(connection, batch_id)
+        require_unpruned(connection, batch_id)  # while there is a status yet to be chosen
     found = results(context.engine, batch_id, context.settings.storage_url, query.state, after=query.position)
     return Response(found, mimetype=NDJSON, headers=[STREAMED])
 

@@ -25,7 +25,7 @@ from models.queries.batches import (
     STATE_OF_BATCH,
 )
 from models.queries.edits import NAMES_TAKEN
-from models.transitions import cancel_batch, retry_failed
+from models.transitions import PRUNED, cancel_batch, retry_failed
 
 
 def cancel(connection: Connection, batch_id: UUID) -> int:
@@ -33,6 +33,7 @@ def cancel(connection: Connection, batch_id: UUID) -> int:
 
     Raises:
         NotFound: there is no such batch.
+        Conflict: it is pruned.
     """
     return cancel_batch(connection, batch_id)
 
@@ -66,9 +67,12 @@ def retry(connection: Connection, batch_id: UUID, error_types: Sequence[str] = (
 
     Raises:
         NotFound: there is no such batch.
-        Conflict: it is cancelled.
+        Conflict: it is cancelled, or pruned.
     """
-    if _batch(connection, batch_id).cancelled_at is not None:
+    batch = _batch(connection, batch_id)
+    if batch.pruned_at is not None:
+        raise Conflict(PRUNED)
+    if batch.cancelled_at is not None:
         raise Conflict("The batch is cancelled; export what failed and submit it as a new batch.")
     return retry_failed(connection, batch_id, error_types)
 
@@ -119,6 +123,8 @@ def append(
             _require_same_content(known.content_sha256, content, idempotency_key)
             return CreatedBatch(batch_id, content.edits, content.warnings(), existing=True, skipped=content.skipped)
         if batch.cancelled_at is not None or batch.finished_at is not None:
+            if batch.pruned_at is not None:
+                raise Conflict(PRUNED)
             raise Conflict(f"The batch is {'cancelled' if batch.cancelled_at else 'finished'}; nothing can be added.")
         fresh = _refuse_existing(connection, batch_id, batch.edit_count, entries)
         write_edits(connection, batch_id, fresh, content, on_invalid=on_invalid, first=batch.edit_count)

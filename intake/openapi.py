@@ -29,6 +29,7 @@ MEANINGS = {
     404: "There is no such batch, or it is another client's",
     408: "The body did not come in time",
     409: "Not as it stands, or the idempotency key stands for something else",
+    410: "Its edits are no longer kept",
     411: "A body must say how long it is",
     413: "The body is too long",
     415: "A body of another type, or compressed",
@@ -53,6 +54,8 @@ class Operation:
     key: bool = False
     """Whether it takes an idempotency key."""
     conflicts: bool = False
+    pruned: bool = False
+    """Whether it reads edits, which are not kept for ever."""
 
 
 _OPERATIONS: dict[str, Operation] = {}
@@ -172,6 +175,7 @@ def _problems(rule: Rule, operation: Operation, *, keys: bool) -> set[int]:
     found |= {401} if keys and rule.rule.startswith("/v1/") else set()
     found |= {404} if rule.arguments else set()
     found |= {409} if operation.conflicts else set()
+    found |= {410} if operation.pruned else set()
     found |= set(BODY_PROBLEMS) if operation.body else set()
     found |= {422} if rule.rule.startswith("/v1/") else set()
     return found

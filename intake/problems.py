@@ -14,7 +14,7 @@ from flask import Flask, Response
 from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import HTTPException
 
-from core.errors import Conflict, ManifestError, NotFound
+from core.errors import Conflict, ManifestError, NotFound, Pruned
 from intake.batches import IdempotencyConflict
 from intake.manifest import ManifestFaults
 from models.database_errors import DATABASE_ERRORS, is_away, original, sqlstate
@@ -89,6 +89,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(IdempotencyConflict, _conflict("urn:darkroom:problem:idempotency-conflict"))
     app.register_error_handler(Conflict, _conflict("urn:darkroom:problem:conflict"))
     app.register_error_handler(NotFound, lambda error: answer(_problem(HTTPStatus.NOT_FOUND, detail=str(error))))
+    app.register_error_handler(Pruned, lambda error: answer(_problem(HTTPStatus.GONE, detail=str(error))))
     app.register_error_handler(HTTPException, _http)
     for kind in DATABASE_ERRORS:
         app.register_error_handler(kind, _database_error)

@@ -10,6 +10,7 @@ from core.errors import NotFound
 from intake.cursors import read_cursor, write_cursor
 from intake.request_schemas import BatchQuery, EditQuery
 from intake.responses import Batch, BatchDetail, BatchPage, Counts, Edit, EditPage, Images, Limits, links
+from intake.results import require_unpruned
 from models.queries.batches import BATCH, BATCH_DETAIL, BATCH_PAGE, OWN_BATCH
 from models.queries.edits import EDIT_PAGE
 
@@ -93,6 +94,7 @@ def list_edits(connection: Connection, client: str, batch_id: UUID, query: EditQ
 
     Raises:
         NotFound: the client has no such batch.
+        Pruned: its edits are no longer kept.
     """
     require_own(connection, client, batch_id)
     rows = connection.exec_driver_sql(
@@ -107,5 +109,6 @@ def list_edits(connection: Connection, client: str, batch_id: UUID, query: EditQ
         },
     )
     found = [Edit(**row) for row in rows.mappings()]
+    require_unpruned(connection, batch_id)
     shown, more = found[: query.limit], len(found) > query.limit
     return EditPage(edits=shown, next_cursor=str(shown[-1].position) if more else None)

@@ -74,6 +74,9 @@ class Batch(BaseModel):
     paused_at: datetime | None
     cancelled_at: datetime | None
     finished_at: datetime | None
+    pruned_at: datetime | None = Field(
+        description="from then on its edits and results are no longer kept; its images are"
+    )
     broken_criterion: Criterion | None = Field(description="which of its own limits ended it")
     links: Links
 

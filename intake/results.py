@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from urllib.parse import quote
 from uuid import UUID
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
+from core.errors import Pruned
+from models.queries.batches import PRUNED_AT
 from models.queries.edits import RESULTS_PAGE, RESULTS_PAGE_IN_STATE
 from models.states import EditState
 
@@ -23,7 +25,11 @@ URL_SAFE = "%/:@?&=+$,;~!*'()[]"
 def results(
     engine: Engine, batch_id: UUID, storage_url: str, state: EditState | None = None, *, after: int = -1
 ) -> Iterator[bytes]:
-    """Every edit of the batch behind position `after`, or those in `state`, in order; whole lines, many at a time."""
+    """Every edit of the batch behind position `after`, or those in `state`, in order; whole lines, many at a time.
+
+    Raises:
+        Pruned: the batch's edits are no longer kept, from the first page or from a later one on.
+    """
     statement = RESULTS_PAGE if state is None else RESULTS_PAGE_IN_STATE
     parameters = {
         "batch": batch_id,
@@ -35,9 +41,20 @@ def results(
     while True:
         with engine.connect() as connection:
             page = connection.exec_driver_sql(statement, {**parameters, "after": after}).all()
+            require_unpruned(connection, batch_id)  # else a page that is not whole would pass for the last one
         if not page:
             return
         after = page[-1][0]
         piece = "".join(f"{line}\n" for _, line in page).encode()
         page = []  # while the piece is read, slowly maybe, it alone is kept
         yield piece
+
+
+def require_unpruned(connection: Connection, batch_id: UUID) -> None:
+    """Make sure that what was just read of the batch's edits was all of it; ask after reading.
+
+    Raises:
+        Pruned: it may not have been.
+    """
+    if connection.exec_driver_sql(PRUNED_AT, (batch_id,)).scalar() is not None:
+        raise Pruned

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from models.predicates import batch_submits
+from models.predicates import batch_submits, batch_to_be_audited
 from models.statements import Statement, fill
 from models.transitions import finishable_batches
 
@@ -34,6 +34,14 @@ IMAGES_DUE = Statement(
 BATCHES_UNFINISHED = Statement("SELECT EXISTS (SELECT FROM batches WHERE finished_at IS NULL)")
 NOTIFICATIONS_DUE = Statement(
     "SELECT EXISTS (SELECT FROM notifications WHERE due_at <= now())", index="notifications_due"
+)
+RETENTION_DUE = Statement(
+    """
+    SELECT EXISTS (SELECT FROM retention WHERE due_at <= now())
+           OR (SELECT finished_at FROM batches WHERE {unaudited} ORDER BY finished_at LIMIT 1) IS NOT NULL
+    """,
+    unaudited=batch_to_be_audited("batches"),
+    index="batches_unaudited",
 )
 _ALL_OF_THEM = "SELECT {values}"
 
@@ -94,4 +102,16 @@ def first_finishable_batch(connection: Connection) -> FirstDue | None:
     if not batches:
         return None
     row = connection.exec_driver_sql(LAST_END_OF_BATCH, (batches[0].batch_id,)).first()
+    return FirstDue(*row) if row else None
+
+
+FIRST_KEPT = Statement("""
+    SELECT kind, due_at::text, extract(epoch FROM now() - due_at)::float8 FROM retention
+    WHERE due_at <= now() ORDER BY due_at, kind LIMIT 1
+""")
+
+
+def first_due_retention(connection: Connection) -> FirstDue | None:
+    """The kind of thing that has been due to be pruned the longest."""
+    row = connection.exec_driver_sql(FIRST_KEPT).first()
     return FirstDue(*row) if row else None

@@ -23,3 +23,10 @@ def submission_open(submission: str = "submissions") -> str:
 def batch_submits(batch: str = "batches") -> str:
     """SQL: more edits of the batch may be submitted. It reads `batches_active`."""
     return f"{batch}.finished_at IS NULL AND {batch}.paused_at IS NULL AND {batch}.cancelled_at IS NULL"
+
+
+def batch_to_be_audited(batch: str = "batches") -> str:
+    """SQL: the batch is finished, and was not audited since. It reads the index `batches_unaudited`."""
+    return (
+        f"{batch}.finished_at IS NOT NULL AND ({batch}.audited_at IS NULL OR {batch}.audited_at < {batch}.finished_at)"
+    )

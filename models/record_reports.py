@@ -130,7 +130,7 @@ LOCK_SUBMISSIONS = Statement(
            e.cancel_requested_at IS NOT NULL AS cancel_requested,
            ARRAY(SELECT entry ->> 'type' FROM jsonb_array_elements(e.errors) AS entry) AS earlier_errors
     FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
-    WHERE s.id = ANY(%s) ORDER BY e.id, s.id FOR UPDATE OF e, s
+    WHERE s.id = ANY(%s) AND b.pruned_at IS NULL ORDER BY e.id, s.id FOR UPDATE OF e, s
 """,
     index="submissions_pkey edits_pkey",
 )

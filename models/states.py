@@ -77,6 +77,17 @@ class NotificationEvent(StrEnum):
     CANCELLED = "batch.cancelled"
 
 
+class Kept(StrEnum):
+    """What is kept for a time only (`worker/settings.py`, `RetentionSettings`)."""
+
+    CALLBACK_BODIES = "callback_bodies"
+    BATCHES = "batches"
+    ORPHANS = "orphans"
+    """Callbacks that belong to no submission; kept as long as finished batches are."""
+    UPLOADS = "uploads"
+    QUARANTINE = "quarantine"
+
+
 class Story(NamedTuple):
     """One state in words."""
 

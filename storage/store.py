@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -45,6 +45,8 @@ INCOMING = ".incoming"
 """Folder of a local store in which files are written before they get their names."""
 ABANDONED_AFTER = 3600.0
 """Seconds; far longer than writing one file may take."""
+LISTED_AT_ONCE = 1_000
+"""Objects that an object store names in one answer."""
 EXTENSIONS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/gif": ".gif"}
 """Not the machine's own table of types, which knows more on one machine than on another."""
 RETRIES: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
@@ -152,6 +154,21 @@ class Storage:
             obstore.delete(self._store, key)
         except (FileNotFoundError, obstore.exceptions.NotFoundError):
             return
+        except (OSError, ValueError, obstore.exceptions.BaseError) as error:
+            raise _explain_refusal(error, self.url) from error
+
+    def list_older(self, prefix: str, seconds: float) -> Iterator[str]:
+        """Keys under a prefix whose objects were written longer ago than that, as they are found.
+
+        Raises:
+            StorageUnavailable, FetchAgain, Unusable: as for `put`.
+        """
+        before = datetime.now(UTC) - timedelta(seconds=seconds)
+        if self._folder and not (self._folder / prefix).is_dir():
+            return
+        try:
+            for page in obstore.list(self._store, prefix, chunk_size=LISTED_AT_ONCE):
+                yield from (found["path"] for found in page if found["last_modified"] < before)
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
             raise _explain_refusal(error, self.url) from error
 

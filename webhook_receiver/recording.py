@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
 from core.settings import PolicySettings
 from models.decisions import ProviderReport
+from models.deliveries import pack
 from models.provider import learn_user_id
-from models.queries.callbacks import KEEP_CALLBACKS, NAMED_BY_US, SUBMISSIONS_THAT_EXIST
+from models.queries.callbacks import CALLBACKS, KEEP_CALLBACKS, NAMED_BY_US, SUBMISSIONS_THAT_EXIST
 from models.record_reports import record_reports
 from models.states import Effect, LearnedBy
 from models.verdict import Kind, Unreadable, Verdict, read_callback
@@ -128,16 +128,16 @@ def _believe(delivery: Delivery) -> tuple[Verdict | None, Effect | None]:
 
 
 def _keep(connection: Connection, applied: Sequence[tuple[Delivery, Applied]]) -> None:
-    connection.exec_driver_sql(
-        KEEP_CALLBACKS,
-        {
-            "effects": [done.effect.value for _, done in applied],
-            "submissions": [done.submission_id for _, done in applied],
-            "tokens": [delivery.token for delivery, _ in applied],
-            "requests": [delivery.signed.request_id for delivery, _ in applied],
-            "signed_at": [delivery.signed.signed_at for delivery, _ in applied],
-            "headers": [Jsonb(dict(delivery.headers)) for delivery, _ in applied],
-            "bodies": [delivery.body for delivery, _ in applied],
-            "sha256": [hashlib.sha256(delivery.body).hexdigest() for delivery, _ in applied],
-        },
+    rows = (
+        (
+            done.effect.value,
+            done.submission_id,
+            delivery.token,
+            delivery.signed.request_id,
+            delivery.signed.signed_at,
+            pack(delivery.signed.request_id, delivery.headers, delivery.body),
+            hashlib.sha256(delivery.body).hexdigest(),
+        )
+        for delivery, done in applied
     )
+    connection.exec_driver_sql(KEEP_CALLBACKS, CALLBACKS.arrays(rows))

@@ -38,6 +38,36 @@ def _poll_every(data: dict[str, Any]) -> float:
     return POLL_EVERY if data["public_url"] else POLL_ALONE
 
 
+def _forever(value: object) -> object:
+    return None if isinstance(value, str) and value.strip().lower() == "forever" else value
+
+
+KeptFor = Annotated[Seconds | None, BeforeValidator(_forever)]
+"""A duration, or `forever`, which is None."""
+DAY = 86_400.0
+
+
+class RetentionSettings(Settings):
+    """How long what is over and done is kept; images in storage stay, whatever these say."""
+
+    keep_callback_bodies: KeptFor = Field(
+        30 * DAY,
+        description="bodies and headers of callbacks, from when they came; `forever`, or seconds. Afterwards "
+        "`darkroom replay` cannot take them again",
+    )
+    keep_batches: KeptFor = Field(
+        None,
+        description="edits, submissions, callbacks and image rows of finished batches, and callbacks of no batch; "
+        "unless set, for ever. Stored images are not deleted, and the batch keeps its row, counters and costs",
+    )
+    keep_uploads: KeptFor = Field(
+        DAY, description="what is known of an uploaded input file after the provider has deleted it; or `forever`"
+    )
+    keep_quarantine: KeptFor = Field(
+        None, description="refused files under `quarantine/`, which are deleted then; unless set, for ever"
+    )
+
+
 class BrokerSettings(Settings):
     """Where the nudges go."""
 
@@ -51,7 +81,14 @@ class BeatSettings(DatabaseSettings, BrokerSettings):
 
 
 class WorkerSettings(
-    ProviderSettings, StorageSettings, MediaSettings, DatabaseSettings, PolicySettings, PriceSettings, BrokerSettings
+    ProviderSettings,
+    StorageSettings,
+    MediaSettings,
+    DatabaseSettings,
+    PolicySettings,
+    PriceSettings,
+    BrokerSettings,
+    RetentionSettings,
 ):
     """Everything a worker needs to know."""
 

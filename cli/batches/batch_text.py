@@ -22,7 +22,8 @@ def batch_text(row: Row) -> str:
     """Where the batch as a whole stands."""
     if row["finished_at"]:
         cancelled = "cancelled, " if row["cancelled_at"] and not row["broken_criterion"] else ""
-        return f"{cancelled}finished {when(row['finished_at'])}"
+        pruned = ", its edits are no longer kept" if row["pruned_at"] else ""
+        return f"{cancelled}finished {when(row['finished_at'])}{pruned}"
     for column, word in (("cancelled_at", "cancelled"), ("paused_at", "paused")):
         if row[column]:
             return f"[yellow]{word}[/] {when(row[column])}"

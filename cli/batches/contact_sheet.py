@@ -21,7 +21,7 @@ from cli.batches.progress import Row, find_batch, progress_of
 from cli.batches.thumbnails import Thumbnails, read_stored
 from cli.connection import open_database
 from cli.output import json_option, plural, print_json, screen, stderr
-from core.errors import NotFound, UserError
+from core.errors import NotFound, Pruned, UserError
 from core.settings import load
 from models.queries.edits import CONTACT_SHEET_PAGE
 from storage.store import Storage
@@ -55,6 +55,8 @@ def contact_sheet(batch: str, output: Path | None, limit: int, as_json: bool) ->
     """
     engine = open_database()
     row = progress_of(engine, find_batch(engine, batch))
+    if row["pruned_at"]:
+        raise Pruned
     output = output or Path(f"contact-sheet-{str(row['batch_id'])[:8]}.png")
     kind = output.suffix.lower()
     if kind not in (".png", ".html"):

@@ -18,6 +18,7 @@ from cli.batches.progress import find_batch
 from cli.connection import open_database
 from cli.output import json_option, plural, print_json
 from core.settings import PolicySettings, load
+from models.deliveries import KeptDelivery, read_delivery
 from models.provider import user_id
 from models.queries.callbacks import CALLBACK, CALLBACKS_TO_REPLAY, LAST_CALLBACK, RECORD_REPLAY
 from models.states import Effect
@@ -83,24 +84,26 @@ def choose_callbacks(
 
 
 def take_again(engine: Engine, number: int, policy: PolicySettings, *, dry_run: bool) -> Replayed | None:
-    """Take one callback again; None where it is gone."""
+    """Take one callback again; None where it, or its body, is gone."""
     with engine.connect() as connection, connection.begin() as transaction:
         row = connection.exec_driver_sql(CALLBACK, (number,)).mappings().first()
         if row is None:
             return None
-        after = _take_again(connection, row, policy)
+        if (kept := read_delivery(dict(row))) is None:
+            return None
+        after = _take_again(connection, row, kept, policy)
         if dry_run:
             transaction.rollback()
     return Replayed(row["effect"], after)
 
 
-def _take_again(connection: Connection, row: Any, policy: PolicySettings) -> str:
-    sender = row["headers"].get("x-fal-webhook-user-id", "")
+def _take_again(connection: Connection, row: Any, kept: KeptDelivery, policy: PolicySettings) -> str:
+    sender = kept.headers.get("x-fal-webhook-user-id", "")
     account = policy.fal_user_id or user_id(connection)
     if account is not None and sender != account:
         return REFUSED
     signed = Signed(row["request_id"], sender, row["signed_at"], stale=is_stale(row["signed_at"], row["received_at"]))
-    delivery = Delivery(row["token"], bytes(row["body"]), row["headers"], signed)
+    delivery = Delivery(row["token"], kept.body, kept.headers, signed)
     ((effect, submission_id),) = apply_deliveries(connection, [delivery], policy, believed=account is not None)
     if effect is Effect.APPLIED:
         connection.exec_driver_sql(

@@ -1,6 +1,6 @@
 """monitoring.
 
-Revision 0011, after 0009: money and storage by day and client, what happened in a minute, how long it took by hour,
+Revision 0011, after 0010: money and storage by day and client, what happened in a minute, how long it took by hour,
 signs of life, and what happened to an edit or a batch that no other row tells. Money and storage are counted from what
 there is; minutes, latencies and events begin now. The release before may go on writing: all columns have defaults, and
 the triggers of `models/` stand at the end of this same transaction.
@@ -13,7 +13,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0011"
-down_revision = "0009"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 

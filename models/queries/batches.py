@@ -45,7 +45,7 @@ BATCH_STATE = """CASE WHEN b.cancelled_at IS NOT NULL THEN 'cancelled' WHEN b.fi
      WHEN b.paused_at IS NOT NULL THEN 'paused' ELSE 'running' END"""
 """SQL: the state of the batch `b`, as the HTTP API names it."""
 _COLUMNS = f"""b.id AS batch_id, b.name, {BATCH_STATE} AS state, b.priority, b.edit_count AS edits, b.metadata,
-     b.created_at, b.paused_at, b.cancelled_at, b.finished_at, b.broken_criterion"""
+     b.created_at, b.paused_at, b.cancelled_at, b.finished_at, b.pruned_at, b.broken_criterion"""
 BATCH = Statement("SELECT {columns} FROM batches b WHERE b.id = %s", columns=_COLUMNS, index="batches_pkey")
 BATCH_DETAIL = Statement(
     """
@@ -82,6 +82,7 @@ BATCH_PAGE = Statement(
     columns=_COLUMNS,
     state=BATCH_STATE,
 )
+PRUNED_AT = Statement("SELECT pruned_at FROM batches WHERE id = %s", index="batches_pkey")
 PAUSE_BATCH = Statement("UPDATE batches SET paused_at = coalesce(paused_at, now()) WHERE id = %s", index="batches_pkey")
 RESUME_BATCH = Statement("UPDATE batches SET paused_at = NULL WHERE id = %s", index="batches_pkey")
 
@@ -103,7 +104,7 @@ BATCH_OF_KEY = Statement(
     "SELECT id, content_sha256 FROM batches WHERE client = %s AND idempotency_key = %s", index="batches_idempotency"
 )
 STATE_OF_BATCH = Statement(
-    "SELECT edit_count, finished_at, cancelled_at FROM batches WHERE id = %s", index="batches_pkey"
+    "SELECT edit_count, finished_at, cancelled_at, pruned_at FROM batches WHERE id = %s", index="batches_pkey"
 )
 LOCK_BATCH = Statement("{batch} FOR UPDATE", batch=STATE_OF_BATCH, index="batches_pkey")
 SET_PRIORITY = Statement("UPDATE batches SET priority = %s WHERE id = %s", index="batches_pkey")

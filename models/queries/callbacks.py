@@ -1,6 +1,6 @@
 """Callbacks: kept, counted where they are turned away, taken again."""
 
-from models.statements import Statement
+from models.statements import RowSet, Statement
 
 NAMED_BY_US = Statement(
     """
@@ -10,11 +10,25 @@ NAMED_BY_US = Statement(
     index="callbacks_submission",
 )
 SUBMISSIONS_THAT_EXIST = Statement("SELECT id FROM submissions WHERE id = ANY(%s)", index="submissions_pkey")
-KEEP_CALLBACKS = Statement("""
-    INSERT INTO callbacks (effect, submission_id, token, request_id, signed_at, headers, body, sha256)
-    SELECT * FROM unnest(%(effects)s::text[], %(submissions)s::uuid[], %(tokens)s::text[], %(requests)s::text[],
-                         %(signed_at)s::timestamptz[], %(headers)s::jsonb[], %(bodies)s::bytea[], %(sha256)s::text[])
-""")
+CALLBACKS = RowSet(
+    "m",
+    effect="text",
+    submission_id="uuid",
+    token="text",  # noqa: S106 - a type
+    request_id="text",
+    signed_at="timestamptz",
+    delivery="bytea",
+    sha256="text",
+)
+KEEP_CALLBACKS = Statement(
+    """
+    INSERT INTO callbacks (effect, submission_id, token, request_id, signed_at, delivery, sha256)
+    SELECT m.effect, m.submission_id, nullif(m.token, m.submission_id::text), m.request_id, m.signed_at, m.delivery,
+           m.sha256
+    FROM {callbacks}
+    """,
+    callbacks=CALLBACKS,
+)
 LIMIT_LOCK_WAIT = Statement("SELECT set_config('lock_timeout', %s, true)")
 COUNT_REJECTED = Statement("""
     INSERT INTO rejected_callbacks (hour, reason, count)
@@ -23,14 +37,22 @@ COUNT_REJECTED = Statement("""
 """)
 
 LAST_CALLBACK = Statement("SELECT coalesce(max(id), 0) FROM callbacks", index="callbacks_pkey")
-CALLBACK = Statement("SELECT * FROM callbacks WHERE id = %s", index="callbacks_pkey")
+CALLBACK = Statement(
+    """
+    SELECT id, effect, coalesce(token, submission_id::text) AS token, request_id, received_at, signed_at, delivery,
+           headers, body
+    FROM callbacks WHERE id = %s
+    """,
+    index="callbacks_pkey",
+)
 CALLBACKS_TO_REPLAY = Statement(
     """
     SELECT c.id FROM callbacks c
     WHERE c.id > %(after)s AND c.id <= %(last)s
       AND (%(since)s::timestamptz IS NULL OR c.received_at >= %(since)s)
       AND (cardinality(%(effects)s::text[]) = 0 OR c.effect = ANY(%(effects)s::text[]))
-      AND (%(batch)s::uuid IS NULL OR c.token IN (
+      AND (c.delivery IS NOT NULL OR c.body IS NOT NULL)
+      AND (%(batch)s::uuid IS NULL OR coalesce(c.token, c.submission_id::text) IN (
             SELECT s.id::text FROM submissions s JOIN edits e ON e.id = s.edit_id WHERE e.batch_id = %(batch)s))
     ORDER BY c.id LIMIT %(limit)s
     """,

@@ -19,6 +19,7 @@ from models.tables.monitoring_tables import (
     minute_counters,
 )
 from models.tables.provider_tables import lane_pauses, provider_status
+from models.tables.retention_tables import pruned_callbacks, pruned_days, retention
 from models.tables.schema import metadata
 
 __all__ = [
@@ -40,7 +41,10 @@ __all__ = [
     "minute_counters",
     "notifications",
     "provider_status",
+    "pruned_callbacks",
+    "pruned_days",
     "rejected_callbacks",
+    "retention",
     "spending",
     "submissions",
     "uploads",

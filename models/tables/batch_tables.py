@@ -30,7 +30,17 @@ batches = Table(
     timestamp("cancelled_at"),
     timestamp("finished_at"),
     Column("broken_criterion", TEXT, comment="why the rest was not done: which of its own limits the batch broke"),
+    timestamp(
+        "audited_at", comment="when its counters were last held against its rows; before finished_at: it is to be"
+    ),
+    Column("audit_difference", TEXT, comment="what did not agree then; NULL: everything did"),
+    timestamp("pruned_at", comment="from then on its edits are not to be had: their rows go, or are gone"),
+    timestamp("prune_ended_at", comment="when the last of these rows was gone"),
     one_of("broken_criterion", Criterion),
+    CheckConstraint("audit_difference IS NULL OR audited_at IS NOT NULL", name="audit_difference"),
+    # whoever opens a finished batch again, and comes too late, is refused whole
+    CheckConstraint("pruned_at IS NULL OR finished_at IS NOT NULL", name="pruned_at"),
+    CheckConstraint("prune_ended_at IS NULL OR pruned_at IS NOT NULL", name="prune_ended_at"),
     CheckConstraint("edit_count > 0", name="edit_count"),
     CheckConstraint("max_in_flight > 0", name="max_in_flight"),
     CheckConstraint("max_attempts > 0", name="max_attempts"),
@@ -53,6 +63,17 @@ batches = Table(
     ),
     # `darkroom batches`: newest first
     Index("batches_created", text("created_at DESC")),
+    # audits.py: what is to be audited, the first to finish first
+    Index(
+        "batches_unaudited",
+        "finished_at",
+        postgresql_where=text("finished_at IS NOT NULL AND (audited_at IS NULL OR audited_at < finished_at)"),
+    ),
+    # monitoring.py: what did not agree
+    Index("batches_differing", "id", postgresql_where=text("audit_difference IS NOT NULL")),
+    # retention.py: what has been kept the longest, and whose rows are going
+    Index("batches_kept", "finished_at", postgresql_where=text("finished_at IS NOT NULL AND pruned_at IS NULL")),
+    Index("batches_pruning", "pruned_at", postgresql_where=text("pruned_at IS NOT NULL AND prune_ended_at IS NULL")),
 )
 
 additions = Table(

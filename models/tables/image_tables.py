@@ -61,4 +61,6 @@ uploads = Table(
     Column("bytes", BIGINT, nullable=False),
     timestamp("uploaded_at", nullable=False, server_default=NOW),
     timestamp("expires_at", comment="NULL: the provider named no end"),
+    # retention.py: what the provider has deleted
+    Index("uploads_expired", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
 )

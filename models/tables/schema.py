@@ -43,5 +43,5 @@ CHANGED_OFTEN = {
     "autovacuum_vacuum_threshold": "1000",
     "autovacuum_analyze_scale_factor": "0.02",
 }
-ONLY_INSERTED = {"autovacuum_vacuum_insert_scale_factor": "0.02", "autovacuum_analyze_scale_factor": "0.02"}
+INSERTED_AND_PRUNED = {**CHANGED_OFTEN, "autovacuum_vacuum_insert_scale_factor": "0.02"}
 FEW_ROWS = {"autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "500"}

@@ -9,6 +9,7 @@ overlap wait for each other instead of deadlocking. What a verdict means is deci
 from models.changes import EditMove, SubmissionEnd
 from models.transitions.batch_actions import (
     EDITS_PER_STATEMENT,
+    PRUNED,
     SkippedEdit,
     cancel_batch,
     cancel_chunk,
@@ -50,6 +51,7 @@ from models.transitions.submissions import (
 
 __all__ = [
     "EDITS_PER_STATEMENT",
+    "PRUNED",
     "DenialCount",
     "EditMove",
     "ImageFault",

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from core.errors import NotFound
+from core.errors import Conflict, NotFound
 from models.criteria import TO_CANCEL, has_edits
 from models.predicates import edit_in_flight
 from models.statements import RowSet, Statement
@@ -18,6 +18,9 @@ from models.states import Criterion
 
 INVALID_INPUT = "invalid_input"
 """The error type of an edit whose line was faulty; no retry can help it."""
+
+
+PRUNED = "The batch is pruned: its edits are no longer kept."
 
 
 class SkippedEdit(NamedTuple):
@@ -59,7 +62,9 @@ EDITS_PER_STATEMENT = 5_000
 
 
 BATCH_TO_CANCEL = Statement(
-    "SELECT edit_count, cancelled_at IS NULL AND finished_at IS NULL AS running FROM batches WHERE id = %s",
+    """
+    SELECT edit_count, cancelled_at IS NULL AND finished_at IS NULL AS running, pruned_at FROM batches WHERE id = %s
+    """,
     index="batches_pkey",
 )
 CANCEL_BATCH = Statement(
@@ -82,10 +87,13 @@ def cancel_batch(connection: Connection, batch_id: UUID, *, criterion: Criterion
 
     Raises:
         NotFound: there is no such batch.
+        Conflict: it is pruned.
     """
     batch = connection.exec_driver_sql(BATCH_TO_CANCEL, (batch_id,)).first()
     if batch is None:
         raise NotFound(f"There is no batch {batch_id}.")
+    if batch.pruned_at is not None:
+        raise Conflict(PRUNED)
     if not batch.running:
         return 0
     small = batch.edit_count <= EDITS_PER_STATEMENT
@@ -236,7 +244,8 @@ def record_cancel_sent(connection: Connection, submission_ids: Sequence[UUID]) -
 
 
 REOPEN_RETRIED_BATCH = Statement(
-    "UPDATE batches SET finished_at = NULL, broken_criterion = NULL WHERE id = %s", index="batches_pkey"
+    "UPDATE batches SET finished_at = NULL, broken_criterion = NULL WHERE id = %s AND pruned_at IS NULL RETURNING id",
+    index="batches_pkey",
 )
 
 
@@ -247,14 +256,17 @@ def retry_failed(connection: Connection, batch_id: UUID, error_types: Sequence[s
 
     `error_types` takes only edits whose latest error is one of these. A faulty line stays failed. In chunks by key, all
     in the caller's transaction; each edit once.
+
+    Raises:
+        Conflict: the batch is being pruned since; the transaction is to be rolled back.
     """
     retried = 0
     reached: int | None = 0
     while reached is not None:
         some, reached = _retry_chunk(connection, batch_id, list(error_types), reached)
         retried += some
-    if retried:
-        connection.exec_driver_sql(REOPEN_RETRIED_BATCH, (batch_id,))
+    if retried and connection.exec_driver_sql(REOPEN_RETRIED_BATCH, (batch_id,)).first() is None:
+        raise Conflict(PRUNED)
     return retried
 
 

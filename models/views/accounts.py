@@ -45,16 +45,19 @@ FROM k JOIN batches b ON b.id = k.batch_id WHERE b.finished_at IS NOT NULL AND k
 UNION ALL
 SELECT 'committed under a ceiling of cost = sum over submissions', coalesce(sum(s.committed - k.committed), 0)
 FROM k JOIN spending s ON s.batch_id = k.batch_id
+UNION ALL
+SELECT 'finished batches that differed from their rows', count(*)
+FROM batches WHERE audit_difference IS NOT NULL AND audited_at >= finished_at
 """
 
-# The same against the rows themselves: it reads all of them.
+# The same against the rows themselves: it reads all of them. Of pruned batches there are none, or not all any more.
 AUDIT = fill(
     """
 SELECT * FROM accounting
 UNION ALL
 SELECT 'edits = their rows, each in a state',
-       (SELECT coalesce(sum(edit_count), 0) FROM batches)
-       - (SELECT count(*) FROM edits WHERE state IN
+       (SELECT coalesce(sum(edit_count), 0) FROM batches WHERE pruned_at IS NULL)
+       - (SELECT count(*) FROM edits e JOIN batches b ON b.id = e.batch_id WHERE b.pruned_at IS NULL AND e.state IN
           ('pending', 'submitting', 'submitted', 'ready', 'stored', 'failed', 'cancelled'))
 UNION ALL
 SELECT 'submissions accepted = succeeded + failed + cancelled + in flight',
@@ -104,7 +107,7 @@ SELECT 'committed under a ceiling of cost = sum over rows',
        coalesce(sum(spending.committed - (
            SELECT coalesce(sum(s.committed), 0) FROM edits e JOIN submissions s ON s.edit_id = e.id
            WHERE e.batch_id = spending.batch_id)), 0)
-FROM spending
+FROM spending JOIN batches b ON b.id = spending.batch_id WHERE b.pruned_at IS NULL
 UNION ALL
 SELECT 'counters of batches = their rows', count(*) FROM (
     SELECT batch_id, {kept} FROM batch_counters k GROUP BY batch_id
@@ -118,21 +121,30 @@ SELECT 'counters of batches = their rows', count(*) FROM (
         FROM images r JOIN submissions s ON s.id = r.submission_id JOIN edits e ON e.id = s.edit_id
     ) d GROUP BY batch_id
 ) counted USING (batch_id)
-WHERE {differ}
+WHERE ({differ}) AND {unpruned}
 UNION ALL
 SELECT 'counters of money by day = their rows', count(*) FROM (
     SELECT day, client, {amounts} FROM day_counters GROUP BY day, client
 ) kept FULL JOIN (
-    SELECT day, client, {amounts} FROM charges GROUP BY day, client
+    SELECT day, client, {amounts} FROM (
+        SELECT day, client, reserved, paid, wasted, uncertain FROM charges
+        UNION ALL
+        SELECT p.day, b.client, 0, p.paid, p.wasted, p.uncertain FROM pruned_days p JOIN batches b ON b.id = p.batch_id
+    ) there GROUP BY day, client
 ) counted USING (day, client)
 WHERE {money_differs}
 UNION ALL
 SELECT 'counters of storage by day = their rows', count(*) FROM (
     SELECT day, client, sum(images_stored) AS images, sum(bytes_stored) AS bytes FROM day_counters GROUP BY day, client
 ) kept FULL JOIN (
-    SELECT (i.stored_at AT TIME ZONE 'UTC')::date AS day, b.client, count(*) AS images, sum(i.stored_bytes) AS bytes
-    FROM images i JOIN submissions s ON s.id = i.submission_id JOIN edits e ON e.id = s.edit_id
-    JOIN batches b ON b.id = e.batch_id WHERE i.state = 'stored' GROUP BY 1, 2
+    SELECT day, client, sum(images) AS images, sum(bytes) AS bytes FROM (
+        SELECT (i.stored_at AT TIME ZONE 'UTC')::date AS day, b.client, 1 AS images, i.stored_bytes AS bytes
+        FROM images i JOIN submissions s ON s.id = i.submission_id JOIN edits e ON e.id = s.edit_id
+        JOIN batches b ON b.id = e.batch_id WHERE i.state = 'stored'
+        UNION ALL
+        SELECT p.day, b.client, p.images_stored, p.bytes_stored
+        FROM pruned_days p JOIN batches b ON b.id = p.batch_id WHERE p.images_stored > 0
+    ) there GROUP BY day, client
 ) counted USING (day, client)
 WHERE coalesce(kept.images, 0) <> coalesce(counted.images, 0) OR coalesce(kept.bytes, 0) <> coalesce(counted.bytes, 0)
 UNION ALL
@@ -148,12 +160,17 @@ SELECT 'counters of errors = their rows', count(*) FROM (
     SELECT r.batch_id, {error_type} AS type, count(*) AS edits, count(*) FILTER (WHERE r.state = 'failed') AS failed
     FROM edits r WHERE r.state <> 'stored' AND r.errors <> '[]' GROUP BY 1, 2
 ) counted USING (batch_id, type)
-WHERE coalesce(kept.edits, 0) <> coalesce(counted.edits, 0) OR coalesce(kept.failed, 0) <> coalesce(counted.failed, 0)
+WHERE (coalesce(kept.edits, 0) <> coalesce(counted.edits, 0)
+       OR coalesce(kept.failed, 0) <> coalesce(counted.failed, 0)) AND {unpruned}
 UNION ALL
 SELECT 'counters of callbacks = their rows', count(*) FROM (
     SELECT effect, sum(callbacks) AS callbacks FROM callback_counters GROUP BY effect
 ) kept FULL JOIN (
-    SELECT effect, count(*) AS callbacks FROM callbacks GROUP BY effect
+    SELECT effect, sum(callbacks) AS callbacks FROM (
+        SELECT effect, count(*) AS callbacks FROM callbacks GROUP BY effect
+        UNION ALL
+        SELECT effect, callbacks FROM pruned_callbacks
+    ) there GROUP BY effect
 ) counted USING (effect)
 WHERE coalesce(kept.callbacks, 0) <> coalesce(counted.callbacks, 0)
 """,
@@ -165,6 +182,7 @@ WHERE coalesce(kept.callbacks, 0) <> coalesce(counted.callbacks, 0)
     images=_columns(IMAGE_COUNTERS),
     differ=" OR ".join(f"coalesce(kept.{name}, 0) <> coalesce(counted.{name}, 0)" for name in BATCH_COUNTERS),
     error_type=ERROR_TYPE,
+    unpruned="NOT EXISTS (SELECT FROM batches b WHERE b.id = batch_id AND b.pruned_at IS NOT NULL)",
     amounts=AMOUNTS,
     money_differs=" OR ".join(
         f"coalesce(kept.{name}, 0) <> coalesce(counted.{name}, 0)"

@@ -27,7 +27,8 @@ SELECT b.id AS batch_id, b.name, b.client, b.priority,
        END AS images_per_second,
        c.skipped, spending.committed,
        CASE WHEN c.ended_lately > 0.05 AND b.finished_at IS NULL AND b.paused_at IS NULL AND {open} > 0
-            THEN make_interval(secs => round({open} * {window} / c.ended_lately)) END AS time_left
+            THEN make_interval(secs => round({open} * {window} / c.ended_lately)) END AS time_left,
+       b.pruned_at
 FROM batches b
 LEFT JOIN spending ON spending.batch_id = b.id
 CROSS JOIN LATERAL (

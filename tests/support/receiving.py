@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, event
 from werkzeug.test import TestResponse
 
+from models.deliveries import KeptDelivery, read_delivery
 from tests.support.factories import claim, make_batch, make_submitted
 from tests.support.provider_callbacks import Provider
 from webhook_receiver.app import create_app
@@ -65,6 +66,13 @@ def rows(engine: Engine, query: str) -> list[tuple]:
 def kept(engine: Engine) -> list[tuple]:
     """Effect and submission of every delivery that was kept, in order."""
     return rows(engine, "SELECT effect, submission_id FROM callbacks ORDER BY id")
+
+
+def deliveries(engine: Engine) -> list[KeptDelivery]:
+    """What is kept of every delivery, in order."""
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("SELECT * FROM callbacks ORDER BY id").mappings()
+        return [read for row in found if (read := read_delivery(dict(row)))]
 
 
 def world(engine: Engine) -> dict[str, list[tuple]]:

@@ -26,6 +26,7 @@ LANES: dict[str, LaneProcess] = {
     "download": LaneProcess(stop_within=250, turns_at_once=2),
     "settle": LaneProcess(stop_within=190),
     "notify": LaneProcess(stop_within=130),
+    "prune": LaneProcess(stop_within=420),
 }
 """Name of the lane, its queue, its worker and its container -> how its worker is run. No lane shares a worker with
 another: each may be busy for minutes, as the notify lane is with a caller who does not answer."""

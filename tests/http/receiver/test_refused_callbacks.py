@@ -16,6 +16,7 @@ from tests.support.factories import request_id
 from tests.support.provider_callbacks import ACCOUNT, Provider, ok, refused
 from tests.support.receiving import (
     deliver,
+    deliveries,
     effect,
     kept,
     no_conversation,
@@ -138,7 +139,7 @@ def test_body_over_the_limit(
 
     assert effect(undeclared(body[:limit])) == "applied"
     assert effect(deliver(client, provider, one.id, body[:limit], "r")) == "duplicate"
-    assert rows(engine, "SELECT length(body) FROM callbacks") == [(limit,), (limit,)]
+    assert [len(kept.body) for kept in deliveries(engine)] == [limit, limit]
 
 
 def test_keys_unavailable(engine: Engine, client: FlaskClient, provider: Provider, receiver: Receiver) -> None:

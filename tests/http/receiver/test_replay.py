@@ -125,7 +125,9 @@ def test_an_orphan_finds_its_edit(
     [submission] = submitted(engine)
     deliver(client, provider, submission.id, ok(request_id(submission)), request_id(submission))
     with engine.begin() as connection:  # as though a restored database had known nothing of it
-        connection.exec_driver_sql("UPDATE callbacks SET effect = 'orphan', submission_id = NULL")
+        connection.exec_driver_sql(
+            "UPDATE callbacks SET effect = 'orphan', submission_id = NULL, token = submission_id::text"
+        )
         connection.exec_driver_sql("DELETE FROM images")
         connection.exec_driver_sql("UPDATE batch_counters SET images_waiting = 0")  # nothing of ours deletes a row
         connection.exec_driver_sql(

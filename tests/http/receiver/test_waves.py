@@ -171,7 +171,9 @@ def test_one_that_cannot_be_recorded_fails_alone(engine: Engine, recorder: Recor
     """The others of its wave are recorded all the same, each once."""
     bad, *good = submitted(engine, 6)
 
-    with trigger(database_url, f"IF NEW.token = '{bad.id}' THEN RAISE EXCEPTION 'no' USING ERRCODE = '22000'; END IF;"):
+    with trigger(
+        database_url, f"IF NEW.submission_id = '{bad.id}' THEN RAISE EXCEPTION 'no' USING ERRCODE = '22000'; END IF;"
+    ):
         failed, *futures = recorder.together([success(one) for one in (bad, *good)])
         with pytest.raises(DBAPIError):
             failed.result(WITHIN)
@@ -201,7 +203,9 @@ def test_the_database_goes_away_in_the_middle(engine: Engine, recorder: Recorder
     """Nobody of the wave is told that it is recorded, and nothing is; when they come again they are taken."""
     submissions = submitted(engine, 5)
 
-    with trigger(database_url, "IF NEW.token <> 'x' THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;"):
+    with trigger(
+        database_url, "IF NEW.submission_id IS NOT NULL THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;"
+    ):
         for future in recorder.together([success(one) for one in submissions]):
             with pytest.raises(DBAPIError):
                 future.result(WITHIN)
