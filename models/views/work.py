@@ -1,11 +1,11 @@
 """What is under way, what is due, what stands still, and what has waited too long."""
 
 from models.criteria import OPEN, has_edits
-from models.predicates import batch_submits, edit_in_flight, submission_open
+from models.predicates import batch_submits, batch_to_be_audited, edit_in_flight, submission_open
 from models.statements import fill
 from models.states import FINAL, EditState
 
-LANES = ("submit", "poll", "download", "settle", "notify")
+LANES = ("submit", "poll", "download", "settle", "notify", "prune")
 """Those of `worker/lanes/`, which nothing here imports."""
 LOOKED_AT = 1000
 """Due rows that are counted, at most: more would say nothing new."""
@@ -118,6 +118,11 @@ _FINISHABLE = """
     SELECT (SELECT max(k.ended_at) FROM batch_counters k WHERE k.batch_id = b.id) AS due_at
     FROM batches b WHERE b.finished_at IS NULL AND NOT {open} LIMIT {most}
 """
+_RETENTION_DUE = """
+    SELECT due_at FROM retention WHERE due_at <= now()
+    UNION ALL
+    (SELECT finished_at FROM batches b WHERE {unaudited} ORDER BY finished_at LIMIT {most})
+"""
 _MOST = str(LOOKED_AT)
 _DUE_OF_LANE = {
     "submit": fill(_PENDING_DUE, first=str(FIRST_EDITS), batch_submits=batch_submits("b"), most=_MOST),
@@ -125,6 +130,7 @@ _DUE_OF_LANE = {
     "download": fill(_DUE, table="images", most=_MOST),
     "settle": fill(_FINISHABLE, open=has_edits(OPEN), most=_MOST),
     "notify": fill(_DUE, table="notifications", most=_MOST),
+    "prune": fill(_RETENTION_DUE, unaudited=batch_to_be_audited("b"), most=_MOST),
 }
 _LANE_DUE = "SELECT '{lane}' AS lane, count(*) AS due, min(due_at) AS oldest_due_at FROM ({due}) {lane}"
 LANE_STATUS = fill(

@@ -50,8 +50,8 @@ def test_nothing_can_be_done_to_it(engine: Engine, client: FlaskClient) -> None:
     batch = finished(engine, 3, failed=1)
     prune(engine)
     for action, body in (("retry", None), ("cancel", None), ("edits", {"edits": [EDIT]})):
-        told = problem(client.post(f"/v1/batches/{batch}/{action}", json=body), 409)
-        assert "pruned" in told["detail"], action
+        found = problem(client.post(f"/v1/batches/{batch}/{action}", json=body), 409)
+        assert "pruned" in found["detail"], action
 
 
 def test_results_that_are_pruned_under_the_reader_break_off(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

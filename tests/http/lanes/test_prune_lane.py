@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("balanced")
 NOTHING_GOES = dict.fromkeys(("keep_callback_bodies", "keep_batches", "keep_uploads", "keep_quarantine"), "forever")
 
 
-def turn(engine: Engine, tmp_path: Path, **settings: Any) -> int:
+def run_lane(engine: Engine, tmp_path: Path, **settings: Any) -> int:
     """What the task does, with everything due; kept for ever is what is not said otherwise."""
     fall_due(engine, *Kept)
     dependencies = Dependencies()
@@ -67,21 +67,21 @@ def test_a_whole_cycle(engine: Engine, tmp_path: Path) -> None:
     image = tmp_path / str(batch) / "0" / "0.png"
     image.parent.mkdir(parents=True)
     image.write_bytes(b"image")
-    assert turn(engine, tmp_path) == 1
+    assert run_lane(engine, tmp_path) == 1
     assert rows(engine, "SELECT audited_at IS NULL, audit_difference FROM batches") == [(False, None)]
     assert not due(engine)
 
-    assert turn(engine, tmp_path, keep_callback_bodies=3600) == 4
+    assert run_lane(engine, tmp_path, keep_callback_bodies=3600) == 4
     assert deliveries(engine) == []
     assert rows(engine, "SELECT count(*) FROM edits") == [(4,)]
-    assert turn(engine, tmp_path, keep_batches=3600) == 4
+    assert run_lane(engine, tmp_path, keep_batches=3600) == 4
     assert rows(engine, "SELECT count(*) FROM edits") == [(0,)]
-    assert turn(engine, tmp_path, keep_batches=3600) == 0
+    assert run_lane(engine, tmp_path, keep_batches=3600) == 0
     assert image.read_bytes() == b"image"
-    told = (
+    seen = (
         "SELECT kind, removed::int, removed_at IS NOT NULL, due_at > now() FROM retention WHERE removed > 0 ORDER BY 1"
     )
-    assert rows(engine, told) == [("batches", 4, True, True), ("callback_bodies", 4, True, True)]
+    assert rows(engine, seen) == [("batches", 4, True, True), ("callback_bodies", 4, True, True)]
 
 
 def test_nothing_goes_unless_somebody_says_so(engine: Engine, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_nothing_goes_unless_somebody_says_so(engine: Engine, tmp_path: Path) ->
     (file,) = quarantined(tmp_path, 10**8)
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE batches SET finished_at = finished_at - interval '9 years'")
-    assert turn(engine, tmp_path, keep_batches=None, keep_quarantine=None) == 0
+    assert run_lane(engine, tmp_path, keep_batches=None, keep_quarantine=None) == 0
     assert rows(engine, "SELECT count(*) FROM edits") == [(4,)]
     assert file.exists()
 
@@ -103,7 +103,7 @@ def test_refused_files_go(engine: Engine, tmp_path: Path, monkeypatch: pytest.Mo
     young.parent.mkdir()
     young.write_bytes(b"image")
     os.utime(young, (0, 0))
-    assert turn(engine, tmp_path, keep_quarantine=3600) == 7
+    assert run_lane(engine, tmp_path, keep_quarantine=3600) == 7
     assert [path.exists() for path in old] == [False] * 7 + [True]
     assert young.exists()
 
@@ -118,9 +118,9 @@ def test_a_store_in_trouble_is_told(engine: Engine, tmp_path: Path, monkeypatch:
 
     with monkeypatch.context() as trouble:
         trouble.setattr(Storage, "delete", refuse)
-        assert turn(engine, tmp_path, keep_quarantine=3600, keep_batches=3600) == 2
+        assert run_lane(engine, tmp_path, keep_quarantine=3600, keep_batches=3600) == 2
     assert rows(engine, "SELECT lane, subject, reason FROM lane_pauses") == [("prune", "storage", "unreachable")]
-    assert turn(engine, tmp_path, keep_quarantine=3600) == 1
+    assert run_lane(engine, tmp_path, keep_quarantine=3600) == 1
     assert rows(engine, "SELECT lane FROM lane_pauses") == []
 
 
@@ -130,12 +130,12 @@ def test_it_waits_for_nobody(engine: Engine, tmp_path: Path, monkeypatch: pytest
     finished(engine, 2)
     with engine.begin() as connection:
         connection.exec_driver_sql("SELECT FROM edits FOR UPDATE")
-        assert turn(engine, tmp_path, keep_batches=3600, keep_callback_bodies=3600) == 2
-    assert turn(engine, tmp_path, keep_batches=3600) == 2
+        assert run_lane(engine, tmp_path, keep_batches=3600, keep_callback_bodies=3600) == 2
+    assert run_lane(engine, tmp_path, keep_batches=3600) == 2
 
 
 def test_a_stop_is_heard(engine: Engine, tmp_path: Path) -> None:
-    """A worker that is told to stop ends after the step it is at; the rest is due at once."""
+    """A worker that is seen to stop ends after the step it is at; the rest is due at once."""
     finished(engine, 600)
     dependencies = Dependencies()
     given = {**NOTHING_GOES, "storage_url": tmp_path.as_uri(), "keep_batches": 3600}
