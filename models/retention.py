@@ -172,14 +172,7 @@ DELETE_IMAGES = Statement(
 DELETE_SUBMISSIONS = Statement("DELETE FROM submissions WHERE id = ANY(%(ids)s)", index="submissions_pkey")
 DELETE_EDITS = Statement("DELETE FROM edits WHERE id = ANY(%(ids)s)", index="edits_pkey")
 DELETE_NOTIFICATIONS = Statement("DELETE FROM notifications WHERE batch_id = %s", index="notifications_batch")
-# another worker may hold rows that this one did not get
-END_BATCH = Statement(
-    """
-    UPDATE batches b SET prune_ended_at = now()
-    WHERE id = %s AND NOT EXISTS (SELECT FROM edits e WHERE e.batch_id = b.id) RETURNING id
-    """,
-    index="batches_pkey edits_batch_id_position_key",
-)
+END_BATCH = Statement("UPDATE batches SET prune_ended_at = now() WHERE id = %s", index="batches_pkey")
 
 
 def _prune_edits(connection: Connection, batch_id: UUID) -> int:
@@ -194,8 +187,9 @@ def _prune_edits(connection: Connection, batch_id: UUID) -> int:
         (DELETE_EDITS, edits),
     ):
         _run(connection, statement, ids)
-    if len(edits) < EDITS_AT_ONCE and connection.exec_driver_sql(END_BATCH, (batch_id,)).first():
+    if len(edits) < EDITS_AT_ONCE:
         connection.exec_driver_sql(DELETE_NOTIFICATIONS, (batch_id,))
+        connection.exec_driver_sql(END_BATCH, (batch_id,))
     return len(edits)
 
 

@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import Connection, Engine
 
+from models.audits import FIND_DIFFERENCE
 from models.claims import DueImage, claim_images, claim_polls, claim_unknown
 from models.decisions import ProviderReport
 from models.record_reports import record_reports
+from models.retention import prune_batches
 from models.states import EDIT_ARROWS, EditState, LearnedBy
 from models.transitions import (
     ImageFault,
@@ -64,6 +66,13 @@ VERDICTS = {
     "cancelled": Verdict(Kind.CANCELLED, error_type="client_cancelled", message="cancelled"),
     "unfetched": Verdict(Kind.UNFETCHED),
 }
+FIGURES = """
+SELECT p.batch_id, p.edits, p.stored, p.failed, p.cancelled, p.submissions, p.doubled, p.images_stored, p.bytes_stored,
+       c.reserved, c.paid, c.wasted, c.uncertain, (SELECT sum(paid) FROM client_costs) AS all_paid,
+       (SELECT sum(wasted) FROM daily_costs) AS all_wasted
+FROM batch_progress p JOIN batch_costs c USING (batch_id) ORDER BY p.batch_id
+"""
+"""What people read of a batch, whether or not its rows are there."""
 ENDED = ("stored", "failed", "cancelled")
 CHARGED = {"one": 1, "three": 3}
 """Units that a request of such a fate is charged: success alone, as long as nobody says otherwise."""
@@ -121,8 +130,19 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "transaction"):
+            self.prune()
             self.transaction.rollback()
             self.connection.close()
+
+    def prune(self) -> None:
+        """Whatever happened to it, a batch that is settled can go, and no figure changes."""
+        settle_batches(self.connection)
+        self.connection.exec_driver_sql("UPDATE batches SET audited_at = finished_at")
+        before = self.connection.exec_driver_sql(FIGURES).all()
+        while prune_batches(self.connection, -1.0).more:
+            pass
+        assert unbalanced(self.connection) == []
+        assert self.connection.exec_driver_sql(FIGURES).all() == before
 
     @rule(fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=6), verdict=st.sampled_from(sorted(VERDICTS)))
     def submit(self, fates: list[str], verdict: str) -> None:
@@ -379,6 +399,13 @@ class Machine(RuleBasedStateMachine):
                 """
             ).all()
             assert rows == []
+
+    @invariant()
+    def no_batch_differs(self) -> None:
+        """What the audit of one batch compares agrees at any time, finished or not."""
+        if hasattr(self, "connection"):
+            for batch_id in self.batches():
+                assert self.connection.exec_driver_sql(FIND_DIFFERENCE, (batch_id,)).scalar() == ""
 
     @invariant()
     def accounts_balance(self) -> None:

@@ -19,6 +19,7 @@ from models.retention import prune_batches, prune_callback_bodies, prune_orphans
 from models.transitions import retry_failed
 from tests.support.factories import make_batch, unbalanced
 from tests.support.finished_batches import KEPT, age, called_back, finished
+from tests.support.provider_callbacks import ok
 from tests.support.receiving import deliveries, rows
 
 PROGRESS = """
@@ -156,6 +157,25 @@ def test_a_late_callback_is_an_orphan(engine: Engine, monkeypatch: pytest.Monkey
     age(engine)
     with engine.begin() as connection:
         assert prune_orphans(connection, KEPT).removed == 4
+    assert accounts(engine) == []
+
+
+def test_a_callback_that_is_just_being_written_is_counted(engine: Engine) -> None:
+    """One that locks no edit, as a mismatch does, is either there when the step looks, or finds no submission."""
+    finished(engine, 1)
+    ((token, request),) = rows(engine, OWN)
+    with engine.begin() as connection:
+        prune_batches(connection, KEPT)
+    with engine.connect() as connection:
+        assert called_back(connection, token, request, ok("another")) == "mismatch"
+        pruning = threading.Thread(target=prune, args=(engine,))
+        pruning.start()
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        while pruning.is_alive() and rows(engine, waits) == [(0,)]:
+            pass
+        connection.commit()
+        pruning.join(20)
+    assert counts(engine) == [0] * 4
     assert accounts(engine) == []
 
 
