@@ -19,6 +19,7 @@ NOUNS = {
     Kept.ORPHANS: "callback",
     Kept.UPLOADS: "upload",
     Kept.QUARANTINE: "refused file",
+    Kept.MOMENTS: "row",
 }
 """What is counted of each kind."""
 
@@ -29,7 +30,7 @@ NOUNS = {
 def prune(dry_run: bool, as_json: bool) -> None:
     """Remove what was kept long enough.
 
-    As KEEP_CALLBACK_BODIES, KEEP_BATCHES, KEEP_UPLOADS and KEEP_QUARANTINE say. The prune lane does the same by
+    As the settings say whose names begin with KEEP_. The prune lane does the same by
     itself, by and by. Stored images are never removed.
     """
     engine = open_database()

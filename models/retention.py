@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from models.moments import BEFORE_ALL, FOLD_OLD_HOURS, FOLD_OLD_MINUTES
 from models.statements import Statement
 from models.states import Kept
 
@@ -231,6 +232,17 @@ def prune_uploads(connection: Connection, kept: float) -> Step:
     return Step(removed, removed == UPLOADS_AT_ONCE)
 
 
+def fold_moments(connection: Connection, kept: float) -> Step:
+    """What happened in a minute or an hour longer ago than `kept` seconds becomes one row of its table."""
+    days = kept / 86_400
+    # what is added up is counted before: the statements tell how many rows they made of it
+    removed = count_kept(connection, Kept.MOMENTS, kept)
+    if removed:
+        connection.exec_driver_sql(FOLD_OLD_MINUTES, (days,))
+        connection.exec_driver_sql(FOLD_OLD_HOURS, (days,))
+    return Step(removed, more=False)
+
+
 COUNT_CALLBACK_BODIES = Statement(
     """
     SELECT count(*) FROM callbacks
@@ -254,10 +266,20 @@ COUNT_ORPHANS = Statement(
     index="callbacks_orphans",
 )
 COUNT_UPLOADS = Statement("SELECT count(*) FROM uploads WHERE expires_at < now() - %(kept)s * interval '1 s'")
+COUNT_MOMENTS = Statement(
+    """
+    SELECT (SELECT count(*) FROM minute_counters WHERE minute > {before_all}
+                AND minute < date_trunc('minute', now() - %(kept)s * interval '1 s'))
+           + (SELECT count(*) FROM latency_counters WHERE hour > {before_all}
+                  AND hour < date_trunc('hour', now() - %(kept)s * interval '1 s'))
+    """,
+    before_all=BEFORE_ALL,
+)
 COUNTS = {
     Kept.CALLBACK_BODIES: COUNT_CALLBACK_BODIES,
     Kept.ORPHANS: COUNT_ORPHANS,
     Kept.UPLOADS: COUNT_UPLOADS,
+    Kept.MOMENTS: COUNT_MOMENTS,
 }
 
 

@@ -86,6 +86,8 @@ class Kept(StrEnum):
     """Callbacks that belong to no submission; kept as long as finished batches are."""
     UPLOADS = "uploads"
     QUARANTINE = "quarantine"
+    MOMENTS = "moments"
+    """Figures by minute and by hour (`models/moments.py`); old ones become one."""
 
 
 class Story(NamedTuple):

@@ -10,6 +10,7 @@ from models.pauses import pause_lane, resume_lane
 from models.queries.callbacks import LIMIT_LOCK_WAIT
 from models.retention import (
     Step,
+    fold_moments,
     prune_batches,
     prune_callback_bodies,
     prune_orphans,
@@ -27,6 +28,14 @@ LOCKED = frozenset({"40001", "40P01", "55P03"})
 """Conditions in which somebody else holds what was to be pruned."""
 
 
+STEPS = {
+    Kept.CALLBACK_BODIES: prune_callback_bodies,
+    Kept.ORPHANS: prune_orphans,
+    Kept.UPLOADS: prune_uploads,
+    Kept.MOMENTS: fold_moments,
+}
+
+
 class Pruning:
     """Takes steps, by the settings; `open_storage` is called where there are files to be looked at."""
 
@@ -42,6 +51,7 @@ class Pruning:
             Kept.ORPHANS: settings.keep_batches,
             Kept.UPLOADS: settings.keep_uploads,
             Kept.QUARANTINE: settings.keep_quarantine,
+            Kept.MOMENTS: settings.keep_moments,
         }[kind]
 
     def look_again_in(self, kind: Kept) -> float:
@@ -65,9 +75,7 @@ class Pruning:
                 return prune_batches(connection, kept)
             if kept is None:
                 return Step(0, more=False)
-            if kind is Kept.CALLBACK_BODIES:
-                return prune_callback_bodies(connection, kept)
-            return prune_orphans(connection, kept) if kind is Kept.ORPHANS else prune_uploads(connection, kept)
+            return STEPS[kind](connection, kept)
 
     def count_files(self, kept: float) -> int:
         """Refused files that were kept for longer than so many seconds.

@@ -63,6 +63,10 @@ class RetentionSettings(Settings):
     keep_uploads: KeptFor = Field(
         DAY, description="what is known of an uploaded input file after the provider has deleted it; or `forever`"
     )
+    keep_moments: KeptFor = Field(
+        90 * DAY,
+        description="what happened by minute, and latencies by hour; older ones are added up. `forever`, or seconds",
+    )
     keep_quarantine: KeptFor = Field(
         None, description="refused files under `quarantine/`, which are deleted then; unless set, for ever"
     )

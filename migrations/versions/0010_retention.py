@@ -16,7 +16,7 @@ down_revision = "0009"
 branch_labels = None
 depends_on = None
 
-KINDS = ("callback_bodies", "batches", "orphans", "uploads", "quarantine")
+KINDS = ("callback_bodies", "batches", "orphans", "uploads", "quarantine", "moments")
 TIME = postgresql.TIMESTAMP(timezone=True)
 VACUUM = {
     "autovacuum_vacuum_scale_factor": "0.01",
@@ -124,7 +124,7 @@ def _create_tables() -> None:
     # whoever upgrades has an hour to set how long things are kept
     op.execute(
         "INSERT INTO retention (kind, due_at) SELECT kind, now() + interval '1 h' FROM unnest(ARRAY["
-        "'callback_bodies', 'batches', 'orphans', 'uploads', 'quarantine']) AS kind"
+        "'callback_bodies', 'batches', 'orphans', 'uploads', 'quarantine', 'moments']) AS kind"
     )
     op.create_table(
         "pruned_days",

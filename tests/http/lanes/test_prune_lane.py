@@ -21,7 +21,9 @@ from worker.lanes.prune import PruneLane
 
 pytestmark = pytest.mark.usefixtures("balanced")
 
-NOTHING_GOES = dict.fromkeys(("keep_callback_bodies", "keep_batches", "keep_uploads", "keep_quarantine"), "forever")
+NOTHING_GOES = dict.fromkeys(
+    ("keep_callback_bodies", "keep_batches", "keep_uploads", "keep_quarantine", "keep_moments"), "forever"
+)
 
 
 def run_lane(engine: Engine, tmp_path: Path, **settings: Any) -> int:
