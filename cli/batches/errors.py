@@ -10,7 +10,7 @@ from cli.batches.progress import COLOURS, Row, find_batch, when
 from cli.batches.status import BATCH
 from cli.connection import open_database
 from cli.output import escape, json_option, plural, print_json, print_pairs, screen
-from models.queries.batches import ERRORS_OF_BATCHES
+from models.queries.batches import ERRORS_OF_BATCHES, PRUNED_AT
 from models.queries.edits import EDITS_WITH_ERRORS, FAILED_EDITS
 
 
@@ -30,7 +30,8 @@ def errors(batch: str, types: tuple[str, ...], limit: int, as_json: bool) -> Non
     batch_id = UUID(find_batch(engine, batch))
     with engine.connect() as connection:
         by_type = read_types(connection, batch_id, types)
-        edits = read_edits(connection, batch_id, by_type, limit)
+        pruned = connection.exec_driver_sql(PRUNED_AT, (batch_id,)).scalar() is not None
+        edits = [] if pruned else read_edits(connection, batch_id, by_type, limit)
     if as_json:
         print_json({"batch_id": batch_id, "types": by_type, "edits": edits})
         return
@@ -40,7 +41,9 @@ def errors(batch: str, types: tuple[str, ...], limit: int, as_json: bool) -> Non
     print_pairs(error_pairs(by_type))
     for edit in edits:
         screen.print(_edit_line(edit), soft_wrap=True)
-    if (total := sum(int(row["edits"]) for row in by_type)) > len(edits):
+    if pruned:
+        screen.print("Its edits are no longer kept.")
+    elif (total := sum(int(row["edits"]) for row in by_type)) > len(edits):
         screen.print(f"The first {len(edits)} of {plural(total, 'edit')}; more with --limit.", soft_wrap=True)
 
 

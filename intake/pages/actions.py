@@ -68,7 +68,7 @@ ACTIONS: dict[str, Action] = {
             f"Its {_retriable(batch):,} failed edits are tried again. Each is a new paid attempt, unless its "
             "images are paid for already; then they are only fetched."
         ),
-        lambda batch: _retriable(batch) > 0 and batch["cancelled_at"] is None,
+        lambda batch: _retriable(batch) > 0 and batch["cancelled_at"] is None and batch["pruned_at"] is None,
         lambda connection, batch_id: batch_actions.retry(connection, batch_id),
         careful=True,
     ),

@@ -42,6 +42,19 @@ def test_a_dry_run_says_what_goes(run_cli: CommandLine, engine: Engine, tmp_path
     assert file.exists()
 
 
+def test_what_commands_say_of_a_pruned_batch(run_cli: CommandLine, engine: Engine) -> None:
+    """Its figures and errors are there; whoever wants an edit of it gets a sentence."""
+    finished(engine, 3, failed=1)
+    run_cli("prune")
+    assert "its edits are no longer kept" in run_cli("status", "last").out
+    said = run_cli("errors", "last").out
+    assert "content_policy_violation" in said
+    assert said.endswith("Its edits are no longer kept.\n")
+    for command in (("export", "last"), ("contact-sheet", "last"), ("retry", "last"), ("cancel", "last")):
+        refused = run_cli(*command)
+        assert (refused.code, refused.err) == (2, "darkroom: The batch is pruned: its edits are no longer kept.\n")
+
+
 def test_bodies_and_files(run_cli: CommandLine, engine: Engine, tmp_path: Path) -> None:
     """Each by its own setting."""
     finished(engine, 3)

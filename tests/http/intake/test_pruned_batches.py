@@ -54,6 +54,17 @@ def test_nothing_can_be_done_to_it(engine: Engine, client: FlaskClient) -> None:
         assert "pruned" in found["detail"], action
 
 
+def test_its_page_says_so(engine: Engine, client: FlaskClient) -> None:
+    """Nothing is offered that would be refused."""
+    batch = finished(engine, 3, failed=1)
+    assert "Retry what failed" in client.get(f"/batches/{batch}").text
+    prune(engine)
+    page = client.get(f"/batches/{batch}").text
+    assert "They are no longer kept" in page
+    assert "Retry what failed" not in page
+    assert "More edits" not in page
+
+
 def test_results_that_are_pruned_under_the_reader_break_off(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever reads is told, and does not take what he has for the whole."""
     monkeypatch.setattr(result_pages, "PAGE_EDITS", 2)
