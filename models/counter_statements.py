@@ -12,6 +12,8 @@ from models.statements import fill
 ALWAYS = "true"
 SOURCE = "{source}"
 """Stays in a statement's text until a trigger is made of it: what the statement changed, as rows with a `sign`."""
+SINCE = "{since}"
+"""The same for the time from which on something counts as happening: that of the transaction, or all times."""
 UNFOLD = "folded = false"
 """SQL: whoever adds to counters of a batch that were folded into one row has the accounts look at it again."""
 

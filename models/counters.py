@@ -242,5 +242,5 @@ def _run(counting: Counting, change: str, changed: str) -> str:
     condition = counting.after_insert if change == "insert" else counting.after_update
     if condition is None:
         return ""
-    statement = f"{fill(counting.statement, source=changed)};"
+    statement = f"{fill(counting.statement, source=changed, since='now()')};"
     return statement if condition == ALWAYS else f"IF {condition} THEN {statement} END IF;"
