@@ -22,7 +22,7 @@ from models.criteria import limited_batches
 from models.database import make_engine
 from models.notifications import claim_notifications
 from models.provider import LIST_PRICE
-from models.queries import batches, edits, health, monitoring
+from models.queries import batches, edits, health, overview, page
 from models.transitions import finishable_batches
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -89,12 +89,11 @@ def _views(connection: Connection, batch: UUID) -> dict[str, Step]:
         *("callback_ledger", "cost_ledger", "client_costs", "storage_usage"),
     )
     return {
-        "overview": monitoring.read_overview,
-        "all of one batch": lambda c: monitoring.read_batch(c, batch),
-        "timeline of an edit": lambda c: monitoring.read_timeline(c, edit),
-        "throughput of an hour": asking(monitoring.RECENT_MINUTES, (60,)),
-        "latency of a day": asking(monitoring.LATENCY_LATELY, (24,)),
-        "batch_costs of one batch": asking(monitoring.COSTS_OF_BATCH, (batch,)),
+        "overview": overview.read_overview,
+        "timeline of an edit": asking(edits.TIMELINE_OF_EDIT, (edit, 1000)),
+        "throughput of an hour": asking(overview.RECENT_MINUTES, (60,)),
+        "latency of a day": asking(overview.LATENCY_LATELY, (24,)),
+        "batch_costs of one batch": asking(page.MONEY_OF_BATCH, (batch,)),
         "batch_costs of all batches": asking("SELECT * FROM batch_costs"),
         **{name: asking(f"SELECT * FROM {name}") for name in whole},
     }

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from cli.database_commands import NO_MONITOR_ROLE
-from models import monitoring_tables  # noqa: F401  # they belong to the metadata
 from models.claims import claim_images
 from models.incidents import REASON
 from models.monitor_role import NOT_FOR_POLLING, ROLE, WITHHELD
@@ -69,7 +68,7 @@ def plant(connection: Connection) -> list[str]:
 
 
 @pytest.fixture
-def watching(engine: Engine, database_url: str) -> Iterator[tuple[psycopg.Connection, list[str]]]:
+def monitor(engine: Engine, database_url: str) -> Iterator[tuple[psycopg.Connection, list[str]]]:
     """A connection as the role, to a database with secrets, and the tokens in it."""
     with engine.begin() as connection:
         tokens = plant(connection)
@@ -85,9 +84,9 @@ def is_secret(value: str, tokens: list[str]) -> bool:
     return SECRET in value or any(token in value for token in tokens)
 
 
-def test_every_view_can_be_read_and_tells_no_secret(watching: tuple[psycopg.Connection, list[str]]) -> None:
-    """Whatever others wrote, and whatever opens a door, is in no column that the role may read."""
-    connection, tokens = watching
+def test_every_view_can_be_read_and_tells_no_secret(monitor: tuple[psycopg.Connection, list[str]]) -> None:
+    """Whatever others wrote, and whatever lets somebody in, is in no column that the role may read."""
+    connection, tokens = monitor
     read = 0
     for view in VIEWS.keys() - NOT_FOR_POLLING:
         columns = connection.execute(
@@ -114,16 +113,16 @@ def test_the_secrets_are_in_the_views(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("table", sorted(metadata.tables))
-def test_no_table_can_be_read(watching: tuple[psycopg.Connection, list[str]], table: str) -> None:
+def test_no_table_can_be_read(monitor: tuple[psycopg.Connection, list[str]], table: str) -> None:
     """Not even its names of columns lead to a row."""
-    connection, _ = watching
+    connection, _ = monitor
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute(f"SELECT count(*) FROM {table}")
 
 
-def test_what_is_withheld_is_refused(watching: tuple[psycopg.Connection, list[str]]) -> None:
+def test_what_is_withheld_is_refused(monitor: tuple[psycopg.Connection, list[str]]) -> None:
     """Column by column, and with an asterisk; nothing can be written."""
-    connection, _ = watching
+    connection, _ = monitor
     for view, columns in WITHHELD.items():
         for column in (*columns, "*"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
