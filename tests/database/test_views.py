@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 import pytest
+from alembic import command
 from sqlalchemy import Connection, Engine
 
+from cli.migrate import _config, upgrade
 from models.claims import claim_images
 from models.fold_counters import fold_counters
 from models.heartbeats import CLOCK, note_heartbeat
@@ -272,6 +274,28 @@ def test_money_and_storage_outlive_their_rows(engine: Engine) -> None:
         assert by_day == [], "of what is long ago rows may be gone"
         connection.exec_driver_sql("UPDATE day_counters SET day = day + 2")
         assert {row[0] for row in unbalanced(connection)} >= {"counters of money by day = their rows"}
+
+
+def test_a_database_of_the_release_before_is_counted(engine: Engine, database_url: str) -> None:
+    """Money, storage and deliveries are counted from the rows, and finished batches folded, when a database is
+    migrated."""
+    run_batch(engine)
+    with engine.begin() as connection:
+        make_submitted(connection, 3)
+        money = connection.exec_driver_sql("SELECT * FROM cost_ledger").all()
+    command.downgrade(_config(database_url), "0007")
+    upgrade(database_url)
+    with engine.connect() as connection:
+        assert unbalanced(connection) == []
+        assert connection.exec_driver_sql("SELECT * FROM cost_ledger").all() == money
+        assert connection.exec_driver_sql("SELECT sum(images) FROM storage_usage").scalar_one() == 6
+        assert connection.exec_driver_sql("SELECT sum(deliveries) FROM callback_ledger").scalar_one() == 1
+        folded = connection.exec_driver_sql("SELECT count(*) FROM batch_counters WHERE folded").scalar_one()
+        assert (
+            folded
+            == connection.exec_driver_sql("SELECT count(*) FROM batches WHERE finished_at > '-infinity'").scalar_one()
+            == 1
+        )
 
 
 def test_overview_is_what_the_views_say(engine: Engine) -> None:
