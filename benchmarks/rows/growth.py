@@ -89,10 +89,10 @@ def _views(connection: Connection, batch: UUID) -> dict[str, Step]:
         *("callback_ledger", "cost_ledger", "client_costs", "storage_usage"),
     )
     return {
-        "overview": overview.read_overview,
         "timeline of an edit": asking(edits.TIMELINE_OF_EDIT, (edit, 1000)),
-        "throughput of an hour": asking(overview.RECENT_MINUTES, (60,)),
-        "latency of a day": asking(overview.LATENCY_LATELY, (24,)),
+        "throughput of an hour": asking(page.SYSTEM["throughput"]),
+        "latency of a day": asking("SELECT * FROM latency WHERE hour > now() - interval '1 day'"),
+        "open batches": asking(overview.OPEN_BATCHES, (20,)),
         "batch_costs of one batch": asking(page.MONEY_OF_BATCH, (batch,)),
         "batch_costs of all batches": asking("SELECT * FROM batch_costs"),
         **{name: asking(f"SELECT * FROM {name}") for name in whole},

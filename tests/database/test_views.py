@@ -15,7 +15,6 @@ from models.pauses import pause_lane
 from models.provider import pause
 from models.queries.batches import PAUSE_BATCH
 from models.queries.health import OVERDUE_BY_STATE
-from models.queries.overview import read_overview
 from models.record_reports import record_reports
 from models.transitions import StoredImage, record_stored, retry_failed, settle_batches
 from models.verdict import Retry
@@ -296,15 +295,3 @@ def test_a_database_of_the_release_before_is_counted(engine: Engine, database_ur
             == connection.exec_driver_sql("SELECT count(*) FROM batches WHERE finished_at > '-infinity'").scalar_one()
             == 1
         )
-
-
-def test_overview_is_what_the_views_say(engine: Engine) -> None:
-    """Of an empty system, and of one at work."""
-    with engine.begin() as connection:
-        first = read_overview(connection)
-        assert (first.account, len(first.lanes), first.running) == (None, len(LANES), [])
-        submissions = make_submitted(connection, 2)
-        record_reports(connection, [answer(submissions[0], failure("bad", Retry.NEVER))], POLICY)
-        overview = read_overview(connection)
-        assert [(row.state, row.edits) for row in overview.in_flight] == [("submitted", 1)]
-        assert [(row.failed, row.submitted) for row in overview.running] == [(1, 1)]
