@@ -47,8 +47,6 @@ SELECT 'committed under a ceiling of cost = sum over submissions', coalesce(sum(
 FROM k JOIN spending s ON s.batch_id = k.batch_id
 """
 
-# rows of long ago may have been pruned; what they cost stays counted
-_COMPARABLE = "day >= (now() AT TIME ZONE 'UTC')::date - 1"
 # The same against the rows themselves: it reads all of them.
 AUDIT = fill(
     """
@@ -127,7 +125,7 @@ SELECT 'counters of money by day = their rows', count(*) FROM (
 ) kept FULL JOIN (
     SELECT day, client, {amounts} FROM charges GROUP BY day, client
 ) counted USING (day, client)
-WHERE ({money_differs}) AND {comparable}
+WHERE {money_differs}
 UNION ALL
 SELECT 'counters of storage by day = their rows', count(*) FROM (
     SELECT day, client, sum(images_stored) AS images, sum(bytes_stored) AS bytes FROM day_counters GROUP BY day, client
@@ -137,7 +135,6 @@ SELECT 'counters of storage by day = their rows', count(*) FROM (
     JOIN batches b ON b.id = e.batch_id WHERE i.state = 'stored' GROUP BY 1, 2
 ) counted USING (day, client)
 WHERE (coalesce(kept.images, 0) <> coalesce(counted.images, 0) OR coalesce(kept.bytes, 0) <> coalesce(counted.bytes, 0))
-  AND {comparable}
 UNION ALL
 SELECT 'batches whose counters are folded and do not add up', count(*) FROM (
     SELECT batch_id, count(*) AS rows,
@@ -169,7 +166,6 @@ WHERE coalesce(kept.callbacks, 0) <> coalesce(counted.callbacks, 0)
     differ=" OR ".join(f"coalesce(kept.{name}, 0) <> coalesce(counted.{name}, 0)" for name in BATCH_COUNTERS),
     error_type=ERROR_TYPE,
     amounts=AMOUNTS,
-    comparable=_COMPARABLE,
     money_differs=" OR ".join(
         f"coalesce(kept.{name}, 0) <> coalesce(counted.{name}, 0)"
         for name in ("reserved", "paid", "wasted", "uncertain")
