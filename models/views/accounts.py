@@ -134,7 +134,7 @@ SELECT 'counters of storage by day = their rows', count(*) FROM (
     FROM images i JOIN submissions s ON s.id = i.submission_id JOIN edits e ON e.id = s.edit_id
     JOIN batches b ON b.id = e.batch_id WHERE i.state = 'stored' GROUP BY 1, 2
 ) counted USING (day, client)
-WHERE (coalesce(kept.images, 0) <> coalesce(counted.images, 0) OR coalesce(kept.bytes, 0) <> coalesce(counted.bytes, 0))
+WHERE coalesce(kept.images, 0) <> coalesce(counted.images, 0) OR coalesce(kept.bytes, 0) <> coalesce(counted.bytes, 0)
 UNION ALL
 SELECT 'batches whose counters are folded and do not add up', count(*) FROM (
     SELECT batch_id, count(*) AS rows,
