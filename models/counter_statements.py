@@ -29,6 +29,16 @@ class Counting:
     """SQL condition over `new_rows` and `old_rows`; None: no update does."""
 
 
+_CHANGED = """EXISTS (
+    SELECT FROM new_rows n JOIN old_rows o USING (id) WHERE ({new}) IS DISTINCT FROM ({old}))"""
+
+
+def has_changed(*columns: str) -> str:
+    """SQL: whether an update changed one of these columns in any row."""
+    names = {table: ", ".join(f"{table}.{column}" for column in columns) for table in ("n", "o")}
+    return fill(_CHANGED, new=names["n"], old=names["o"])
+
+
 def sum_signed(counters: Mapping[str, str]) -> str:
     """SQL: what the changed rows `r` add to each counter."""
     return ", ".join(f"sum(r.sign * {amount}) AS {name}" for name, amount in counters.items())
