@@ -71,7 +71,7 @@ def fill_tables(connection: Any, *, batches: int = BATCHES, edits_each: int = ED
         source = fill(_COUNTED, columns=counted.columns, table=table)
         for counting in counted.countings:
             if counting.after_insert is not None:  # else it is about changes
-                connection.execute(fill(counting.statement, source=source))
+                connection.execute(fill(counting.statement, source=source, since="'-infinity'"))
     finished = connection.execute("SELECT array_agg(id) FROM batches WHERE finished_at IS NOT NULL").fetchone()
     connection.execute(FOLD_COUNTERS, finished)
     connection.execute("VACUUM ANALYZE")

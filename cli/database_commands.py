@@ -12,6 +12,12 @@ from cli.settings import effective, load_with_database
 from cli.streams import one_line
 from core.errors import SettingsError
 from core.settings import DatabaseSettings, load
+from models.monitor_role import ROLE
+
+NO_MONITOR_ROLE = (
+    f"There is no role {ROLE}, and this one may not create it: "
+    f"have `CREATE ROLE {ROLE} NOLOGIN` run, then migrate again."
+)
 
 
 @click.command()
@@ -35,13 +41,18 @@ def env(as_json: bool) -> None:
 def migrate(as_json: bool) -> None:
     """Bring the database to the schema of this release."""
     load_with_database()
-    before, after = schema.upgrade(load(DatabaseSettings).database_url)
+    url = load(DatabaseSettings).database_url
+    before, after = schema.upgrade(url)
+    monitored = schema.has_monitor_role(url)
     if as_json:
-        print_json({"before": before, "revision": after})
-    elif before == after:
+        print_json({"before": before, "revision": after, "monitor_role": monitored})
+        return
+    if before == after:
         print(f"The schema is at {after} already.")
     else:
         print(f"The schema is at {after} now, after {before or 'nothing'}.")
+    if not monitored:
+        print(NO_MONITOR_ROLE)
 
 
 @click.command(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import migrations
 from core.errors import DatabaseError
+from models import monitor_role
 from models.database import make_engine
 from models.database_errors import DATABASE_ERRORS, advise, explain, reason, sqlstate
 
@@ -41,6 +42,16 @@ def current(url: str) -> str | None:
     try:
         with engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+
+
+def has_monitor_role(url: str) -> bool:
+    """Whether somebody can be made a member of the role that may look and nothing else."""
+    engine = make_engine(url, application="darkroom migrate", pool_size=1)
+    try:
+        with engine.connect() as connection:
+            return monitor_role.is_there(connection)
     finally:
         engine.dispose()
 

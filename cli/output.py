@@ -61,6 +61,8 @@ def _plain(value: object) -> object:
     match value:
         case datetime():
             return value.isoformat()
+        case timedelta():
+            return round(value.total_seconds(), 3)
         case Decimal():
             return int(value) if value == value.to_integral_value() else float(value)
         case timedelta():

@@ -12,6 +12,7 @@ from models.counters import create_triggers, drop_triggers
 from models.database import make_engine
 from models.events import create_event_triggers, drop_event_triggers
 from models.guards import create_guards, drop_guards
+from models.monitor_role import create_role
 from models.monitoring import create_views, drop_views
 from models.tables import metadata
 
@@ -22,6 +23,7 @@ MIGRATION_LOCK = 7361
 def migrate() -> None:
     """Climb (or descend) in one transaction."""
     engine = make_engine(context.config.attributes["url"], application="darkroom migrate", pool_size=1)
+    create_role(engine)
     with engine.begin() as connection:
         connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
         connection.exec_driver_sql("SET LOCAL statement_timeout = '10min'")

@@ -8,6 +8,7 @@ the others the counters (`models/counters.py`, `models/day_counters.py`).
 """
 
 from models.statements import Statement
+from models.views.totals import JOIN_FOLDED, join_unfolded, total
 
 AMOUNTS = "sum(reserved) AS reserved, sum(paid) AS paid, sum(wasted) AS wasted, sum(uncertain) AS uncertain"
 
@@ -22,6 +23,7 @@ SELECT s.id AS submission_id, s.edit_id, e.batch_id, b.client,
 FROM submissions s JOIN edits e ON e.id = s.edit_id JOIN batches b ON b.id = e.batch_id
 """
 
+_KEPT = ("reserved", "cost", "wasted", "uncertain")
 COST_VIEWS: dict[str, str] = {
     "charges": CHARGES,
     "edit_costs": Statement(
@@ -29,13 +31,12 @@ COST_VIEWS: dict[str, str] = {
     ),
     "batch_costs": Statement(
         """
-        SELECT b.id AS batch_id, b.name, b.client, b.max_cost, c.reserved, c.paid, c.wasted, c.uncertain
-        FROM batches b CROSS JOIN LATERAL (
-            SELECT coalesce(sum(k.reserved), 0) AS reserved, coalesce(sum(k.cost), 0) AS paid,
-                   coalesce(sum(k.wasted), 0) AS wasted, coalesce(sum(k.uncertain), 0) AS uncertain
-            FROM batch_counters k WHERE k.batch_id = b.id
-        ) c
-        """
+        SELECT b.id AS batch_id, b.name, b.client, b.max_cost, c.reserved, c.cost AS paid, c.wasted, c.uncertain
+        FROM batches b {folded} {unfolded} CROSS JOIN LATERAL (SELECT {totals}) c
+        """,
+        folded=JOIN_FOLDED,
+        unfolded=join_unfolded(_KEPT),
+        totals=", ".join(total(name) for name in _KEPT),
     ),
     "cost_ledger": Statement("SELECT day, client, {amounts} FROM day_counters GROUP BY day, client", amounts=AMOUNTS),
     "client_costs": Statement("SELECT client, {amounts} FROM day_counters GROUP BY client", amounts=AMOUNTS),

@@ -12,6 +12,8 @@ from models.statements import fill
 ALWAYS = "true"
 SOURCE = "{source}"
 """Stays in a statement's text until a trigger is made of it: what the statement changed, as rows with a `sign`."""
+SINCE = "{since}"
+"""The same for the time from which on something counts as happening: that of the transaction, or all times."""
 UNFOLD = "folded = false"
 """SQL: whoever adds to counters of a batch that were folded into one row has the accounts look at it again."""
 
@@ -25,6 +27,16 @@ class Counting:
     """SQL condition over `new_rows`; None: an insert changes nothing that is counted here."""
     after_update: str | None = ALWAYS
     """SQL condition over `new_rows` and `old_rows`; None: no update does."""
+
+
+_CHANGED = """EXISTS (
+    SELECT FROM new_rows n JOIN old_rows o USING (id) WHERE ({new}) IS DISTINCT FROM ({old}))"""
+
+
+def has_changed(*columns: str) -> str:
+    """SQL: whether an update changed one of these columns in any row."""
+    names = {table: ", ".join(f"{table}.{column}" for column in columns) for table in ("n", "o")}
+    return fill(_CHANGED, new=names["n"], old=names["o"])
 
 
 def sum_signed(counters: Mapping[str, str]) -> str:

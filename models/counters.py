@@ -23,10 +23,11 @@ from models.counter_statements import (
     Counting,
     add_to_counters,
     any_changed,
+    has_changed,
     sum_again,
     sum_signed,
 )
-from models.day_counters import MONEY, WASTED, WASTED_OF_GROUP, WASTED_PARTS
+from models.day_counters import MONEY, MONEY_CHANGED, WASTED, WASTED_OF_GROUP, WASTED_PARTS
 from models.statements import fill
 from models.states import EditState, Outcome
 
@@ -196,7 +197,11 @@ COUNTED = {
     "submissions": Counted(
         "id, edit_id, attempt, outcome, error_type, learned_by, doubled, may_be_charged, reserved, cost, committed, "
         "images_returned, posted_at, accepted_at, completed_at",
-        (Counting(SUBMISSIONS), *day_counters.OF_SUBMISSIONS, *moments.OF_SUBMISSIONS),
+        (
+            Counting(SUBMISSIONS, after_update=f"{MONEY_CHANGED} OR {has_changed('images_returned')}"),
+            *day_counters.OF_SUBMISSIONS,
+            *moments.OF_SUBMISSIONS,
+        ),
     ),
     "images": Counted(
         "submission_id, state, stored_bytes, stored_at",
@@ -242,5 +247,5 @@ def _run(counting: Counting, change: str, changed: str) -> str:
     condition = counting.after_insert if change == "insert" else counting.after_update
     if condition is None:
         return ""
-    statement = f"{fill(counting.statement, source=changed)};"
+    statement = f"{fill(counting.statement, source=changed, since='now()')};"
     return statement if condition == ALWAYS else f"IF {condition} THEN {statement} END IF;"

@@ -5,7 +5,16 @@ too. Whoever changes what a submission costs holds its edit (`models/transitions
 one time, so either trigger sees the other's row as it is.
 """
 
-from models.counter_statements import SOURCE, UNFOLD, Counting, add_to_counters, any_changed, sum_again, sum_signed
+from models.counter_statements import (
+    SOURCE,
+    UNFOLD,
+    Counting,
+    add_to_counters,
+    any_changed,
+    has_changed,
+    sum_again,
+    sum_signed,
+)
 from models.statements import fill
 
 MONEY: dict[str, str] = {
@@ -109,7 +118,8 @@ OF_EDITS = (
     Counting(WASTED_BY_BATCH, after_insert=None, after_update=_FAILED),
     Counting(WASTED_BY_DAY, after_insert=None, after_update=_FAILED),
 )
-OF_SUBMISSIONS = (Counting(SUBMISSIONS_BY_DAY),)
+MONEY_CHANGED = has_changed("outcome", "error_type", "cost", "reserved", "doubled", "may_be_charged", "completed_at")
+OF_SUBMISSIONS = (Counting(SUBMISSIONS_BY_DAY, after_update=MONEY_CHANGED),)
 _STORED = "EXISTS (SELECT FROM {rows} WHERE stored_at IS NOT NULL)"
 OF_IMAGES = (
     Counting(

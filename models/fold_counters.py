@@ -16,7 +16,8 @@ FOLD_COUNTERS = Statement(
     WITH held AS MATERIALIZED (
         SELECT k.* FROM batch_counters k WHERE k.batch_id = ANY(%s) ORDER BY k.id FOR UPDATE SKIP LOCKED
     ), sums AS MATERIALIZED (
-        SELECT h.batch_id, min(h.id) AS id, {sums} FROM held h GROUP BY h.batch_id
+        SELECT h.batch_id, coalesce(min(h.id) FILTER (WHERE h.folded), min(h.id)) AS id, {sums}
+        FROM held h GROUP BY h.batch_id
     ), whole AS MATERIALIZED (
         SELECT s.* FROM sums s JOIN batches b ON b.id = s.batch_id
         WHERE b.finished_at IS NOT NULL

@@ -4,9 +4,9 @@ from sqlalchemy import Connection
 
 from models.statements import Statement
 
-TICK = "tick"
+CLOCK = "tick"
 EVERY = 2.0
-"""Seconds between two writes of one heartbeat, at least, unless something was done."""
+"""Seconds between two writes of one heartbeat, or of its work, at least."""
 
 BEAT = Statement("""
     INSERT INTO heartbeats (name, at, worked_at, places)
@@ -15,6 +15,7 @@ BEAT = Statement("""
     SET at = excluded.at, worked_at = coalesce(excluded.worked_at, heartbeats.worked_at),
         places = coalesce(excluded.places, heartbeats.places)
     WHERE heartbeats.at < now() - %(every)s * interval '1 s'
+       OR excluded.worked_at > coalesce(heartbeats.worked_at, '-infinity') + %(every)s * interval '1 s'
 """)
 
 

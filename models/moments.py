@@ -4,7 +4,7 @@ What happened is counted once and never taken back, so these counters only grow,
 (`/metrics`). Old ones are not deleted but added to one row that stands before all time (`FOLD_OLD_MINUTES`).
 """
 
-from models.counter_statements import SOURCE, Counting, add_to_counters
+from models.counter_statements import SINCE, SOURCE, Counting, add_to_counters
 from models.statements import Statement, fill
 from models.states import EditState, LearnedBy
 
@@ -43,7 +43,7 @@ _BUCKET = "greatest(0, coalesce(sum(v.sign) FILTER (WHERE v.seconds <= {bound}),
 _BY_MINUTE = """
     WITH change AS MATERIALIZED (
         SELECT * FROM (
-            SELECT {minute} AS minute, {counts} FROM {events} WHERE v.at IS NOT NULL GROUP BY 1
+            SELECT {minute} AS minute, {counts} FROM {events} WHERE v.at >= {since} GROUP BY 1
         ) d WHERE {any}
     ), {record}
 """
@@ -55,7 +55,7 @@ _BY_HOUR = """
                    greatest(0, sum(v.sign * v.seconds)) AS seconds, {buckets}
             FROM (
                 SELECT step, at, sign, greatest(0, extract(epoch FROM took))::float8 AS seconds
-                FROM {events} WHERE took IS NOT NULL
+                FROM {events} WHERE took IS NOT NULL AND at >= {since}
             ) v GROUP BY 1, 2
         ) d WHERE d.events > 0
     ), {record}
@@ -68,6 +68,7 @@ def _by_minute(counters: tuple[str, ...], events: str) -> str:
         minute=fill(MINUTE, at="v.at"),
         counts=", ".join(fill(_COUNT, name=name) for name in counters),
         events=events,
+        since=SINCE,
         any=" OR ".join(f"d.{name} > 0" for name in counters),
         record=add_to_counters("minute_counters", ("minute",), counters),
     )
@@ -77,30 +78,41 @@ def _by_hour(events: str) -> str:
     return fill(
         _BY_HOUR,
         hour=fill(HOUR, at="v.at"),
+        since=SINCE,
         events=events,
         buckets=", ".join(fill(_BUCKET, name=name, bound=str(bound)) for name, bound in BUCKETS.items()),
         record=add_to_counters("latency_counters", ("hour", "step"), LATENCY_COUNTERS),
     )
 
 
+# Every time is that of the transaction that writes it. So what happens now is told from what happened before, and from
+# all the other changes of a row, before anything else is looked at.
+_NOW = "(SELECT * FROM {source} r WHERE greatest({times}) >= {since}) r"
+
+
+def _now(*times: str) -> str:
+    return fill(_NOW, times=", ".join(times), source=SOURCE, since=SINCE)
+
+
 _LEARNED = f"CASE r.learned_by WHEN '{LearnedBy.CALLBACK}' THEN 'called_back' ELSE 'polled' END"
 _EDITS_BY_MINUTE = _by_minute(
     ("created", EditState.STORED, EditState.FAILED, EditState.CANCELLED),
-    f"{SOURCE} r CROSS JOIN LATERAL (VALUES ('created', r.created_at, r.sign), (r.state, r.finished_at, r.sign))"
-    " v (what, at, amount)",
+    f"""{_now("created_at", "finished_at")} CROSS JOIN LATERAL (VALUES
+        ('created', r.created_at, r.sign), (r.state, r.finished_at, r.sign)) v (what, at, amount)""",
 )
 _EDITS_BY_HOUR = _by_hour(
-    f"""{SOURCE} r CROSS JOIN LATERAL (VALUES (
+    f"""{_now("finished_at")} CROSS JOIN LATERAL (VALUES (
         'whole', r.finished_at, CASE r.state WHEN 'stored' THEN r.finished_at - r.created_at END)) u (step, at, took)"""
 )
+_TIMES = _now("posted_at", "accepted_at", "completed_at")
 _SUBMISSIONS_BY_MINUTE = _by_minute(
     ("submitted", "accepted", "called_back", "polled"),
-    f"""{SOURCE} r CROSS JOIN LATERAL (VALUES
+    f"""{_TIMES} CROSS JOIN LATERAL (VALUES
         ('submitted', r.posted_at, r.sign), ('accepted', r.accepted_at, r.sign),
         ({_LEARNED}, CASE WHEN r.accepted_at IS NOT NULL THEN r.completed_at END, r.sign)) v (what, at, amount)""",
 )
 _SUBMISSIONS_BY_HOUR = _by_hour(
-    f"""{SOURCE} r JOIN edits e ON e.id = r.edit_id CROSS JOIN LATERAL (VALUES
+    f"""{_TIMES} JOIN edits e ON e.id = r.edit_id CROSS JOIN LATERAL (VALUES
         ('submitted', r.posted_at, CASE WHEN r.attempt = 1 THEN r.posted_at - e.created_at END),
         ('replied', r.accepted_at, r.accepted_at - r.posted_at),
         ('accepted', r.accepted_at, CASE WHEN r.attempt = 1 THEN r.accepted_at - e.created_at END),
@@ -108,12 +120,12 @@ _SUBMISSIONS_BY_HOUR = _by_hour(
 )
 _IMAGES_BY_MINUTE = _by_minute(
     ("images_stored", "bytes_stored"),
-    f"""{SOURCE} r CROSS JOIN LATERAL (VALUES
+    f"""{_now("stored_at")} CROSS JOIN LATERAL (VALUES
         ('images_stored', r.stored_at, r.sign), ('bytes_stored', r.stored_at, r.sign * r.stored_bytes))
         v (what, at, amount)""",
 )
 _IMAGES_BY_HOUR = _by_hour(
-    f"""{SOURCE} r JOIN submissions s ON s.id = r.submission_id CROSS JOIN LATERAL (VALUES (
+    f"""{_now("stored_at")} JOIN submissions s ON s.id = r.submission_id CROSS JOIN LATERAL (VALUES (
         'stored', r.stored_at, r.stored_at - s.completed_at)) u (step, at, took)"""
 )
 

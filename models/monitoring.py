@@ -8,6 +8,7 @@ explains each and runs the queries that it shows.
 from sqlalchemy import Connection
 
 from models.costs import COST_VIEWS
+from models.monitor_role import grant_views
 from models.views.accounts import ACCOUNTING, AUDIT
 from models.views.progress import BATCH_PROGRESS, EDIT_ERRORS, ERRORS_BY_TYPE
 from models.views.rates import CALLBACK_LEDGER, EVENT_TOTALS, LATENCY, LATENCY_HISTOGRAM, THROUGHPUT
@@ -44,6 +45,7 @@ def drop_views(connection: Connection) -> None:
 
 
 def create_views(connection: Connection) -> None:
-    """Create every view as declared here."""
+    """Create every view as declared here, for the role that watches to read."""
     for name, query in VIEWS.items():
         connection.exec_driver_sql(f"CREATE VIEW {name} AS {query}")
+    grant_views(connection, VIEWS)

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from cli.main import darkroom
 from cli.settings import CLISettings
 from intake.settings import IntakeSettings
+from models.monitor_role import ROLE, WITHHELD
 from models.monitoring import VIEWS
 from models.seedream import EditArguments
 from models.states import EDIT_ARROWS, EDIT_STATES, FINAL, IMAGE_ARROWS
@@ -92,6 +93,34 @@ def test_queries_run(engine: Engine, page: str, query: str) -> None:
     with engine.begin() as connection:
         make_submitted(connection)
         connection.exec_driver_sql(query).all()
+
+
+def questions() -> list[tuple[str, str]]:
+    """(query, columns as its output shows them) of every question that docs/monitoring.md answers."""
+    shown = re.findall(r"^```sql\n(.*?)^```\n\n```text\n(.*?)\n", text("docs/monitoring.md"), re.MULTILINE | re.DOTALL)
+    return [(query, columns) for query, columns in shown if "```" not in query]
+
+
+@pytest.mark.parametrize(("query", "columns"), questions())
+def test_questions_at_night(engine: Engine, query: str, columns: str) -> None:
+    """Each runs as the role that may only look, and answers the columns that the page shows."""
+    with engine.begin() as connection:
+        make_submitted(connection)
+        connection.exec_driver_sql(f"SET LOCAL ROLE {ROLE}")
+        answer = connection.exec_driver_sql(query.replace("%", "%%"))
+        assert list(answer.keys()) == [column.strip() for column in columns.split("|")]
+
+
+def test_there_is_an_answer_to_most_questions() -> None:
+    """At least 25."""
+    assert len(questions()) >= 25
+
+
+def test_monitoring_page_says_what_is_withheld() -> None:
+    """docs/monitoring.md names each column that the role may not read, and no other view."""
+    page = text("docs/monitoring.md").partition("## Page 6")[2].partition("## Page 7")[0]
+    named = {tuple(name.split(".")) for name in re.findall(r"`(\w+\.\w+)`", page)}
+    assert named == {(view, column) for view, columns in WITHHELD.items() for column in columns}
 
 
 def test_monitoring_page_names_every_view() -> None:

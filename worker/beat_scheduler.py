@@ -7,6 +7,7 @@ An expired message stays in its Redis list until a worker takes it, so expiry al
 while workers are away. Nobody sends one to a queue that holds a few already.
 """
 
+import time
 from typing import Any
 
 import structlog
@@ -17,6 +18,8 @@ from sqlalchemy import Connection, Engine
 from core.settings import load
 from models.database import make_engine
 from models.due_work import which_hold
+from models.heartbeats import CLOCK, EVERY
+from worker.heartbeat import beat
 from worker.lane import load_lanes
 from worker.lane_loop import reason
 from worker.settings import BeatSettings
@@ -54,6 +57,9 @@ def start_due_lanes(app: Celery, engine: Engine) -> None:
 class BoundedScheduler(Scheduler):  # type: ignore[misc]  # celery has no types
     """Celery beat's own scheduler, with the tick in the place of a schedule."""
 
+    said_at = 0.0
+    """When it last said that it is alive, by the process's clock."""
+
     def setup_schedule(self) -> None:
         """There is none to be read; what is read instead is the database."""
         url = load(BeatSettings).database_url
@@ -63,6 +69,9 @@ class BoundedScheduler(Scheduler):  # type: ignore[misc]  # celery has no types
         """Start the lanes that have due work; answers the seconds until the next tick."""
         try:
             start_due_lanes(self.app, self.engine)
+            if time.monotonic() - self.said_at >= EVERY:
+                beat(self.engine, CLOCK)
+                self.said_at = time.monotonic()
         except Exception as error:  # database or broker may be away for as long as they like
             log.warning("tick_failed", reason=reason(error))
         return TICK

@@ -9,6 +9,7 @@ from intake.celery_batch import create_from_document
 from worker.celery import app
 from worker.crash_points import crash_point
 from worker.dependencies import Dependencies, may_continue
+from worker.heartbeat import beat
 from worker.lane import Lane, load_lanes
 
 MANIFEST_MAX_BYTES = 2**30
@@ -23,7 +24,10 @@ def add_lane(name: str, lane: type[Lane]) -> None:
 
     @app.task(name=f"darkroom.{name}")  # type: ignore[untyped-decorator]  # celery has no types
     def take_turn() -> None:
-        lane(dependencies).take_turn(may_continue)
+        places = dependencies.settings.max_in_flight if name == "submit" else None
+        beat(dependencies.engine, name, places=places)
+        done = lane(dependencies).take_turn(may_continue)
+        beat(dependencies.engine, name, worked=done > 0)
 
 
 for _name, _lane in load_lanes().items():

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from sqlalchemy import Connection, Engine, make_url
@@ -21,7 +22,7 @@ from models.criteria import limited_batches
 from models.database import make_engine
 from models.notifications import claim_notifications
 from models.provider import LIST_PRICE
-from models.queries import batches, edits, health
+from models.queries import batches, edits, health, overview, page
 from models.transitions import finishable_batches
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -76,6 +77,25 @@ def steps(connection: Connection) -> dict[str, Step]:
         "overdue": asking(health.OVERDUE_BY_STATE),
         "accounting": asking(health.ACCOUNTS),
         "batch_progress of all batches": asking("SELECT * FROM batch_progress"),
+        **_views(connection, old),
+    }
+
+
+def _views(connection: Connection, batch: UUID) -> dict[str, Step]:
+    """What dashboards poll (`docs/monitoring.md`), with a finished batch."""
+    edit = connection.exec_driver_sql("SELECT id FROM edits WHERE batch_id = %s LIMIT 1", (batch,)).scalar_one()
+    whole = (
+        *("in_flight", "lane_status", "pauses", "account_status", "latency_histogram", "event_totals"),
+        *("callback_ledger", "cost_ledger", "client_costs", "storage_usage"),
+    )
+    return {
+        "timeline of an edit": asking(edits.TIMELINE_OF_EDIT, (edit, 1000)),
+        "throughput of an hour": asking(page.SYSTEM["throughput"]),
+        "latency of a day": asking("SELECT * FROM latency WHERE hour > now() - interval '1 day'"),
+        "open batches": asking(overview.OPEN_BATCHES, (20,)),
+        "batch_costs of one batch": asking(page.MONEY_OF_BATCH, (batch,)),
+        "batch_costs of all batches": asking("SELECT * FROM batch_costs"),
+        **{name: asking(f"SELECT * FROM {name}") for name in whole},
     }
 
 

@@ -45,6 +45,9 @@ def upgrade() -> None:
     _create_events()
     _count_money()
     _fold()
+    op.create_index(
+        "batch_counters_folded", "batch_counters", ["batch_id"], unique=True, postgresql_where=sa.text("folded")
+    )
 
 
 def _number(name: str, type_: sa.types.TypeEngine[Any]) -> sa.Column[Any]:
@@ -236,6 +239,7 @@ def downgrade() -> None:
     op.drop_index("callback_counters_hour", table_name="callback_counters")
     op.create_index("callback_counters_effect", "callback_counters", ["effect", "id"])
     op.drop_column("callback_counters", "hour")
+    op.drop_index("batch_counters_folded", table_name="batch_counters")
     op.drop_index("batch_counters_unfolded", table_name="batch_counters")
     for column in ("folded", "ended_lately", "ended_at", "wasted", "uncertain", "reserved"):
         op.drop_column("batch_counters", column)

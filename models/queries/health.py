@@ -20,6 +20,6 @@ ACCOUNTS = Statement("SELECT identity, difference FROM accounting")
 AUDITED_ACCOUNTS = Statement("SELECT identity, difference FROM audit")
 WITHOUT_TIMEOUT = Statement("SET LOCAL statement_timeout = 0")
 OVERDUE_BY_STATE = Statement("""
-    SELECT what, state, count(*) AS rows, extract(epoch FROM max(late))::float8 AS late
+    SELECT what, state, sum(number)::bigint AS rows, extract(epoch FROM max(late))::float8 AS late
     FROM overdue GROUP BY what, state ORDER BY late DESC
 """)

@@ -43,6 +43,8 @@ batch_counters = Table(
         comment="the only row of a finished batch that adds up; false again with the next change",
     ),
     Index("batch_counters_batch", "batch_id", "id"),
+    # views: what there is to know of a finished batch
+    Index("batch_counters_folded", "batch_id", unique=True, postgresql_where=text("folded")),
     # accounting: the batches of which something changed
     Index("batch_counters_unfolded", "batch_id", postgresql_where=text("NOT folded")),
     comment="several rows a batch, to be summed; kept by the triggers of models/counters.py",

@@ -2,6 +2,7 @@
 
 from models.counters import FADED, RATE_OVER
 from models.statements import fill
+from models.views.totals import JOIN_FOLDED, join_unfolded, total
 
 _SHOWN = (
     *("pending", "submitting", "submitted", "ready", "stored", "failed", "cancelled", "skipped"),
@@ -11,8 +12,7 @@ _SHOWN = (
 _OPEN = "b.edit_count - c.stored - c.failed - c.cancelled"
 _WINDOW = """{over} * CASE WHEN c.first_stored_at IS NULL THEN 1
             ELSE 1 - exp(-least(50, greatest(1, extract(epoch FROM now() - c.first_stored_at)) / {over})) END"""
-# Sums over the few rows of each batch's counters, one row once it is finished. What ended lately fades, so that a rate
-# follows the last minutes; while a batch is young it has had less than that time (`_WINDOW`).
+# What ended lately fades, so that a rate follows the last minutes; a young batch has had less than these (`_WINDOW`).
 BATCH_PROGRESS = fill(
     """
 SELECT b.id AS batch_id, b.name, b.client, b.priority,
@@ -31,15 +31,24 @@ SELECT b.id AS batch_id, b.name, b.client, b.priority,
        b.pruned_at
 FROM batches b
 LEFT JOIN spending ON spending.batch_id = b.id
+{folded}
+{unfolded}
 CROSS JOIN LATERAL (
-    SELECT {sums},
-           min(k.first_stored_at) AS first_stored_at, max(k.last_stored_at) AS last_stored_at,
-           CASE WHEN b.finished_at IS NULL THEN sum({faded}) END AS ended_lately
-    FROM batch_counters k WHERE k.batch_id = b.id
+    SELECT {totals}, u.ended_lately,
+           least(f.first_stored_at, u.first_stored_at) AS first_stored_at,
+           greatest(f.last_stored_at, u.last_stored_at) AS last_stored_at
 ) c
 """,
-    sums=", ".join(f"coalesce(sum(k.{name}), 0) AS {name}" for name in _SHOWN),
-    faded=fill(FADED, ended="k.ended_lately", ended_at="k.ended_at", now="now()", over=str(RATE_OVER)),
+    folded=JOIN_FOLDED,
+    unfolded=join_unfolded(
+        _SHOWN,
+        fill(
+            "min(k.first_stored_at) AS first_stored_at, max(k.last_stored_at) AS last_stored_at,"
+            " sum({faded}) AS ended_lately",
+            faded=fill(FADED, ended="k.ended_lately", ended_at="k.ended_at", now="now()", over=str(RATE_OVER)),
+        ),
+    ),
+    totals=", ".join(total(name) for name in _SHOWN),
     open=_OPEN,
     window=fill(_WINDOW, over=str(RATE_OVER)),
 )

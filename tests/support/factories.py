@@ -1,6 +1,8 @@
 """Rows for tests: functions that build on each other, through the same entry points as the product."""
 
+import hashlib
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 from io import BytesIO
 from uuid import UUID
@@ -12,6 +14,7 @@ from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
 from models.claims import claim_edits
 from models.decisions import ProviderReport
+from models.queries.callbacks import KEEP_CALLBACKS
 from models.states import LearnedBy
 from models.transitions import Submission, record_accepted, start_submissions
 from models.verdict import DeclaredImage, Kind, Retry, Verdict
@@ -66,6 +69,23 @@ def failure(type_: str = "internal_server_error", retry: Retry = Retry.TRANSIENT
 def answer(submission: Submission, verdict: Verdict, by: LearnedBy = LearnedBy.CALLBACK) -> ProviderReport:
     """What a callback or a poll says about a submission."""
     return ProviderReport(submission.id, request_id(submission), verdict, by)
+
+
+def keep_callback(
+    connection: Connection, token: str, request: str, *, body: str = "{}", headers: dict[str, str] | None = None
+) -> None:
+    """A delivery as the receiver keeps it, that was applied."""
+    values = {
+        "effects": ["applied"],
+        "submissions": [token],
+        "tokens": [token],
+        "requests": [request],
+        "signed_at": [datetime.now(UTC)],
+        "headers": [json.dumps(headers or {})],
+        "bodies": [body.encode()],
+        "sha256": [hashlib.sha256(body.encode()).hexdigest()],
+    }
+    connection.exec_driver_sql(KEEP_CALLBACKS, values)
 
 
 def fall_due(connection: Connection) -> None:

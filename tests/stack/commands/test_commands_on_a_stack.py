@@ -64,6 +64,14 @@ def test_skipped_line_and_contact_sheet(stack: Stack, manifest: Path, tmp_path: 
     assert json.loads(said.stdout)["uploads"] == 0  # it is there already
 
 
+def test_lanes_say_that_they_are_alive(stack: Stack) -> None:
+    """After a batch each lane that had to do something has taken a turn, and the tick comes."""
+    shown = json.loads(stack.run("top", "--once", "--json").stdout)
+    lanes = {lane["lane"]: lane for lane in shown["lanes"]}
+    assert all(lanes[name]["last_work_at"] for name in ("submit", "download", "settle"))
+    assert lanes["poll"]["last_tick_at"]
+
+
 def test_replay_of_what_was_applied(stack: Stack) -> None:
     """Real callbacks, taken again, change nothing; the accounts still balance."""
     before = status(stack)
