@@ -19,6 +19,7 @@ from core.settings import (
     Seconds,
     Settings,
     StorageSettings,
+    TracingSettings,
     split_commas,
 )
 from provider.settings import ProviderSettings
@@ -51,7 +52,14 @@ class BeatSettings(DatabaseSettings, BrokerSettings):
 
 
 class WorkerSettings(
-    ProviderSettings, StorageSettings, MediaSettings, DatabaseSettings, PolicySettings, PriceSettings, BrokerSettings
+    ProviderSettings,
+    StorageSettings,
+    MediaSettings,
+    DatabaseSettings,
+    PolicySettings,
+    PriceSettings,
+    BrokerSettings,
+    TracingSettings,
 ):
     """Everything a worker needs to know."""
 
