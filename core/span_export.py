@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-import structlog
+import requests
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_NAMESPACE, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -19,9 +19,10 @@ from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from opentelemetry.trace import Status
 from opentelemetry.util.re import parse_env_headers
 
-from core.settings import TracingSettings
+from core.settings import TracingSettings, read_network
 
-log = structlog.get_logger()
+# the standard logger, for the command line configures no other
+log = logging.getLogger(__name__)
 
 EXPORT_TIMEOUT = 3.0
 """Seconds for one export with all its tries."""
@@ -61,11 +62,17 @@ def _make_exporter(settings: TracingSettings) -> SpanExporter:
     if settings.otel_traces_exporter == "console":
         # where the logs are, for standard output belongs to what a command answers
         return ConsoleSpanExporter(out=sys.stderr, formatter=lambda span: span.to_json(indent=None) + "\n")
-    secret = settings.otel_exporter_otlp_headers
+    url, secret, network = settings.otel_exporter_otlp_endpoint, settings.otel_exporter_otlp_headers, read_network()
+    session = requests.Session()
+    session.trust_env = False  # `core/network.py` says why
+    if proxy := network.proxy_for(url):
+        session.proxies = {"http": proxy, "https": proxy}
     return OTLPSpanExporter(
-        f"{settings.otel_exporter_otlp_endpoint}/v1/traces",
+        f"{url}/v1/traces",
+        certificate_file=network.ca_file,
         headers=parse_env_headers(secret.get_secret_value(), liberal=True) if secret else None,
         timeout=EXPORT_TIMEOUT,
+        session=session,
     )
 
 
@@ -88,7 +95,7 @@ class GuardedExporter(SpanExporter):
         result = self._exporter.export([strip_span(span) for span in spans])
         failing = result is not SpanExportResult.SUCCESS
         if failing and not self._failing:
-            log.warning("traces_not_exported", spans=len(spans))
+            log.warning("The collector takes no traces; work goes on without them.")
         self._failing = failing
         return result
 

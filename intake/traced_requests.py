@@ -20,7 +20,7 @@ def trace_requests(app: Flask, provider: TracerProvider) -> None:
     )
 
 
-def _hide_path(span: Span, environ: dict[str, str]) -> None:
-    """A path that is no route of ours may be anything, so it names no span."""
+def _hide_path(span: Span, _: dict[str, str]) -> None:
+    """A path that is no route of ours may be anything, as may the method, so they name no span."""
     if request.url_rule is None:
-        span.update_name(environ.get("REQUEST_METHOD", "HTTP"))
+        span.update_name("HTTP")
