@@ -90,7 +90,7 @@ def test_an_existing_batch_keeps_its_trace(client: FlaskClient, spans: Spans, en
 
 
 def test_only_the_api_is_traced(client: FlaskClient, spans: Spans) -> None:
-    """The page that refreshes itself, and whoever looks whether we live, would bury everything else."""
+    """The page that refreshes itself, and whoever looks whether we live, would hide everything else."""
     for path in ("/", "/livez", "/healthz", "/metrics", "/openapi.json", "/docs", "/nothing", "//v1/", "/x?/v1/"):
         client.get(path)
     assert spans.all() == []

@@ -107,8 +107,8 @@ def test_one_trace_from_request_to_image(stack: Stack, collector: Wire, caller: 
     ]  # fmt: skip
     turns = {span.id: span.name for span in read_spans(collector)}
     assert [turns.get(link) for link in seen["submit"].links] == ["run/darkroom.submit"]
-    [told] = [received for received in caller.received if received.method == "POST"]
-    assert told.headers["traceparent"] == f"00-{TRACE}-{seen['notify'].id}-01"
+    [message] = [received for received in caller.received if received.method == "POST"]
+    assert message.headers["traceparent"] == f"00-{TRACE}-{seen['notify'].id}-01"
 
 
 def test_command_line_begins_a_trace(stack: Stack, collector: Wire, caller: Wire) -> None:
