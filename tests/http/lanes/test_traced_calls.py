@@ -125,17 +125,17 @@ def test_work_goes_on_where_traces_cannot_be_found(
     engine: Engine, emulator: Emulator, tmp_path: Path, spans: Spans
 ) -> None:
     """What is claimed is worked on and what is committed is answered: spans are lost, no submission is left behind."""
-    make_traced(engine, "one")
+    make_traced(engine, "one", "and one whose callback comes later")
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE batches RENAME traceparent TO elsewhere")
     try:
-        with lane_runner(engine, emulator, tmp_path) as worker:
-            worker.work_until(all_are(engine, stored=1))
+        with lane_runner(engine, emulator, tmp_path, max_in_flight=1) as worker:
+            worker.work_until(all_are(engine, stored=2))
     finally:
         with engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE batches RENAME elsewhere TO traceparent")
     assert spans.all() == []
-    assert rows(engine, "SELECT effect FROM callbacks") == [("applied",)]
+    assert rows(engine, "SELECT effect FROM callbacks") == [("applied",)] * 2
 
 
 LEAVE = """
@@ -166,9 +166,10 @@ def test_a_collector_in_trouble_holds_nobody_up(collector: str) -> None:
     with serve(scripts[collector]) as wire:
         url = "http://127.0.0.1:1" if collector == "away" else wire.url
         environment = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": url,
-                       "OTEL_EXPORTER_OTLP_HEADERS": "x-key=MARK"}  # fmt: skip
+                       "OTEL_EXPORTER_OTLP_HEADERS": "x-key=MARK",
+                       "OTEL_BSP_MAX_QUEUE_SIZE": "20000"}  # fmt: skip
         done = subprocess.run(
-            [sys.executable, "-c", LEAVE], env=environment, capture_output=True, text=True, timeout=40, check=False
+            [sys.executable, "-c", LEAVE], env=environment, capture_output=True, text=True, timeout=25, check=False
         )
     assert (done.returncode, done.stdout) == (0, "worked\n")
     assert done.stderr.count("\n") <= 1, done.stderr
