@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.functional_validators import AfterValidator, BeforeValidator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -331,6 +331,13 @@ class TracingSettings(Settings):
         if exporter != "none" and not _has_opentelemetry():
             raise ValueError("it needs OpenTelemetry: pip install 'darkroom[tracing]'")
         return exporter
+
+    @field_validator("otel_exporter_otlp_endpoint", "otel_traces_sampler_arg", mode="before")
+    @classmethod
+    def _of_another_program(cls, given: Any, info: ValidationInfo) -> Any:
+        """These are everybody's variables: where we do not trace, what others make of them is no mistake of ours."""
+        off = info.data.get("otel_traces_exporter", "none") == "none"
+        return cls.model_fields[info.field_name or ""].default if off else given
 
 
 def _has_opentelemetry() -> bool:

@@ -59,17 +59,27 @@ def test_not_installed_it_says_what_to_install() -> None:
     assert run(WITHOUT) == ""
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("OTEL_TRACES_EXPORTER", "jaeger"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
-        ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
-        ("OTEL_TRACES_SAMPLER_ARG", "nan"),
-    ],
-)
+OTHERS = [
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+    ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
+    ("OTEL_TRACES_SAMPLER_ARG", "nan"),
+    ("OTEL_TRACES_SAMPLER_ARG", "endpoint=http://sampler:5778"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), [("OTEL_TRACES_EXPORTER", "jaeger"), *OTHERS])
 def test_wrong_settings_are_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else somebody would look for traces that go nowhere."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=rf"^{name} is wrong \(.*\)\.$"):
         load(TracingSettings)
+
+
+@pytest.mark.parametrize(("name", "value"), OTHERS)
+def test_variables_of_other_programs_stop_nobody(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine may have them for its other programs; where we do not trace they are not ours to judge."""
+    monkeypatch.setenv(name, value)
+    given = load(TracingSettings)
+    monkeypatch.delenv(name)
+    assert given == load(TracingSettings)
