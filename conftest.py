@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-OURS = ("FAL_", "DARKROOM_", "DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "PGDATABASE", "PGHOST")
+OURS = ("FAL_", "DARKROOM_", "OTEL_", "DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "PGDATABASE", "PGHOST")
 WAYS_OUT = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 SHARE_A_STACK = ("test_edit.py", "test_commands_on_a_stack.py", "test_provider_page.py")
 TAKES_MINUTES = "tests/whole/"

@@ -8,11 +8,12 @@ a file that holds the value of any secret.
 import os
 import ssl
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.functional_validators import AfterValidator, BeforeValidator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -305,3 +306,42 @@ class PolicySettings(OutputSettings):
         60, description="until a paused account, or an endpoint whose model is down, is tried again, by itself"
     )
     fal_user_id: str | None = Field(None, description="the account whose callbacks count; learned if not set")
+
+
+class TracingSettings(Settings):
+    """Where traces go, in OpenTelemetry's own variables; whatever else its SDK reads, it reads by itself."""
+
+    otel_traces_exporter: Literal["none", "otlp", "console"] = Field(
+        "none",
+        description="where traces go: `otlp`, to a collector over HTTP; `console`, to standard output; docs/tracing.md",
+    )
+    otel_exporter_otlp_endpoint: BaseURL = Field(
+        "http://localhost:4318", description="the collector, to which `/v1/traces` is appended"
+    )
+    otel_exporter_otlp_headers: SecretStr | None = Field(
+        None, description="comma list of `name=value`: headers that the collector asks for, as a key"
+    )
+    otel_traces_sampler_arg: float = Field(
+        1, ge=0, le=1, description="the share of the batches that are traced; a caller that says so itself is followed"
+    )
+
+    @field_validator("otel_traces_exporter")
+    @classmethod
+    def _is_installed(cls, exporter: str) -> str:
+        if exporter != "none" and not _has_opentelemetry():
+            raise ValueError("it needs OpenTelemetry: pip install 'darkroom[tracing]'")
+        return exporter
+
+    @field_validator("otel_exporter_otlp_endpoint", "otel_traces_sampler_arg", mode="before")
+    @classmethod
+    def _of_another_program(cls, given: Any, info: ValidationInfo) -> Any:
+        """These are everybody's variables: where we do not trace, what others make of them is no mistake of ours."""
+        off = info.data.get("otel_traces_exporter", "none") == "none"
+        return cls.model_fields[info.field_name or ""].default if off else given
+
+
+def _has_opentelemetry() -> bool:
+    try:
+        return all(map(find_spec, ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")))
+    except ModuleNotFoundError:  # what it would be a part of
+        return False

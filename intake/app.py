@@ -10,6 +10,7 @@ from werkzeug.exceptions import BadRequest, Unauthorized
 from buffering import BufferingServer, Limits
 from core.logs import configure_logs
 from core.settings import load
+from core.tracing import start_tracing
 from intake import api, problems
 from intake.api_keys import ApiKeys, is_loopback
 from intake.docs_page import ASSETS, PAGE
@@ -65,7 +66,12 @@ def create_server() -> BufferingServer:
     """
     settings = load(IntakeSettings)
     configure_logs()
+    provider = start_tracing("darkroom-intake", settings)
     app = create_app(settings)
+    if provider is not None:
+        from intake.traced_requests import trace_requests
+
+        trace_requests(app, provider)
     context: api.ApiContext = app.extensions["darkroom"]
     limits = Limits(
         body_max=lambda headers: _bound_body(headers, context),

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from core.errors import Conflict, ManifestError
+from core.tracing import current_traceparent
 from intake.insert_edits import Content, OnInvalid, count_entries, write_edits
 from intake.manifest import Entry
 from models.database_errors import LOCK_NOT_AVAILABLE, sqlstate
@@ -175,7 +176,12 @@ def _claimed(connection: Connection, header: BatchHeader) -> UUID | None:
     The row goes first, so that the unique index makes a second call with the key wait for our commit or rollback.
     Its count and hash are known at the end; until then nobody else sees it.
     """
-    row = {**header.model_dump(), "metadata": Jsonb(header.metadata), "endpoint": ENDPOINT}
+    row = {
+        **header.model_dump(),
+        "metadata": Jsonb(header.metadata),
+        "endpoint": ENDPOINT,
+        "traceparent": current_traceparent(),
+    }
     try:
         return connection.exec_driver_sql(CREATE_BATCH, row).scalar()
     except DBAPIError as error:

@@ -6,11 +6,18 @@ provider, so it does not even read them.
 
 from pydantic import Field, SecretStr, field_validator
 
-from core.settings import DatabaseSettings, MediaSettings, NetworkSettings, PriceSettings, StorageSettings
+from core.settings import (
+    DatabaseSettings,
+    MediaSettings,
+    NetworkSettings,
+    PriceSettings,
+    StorageSettings,
+    TracingSettings,
+)
 from intake.priorities import read_bounds
 
 
-class IntakeSettings(DatabaseSettings, PriceSettings, StorageSettings, MediaSettings, NetworkSettings):
+class IntakeSettings(DatabaseSettings, PriceSettings, StorageSettings, MediaSettings, NetworkSettings, TracingSettings):
     """Everything the intake API needs to know."""
 
     bind_host: str = Field("127.0.0.1", description="the address on which the Flask applications listen")

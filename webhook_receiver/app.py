@@ -7,6 +7,7 @@ from flask import Flask
 from buffering import BufferingServer, Limits
 from core.logs import configure_logs
 from core.settings import load
+from core.tracing import start_tracing
 from models.database import make_engine
 from webhook_receiver.callbacks import ALONE, Receiver, install
 from webhook_receiver.jwks import KeySet
@@ -50,6 +51,7 @@ def create_server() -> BufferingServer:
     """
     settings = load(ReceiverSettings)
     configure_logs()
+    start_tracing("darkroom-receiver", settings)
     most = settings.callback_max_bytes
     limits = Limits(lambda _: most, most + 1, HELD_MAX, whole_within=BODY_WITHIN, idle_within=BODY_WITHIN)
     return BufferingServer(create_app(settings), limits, threads=THREADS, at_once=_is_tried_at_once)

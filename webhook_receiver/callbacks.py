@@ -19,6 +19,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from buffering import ANSWER_LATER, NEEDS_THREAD
 from core.errors import KeysUnavailable, SignatureError
+from core.tracing import is_tracing
 from models.database_errors import original, reason, sqlstate
 from models.progress_health import find_stalled
 from models.provider import user_id
@@ -29,7 +30,7 @@ from webhook_receiver.recording import Delivery, record_deliveries, record_first
 from webhook_receiver.rejections import Rejections
 from webhook_receiver.settings import ReceiverSettings
 from webhook_receiver.signature import Signed, verify
-from webhook_receiver.waves import Waves
+from webhook_receiver.waves import Trace, Waves
 
 log = structlog.get_logger()
 
@@ -47,7 +48,12 @@ class Receiver:
     def __init__(self, settings: ReceiverSettings, engine: Engine, keys: KeySet) -> None:
         self.settings, self.engine, self.keys = settings, engine, keys
         self.rejections = Rejections(engine)
-        self._waves = Waves(engine, lambda connection, set_: record_deliveries(connection, set_, settings), alone=ALONE)
+        self._waves = Waves(
+            engine,
+            lambda connection, set_: record_deliveries(connection, set_, settings),
+            alone=ALONE,
+            trace=_delivery_tracer(engine) if is_tracing() else None,
+        )
         self._account = settings.fal_user_id
 
     def verify_at_once(self, body: bytes, headers: Mapping[str, str]) -> Signed | None:
@@ -87,6 +93,12 @@ class Receiver:
 
     def _record_first(self, connection: Connection, deliveries: Sequence[Delivery]) -> list[Effect]:
         return [record_first_delivery(connection, delivery, self.settings) for delivery in deliveries]
+
+
+def _delivery_tracer(engine: Engine) -> Trace:
+    from webhook_receiver.traced_deliveries import DeliveryTracer  # imports OpenTelemetry, which may not be installed
+
+    return DeliveryTracer(engine)
 
 
 def install(app: Flask, receiver: Receiver) -> None:

@@ -66,7 +66,7 @@ def _is_named_by_us(connection: Connection, delivery: Delivery) -> bool:
     """Whether the delivery's request was known before any callback could have named it."""
     row = connection.exec_driver_sql(
         NAMED_BY_US,
-        (_token(delivery.token), delivery.signed.request_id),
+        (read_token(delivery.token), delivery.signed.request_id),
     ).first()
     return row is not None
 
@@ -78,7 +78,7 @@ def apply_deliveries(
 
     Of deliveries that are not `believed` only the requests that they name are taken, for the poll lane to ask about.
     """
-    read = [(_token(delivery.token), *_believe(delivery)) for delivery in deliveries]
+    read = [(read_token(delivery.token), *_believe(delivery)) for delivery in deliveries]
     reports = {
         number: ProviderReport(
             token, deliveries[number].signed.request_id, verdict if believed else UNFETCHED, LearnedBy.CALLBACK
@@ -97,7 +97,8 @@ def apply_deliveries(
     return applied
 
 
-def _token(text: str) -> UUID | None:
+def read_token(text: str) -> UUID | None:
+    """The submission that a token would be; None where it can be none."""
     try:
         return UUID(text)
     except ValueError:

@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import Field
 
-from core.settings import BaseURL, DatabaseSettings, NetworkSettings, PolicySettings
+from core.settings import BaseURL, DatabaseSettings, NetworkSettings, PolicySettings, TracingSettings
 
 
 def _key_set(data: dict[str, Any]) -> str:
     return f"{data['fal_rest_url']}/.well-known/jwks.json"
 
 
-class ReceiverSettings(DatabaseSettings, PolicySettings, NetworkSettings):
+class ReceiverSettings(DatabaseSettings, PolicySettings, NetworkSettings, TracingSettings):
     """Everything the receiver needs to know."""
 
     fal_rest_url: BaseURL = Field("https://rest.fal.ai", description="the provider's storage tokens and signing keys")

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import structlog
 from sqlalchemy import Connection, Engine
@@ -37,6 +38,19 @@ ABOUT_ONE = frozenset({"40001", "40P01", "55P03", "57014"})
 Record = Callable[[Connection, Sequence[Delivery]], list[Effect]]
 
 
+class Recorded(NamedTuple):
+    """A delivery that is committed."""
+
+    delivery: Delivery
+    effect: Effect
+    since: float
+    """When it came, of the monotonic clock."""
+
+
+Trace = Callable[[Sequence[Recorded]], None]
+"""Told of what is committed, once it is answered; raises nothing."""
+
+
 @dataclass(eq=False, slots=True)
 class _Waiting:
     delivery: Delivery
@@ -47,8 +61,8 @@ class _Waiting:
 class Waves:
     """Records deliveries of many threads in few transactions; at most `alone` by themselves at one time."""
 
-    def __init__(self, engine: Engine, record: Record, *, alone: int) -> None:
-        self._engine, self._record = engine, record
+    def __init__(self, engine: Engine, record: Record, *, alone: int, trace: Trace | None = None) -> None:
+        self._engine, self._record, self._trace = engine, record, trace
         self._lock = threading.Lock()
         self._queue: deque[_Waiting] = deque()
         self._recording = False
@@ -80,8 +94,14 @@ class Waves:
             except Exception as error:
                 self._give_up(wave, error)
             else:
-                for waiting, effect in zip(wave, effects, strict=True):
-                    waiting.effect.set_result(effect)
+                self._answer(wave, effects)
+
+    def _answer(self, wave: Sequence[_Waiting], effects: Sequence[Effect]) -> None:
+        for waiting, effect in zip(wave, effects, strict=True):
+            waiting.effect.set_result(effect)
+        if self._trace is not None:
+            pairs = zip(wave, effects, strict=True)
+            self._trace([Recorded(waiting.delivery, effect, waiting.since) for waiting, effect in pairs])
 
     def _take(self) -> list[_Waiting]:
         """The next wave; where there is none, whoever comes next begins one."""
@@ -119,4 +139,4 @@ class Waves:
         except Exception as error:
             waiting.effect.set_exception(error)
         else:
-            waiting.effect.set_result(effect)
+            self._answer([waiting], [effect])

@@ -8,12 +8,15 @@ import os
 import threading
 from typing import Any
 
+import structlog
 from celery import Celery, bootsteps
-from celery.signals import setup_logging, worker_shutting_down
+from celery.signals import setup_logging, worker_init, worker_shutting_down
 
 from core.broker_url import parse_broker_url
+from core.errors import SettingsError
 from core.logs import configure_logs
-from core.settings import load
+from core.settings import TracingSettings, load
+from core.tracing import start_tracing
 from http_client.sessions import BODY_TIMEOUT, CONNECT_TIMEOUT
 from models.database import CONNECT_TIMEOUT as DATABASE_TIMEOUT
 from models.database import STATEMENT_TIMEOUT
@@ -33,6 +36,8 @@ END_WITHIN = (
     + STATEMENT_TIMEOUT / 1000
 )
 """Seconds that a broken worker is given to let its lanes end: the longest a paid POST and its recording may take."""
+
+log = structlog.get_logger()
 
 app = Celery("darkroom", include=["worker.tasks"])
 
@@ -78,6 +83,20 @@ def _configuration() -> dict[str, Any]:
 @setup_logging.connect  # type: ignore[untyped-decorator]  # celery has no types
 def _logs(**_: Any) -> None:
     configure_logs()
+
+
+@worker_init.connect  # type: ignore[untyped-decorator]
+def _trace(**_: Any) -> None:
+    try:
+        provider = start_tracing("darkroom-worker", load(TracingSettings))
+    except SettingsError as error:  # Celery would go on after a traceback; every turn of a lane says the same
+        log.error("not_traced", reason=str(error))
+        return
+    if provider is not None:
+        from opentelemetry.instrumentation.celery import CeleryInstrumentor
+
+        # a batch that comes as a message goes on in the trace that its headers name
+        CeleryInstrumentor().instrument(tracer_provider=provider)  # type: ignore[no-untyped-call]
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]

@@ -3,14 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pkgutil import resolve_name
-from typing import ClassVar, Generic
+from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
+from core.tracing import is_tracing
 from models.due_work import FirstDue
 from models.statements import Statement
 from worker.dependencies import Dependencies
-from worker.lane_loop import LONGEST_TURN, Item, Reply, run_turn
+from worker.lane_loop import LONGEST_TURN, Reply, run_turn
 from worker.lanes import LANES
 from worker.settings import WorkerSettings
 
@@ -37,9 +38,30 @@ class Lane(ABC):
         """What the lane would take next, for the doctor; may claim, for the caller rolls back."""
 
 
+class Claimed(Protocol):
+    """A row that a lane has claimed."""
+
+    @property
+    def id(self) -> object:
+        """That of the row."""
+
+
+Item = TypeVar("Item", bound=Claimed)
+
+
+class CallResult(NamedTuple):
+    """What came of a call, as its span says it (docs/tracing.md)."""
+
+    outcome: str
+    failed: bool
+    request_id: str | None = None
+
+
 class CallingLane(Lane, Generic[Item, Reply]):
     """A lane that claims rows, makes one call for each, many side by side, and records the replies in sets."""
 
+    traces: ClassVar[Statement]
+    """The traces of claimed rows, by their ids (`models/traces.py`)."""
     width: int
     """Calls under way at one time, at most."""
     lease: float = float("inf")
@@ -59,6 +81,10 @@ class CallingLane(Lane, Generic[Item, Reply]):
     def record(self, replies: Sequence[Reply]) -> None:
         """Write a set of replies; tried again while the database is away."""
 
+    @abstractmethod
+    def describe(self, reply: Reply) -> CallResult:
+        """What a span says of a reply."""
+
     def renew(self, items: Sequence[Item]) -> None:
         """Keep the claim on items whose calls are still under way."""
 
@@ -68,7 +94,11 @@ class CallingLane(Lane, Generic[Item, Reply]):
 
     def take_turn(self, should_continue: Callable[[], bool]) -> int:
         """Call until nothing is due; returns the number of calls made."""
-        return run_turn(self, should_continue)
+        if not is_tracing():
+            return run_turn(self, should_continue)
+        from worker.traced_calls import TracedCalls  # imports OpenTelemetry, which may not be installed
+
+        return run_turn(TracedCalls(self), should_continue)
 
 
 def load_lane(name: str) -> type[Lane]:

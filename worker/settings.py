@@ -19,6 +19,7 @@ from core.settings import (
     Seconds,
     Settings,
     StorageSettings,
+    TracingSettings,
     split_commas,
 )
 from provider.settings import ProviderSettings
@@ -93,6 +94,7 @@ class WorkerSettings(
     PriceSettings,
     BrokerSettings,
     RetentionSettings,
+    TracingSettings,
 ):
     """Everything a worker needs to know."""
 

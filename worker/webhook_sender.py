@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from core.tracing import current_traceparent
 from http_client.bodies import read_bounded
 from http_client.deadline import Call, Deadline
 from http_client.retry_after import read_retry_after
@@ -102,6 +103,8 @@ class WebhookSender:
             "User-Agent": "darkroom",
             "Connection": "close",
         }
+        if traceparent := current_traceparent():
+            headers["traceparent"] = traceparent
         try:
             request = requests.Request("POST", url, headers=headers, data=body.encode()).prepare()
             parts = urlsplit(request.url or "")

@@ -26,7 +26,8 @@ from cli.connection import open_database
 from cli.output import json_option, plural, print_json, print_warnings, screen
 from cli.provider.fault_options import faults_as_json
 from core.errors import UserError
-from core.settings import load
+from core.settings import TracingSettings, load
+from core.tracing import start_tracing, trace_command
 from intake.batches import BatchHeader, CreatedBatch, create
 from intake.insert_edits import OnInvalid
 from intake.read_manifest import reader_for
@@ -111,8 +112,9 @@ def hand_in(engine: Engine, header: BatchHeader, manifest: Manifest, *, on_inval
     Raises:
         ManifestFaults: lines are faulty, and are not to be skipped; nothing was uploaded or written.
     """
+    start_tracing("darkroom-cli", load(TracingSettings))
     urls = upload_inputs(manifest, engine, on_invalid=on_invalid)
-    with engine.begin() as connection:
+    with trace_command("hand in a batch"), engine.begin() as connection:
         return create(connection, header, manifest.entries(urls), on_invalid=on_invalid)
 
 

@@ -90,10 +90,10 @@ RESUME_BATCH = Statement("UPDATE batches SET paused_at = NULL WHERE id = %s", in
 CREATE_BATCH = Statement("""
     INSERT INTO batches (name, client, priority, max_in_flight, max_attempts, max_cost, tolerated_failures,
                          tolerated_failure_percent, deadline, notify_url, metadata, idempotency_key,
-                         endpoint, edit_count)
+                         endpoint, traceparent, edit_count)
     VALUES (%(name)s, %(client)s, %(priority)s, %(max_in_flight)s, %(max_attempts)s, %(max_cost)s,
             %(tolerated_failures)s, %(tolerated_failure_percent)s, %(deadline)s, %(notify_url)s, %(metadata)s,
-            %(idempotency_key)s, %(endpoint)s, 1)
+            %(idempotency_key)s, %(endpoint)s, %(traceparent)s, 1)
     ON CONFLICT (client, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING id
 """)
 COMPLETE_BATCH = Statement(

@@ -21,12 +21,13 @@ from http_client.fetch import READ_TIMEOUT, WHOLE_TIMEOUT, Fetcher
 from models.claims import DueImage, claim_images, renew_images
 from models.due_work import IMAGES_DUE, FirstDue, first_due
 from models.pauses import MayClaim, pause_lane, probe_again, resume_lane
+from models.traces import TRACES_OF_IMAGES
 from models.transitions import ImageFault, StoredImage, record_image_faults, record_stored, release_images
 from storage.store import QUARANTINE, Storage, extension
 from worker.crash_points import crash_point
 from worker.dependencies import Dependencies
 from worker.download_claims import LANE, SUBJECT, ImageClaims, may_download, open_store, probe_delay
-from worker.lane import CallingLane
+from worker.lane import CallingLane, CallResult
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
@@ -54,6 +55,7 @@ class DownloadLane(CallingLane[DueImage, Result]):
     """Stores images until none is due."""
 
     is_due = IMAGES_DUE
+    traces = TRACES_OF_IMAGES
     longest_call = WHOLE_TIMEOUT + READ_TIMEOUT
 
     def __init__(self, dependencies: Dependencies) -> None:
@@ -84,6 +86,12 @@ class DownloadLane(CallingLane[DueImage, Result]):
         with self.engine.begin() as connection:
             record_results(connection, results, probes=probes, retry_after=retry_after)
         self._claims.probes -= {result.image_id for result in results}
+
+    def describe(self, result: Result) -> CallResult:
+        """Stored, or what was wrong with the file or the store."""
+        if isinstance(result, StoredImage):
+            return CallResult("stored", False)
+        return CallResult(result.type if isinstance(result, ImageFault) else result.error.type, True)
 
     def renew(self, due: Sequence[DueImage]) -> None:
         """Nobody else fetches these meanwhile."""

@@ -19,9 +19,10 @@ from models.notifications import (
     record_attempts,
     renew_notifications,
 )
+from models.traces import TRACES_OF_NOTIFICATIONS
 from worker.crash_points import crash_point
 from worker.dependencies import Dependencies
-from worker.lane import CallingLane
+from worker.lane import CallingLane, CallResult
 from worker.settings import WorkerSettings
 from worker.webhook_sender import TIMEOUT, WebhookResponse
 
@@ -46,6 +47,7 @@ class NotifyLane(CallingLane[DueNotification, Attempt]):
     """Delivers until nobody is owed a message that we can sign."""
 
     is_due = NOTIFICATIONS_DUE
+    traces = TRACES_OF_NOTIFICATIONS
     longest_call = TIMEOUT
     width = WIDTH
 
@@ -74,6 +76,10 @@ class NotifyLane(CallingLane[DueNotification, Attempt]):
         """What the callers answered."""
         with self.engine.begin() as connection:
             record_attempts(connection, attempts)
+
+    def describe(self, attempt: Attempt) -> CallResult:
+        """Delivered, or not."""
+        return CallResult("delivered" if attempt.error is None else "not_delivered", attempt.error is not None)
 
     def renew(self, due: Sequence[DueNotification]) -> None:
         """Nobody else delivers these meanwhile."""

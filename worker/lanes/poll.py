@@ -19,13 +19,14 @@ from models.due_work import SUBMISSIONS_DUE, FirstDue, first_due
 from models.provider import is_paused
 from models.record_reports import record_reports
 from models.states import Effect, LearnedBy
+from models.traces import TRACES_OF_SUBMISSIONS
 from models.transitions import DenialCount, NextPoll, record_cancel_sent, schedule_poll
 from models.verdict import Kind, Verdict
 from provider import platform
 from provider.listing import Listing
 from provider.queue_api import ASK_TIMEOUT, QueueAPI
 from worker.dependencies import Dependencies
-from worker.lane import CallingLane
+from worker.lane import CallingLane, CallResult
 from worker.settings import WorkerSettings
 from worker.unknown_submissions import look_up_unknown
 
@@ -68,6 +69,7 @@ class PollLane(CallingLane[DuePoll, PollOutcome]):
     """Asks until nobody is due; then looks up what became of unknown submissions."""
 
     is_due = SUBMISSIONS_DUE
+    traces = TRACES_OF_SUBMISSIONS
     longest_call = 3 * QUESTION + PLATFORM_QUESTION  # the wish to cancel, the status, the result; then the listing
     longest_turn = LONGEST_TURN
     width = WIDTH
@@ -95,6 +97,15 @@ class PollLane(CallingLane[DuePoll, PollOutcome]):
         """What the provider answered."""
         with self.engine.begin() as connection:
             record_polls(connection, outcomes, self.settings)
+
+    def describe(self, outcome: PollOutcome) -> CallResult:
+        """The verdict's kind; without one, whether the provider was reached."""
+        if outcome.verdict is None:
+            return CallResult(
+                "unanswered" if outcome.note else "unfinished", outcome.note is not None, outcome.due.request_id
+            )
+        kind = outcome.verdict.kind
+        return CallResult(kind.value, kind is Kind.FAILED, outcome.due.request_id)
 
     def renew(self, due: Sequence[DuePoll]) -> None:
         """Nobody else asks about these meanwhile."""

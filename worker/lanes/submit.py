@@ -21,6 +21,7 @@ from models.claims import claim_edits, fit_edits
 from models.due_work import EDITS_DUE, FirstDue, first_due, which_hold
 from models.provider import count_unknown, pause, price_per_image, resume
 from models.seedream import as_sent
+from models.traces import TRACES_OF_SUBMISSIONS
 from models.transitions import (
     Refusal,
     Submission,
@@ -32,7 +33,7 @@ from models.transitions import (
 from provider.queue_api import SUBMIT_TIMEOUT, QueueAPI
 from worker.crash_points import crash_point
 from worker.dependencies import Dependencies
-from worker.lane import CallingLane
+from worker.lane import CallingLane, CallResult
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
@@ -61,6 +62,7 @@ class SubmitLane(CallingLane[Submission, Reply]):
     """
 
     is_due = EDITS_DUE
+    traces = TRACES_OF_SUBMISSIONS
     longest_call = CONNECT_TIMEOUT + SUBMIT_TIMEOUT + BODY_TIMEOUT
 
     def __init__(self, dependencies: Dependencies) -> None:
@@ -98,6 +100,11 @@ class SubmitLane(CallingLane[Submission, Reply]):
         with self.engine.begin() as connection:
             record_replies(connection, replies, self.settings)
         crash_point("after_record", self.settings)
+
+    def describe(self, reply: Reply) -> CallResult:
+        """Accepted, or by which error it was not."""
+        outcome = "accepted" if reply.error is None else type(reply.error).__name__
+        return CallResult(outcome, reply.error is not None, reply.request_id)
 
     def has_backlog(self) -> bool:
         """Whether edits are due that find no place in the window."""
