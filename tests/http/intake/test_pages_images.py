@@ -109,7 +109,7 @@ PICTURES: dict[str, tuple[bytes, tuple[int, int], str]] = {
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_pictures_as_people_have_them(name: str, olga: FlaskClient, engine: Engine, tmp_path: Path) -> None:
+def test_images_as_people_have_them(name: str, olga: FlaskClient, engine: Engine, tmp_path: Path) -> None:
     """Upright, see-through where they are, and in the right size."""
     content, size, mode = PICTURES[name]
     small = shown(olga.get(f"{stored(engine, tmp_path, content)}/thumbnail"))
