@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from cli.batches.batch_text import batch_summary
 from cli.batches.progress import done, duration
 from cli.output import escape, plural
-from cli.overview import SHOWN_BATCHES, Overview, Trouble
+from cli.overview import Overview, Trouble
 
 TICK_LATE = 15.0
 """Seconds after which a tick should have come: it comes every second."""
@@ -20,6 +20,7 @@ MINUTES = {
     "cancelled": "cancelled",
 }
 """Columns of `throughput`, and how they are called: all of them fit."""
+SHOWN_MINUTES, SHOWN_BATCHES = 6, 10
 STEPS = ("submitted", "replied", "accepted", "called_back", "polled", "stored", "whole")
 """In the order in which an edit passes through them; other steps follow."""
 
@@ -79,12 +80,13 @@ def _overdue(overview: Overview) -> Iterator[str]:
 
 
 def _minutes(overview: Overview) -> Iterator[str]:
-    if not overview.throughput:
+    minutes = overview.minutes[-SHOWN_MINUTES:]
+    if not minutes:
         return
-    names = [name for name in MINUTES if any(row[name] for row in overview.throughput)]
+    names = [name for name in MINUTES if any(row[name] for row in minutes)]
     heads = "".join(f"{MINUTES[name]:>10}" for name in names)
     yield f"[dim]{'minute':<9}{heads}[/]"
-    for row in overview.throughput:
+    for row in reversed(minutes):
         numbers = "".join(f"{int(row[name]):>10}" for name in names)
         yield f"{row['minute'].astimezone():%H:%M}    {numbers}"
 
@@ -93,24 +95,25 @@ def _latency(overview: Overview) -> Iterator[str]:
     if not overview.latency:
         return
     order = {step: place for place, step in enumerate(STEPS)}
+    newest = {row["step"]: row for row in reversed(overview.latency)}  # of this hour, if there was anything in it yet
     yield f"[dim]{'seconds':<14}{'events':>9}{'p50':>11}{'p95':>11}{'p99':>11}  since[/]"
-    for row in sorted(overview.latency, key=lambda row: order.get(row["step"], len(order))):
+    for row in sorted(newest.values(), key=lambda row: order.get(row["step"], len(order))):
         shares = "".join(f"{float(row[name]):>11.2f}" for name in ("p50", "p95", "p99"))
         step = str(row["step"]).replace("_", " ")
         yield f"{step:<14}{int(row['events']):>9}{shares}  {row['hour'].astimezone():%H:%M}"
 
 
 def _batches(overview: Overview) -> Iterator[str]:
-    if not overview.batches:
+    if not overview.running:
         yield "No batch is open."
         return
     yield f"[dim]{'batch':<10}{'done':>19}{'failed':>9}  {'time left':<14}name[/]"
-    for row in overview.batches:
+    for row in overview.running[:SHOWN_BATCHES]:
         failed = f"[red]{int(row['failed']):>9}[/]" if row["failed"] else f"{0:>9}"
         left = duration(row["time_left"].total_seconds()) if row["time_left"] else batch_summary(row)
         share = f"{done(row)}/{row['edits']}"
         yield f"{str(row['batch_id'])[:8]:<10}{share:>19}{failed}  {left:<14}{escape(row['name'] or '')}"
-    if len(overview.batches) == SHOWN_BATCHES:
+    if len(overview.running) > SHOWN_BATCHES:
         yield f"[dim]the first {SHOWN_BATCHES}; all: darkroom batches[/]"
 
 

@@ -3,15 +3,13 @@
 from base64 import b64encode
 from collections import Counter
 from functools import lru_cache
-from io import BytesIO
 from threading import Lock
-from typing import IO
 from urllib.parse import urlsplit
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from core.errors import DarkroomError, FetchAgain, NotFound, Unusable, UserError
-from core.image_files import DECODED, FORMATS, MAX_PIXELS
+from core.small_images import TYPE, encode_small, shrink
 from http_client.fetch import Fetcher
 from storage.store import Storage
 from worker.settings import WorkerSettings
@@ -80,7 +78,7 @@ class Thumbnails:
             return f"could not be fetched: {error.type}"
         except Unusable as error:
             return f"is not fetched: {error.type}"
-        except (DarkroomError, OSError, ValueError, Image.DecompressionBombError):
+        except (DarkroomError, OSError, ValueError):
             return UNREADABLE
         with self._lock:
             self._failures[host] = 0
@@ -94,28 +92,9 @@ def read_stored(storage: Storage, max_bytes: int, key: str, side: int) -> Image.
             return shrink(file, side)
     except NotFound:
         return NOT_THERE
-    except (UserError, OSError, ValueError, Image.DecompressionBombError):
+    except (UserError, OSError, ValueError):
         return UNREADABLE
 
 
-def shrink(file: IO[bytes], side: int) -> Image.Image:
-    """An image of at most so many pixels on its longer side, upright.
-
-    Raises:
-        OSError, ValueError: it is none, or too large.
-    """
-    with Image.open(file, formats=list(FORMATS)) as image:
-        pixels = image.width * image.height
-        if pixels > MAX_PIXELS:
-            raise ValueError("too large")
-        with DECODED.hold(pixels):
-            image.draft("RGB", (2 * side, 2 * side))  # a JPEG need not be decoded whole
-            small = image.convert("RGBA" if image.has_transparency_data else "RGB")
-            small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-            return ImageOps.exif_transpose(small)
-
-
 def _as_data_uri(image: Image.Image) -> str:
-    file = BytesIO()
-    image.save(file, "WEBP", quality=78)
-    return f"data:image/webp;base64,{b64encode(file.getvalue()).decode()}"
+    return f"data:{TYPE};base64,{b64encode(encode_small(image)).decode()}"

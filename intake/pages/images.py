@@ -12,8 +12,9 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from buffering.server import ANSWER_LATER
 from core.errors import NotFound
+from core.small_images import TYPE
 from intake.pages.context import context, page, secure, viewer
-from intake.pages.thumbnails import TYPE, TooMany
+from intake.pages.thumbnails import TooMany
 from models.queries.page import INPUT_OF_EDIT, STORED_IMAGE
 
 KEPT = "private, max-age=604800, immutable"

@@ -13,10 +13,8 @@ from io import BytesIO
 from threading import BoundedSemaphore
 from typing import IO
 
-from PIL import Image, ImageOps
-
 from core.errors import DarkroomError
-from core.image_files import DECODED, FORMATS, MAX_PIXELS
+from core.small_images import TYPE, encode_small, shrink
 from http_client.fetch import Fetcher
 from intake.settings import IntakeSettings
 from storage.store import Storage
@@ -25,7 +23,6 @@ SIZE = 320
 """Pixels of the longer side."""
 FOLDER = "thumbnails"
 """Prefix of their keys in the store."""
-TYPE = "image/webp"
 THREADS, WAITING_MAX = 3, 120
 """Of inputs, and of stored images: made at one time, and asked for at one time; a page shows a few dozen."""
 INPUT_MAX = 20_000_000
@@ -73,7 +70,7 @@ class Thumbnails:
         with suppress(DarkroomError), self.storage.get(key, max_bytes=MADE_MAX) as file:
             return file.read()
         with open_original() as original:
-            made = make_small(original)
+            made = encode_small(shrink(original, SIZE))
         with suppress(DarkroomError):  # a store that takes nothing now, or nothing from here, is no reason to show none
             self.storage.put(key, BytesIO(made), TYPE)
         return made
@@ -103,25 +100,3 @@ def _try(make: Callable[[], bytes]) -> bytes | None:
         return make()
     except Exception:  # what cannot be had is not shown; and Pillow's decoders raise what they like on hostile bytes
         return None
-
-
-def make_small(file: IO[bytes]) -> bytes:
-    """An image of at most `SIZE` pixels, upright.
-
-    Raises:
-        Exception: it is none, or too large.
-    """
-    with Image.open(file, formats=list(FORMATS)) as image:
-        pixels = image.width * image.height
-        if pixels > MAX_PIXELS:
-            raise ValueError("too large")
-        with DECODED.hold(pixels):
-            image.draft("RGB", (2 * SIZE, 2 * SIZE))  # a JPEG need not be decoded whole
-            small: Image.Image = image
-            if image.mode != "RGBA" and (image.mode != "RGB" or image.has_transparency_data):
-                small = image.convert("RGBA" if image.has_transparency_data else "RGB")
-            small.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS, reducing_gap=2.0)
-            upright = ImageOps.exif_transpose(small)
-    made = BytesIO()
-    upright.save(made, "WEBP", quality=80)
-    return made.getvalue()

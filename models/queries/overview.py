@@ -1,25 +1,66 @@
-"""The whole system at one moment, as `darkroom top` shows it: rows of the views, a few of each."""
+"""The whole system at one look, as a live screen shows it: from the views, whose rows these are."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from models.queries.health import OVERDUE_BY_STATE
 from models.statements import Statement
 
-NOW = Statement("SELECT now()")
-LANES_NOW = Statement("SELECT * FROM lane_status")
-IN_FLIGHT_NOW = Statement("""
-    SELECT state, sum(edits)::bigint AS edits, min(oldest_at) AS oldest_at FROM in_flight GROUP BY state ORDER BY state
+Rows = Sequence[Row[*tuple[Any, ...]]]
+
+MOST = 50
+"""Rows of one kind that are shown, at most: what is more is for a query of its own."""
+
+LANES = Statement("SELECT * FROM lane_status")
+PAUSES = Statement("SELECT * FROM pauses ORDER BY paused_at LIMIT %s")
+ACCOUNT = Statement("SELECT * FROM account_status")
+IN_FLIGHT = Statement("""
+    SELECT endpoint, state, sum(edits) AS edits, min(oldest_at) AS oldest_at, max(oldest) AS oldest
+    FROM in_flight GROUP BY endpoint, state ORDER BY endpoint, state
 """)
-ACCOUNT_NOW = Statement("SELECT * FROM account_status ORDER BY account LIMIT 1")
-MINUTES_NOW = Statement("""
-    SELECT * FROM throughput WHERE minute > now() - interval '6 minutes' ORDER BY minute DESC LIMIT 6
+RECENT_MINUTES = Statement("SELECT * FROM throughput WHERE minute > now() - %s * interval '1 minute' ORDER BY minute")
+LATENCY_LATELY = Statement("SELECT * FROM latency WHERE hour > now() - %s * interval '1 hour' ORDER BY hour DESC, step")
+RUNNING_BATCHES = Statement("""
+    SELECT * FROM batch_progress WHERE finished_at IS NULL ORDER BY priority DESC, created_at, batch_id LIMIT %s
 """)
-LATENCY_NOW = Statement("""
-    SELECT DISTINCT ON (step) * FROM latency
-    WHERE hour >= date_trunc('hour', now()) - interval '1 hour' ORDER BY step, hour DESC
-""")
-OPEN_BATCHES = Statement(
-    """
-    SELECT p.* FROM (
-        SELECT id FROM batches WHERE finished_at IS NULL ORDER BY priority DESC, created_at, id LIMIT %s
-    ) b JOIN batch_progress p ON p.batch_id = b.id ORDER BY p.priority DESC, p.created_at, p.batch_id
-    """,
-    index="batches_active",
-)
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The whole system, as it stands."""
+
+    lanes: Rows
+    pauses: Rows
+    account: Row[*tuple[Any, ...]] | None
+    """None: the provider's account was never heard of."""
+    in_flight: Rows
+    """By endpoint and state."""
+    overdue: Rows
+    """By what it is and its state, with their number and the seconds of the latest."""
+    minutes: Rows
+    """The last quarter of an hour."""
+    latency: Rows
+    """This hour and the one before."""
+    running: Rows
+    """Batches that are not finished, the more urgent first."""
+
+
+def read_overview(connection: Connection) -> Overview:
+    """The whole system; some milliseconds, whatever the number of edits and of finished batches."""
+
+    def ask(statement: Statement, *values: object) -> Rows:
+        return connection.exec_driver_sql(statement, values or None).all()
+
+    return Overview(
+        lanes=ask(LANES),
+        pauses=ask(PAUSES, MOST),
+        account=connection.exec_driver_sql(ACCOUNT).first(),
+        in_flight=ask(IN_FLIGHT),
+        overdue=ask(OVERDUE_BY_STATE),
+        minutes=ask(RECENT_MINUTES, 15),
+        latency=ask(LATENCY_LATELY, 2),
+        running=ask(RUNNING_BATCHES, MOST),
+    )

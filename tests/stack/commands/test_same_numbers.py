@@ -67,7 +67,7 @@ def test_each_number_is_the_same_wherever_it_is_read(run_cli: CommandLine, engin
     assert (of_row(status), of_errors(status["errors"])) == (numbers, expected["errors"])
     assert of_row(run_cli("batches", "--json").lines[0]) == numbers
     overview = run_cli("top", "--once", "--json").json
-    assert of_row(overview["batches"][0]) == numbers
+    assert of_row(overview["running"][0]) == numbers
     in_flight = {row["state"]: row["edits"] for row in overview["in_flight"]}
     assert in_flight == {"submitting": expected["submitting"], "submitted": expected["submitted"]}
     assert of_errors(run_cli("errors", batch_id, "--json").json["types"]) == expected["errors"]

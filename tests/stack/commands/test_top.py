@@ -16,7 +16,7 @@ from sqlalchemy import Engine, event, make_url
 
 from cli.overview import Trouble, read_overview
 from cli.overview_text import overview_lines
-from models.heartbeats import TICK, note_heartbeat
+from models.heartbeats import note_heartbeat
 from models.provider import pause
 from models.record_reports import record_reports
 from models.verdict import Retry
@@ -35,7 +35,7 @@ def work(engine: Engine) -> None:
         record_reports(connection, [answer(first, success()), answer(second, blocked)], POLICY)
     with engine.begin() as connection:
         make_batch(connection, 2)
-        note_heartbeat(connection, TICK)
+        note_heartbeat(connection, "tick")
         note_heartbeat(connection, "submit", worked=True)
         connection.exec_driver_sql("UPDATE images SET due_at = now() - interval '5 minutes'")
 
@@ -65,8 +65,8 @@ def test_numbers_are_those_of_the_views(run_cli: CommandLine, engine: Engine) ->
         minute = connection.exec_driver_sql("SELECT submitted, failed FROM throughput").one()
         progress = connection.exec_driver_sql("SELECT pending, failed FROM batch_progress ORDER BY created_at").all()
     assert {row["lane"]: row["due"] for row in shown["lanes"]} == lanes
-    assert [(row["submitted"], row["failed"]) for row in shown["throughput"]] == [tuple(minute)]
-    assert [(row["pending"], row["failed"]) for row in shown["batches"]] == [tuple(row) for row in progress]
+    assert [(row["submitted"], row["failed"]) for row in shown["minutes"]] == [tuple(minute)]
+    assert [(row["pending"], row["failed"]) for row in shown["running"]] == [tuple(row) for row in progress]
     assert [(row["state"], row["edits"]) for row in shown["in_flight"]] == [("submitted", 1)]
     assert [(row["what"], row["rows"]) for row in shown["overdue"]] == [("image", 1)]
     assert {row["step"] for row in shown["latency"]} >= {"submitted", "called_back"}
@@ -78,7 +78,7 @@ def test_what_stands_still(run_cli: CommandLine, engine: Engine) -> None:
     assert "no tick was seen yet" in run_cli("top", "--once").out
     with engine.begin() as connection:
         pause(connection, "rate_limited", "429", retry_after=300)
-        note_heartbeat(connection, TICK)
+        note_heartbeat(connection, "tick")
         connection.exec_driver_sql("UPDATE heartbeats SET at = now() - interval '3 minutes'")
         connection.exec_driver_sql(
             "INSERT INTO lane_pauses VALUES ('download', 'storage', now(), 'disk_full', 'full', now() + '1 minute', 0)"

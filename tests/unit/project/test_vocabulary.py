@@ -68,16 +68,16 @@ RETIRED = (
     Retired("waves", As.MODULE, "worker", "a wave is what the receiver records in one transaction"),
     Retired("flow land go_on", As.NAME, why="verbs"),
     Retired("rescue linger courier Courier hopeless Fuse fuse edit_steps wiring", As.ANYTHING),
-    Retired(
-        "lost live word reach", As.DEFINITION, why="lost edits, a live submission, a word of a line are plain English"
-    ),
+    Retired("word reach", As.DEFINITION, why="a word of a line is plain English"),
+    Retired("lost live", As.MODULE, why="lost edits and live submissions are spoken of"),
     Retired("crash", As.MODULE, why="crashes are spoken of"),
     Retired("prices pricing", As.MODULE, why="what the provider asks for"),
     Retired("clock turn", As.DEFINITION, why="this machine's clock; the glossary's turn is taken with `take_turn`"),
     Retired("Clock TURN", As.NAME, why="the same"),
     # the command line
     Retired("leash bury Teller foresee descendants grounds", As.ANYTHING),
-    Retired("tell told aside watching", As.NAME, why="verbs and adverbs"),
+    Retired("tell told aside", As.NAME, why="verbs and adverbs"),
+    Retired("watching", As.MODULE, why="what `darkroom watch` does"),
     Retired("looks", As.DEFINITION, why="a number of them"),
     Retired("findings", As.MODULE, why="what is found is spoken of"),
     Retired("fault", As.NAME, "cli/doctor", "elsewhere a manifest's lines have faults, and the emulator injects some"),
