@@ -22,6 +22,7 @@ from models.database import make_engine
 from models.notifications import claim_notifications
 from models.provider import LIST_PRICE
 from models.queries import batches, edits, health
+from models.queries import page as page_queries
 from models.transitions import finishable_batches
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -52,6 +53,8 @@ def steps(connection: Connection) -> dict[str, Step]:
     )
     page = dict.fromkeys(("state", "name", "after", "until", "field", "value", "before", "batch"))
     lines = {"batch": old, "after": -1, "edits": 500, "bytes": 4 * 2**20, "store": "file:///images/"}
+    listed = {**page, "client": None, "limit": 26, "looked": 20_000}
+    tiles = {"batch": old, "after": -1, "until": 20_000, "state": "failed", "error_type": None, "limit": 25}
     some = {"batch": running, "after": -1, "state": "ready", "custom_id": None, "error_type": None, "limit": 51}
     return {
         "tick: edits due": asking(due_work.EDITS_DUE),
@@ -73,6 +76,11 @@ def steps(connection: Connection) -> dict[str, Step]:
         "GET edits": asking(edits.EDIT_PAGE, some),
         "errors of a batch": asking(batches.ERRORS_BY_TYPE, (old, 10)),
         "a page of results": asking(edits.RESULTS_PAGE, lines),
+        "page: batches": asking(page_queries.BATCH_LIST, listed),
+        "page: edits": asking(page_queries.EDITS_OF_BATCH, {**tiles, "state": None}),
+        "page: failed edits": asking(page_queries.EDITS_OF_BATCH, tiles),
+        "page: plots": asking(page_queries.SAMPLE_OF_BATCH, {"batch": old, "positions": list(range(EDITS_EACH))}),
+        "page: money": asking(page_queries.MONEY_OF_BATCH, (old,)),
         "overdue": asking(health.OVERDUE_BY_STATE),
         "accounting": asking(health.ACCOUNTS),
         "batch_progress of all batches": asking("SELECT * FROM batch_progress"),
