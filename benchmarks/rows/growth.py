@@ -22,7 +22,8 @@ from models.criteria import limited_batches
 from models.database import make_engine
 from models.notifications import claim_notifications
 from models.provider import LIST_PRICE
-from models.queries import batches, edits, health, overview, page
+from models.queries import batches, edits, health, overview
+from models.queries import page as page_queries
 from models.transitions import finishable_batches
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -53,6 +54,8 @@ def steps(connection: Connection) -> dict[str, Step]:
     )
     page = dict.fromkeys(("state", "name", "after", "until", "field", "value", "before", "batch"))
     lines = {"batch": old, "after": -1, "edits": 500, "bytes": 4 * 2**20, "store": "file:///images/"}
+    listed = {**page, "client": None, "limit": 26, "looked": 20_000}
+    tiles = {"batch": old, "after": -1, "until": 20_000, "state": "failed", "error_type": None, "limit": 25}
     some = {"batch": running, "after": -1, "state": "ready", "custom_id": None, "error_type": None, "limit": 51}
     return {
         "tick: edits due": asking(due_work.EDITS_DUE),
@@ -74,6 +77,10 @@ def steps(connection: Connection) -> dict[str, Step]:
         "GET edits": asking(edits.EDIT_PAGE, some),
         "errors of a batch": asking(batches.ERRORS_BY_TYPE, (old, 10)),
         "a page of results": asking(edits.RESULTS_PAGE, lines),
+        "page: batches": asking(page_queries.BATCH_LIST, listed),
+        "page: edits": asking(page_queries.EDITS_OF_BATCH, {**tiles, "state": None}),
+        "page: failed edits": asking(page_queries.EDITS_OF_BATCH, tiles),
+        "page: plots": asking(page_queries.SAMPLE_OF_BATCH, {"batch": old, "positions": list(range(EDITS_EACH))}),
         "overdue": asking(health.OVERDUE_BY_STATE),
         "accounting": asking(health.ACCOUNTS),
         "batch_progress of all batches": asking("SELECT * FROM batch_progress"),
@@ -90,10 +97,10 @@ def _views(connection: Connection, batch: UUID) -> dict[str, Step]:
     )
     return {
         "timeline of an edit": asking(edits.TIMELINE_OF_EDIT, (edit, 1000)),
-        "throughput of an hour": asking(page.SYSTEM["throughput"]),
+        "throughput of an hour": asking(page_queries.SYSTEM["throughput"]),
         "latency of a day": asking("SELECT * FROM latency WHERE hour > now() - interval '1 day'"),
         "open batches": asking(overview.OPEN_BATCHES, (20,)),
-        "batch_costs of one batch": asking(page.MONEY_OF_BATCH, (batch,)),
+        "batch_costs of one batch": asking(page_queries.MONEY_OF_BATCH, (batch,)),
         "batch_costs of all batches": asking("SELECT * FROM batch_costs"),
         **{name: asking(f"SELECT * FROM {name}") for name in whole},
     }

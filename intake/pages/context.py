@@ -125,7 +125,7 @@ def render(template: str, **values: Any) -> Response:
     body = render_template(template, viewer=viewer(), token=context().sessions.token(viewer()), **values)
     response = Response(body, mimetype="text/html")
     if opened := g.get("opened"):
-        context().sessions.remember(opened, response)
+        context().sessions.remember(opened, request, response)
     return response
 
 

@@ -34,7 +34,7 @@ from models.states import EditState
 
 BATCHES, EDITS, ERRORS, EVENTS = 25, 24, 20, 500
 """Rows of a page."""
-LOOKED_BATCHES, LOOKED_EDITS = 20_000, 50_000
+LOOKED_BATCHES = LOOKED_EDITS = 20_000
 """Rows that are looked through for one page of some state, name or client; then it ends, and the next goes on."""
 STATES = ("running", "paused", "finished", "cancelled")
 
@@ -94,17 +94,18 @@ def _edits(connection: Connection, batch_id: UUID, edits: int) -> dict[str, Any]
     """One page of its edits, of one state or one type of error where the address asks for it."""
     number, state = request.args.get("after", ""), request.args.get("state")
     after = int(number) if number.isdecimal() and len(number) < 10 else -1
-    parameters = {
+    parameters: dict[str, Any] = {
         "batch": batch_id,
         "after": after,
         "state": state if state in set(EditState) else None,
         "error_type": request.args.get("error", "").replace("\0", "") or None,
+        "until": after + LOOKED_EDITS,
         "limit": EDITS + 1,
-        "looked": LOOKED_EDITS,
     }
     rows = connection.exec_driver_sql(EDITS_OF_BATCH, parameters).mappings().all()
-    looked_to = rows[EDITS - 1]["position"] if len(rows) > EDITS else after + LOOKED_EDITS
-    return {"edits": rows[:EDITS], "wanted": parameters, "next_after": looked_to if looked_to < edits - 1 else None}
+    looked_to = rows[EDITS - 1]["position"] if len(rows) > EDITS else parameters["until"]
+    next_after = looked_to if looked_to < edits - 1 else None
+    return {"edits": rows[:EDITS], "wanted": parameters, "looked": LOOKED_EDITS, "next_after": next_after}
 
 
 @page.get("/batches/<uuid:batch_id>/edits/<int:position>")

@@ -17,6 +17,7 @@ from werkzeug.exceptions import Forbidden
 from intake.api_keys import LOCAL, ApiKeys, Client
 
 COOKIE = "darkroom_session"
+"""With the port of an address that names one: all ports of a machine share their cookies, and it may run two stacks."""
 LASTS = 7 * 24 * 3600
 """Seconds until one has to sign in again."""
 TOKEN = "token"  # noqa: S105  # the name of a form's field
@@ -49,7 +50,7 @@ class Sessions:
     def viewer(self, request: Request) -> Viewer | None:
         """Who sent this request; None where nobody has signed in, or where the key is taken away."""
         try:
-            key, nonce = self._serializer.loads(request.cookies.get(COOKIE, ""), max_age=LASTS)
+            key, nonce = self._serializer.loads(request.cookies.get(cookie_of(request), ""), max_age=LASTS)
         except (BadSignature, ValueError, TypeError):
             return None
         client = self._client(key)
@@ -60,26 +61,27 @@ class Sessions:
             return Client(LOCAL, operator=True)
         return self._keys.by_id(key, self._secret)
 
-    def sign_in(self, key: str, response: Response, *, secure: bool) -> bool:
+    def sign_in(self, key: str, request: Request, response: Response) -> bool:
         """Give whoever has the key a cookie; False where it is nobody's."""
         client = self._keys.find(key)
         if client is None:
             return False
-        self._give(response, self._keys.key_id(key, self._secret), secrets.token_urlsafe(12), secure=secure)
+        self._give(request, response, self._keys.key_id(key, self._secret), secrets.token_urlsafe(12))
         return True
 
     def open_local(self) -> Viewer:
         """Where no keys are needed: a session all the same, so that actions have a token."""
         return Viewer(LOCAL, operator=True, nonce=secrets.token_urlsafe(12))
 
-    def remember(self, viewer: Viewer, response: Response) -> None:
+    def remember(self, viewer: Viewer, request: Request, response: Response) -> None:
         """Give a local viewer the cookie of the session that was opened."""
-        self._give(response, LOCAL, viewer.nonce, secure=False)
+        self._give(request, response, LOCAL, viewer.nonce)
 
-    def _give(self, response: Response, key: str, nonce: str, *, secure: bool) -> None:
+    def _give(self, request: Request, response: Response, key: str, nonce: str) -> None:
         value = self._serializer.dumps([key, nonce])
         assert isinstance(value, str)
-        response.set_cookie(COOKIE, value, max_age=LASTS, httponly=True, samesite="Lax", secure=secure)
+        name, secure = cookie_of(request), request.is_secure or request.headers.get("X-Forwarded-Proto") == "https"
+        response.set_cookie(name, value, max_age=LASTS, httponly=True, samesite="Lax", secure=secure)
 
     def token(self, viewer: Viewer) -> str:
         """What a form of this session carries."""
@@ -97,3 +99,9 @@ class Sessions:
             raise Forbidden("This form was sent by another site; nothing was done.")
         if viewer and not hmac.compare_digest(request.form.get(TOKEN, "").encode(), self.token(viewer).encode()):
             raise Forbidden("This form is too old, or not ours; open the page again. Nothing was done.")
+
+
+def cookie_of(request: Request) -> str:
+    """The name of the cookie that belongs to the address by which the browser knows us."""
+    port = request.host.rpartition(":")[2]
+    return f"{COOKIE}_{port}" if port.isdecimal() else COOKIE

@@ -5,7 +5,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import TooManyRequests
 
 from intake.pages.context import context, page
-from intake.pages.sessions import COOKIE
+from intake.pages.sessions import cookie_of
 
 
 @page.get("/sign-in")
@@ -24,8 +24,7 @@ def sign_in() -> ResponseReturnValue:
         raise TooManyRequests("Too many requests.", retry_after=wait)
     here.sessions.check_form(request, None)
     response = make_response(redirect(_next(), 303))
-    secure = request.is_secure or request.headers.get("X-Forwarded-Proto") == "https"
-    if here.sessions.sign_in(request.form.get("key", "").strip(), response, secure=secure):
+    if here.sessions.sign_in(request.form.get("key", "").strip(), request, response):
         return response
     return render_template("sign_in.html", wrong=True, next=_next()), 401
 
@@ -34,7 +33,7 @@ def sign_in() -> ResponseReturnValue:
 def sign_out() -> ResponseReturnValue:
     """Forget who looks."""
     response = make_response(redirect(url_for("page.sign_in_form"), 303))
-    response.delete_cookie(COOKIE)
+    response.delete_cookie(cookie_of(request))
     return response
 
 

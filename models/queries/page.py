@@ -61,17 +61,16 @@ EDITS_OF_BATCH = Statement(
     SELECT e.position, e.custom_id, e.state, e.attempt, e.errors -> -1 ->> 'type' AS error, e.finished_at,
            left(e.arguments ->> 'prompt', 300) AS prompt,
            coalesce(jsonb_array_length(e.arguments -> 'image_urls'), 0) AS inputs, {images}
-    FROM (
-        SELECT * FROM edits WHERE batch_id = %(batch)s AND position > %(after)s ORDER BY position LIMIT %(looked)s
-    ) e
-    WHERE (%(state)s::text IS NULL OR e.state = %(state)s)
+    FROM edits e
+    WHERE e.batch_id = %(batch)s AND e.position > %(after)s AND e.position <= %(until)s
+      AND (%(state)s::text IS NULL OR e.state = %(state)s)
       AND (%(error_type)s::text IS NULL OR e.errors -> -1 ->> 'type' = %(error_type)s)
     ORDER BY e.position LIMIT %(limit)s
     """,
     images=_IMAGES,
     index="edits_batch_id_position_key submissions_edit images_submission_id_index_key",
 )
-"""So many as are looked through, `looked`, may hold fewer than `limit`, or none."""
+"""Between `after` and `until` there may be fewer than `limit`, or none."""
 EDIT = Statement(
     """
     SELECT e.id, e.position, e.custom_id, e.state, e.attempt, e.seed, e.arguments, e.errors, e.due_at, e.created_at,

@@ -116,6 +116,7 @@ BATCHES = [
 ]
 OF_A_BATCH = [
     "?after=-1",
+    "?after=20000",
     "?after=999999999",
     "?after=99999999999999999999",
     "?after=%D9%A3",

@@ -254,6 +254,26 @@ def test_without_keys_one_is_the_operator_of_this_machine(database_url: str, eng
         problem(browser.get("/", base_url="http://rebound.example"), 400)
 
 
+def test_two_stacks_on_one_machine_are_two_sessions(database_url: str, engine: Engine, tmp_path: Path) -> None:
+    """A browser sends the cookies of one port to all others of the machine; looking at one stack must not sign out of,
+    or spoil the forms of, another one."""
+    with engine.begin() as connection:
+        batch = create_batch(connection, [{}], client="alice")
+    keys = {"darkroom_api_keys": None, "darkroom_operator_keys": None}
+    with page_app(database_url, tmp_path, **keys) as one, page_app(database_url, tmp_path, **keys) as other:
+        here, there = one.test_client(), other.test_client()
+        question = here.get(f"/batches/{batch}/pause", base_url="http://localhost:8001")
+        for cookie in here._cookies.values():
+            there.set_cookie(cookie.key, cookie.value)
+        there.get("/", base_url="http://localhost:8101")
+        for cookie in there._cookies.values():
+            here.set_cookie(cookie.key, cookie.value)
+        done = here.post(
+            f"/batches/{batch}/pause", data={"token": token_of(question)}, base_url="http://localhost:8001"
+        )
+        assert done.status_code == 303
+
+
 def test_making_the_secret_is_slow_and_knows_all_keys() -> None:
     """A cookie must not be a way to try out keys; who has one key, cannot sign for another."""
     one, same, more = (
