@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import Engine
 
+from http_client import fetch
 from models.pauses import list_pauses
 from tests.support.lane_runner import (
     Emulator,
@@ -25,7 +26,6 @@ from tests.support.lane_runner import (
 )
 from tests.support.receiving import rows
 from tests.support.servers import Peer, serve
-from worker import fetch
 from worker.beat_scheduler import lanes_due
 
 CANVAS = BytesIO()
