@@ -99,7 +99,7 @@ def _views(connection: Connection, batch: UUID) -> dict[str, Step]:
         "timeline of an edit": asking(edits.TIMELINE_OF_EDIT, (edit, 1000)),
         "throughput of an hour": asking(page_queries.SYSTEM["throughput"]),
         "latency of a day": asking("SELECT * FROM latency WHERE hour > now() - interval '1 day'"),
-        "open batches": asking(overview.OPEN_BATCHES, (20,)),
+        "open batches": asking(overview.RUNNING_BATCHES, (20,)),
         "batch_costs of one batch": asking(page_queries.MONEY_OF_BATCH, (batch,)),
         "batch_costs of all batches": asking("SELECT * FROM batch_costs"),
         **{name: asking(f"SELECT * FROM {name}") for name in whole},
