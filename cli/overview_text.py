@@ -7,6 +7,7 @@ from cli.batches.batch_text import batch_summary
 from cli.batches.progress import done, duration
 from cli.output import escape, plural
 from cli.overview import Overview, Trouble
+from worker.lanes import LANES
 
 TICK_LATE = 15.0
 """Seconds after which a tick should have come: it comes every second."""
@@ -63,7 +64,8 @@ def _tick(overview: Overview) -> str:
 
 def _lanes(overview: Overview) -> Iterator[str]:
     yield f"[dim]{'lane':<10}{'due':>8}{'waits':>13}{'last turn':>17}{'last work':>17}[/]"
-    for row in overview.lanes:
+    order = {lane: place for place, lane in enumerate(LANES)}
+    for row in sorted(overview.lanes, key=lambda row: order.get(row["lane"], len(order))):
         waits = duration(row["waits"].total_seconds()) if row["waits"] is not None else ""
         turn, work = _ago(row["last_turn_at"], overview.at), _ago(row["last_work_at"], overview.at)
         yield f"{row['lane']:<10}{row['due']:>8}{waits:>13}{turn:>17}{work:>17}".rstrip()
