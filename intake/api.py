@@ -85,7 +85,7 @@ def _parse_query(model: type[Schema]) -> Schema:
     return validate(model, request.args.to_dict())
 
 
-def _own(connection: Connection, batch_id: UUID) -> None:
+def _require_own(connection: Connection, batch_id: UUID) -> None:
     queries.require_own(connection, g.client, batch_id)
 
 
@@ -178,7 +178,7 @@ def change_batch(batch_id: UUID) -> Response:
     change = validate(ChangeRequest, read_fields(request))
     _check_priority(change.priority)
     with _context().engine.begin() as connection:
-        _own(connection, batch_id)
+        _require_own(connection, batch_id)
         batch_actions.set_priority(connection, batch_id, change.priority)
         return _answer(queries.get_batch(connection, batch_id))
 
@@ -207,7 +207,7 @@ def append_edits(batch_id: UUID) -> Response:
     options, key = _parse_query(AppendOptions), _key()
     entries = read_edits(request)
     with _context().engine.begin() as connection:
-        _own(connection, batch_id)
+        _require_own(connection, batch_id)
         first = batch_actions.next_position(connection, batch_id)
         made = batch_actions.append(
             connection, batch_id, entries(first), idempotency_key=key, on_invalid=options.on_invalid
@@ -225,7 +225,7 @@ def get_results(batch_id: UUID) -> Response:
     """
     query, context = _parse_query(ResultQuery), _context()
     with context.engine.connect() as connection:
-        _own(connection, batch_id)
+        _require_own(connection, batch_id)
         require_unpruned(connection, batch_id)  # while there is a status yet to be chosen
     found = results(context.engine, batch_id, context.settings.storage_url, query.state, after=query.position)
     return Response(found, mimetype=NDJSON, headers=[STREAMED])
@@ -236,7 +236,7 @@ def get_results(batch_id: UUID) -> Response:
 def cancel_batch(batch_id: UUID) -> Response:
     """Cancel what is not paid for yet."""
     with _context().engine.begin() as connection:
-        _own(connection, batch_id)
+        _require_own(connection, batch_id)
         edits = batch_actions.cancel(connection, batch_id)
     return _answer(ActionResult(batch_id=batch_id, edits=edits))
 
@@ -246,7 +246,7 @@ def cancel_batch(batch_id: UUID) -> Response:
 def pause_batch(batch_id: UUID) -> Response:
     """Submit no more of a batch for now; what is in flight finishes."""
     with _context().engine.begin() as connection:
-        _own(connection, batch_id)
+        _require_own(connection, batch_id)
         batch_actions.pause(connection, batch_id)
         return _answer(queries.get_batch(connection, batch_id))
 
@@ -256,7 +256,7 @@ def pause_batch(batch_id: UUID) -> Response:
 def resume_batch(batch_id: UUID) -> Response:
     """Go on with a paused batch."""
     with _context().engine.begin() as connection:
-        _own(connection, batch_id)
+        _require_own(connection, batch_id)
         batch_actions.resume(connection, batch_id)
         return _answer(queries.get_batch(connection, batch_id))
 
@@ -267,6 +267,6 @@ def retry_batch(batch_id: UUID) -> Response:
     """Try the failed edits of a batch again, all or those of some error types."""
     wanted = validate(RetryRequest, read_fields(request))
     with _context().engine.begin() as connection:
-        _own(connection, batch_id)
+        _require_own(connection, batch_id)
         edits = batch_actions.retry(connection, batch_id, wanted.error_types)
     return _answer(ActionResult(batch_id=batch_id, edits=edits))

@@ -54,7 +54,7 @@ def create_app(settings: IntakeSettings | None = None) -> Flask:
     context = api.ApiContext(settings, engine, keys)
     api.install(app, context)
     install_page(app, PageContext(settings, engine, keys, context.rate_limit))
-    _install_pages(app)
+    _install_service_routes(app)
     return app
 
 
@@ -97,7 +97,7 @@ def _require_local_name() -> None:
         raise BadRequest("Without API keys only requests to this machine by its own name are answered.")
 
 
-def _install_pages(app: Flask) -> None:
+def _install_service_routes(app: Flask) -> None:
     context: api.ApiContext = app.extensions["darkroom"]
 
     @app.get("/livez")

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row
 
 from core.errors import Conflict, ManifestError, NotFound
 from intake.batches import CreatedBatch, IdempotencyConflict
-from intake.insert_edits import Content, OnInvalid, count_entries, write_edits
+from intake.insert_edits import ManifestTotals, OnInvalid, count_entries, write_edits
 from intake.manifest import Entry, FaultyLine, LineFault, NewEdit
 from models.queries.batches import (
     ADDITION_OF_KEY,
@@ -115,7 +115,7 @@ def append(
         ManifestError: there is no line.
         IdempotencyConflict: the key stands for other edits.
     """
-    content = Content("append")
+    content = ManifestTotals("append")
     with connection.begin_nested():
         batch = _batch(connection, batch_id, lock=True)
         if idempotency_key is not None and (known := _addition(connection, batch_id, idempotency_key)):
@@ -134,12 +134,12 @@ def append(
     return CreatedBatch(batch_id, content.edits, content.warnings(), skipped=content.skipped)
 
 
-def _require_same_content(known_sha256: str, content: Content, idempotency_key: str) -> None:
+def _require_same_content(known_sha256: str, content: ManifestTotals, idempotency_key: str) -> None:
     if known_sha256 != content.sha256():
         raise IdempotencyConflict(f"The idempotency key {idempotency_key} was used for other edits; use a new one.")
 
 
-def _count_in(connection: Connection, batch_id: UUID, content: Content, idempotency_key: str | None) -> None:
+def _count_in(connection: Connection, batch_id: UUID, content: ManifestTotals, idempotency_key: str | None) -> None:
     connection.exec_driver_sql(GROW_BATCH, (content.edits, batch_id))
     if idempotency_key is not None:
         row = {

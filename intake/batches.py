@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from core.errors import Conflict, ManifestError
 from core.tracing import current_traceparent
-from intake.insert_edits import Content, OnInvalid, count_entries, write_edits
+from intake.insert_edits import ManifestTotals, OnInvalid, count_entries, write_edits
 from intake.manifest import Entry
 from models.database_errors import LOCK_NOT_AVAILABLE, sqlstate
 from models.image_inputs import is_web_url
@@ -166,8 +166,8 @@ def estimate(
     )
 
 
-def _content(header: BatchHeader) -> Content:
-    return Content(header.model_dump(mode="json", exclude={"client", "idempotency_key"}))
+def _content(header: BatchHeader) -> ManifestTotals:
+    return ManifestTotals(header.model_dump(mode="json", exclude={"client", "idempotency_key"}))
 
 
 def _claimed(connection: Connection, header: BatchHeader) -> UUID | None:
@@ -191,7 +191,11 @@ def _claimed(connection: Connection, header: BatchHeader) -> UUID | None:
 
 
 def _existing(
-    connection: Connection, header: BatchHeader, content: Content, entries: Iterable[Entry], on_invalid: OnInvalid
+    connection: Connection,
+    header: BatchHeader,
+    content: ManifestTotals,
+    entries: Iterable[Entry],
+    on_invalid: OnInvalid,
 ) -> CreatedBatch:
     count_entries(entries, content, on_invalid=on_invalid)
     found = connection.exec_driver_sql(BATCH_OF_KEY, (header.client, header.idempotency_key)).first()

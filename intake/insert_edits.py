@@ -37,7 +37,7 @@ def as_json(value: object) -> str:
     return _ENCODER.encode(value)
 
 
-class Content:
+class ManifestTotals:
     """What the lines add up to while they pass: counts, worst case, hash and warnings.
 
     A seed that we drew is no part of the hash: the same manifest given again is the same content.
@@ -48,7 +48,7 @@ class Content:
         self._digest = hashlib.sha256(as_json(about).encode())
         self._warnings: dict[str, tuple[int, int]] = {}
 
-    def take(self, edit: NewEdit) -> str:
+    def count_edit(self, edit: NewEdit) -> str:
         """Count the edit in; answers its arguments as JSON."""
         self.edits += 1
         self.images_least += edit.arguments.get("num_images") or 1
@@ -61,7 +61,7 @@ class Content:
                 self._warnings[warning] = line, count + 1
         return arguments
 
-    def skip(self, line: FaultyLine) -> str:
+    def count_faulty(self, line: FaultyLine) -> str:
         """Count a faulty line in; answers what could be read of it, as JSON."""
         self.edits += 1
         self.skipped += 1
@@ -104,21 +104,21 @@ ANALYZED_FROM = 50_000
 and until then a claim from millions of edits may be planned as if there were a handful."""
 
 
-def count_entries(entries: Iterable[Entry], content: Content, *, on_invalid: OnInvalid) -> None:
+def count_entries(entries: Iterable[Entry], content: ManifestTotals, *, on_invalid: OnInvalid) -> None:
     """Count everything in and write nothing.
 
     Raises:
         ManifestFaults: lines are faulty, and are not to be skipped.
     """
     for entry in _admitted(entries, on_invalid):
-        content.take(entry) if isinstance(entry, NewEdit) else content.skip(entry)
+        content.count_edit(entry) if isinstance(entry, NewEdit) else content.count_faulty(entry)
 
 
 def write_edits(
     connection: Connection,
     batch_id: UUID,
     entries: Iterable[Entry],
-    content: Content,
+    content: ManifestTotals,
     *,
     on_invalid: OnInvalid,
     first: int = 0,
@@ -131,7 +131,9 @@ def write_edits(
     chunk = _Chunk()
     for entry in _admitted(entries, on_invalid):
         position = first + content.edits
-        chunk.add(position, entry, content.take(entry) if isinstance(entry, NewEdit) else content.skip(entry))
+        chunk.add(
+            position, entry, content.count_edit(entry) if isinstance(entry, NewEdit) else content.count_faulty(entry)
+        )
         if chunk.full:
             _write(connection, batch_id, chunk)
             chunk = _Chunk()

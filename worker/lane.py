@@ -1,4 +1,4 @@
-"""What a lane is: `Lane` for any, `CallingLane` for those whose work is calls to others, which is all but one."""
+"""What a lane is: `Lane` for any, `CallingLane` for those whose work is calls to others (not `settle`, not `prune`)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence

@@ -15,7 +15,7 @@ import pytest
 
 from core.errors import ManifestError
 from intake.decode_manifest import decode_manifest
-from intake.insert_edits import Content, count_entries
+from intake.insert_edits import ManifestTotals, count_entries
 from intake.manifest import FaultyLine, NewEdit
 from intake.read_manifest import read_manifest
 
@@ -107,7 +107,7 @@ def read(data: bytes, name: str) -> list[NewEdit | FaultyLine] | None:
     """What is made of it, the way `skip` makes it; None where it is refused whole."""
     try:
         entries = list(read_manifest(io.BytesIO(data), name=name))
-        count_entries(iter(entries), Content({}), on_invalid="skip")
+        count_entries(iter(entries), ManifestTotals({}), on_invalid="skip")
     except ManifestError as error:
         sentences = str(error).splitlines()
     else:
