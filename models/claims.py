@@ -229,9 +229,9 @@ class DueUnknown(NamedTuple):
     denied_for: float
     """Seconds since the first of them."""
     searched_to: datetime | None
-    """The listing is read down to here, from the end of the time in which its request must have ended."""
+    """The listing, newest first, is read down to requests that ended then; None: not begun."""
     searched_from: datetime | None
-    """When the latest request had ended that was listed when that began; later ones are not read yet."""
+    """When the newest request in the listing had ended as the reading began; newer ones are still to be read."""
 
 
 CLAIM_UNKNOWN = Statement(

@@ -169,20 +169,23 @@ def decide_lookup(
 
 
 def _continue_later(due: DueUnknown, search: Search, hidden: bool, pause: float, settings: WorkerSettings) -> NextPoll:
-    """What was read stays read, and what was hidden in it stays noted."""
+    """Ask again later, and read the listing on from where it was left.
+
+    `hidden`: the listing showed requests of that time without their inputs, which proves nothing. `pause`: seconds.
+    """
     before = due.searched_to or ended_before(due, settings)
     reached = min(search.down_to or ended_after(due), before)
     denials = DenialCount.ADD if hidden else DenialCount.KEEP
-    if reached == before:
-        return NextPoll(due.id, pause, search.trouble, denials, due.searched_to, due.searched_from)
-    if not hidden and due.searched_to is None:
+    if reached == before:  # not a step further than last time
+        read = {"searched_to": due.searched_to, "searched_from": due.searched_from}
+        return NextPoll(due.id, pause, search.trouble, denials, **read)
+    if not hidden and due.searched_to is None:  # the listing answers again, and is read from its beginning
         denials = DenialCount.RESET
+    read = {"searched_to": reached, "searched_from": search.newest}
     if search.trouble:
-        return NextPoll(
-            due.id, FIRST_PAUSE * settings.unknown_deadline, search.trouble, denials, reached, search.newest
-        )
+        return NextPoll(due.id, FIRST_PAUSE * settings.unknown_deadline, search.trouble, denials, **read)
     note = f"the listing is being read; what ended after {reached:%Y-%m-%d %H:%M:%S %Z} is done"
-    return NextPoll(due.id, 0.0, note, denials, reached, search.newest)
+    return NextPoll(due.id, 0.0, note, denials, **read)
 
 
 def select_still_unknown(connection: Connection, unknown: Sequence[DueUnknown]) -> list[DueUnknown]:

@@ -261,11 +261,11 @@ class DenialCount(StrEnum):
     """What the latest question about a submission does to the number of denials in a row."""
 
     ADD = "add"
-    """It was denied, which is not believed yet."""
+    """One more: the provider says there is no such request. That is believed only after several, over time."""
     RESET = "reset"
-    """It was answered otherwise."""
+    """None: the provider answered something else."""
     KEEP = "keep"
-    """There was no answer."""
+    """As it was: the provider did not answer."""
 
 
 class NextPoll(NamedTuple):
@@ -277,9 +277,9 @@ class NextPoll(NamedTuple):
     note: str | None = None
     denials: DenialCount = DenialCount.KEEP
     searched_to: datetime | None = None
-    """How far down the listing was read, as long as it is not read to its end."""
+    """The listing, newest first, is read down to requests that ended then; NULL once it is read to its end."""
     searched_from: datetime | None = None
-    """When the latest request listed at the beginning of that had ended."""
+    """When the newest request in the listing had ended as the reading began."""
 
 
 _POSTPONED = RowSet(
