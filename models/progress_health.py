@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
+from models.heartbeats import CLOCK
 from models.statements import Statement
 
 TICK_LATE, LANE_LATE = 30.0, 90.0
@@ -21,10 +22,6 @@ SIGNS_OF_LIFE = Statement("""
 """)
 
 
-TICK = "tick"
-"""The name of the clock among the lanes."""
-
-
 def find_stalled(connection: Connection) -> dict[str, str]:
     """What stands still: by the name of the lane, or `tick`, a sentence; empty where the work gets done."""
     lanes = connection.exec_driver_sql(SIGNS_OF_LIFE).all()
@@ -32,7 +29,7 @@ def find_stalled(connection: Connection) -> dict[str, str]:
     stalled = {}
     if ticked is None or ticked > TICK_LATE:
         last = "has never looked for due work" if ticked is None else f"looked for due work {ticked:.0f} s ago"
-        stalled[TICK] = f"The clock (celery beat) {last}."
+        stalled[CLOCK] = f"The clock (celery beat) {last}."
     return stalled | {lane.lane: _describe(lane) for lane in lanes if _stands_still(lane)}
 
 

@@ -14,8 +14,9 @@ from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
 from models.claims import claim_edits
 from models.decisions import ProviderReport
-from models.queries.callbacks import KEEP_CALLBACKS
-from models.states import LearnedBy
+from models.deliveries import pack
+from models.queries.callbacks import CALLBACKS, KEEP_CALLBACKS
+from models.states import Effect, LearnedBy
 from models.transitions import Submission, record_accepted, start_submissions
 from models.verdict import DeclaredImage, Kind, Retry, Verdict
 
@@ -75,17 +76,10 @@ def keep_callback(
     connection: Connection, token: str, request: str, *, body: str = "{}", headers: dict[str, str] | None = None
 ) -> None:
     """A delivery as the receiver keeps it, that was applied."""
-    values = {
-        "effects": ["applied"],
-        "submissions": [token],
-        "tokens": [token],
-        "requests": [request],
-        "signed_at": [datetime.now(UTC)],
-        "headers": [json.dumps(headers or {})],
-        "bodies": [body.encode()],
-        "sha256": [hashlib.sha256(body.encode()).hexdigest()],
-    }
-    connection.exec_driver_sql(KEEP_CALLBACKS, values)
+    content = body.encode()
+    digest, packed = hashlib.sha256(content).hexdigest(), pack(request, headers or {}, content)
+    rows = [(Effect.APPLIED.value, token, token, request, datetime.now(UTC), packed, digest)]
+    connection.exec_driver_sql(KEEP_CALLBACKS, CALLBACKS.arrays(rows))
 
 
 def fall_due(connection: Connection) -> None:

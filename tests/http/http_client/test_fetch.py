@@ -16,9 +16,9 @@ from typing import ClassVar
 import pytest
 
 from core.errors import DownloadError, FetchAgain, StorageUnavailable, Unusable
+from http_client import fetch
 from tests.support.fetching import IMAGE, LIMIT, fault, fetched, fetcher, images
 from tests.support.servers import Peer, Script, closed_port, reply, serve
-from worker import fetch
 
 BOMB = gzip.compress(bytes(10_000_000), 1)
 

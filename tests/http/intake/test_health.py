@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
-from models.heartbeats import TICK, note_heartbeat
+from models.heartbeats import CLOCK, note_heartbeat
 from models.pauses import pause_lane
 from tests.support.api_client import intake_app
 from tests.support.factories import make_submitted
@@ -54,16 +54,16 @@ def health(client: FlaskClient) -> tuple[int, set[str]]:
 def test_without_a_clock_nothing_moves(client: FlaskClient, engine: Engine) -> None:
     """Before the first tick, and when the last one was long ago; the process itself is well."""
     assert health(client) == (503, {"tick"})
-    beat(engine, TICK, age=120)
+    beat(engine, CLOCK, age=120)
     assert health(client) == (503, {"tick"})
     assert client.get("/livez").json == {"status": "ok"}
-    beat(engine, TICK)
+    beat(engine, CLOCK)
     assert health(client) == (200, set())
 
 
 def test_a_lane_that_takes_nothing(client: FlaskClient, engine: Engine) -> None:
     """Work has been due for long, and the lane has been silent: that is a fault, a queue by itself is none."""
-    beat(engine, TICK)
+    beat(engine, CLOCK)
     owe_a_poll(engine, 600)
     assert health(client) == (503, {"poll"})
     assert "600" in client.get("/healthz").json["stalled"]["poll"]
@@ -74,14 +74,14 @@ def test_a_lane_that_takes_nothing(client: FlaskClient, engine: Engine) -> None:
 
 
 def test_what_is_due_since_a_moment_is_no_fault(client: FlaskClient, engine: Engine) -> None:
-    beat(engine, TICK)
+    beat(engine, CLOCK)
     owe_a_poll(engine, 20)
     assert health(client) == (200, set())
 
 
 def test_a_paused_lane_is_paused_on_purpose(client: FlaskClient, engine: Engine) -> None:
     """It says so itself; restarting a container would mend nothing."""
-    beat(engine, TICK)
+    beat(engine, CLOCK)
     owe_a_poll(engine, 600)
     with engine.begin() as connection:
         pause_lane(connection, "poll", "storage", reason="disk_full", message="full", retry_after=60)
@@ -104,7 +104,7 @@ def check_container(database_url: str, name: str) -> tuple[int, str]:
 
 def test_containers(database_url: str, engine: Engine) -> None:
     """Each judges its own lane, and the clock's the tick; without a database none is well."""
-    beat(engine, TICK)
+    beat(engine, CLOCK)
     owe_a_poll(engine, 600)
     code, said = check_container(database_url, "poll")
     assert (code, said[:28]) == (1, "The lane poll takes nothing;")
