@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from benchmarks.measuring import Found, table, write_section
-from benchmarks.rows import accepting, callbacks, command, download, growth, reads, results, submit
+from benchmarks.rows import accepting, callbacks, command, download, growth, reads, results, submit, whole
 
 ROWS: Mapping[str, Callable[[int], Found]] = {
     "callbacks": callbacks.measure,
     "submit": submit.measure,
     "download": download.measure,
     "intake": accepting.measure,
+    "whole": whole.measure,
     "reads": reads.measure,
     "results": results.measure,
     "command": command.measure,

@@ -63,11 +63,7 @@ class System:
 
     def start(self) -> None:
         """Start both and wait until they answer."""
-        faults = [part for kind, rate in self._faults.items() for part in ("--fault", f"{kind}={rate}")]
-        port = self.provider.rpartition(":")[2]
-        emulator = [sys.executable, "-m", "fal_emulator", "--port", port, "--state-dir", str(self.folder / "fal")]
-        options = [part for name, value in self._provider_options.items() for part in (f"--{name}", value)]
-        self._spawn("emulator", [*emulator, *EMULATOR, *options, *faults, "--fault-seed", str(self._seed)], {})
+        self._spawn("emulator", self._provider_command(self.provider.rpartition(":")[2]), {})
         receiver, intake = free_port(), free_port()
         self.receiver, self.intake = f"http://127.0.0.1:{receiver}", f"http://127.0.0.1:{intake}"
         self._variables = {
@@ -83,6 +79,12 @@ class System:
         }
         self.up = self._spawn("up", [sys.executable, "-m", "cli.main", "up"], self._variables)
         self.engine: Engine = make_engine(self._database_url(), application="chaos", pool_size=2)
+
+    def _provider_command(self, port: str) -> list[str]:
+        faults = [part for kind, rate in self._faults.items() for part in ("--fault", f"{kind}={rate}")]
+        emulator = [sys.executable, "-m", "fal_emulator", "--port", port, "--state-dir", str(self.folder / "fal")]
+        options = [part for name, value in self._provider_options.items() for part in (f"--{name}", value)]
+        return [*emulator, *EMULATOR, *options, *faults, "--fault-seed", str(self._seed)]
 
     def _spawn(self, name: str, command: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
         log = self.folder / f"{name}.log"
