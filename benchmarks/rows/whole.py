@@ -48,13 +48,13 @@ def measure(rounds: int) -> Found:
         system = InstantSystem(Path(folder), variables={"FAL_USER_ID": "github|12345"})
         try:
             system.start()
-            turns = take_turns({"darkroom": partial(_turn, system)}, rounds)
+            turns = take_turns({"darkroom": partial(_send_batch, system)}, rounds)
         finally:
             system.stop()
     return Found("The whole way", TEXT, COLUMNS, turns, plotted="rate")
 
 
-def _turn(system: InstantSystem) -> Mapping[str, float]:
+def _send_batch(system: InstantSystem) -> Mapping[str, float]:
     lines = ({"prompt": f"edit {n}", "image_urls": ["https://images.example/a.png"]} for n in range(EDITS))
     body = "{}\n" + "".join(json.dumps(line) + "\n" for line in lines)
     before, began = _cpu(system), time.perf_counter()
