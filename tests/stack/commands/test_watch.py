@@ -44,8 +44,10 @@ def ending(engine: Engine, after: float) -> Iterator[None]:
 
     thread = threading.Thread(target=end)
     thread.start()
-    yield
-    thread.join()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def test_several_batches(run_cli: CommandLine, engine: Engine) -> None:
