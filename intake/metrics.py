@@ -77,8 +77,6 @@ def _histograms(rows: Sequence[RowMapping]) -> Metric:
     family = HistogramMetricFamily("darkroom_step_seconds", "How long each step of an edit took.", labels=("step",))
     for step in dict.fromkeys(row["step"] for row in rows):
         buckets = [row for row in rows if row["step"] == step]
-        bounds = [
-            (f"{row['le']:g}" if "." in f"{row['le']:g}" else f"{row['le']:g}.0", row["events"]) for row in buckets
-        ]
+        bounds = [(str(float(row["le"])), row["events"]) for row in buckets]
         family.add_metric([step], [*bounds, ("+Inf", buckets[0]["all_events"])], float(buckets[0]["seconds"]))
     return family

@@ -97,7 +97,7 @@ def _views(connection: Connection, batch: UUID) -> dict[str, Step]:
     )
     return {
         "timeline of an edit": asking(edits.TIMELINE_OF_EDIT, (edit, 1000)),
-        "throughput of an hour": asking(page_queries.SYSTEM["throughput"]),
+        "throughput of an hour": asking(page_queries.MINUTES_OF_AN_HOUR),
         "latency of a day": asking("SELECT * FROM latency WHERE hour > now() - interval '1 day'"),
         "open batches": asking(overview.RUNNING_BATCHES, (20,)),
         "batch_costs of one batch": asking(page_queries.MONEY_OF_BATCH, (batch,)),

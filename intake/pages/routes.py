@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response, request
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping
 
 from core.errors import NotFound
 from intake.cursors import read_cursor, write_cursor
@@ -18,6 +18,7 @@ from models.progress_health import find_stalled
 from models.queries.batches import ERRORS_BY_TYPE, LAST_NOTIFICATION, UNANSWERED_BY_REASON
 from models.queries.edits import TIMELINE_OF_EDIT
 from models.queries.health import ACCOUNTS, OVERDUE_BY_STATE
+from models.queries.overview import IN_FLIGHT, LANES, LATENCY_LATELY
 from models.queries.page import (
     BATCH_LIST,
     CALLBACKS_OF_EDIT,
@@ -25,11 +26,13 @@ from models.queries.page import (
     EDITS_OF_BATCH,
     IMAGES_OF_EDIT,
     LAST_LOOKED,
+    MINUTES_OF_AN_HOUR,
+    MONEY_BY_CLIENT,
     MONEY_OF_BATCH,
     SAMPLE_OF_BATCH,
     SUBMISSIONS_OF_EDIT,
-    SYSTEM,
 )
+from models.statements import Statement
 from models.states import EditState
 
 BATCHES, EDITS, ERRORS, EVENTS = 25, 24, 20, 500
@@ -134,14 +137,19 @@ def system() -> Response:
 
 
 def _system(connection: Connection) -> dict[str, Any]:
-    accounts = connection.exec_driver_sql(ACCOUNTS).mappings().all()
-    answers = {name: connection.exec_driver_sql(question).mappings().all() for name, question in SYSTEM.items()}
+    def ask(question: Statement, *values: object) -> Sequence[RowMapping]:
+        return connection.exec_driver_sql(question, values or None).mappings().all()
+
+    accounts = ask(ACCOUNTS)
     return {
-        **answers,
+        "lanes": ask(LANES),
+        "in_flight": ask(IN_FLIGHT),
+        "latency": ask(LATENCY_LATELY, 2),
+        "costs": ask(MONEY_BY_CLIENT),
         "accounts": accounts,
         "unexplained": [account for account in accounts if account["difference"]],
-        "overdue": connection.exec_driver_sql(OVERDUE_BY_STATE).mappings().all(),
+        "overdue": ask(OVERDUE_BY_STATE),
         "pauses": list_pauses(connection),
         "stalled": find_stalled(connection),
-        "minutes": draw_minutes(answers["throughput"]),
+        "minutes": draw_minutes(ask(MINUTES_OF_AN_HOUR)),
     }

@@ -121,31 +121,13 @@ INPUT_OF_EDIT = Statement(
     """,
     index="edits_batch_id_position_key batches_pkey",
 )
-SYSTEM = {
-    "lanes": Statement("""
-        SELECT lane, due, oldest_due_at, extract(epoch FROM waits)::float8 AS waits, pauses, reason, retry_at,
-               last_turn_at, last_work_at, last_tick_at
-        FROM lane_status ORDER BY lane
-    """),
-    "in_flight": Statement("""
-        SELECT endpoint, state, sum(edits) AS edits, extract(epoch FROM max(oldest))::float8 AS oldest
-        FROM in_flight GROUP BY endpoint, state ORDER BY endpoint, state
-    """),
-    "latency": Statement(
-        """
-        SELECT step, events, p50::float8, p95::float8, p99::float8 FROM latency
-        WHERE hour >= date_trunc('hour', now() - interval '1 hour', 'UTC') ORDER BY hour DESC, step
-        """,
-    ),
-    "throughput": Statement(
-        """
-        SELECT extract(epoch FROM date_trunc('minute', now()) - minute)::integer / 60 AS ago, submitted, stored, failed
-        FROM throughput WHERE minute > now() - interval '60 minutes' ORDER BY minute
-        """,
-        index="minute_counters_minute",
-    ),
-    "costs": Statement("""
-        SELECT client, reserved, paid, wasted, uncertain FROM client_costs ORDER BY paid DESC, client LIMIT 20
-    """),
-}
-"""Part of the system's page -> what it asks: of the last hour, of counters and of what is under way."""
+MINUTES_OF_AN_HOUR = Statement(
+    """
+    SELECT extract(epoch FROM date_trunc('minute', now()) - minute)::integer / 60 AS ago, submitted, stored, failed
+    FROM throughput WHERE minute > now() - interval '60 minutes' ORDER BY minute
+    """,
+    index="minute_counters_minute",
+)
+MONEY_BY_CLIENT = Statement("""
+    SELECT client, reserved, paid, wasted, uncertain FROM client_costs ORDER BY paid DESC, client LIMIT 20
+""")
