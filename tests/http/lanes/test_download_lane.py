@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from storage import store
+from storage import local_folder
 from tests.http.conftest import Away
 from tests.support.lane_runner import (
     LONG,
@@ -51,7 +51,7 @@ def test_names_that_the_store_takes_for_one(
     engine: Engine, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`Hat` and `hat` of one batch are two images in two files, as their rows say, where case is folded."""
-    monkeypatch.setattr(store, "folds_case", lambda _: True)
+    monkeypatch.setattr(local_folder, "folds_case", lambda _: True)
     make_edits(engine, ["a hat", "another hat"])
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE edits SET custom_id = CASE position WHEN 0 THEN 'Hat' ELSE 'hat' END")

@@ -13,7 +13,8 @@ from urllib.parse import quote
 import pytest
 
 from core.errors import FetchAgain, SettingsError, Unusable
-from storage.store import ABANDONED_AFTER, INCOMING, Storage
+from storage.local_folder import ABANDONED_AFTER, INCOMING
+from storage.store import Storage
 
 LARGE = 12_000_000
 """Bytes; more than one part of a multipart upload."""
