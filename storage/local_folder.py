@@ -79,15 +79,20 @@ class LocalFolder:
         return storage_trouble(error, self._url) or storage_error(error, self._url)
 
     def _judge_read(self, error: OSError, key: str) -> DarkroomError:
-        if isinstance(error, FileNotFoundError):
-            if self.path.is_dir():
-                return NotFound(f"There is no {key} in {self._url}.")
+        linked = error.errno in (errno.ELOOP, errno.ENOTDIR) and self._is_linked(key)
+        if not self.path.is_dir():
             return StorageUnavailable("bucket_missing", f"The folder of {self._url} is not there.")
-        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR) and not linked:
+            return NotFound(f"There is no {key} in {self._url}.")
+        if linked:
             return UserError(f"{key} cannot be read: it is behind a link, and no link is followed out of the store")
         if error.errno in (errno.EACCES, errno.EPERM):  # of one file others know nothing
             return UserError(f"{key} cannot be read: {error.strerror}")
         return storage_trouble(error, self._url) or UserError(f"{key} cannot be read: {error.strerror or error}")
+
+    def _is_linked(self, key: str) -> bool:
+        path = Path(key)
+        return any((self.path / part).is_symlink() for part in (path, *path.parents[:-1]))
 
 
 def _sweep(incoming: Path) -> None:

@@ -1,6 +1,7 @@
 """A part of a stored object, read piece by piece."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -12,6 +13,8 @@ from core.errors import FetchAgain, UserError
 from storage.attributes import decode_attributes
 from storage.store_errors import explain_read
 
+BEYOND = r"status code: 416|InvalidRange|Invalid range"
+"""How a store says that an object ends before the bytes that were asked for."""
 WINDOW = 4 * 1024 * 1024
 """Bytes of an object asked for at one time. Each answer is read at once: a store ends one that is not taken for half a
 minute, and a caller may take far longer over an image."""
@@ -89,7 +92,7 @@ def _ask(store: ObjectStore, url: str, key: str, start: int, end: int, etag: str
     except obstore.exceptions.PreconditionError as error:
         raise FetchAgain("storage_error", f"{key} was replaced while it was read.") from error
     except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-        if "416" in str(error) or "InvalidRange" in str(error):
+        if re.search(BEYOND, str(error)):
             raise UserError(f"{key} does not reach to byte {start}.") from error
         raise explain_read(error, key, url) from error
 

@@ -8,6 +8,7 @@ synced (`obstore` does not do that); object stores acknowledge only what they ha
 """
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from typing import IO, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
 from core.errors import NotFound, SettingsError, Unusable, UserError
 from core.settings import store_options
@@ -26,9 +27,10 @@ from core.storage_url import can_sign
 from storage.attributes import encode_attributes
 from storage.durable_files import PIECE
 from storage.local_folder import LocalFolder
+from storage.profiles import find_profile
 from storage.ranges import StoredObject, read_local_range, read_range
 from storage.storage_keys import check_key
-from storage.store_errors import explain, explain_read, explain_refusal
+from storage.store_errors import explain, explain_listing, explain_read, explain_refusal
 
 QUARANTINE = "quarantine"
 """Prefix under which refused files are kept for people to look at."""
@@ -45,6 +47,10 @@ PART = 5 * 1024 * 1024
 """Bytes of a part: the least that S3 takes, so that each fits into a request's 30 seconds on a slow line too."""
 PARTS_AT_ONCE = 2
 """Parts of one object under way; the images of a lane go side by side already."""
+LONGEST_LINK = 7 * 86_400
+"""Seconds."""
+UNESCAPED = re.compile(r"[A-Za-z0-9._~!$'()*,:;@/-]+")
+"""Keys that a URL shows as they are: of others Azure's client signs the escaped form, and Azure refuses that link."""
 TROUBLE = (OSError, ValueError, obstore.exceptions.BaseError)
 """What a store's client raises."""
 
@@ -63,11 +69,7 @@ class Storage:
         folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
         try:
             options: Any = {} if folder else store_options(url)
-            self._store: ObjectStore = (
-                LocalStore(folder, mkdir=True)
-                if folder
-                else from_url(url, client_options=options, retry_config=RETRIES)
-            )
+            self._store: ObjectStore = LocalStore(folder, mkdir=True) if folder else _open(url, options)
             self._folder = LocalFolder(folder, url) if folder else None
         except TROUBLE as error:
             raise SettingsError(f"STORAGE_URL cannot be opened: {explain(error, url)}") from None
@@ -150,13 +152,13 @@ class Storage:
     def sign(self, key: str, seconds: float) -> str | None:
         """A URL under which anybody may read the object for so long; None where the store has no such thing.
 
-        S3 signs for seven days at the most, and not for longer than its own credentials last.
+        S3 and GCS sign for seven days at the most (`LONGEST_LINK`), and no link outlives the credentials that made it.
 
         Raises:
             StorageUnavailable, FetchAgain, Unusable: as for `put`: these credentials cannot sign, say.
         """
         check_key(key)
-        if not can_sign(self.url):
+        if not can_sign(self.url) or (self.url.startswith("az://") and not UNESCAPED.fullmatch(key)):
             return None
         store: Any = self._store
         try:
@@ -204,7 +206,7 @@ class Storage:
         """Keys under a prefix whose objects were written longer ago than that, as they are found.
 
         Raises:
-            StorageUnavailable, FetchAgain, Unusable: as for `put`.
+            StorageUnavailable: as for `put`.
         """
         before = datetime.now(UTC) - timedelta(seconds=seconds)
         if self._folder and not (self._folder.path / prefix).is_dir():
@@ -213,7 +215,15 @@ class Storage:
             for page in obstore.list(self._store, prefix, chunk_size=LISTED_AT_ONCE):
                 yield from (found["path"] for found in page if found["last_modified"] < before)
         except TROUBLE as error:
-            raise explain_refusal(error, self.url) from error
+            raise explain_listing(error, self.url) from error
+
+
+def _open(url: str, options: Any) -> ObjectStore:
+    if url.startswith("s3://"):
+        return from_url(url, client_options=options, retry_config=RETRIES, credential_provider=find_profile())
+    if url.startswith("memory://"):
+        return MemoryStore()
+    return from_url(url, client_options=options, retry_config=RETRIES)
 
 
 def _bound(key: str, size: int, max_bytes: int) -> None:

@@ -9,7 +9,7 @@ from core.resource_errors import storage_trouble
 
 VARIABLES = {
     "s3": {
-        "credentials": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        "credentials": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE (pip install 'darkroom[aws]')",
         "endpoint": "AWS_ENDPOINT_URL, or AWS_REGION",
         "secret": "AWS_SECRET_ACCESS_KEY does not fit, or AWS_REGION is another one",
         "place": "bucket",
@@ -84,6 +84,16 @@ def explain_read(error: Exception, key: str, url: str) -> DarkroomError:
     if missing and not re.search(NO_BUCKET, str(error)):
         return NotFound(f"There is no {key} in {url}.")
     return explain_refusal(error, url)
+
+
+def explain_listing(error: Exception, url: str) -> StorageUnavailable:
+    """The same of a listing, which is about no one object."""
+    refusal = explain_refusal(error, url)
+    if isinstance(refusal, StorageUnavailable):
+        return refusal
+    if re.search(NO_BUCKET, str(error)):
+        return StorageUnavailable("bucket_missing", refusal.message)
+    return StorageUnavailable("credentials_refused" if "403" in str(error) else "unreachable", refusal.message)
 
 
 def storage_error(error: Exception, url: str) -> FetchAgain:
