@@ -30,7 +30,8 @@ def errors(engine: Engine) -> list[tuple]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["cdn_404", "cdn_403", "cdn_truncated", "cdn_html", "cdn_corrupt", "cdn_redirect", "cdn_wrong_type"]
+    "kind",
+    ["cdn_404", "cdn_403", "cdn_truncated", "cdn_cut", "cdn_html", "cdn_corrupt", "cdn_redirect", "cdn_wrong_type"],
 )
 def test_bad_file_is_fetched_again(kind: str, engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """A file that is bad once is stored whole the next time, or at once where nothing was wrong with its bytes."""
@@ -39,7 +40,7 @@ def test_bad_file_is_fetched_again(kind: str, engine: Engine, emulator: Emulator
         worker.work_until(all_are(engine, stored=2))
 
     assert [row["charges"] for row in emulator.rows] == [1, 1]
-    harmless = kind in ("cdn_redirect", "cdn_wrong_type")
+    harmless = kind in ("cdn_cut", "cdn_redirect", "cdn_wrong_type")
     assert rows(engine, "SELECT DISTINCT attempt, jsonb_array_length(errors) FROM images") == [
         (1, 0) if harmless else (2, 1)
     ]

@@ -198,7 +198,7 @@ def test_reader_never_sees_a_part(place: Place) -> None:
     place.storage.put("k", io.BytesIO(next(iter(contents))))
     stop, seen, strange = threading.Event(), set(), []
 
-    def look() -> None:
+    def read_often() -> None:
         while not stop.is_set():
             found = read(place.storage, "k")
             seen.add(found[:1])
@@ -210,7 +210,7 @@ def test_reader_never_sees_a_part(place: Place) -> None:
             place.storage.put("k", io.BytesIO(content))
 
     with ThreadPoolExecutor(3) as threads:
-        looking = threads.submit(look)
+        looking = threads.submit(read_often)
         for writing in [threads.submit(write, content) for content in contents]:
             writing.result()
         stop.set()
