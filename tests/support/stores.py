@@ -27,6 +27,8 @@ BUCKET = "images"
 ACCESS_KEY, SECRET_KEY, REGION = "access-key", "secret-key", "eu-west-1"
 READER = ("reader-key", "reader-secret")
 """Credentials that may read and not write."""
+ADMIN = ("admin-key", "admin-secret")
+"""Credentials that may make buckets and users."""
 ACCOUNT, ACCOUNT_KEY = "darkroom", base64.b64encode(b"the key of the account").decode()
 
 
@@ -88,7 +90,7 @@ def running_s3(folder: Path) -> Iterator[ObjectStore]:
     command = [
         *(program, "-logtostderr=true", "mini", f"-dir={folder}", f"-bucket={BUCKET}", "-s3.config=users.json"),
         *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3.domainName=localhost", "-master.telemetry=false"),
-        *("-s3.autoCreateBucket=false", "-s3.iam=false", "-admin.ui=false", "-webdav=false"),
+        *("-s3.autoCreateBucket=false", "-s3.iam.readOnly=false", "-admin.ui=false", "-webdav=false"),
         *("-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"),
         *serving,
     ]
@@ -118,7 +120,11 @@ def _users() -> list[dict[str, object]]:
             "actions": list(actions),
         }
 
-    return [user("app", ACCESS_KEY, SECRET_KEY, "Read", "Write", "List"), user("reader", *READER, "Read", "List")]
+    return [
+        user("app", ACCESS_KEY, SECRET_KEY, "Read", "Write", "List"),
+        user("reader", *READER, "Read", "List"),
+        user("admin", *ADMIN, "Admin"),
+    ]
 
 
 def _takes_keys(url: str) -> bool:

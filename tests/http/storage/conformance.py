@@ -1,5 +1,6 @@
 """The stores, and the cases that each of them must pass; docs/storage.md shows the table that follows from them."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ STORES = {
 """The scheme of its STORAGE_URL -> what stands over its column, with the server that the tests run."""
 NOT_OVER_NETWORK = {"file": "–", "memory": "–"}
 """For cases about a server."""
+ONLY_S3 = {**NOT_OVER_NETWORK, "az": "–", "gs": "–"}
+GIVEN = os.environ.get("TEST_STORE")
+"""A STORAGE_URL of a real store that the cases are run against too, with credentials that the environment holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +39,10 @@ def case(title: str, **without: str) -> Callable[[Any], Any]:
 
     def register(test: Any) -> Any:
         CASES.append(Case(title, test.__name__, without))
-        return pytest.mark.parametrize("place", [store for store in STORES if store not in without], indirect=True)(
-            test
-        )
+        stores = [store for store in STORES if store not in without]
+        if GIVEN and GIVEN.partition("://")[0] not in without:
+            stores.append("given")
+        return pytest.mark.parametrize("place", stores, indirect=True)(test)
 
     return register
 

@@ -5,11 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 
 from storage.store import Storage
 from tests.conftest import NUMBERS
+from tests.http.storage.conformance import GIVEN
 from tests.support.meddling import Fault, meddling
 from tests.support.servers import Wire
 from tests.support.stores import BUCKET, ObjectStore, find_azurite, running_azure
@@ -25,12 +27,23 @@ class Place:
 
     url: str
     patch: pytest.MonkeyPatch
-    server: ObjectStore | None = None
+    started: ObjectStore | None = None
     opened: Storage | None = None
 
     @property
     def scheme(self) -> str:
         return urlsplit(self.url).scheme
+
+    @property
+    def bucket(self) -> str:
+        return urlsplit(self.url).netloc
+
+    @property
+    def server(self) -> ObjectStore:
+        """The process that is the store, where it is one of ours."""
+        if self.started is None:
+            pytest.skip("the store that was given is led to by nobody but its owner")
+        return self.started
 
     @property
     def storage(self) -> Storage:
@@ -46,11 +59,12 @@ class Place:
     @contextmanager
     def meddled(self, faults: Sequence[Fault | None]) -> Iterator[tuple[Storage, Wire]]:
         """The same store, whose first requests meet these faults."""
-        assert self.server
         with meddling(self.server.url, faults) as wire:
             yield self.at(f"{wire.url}{urlsplit(self.server.url).path}"), wire
 
     def with_wrong_secret(self) -> Storage:
+        """The same store, spoken to with a secret that is none."""
+        assert self.server
         self.patch.setenv(SECRETS[self.scheme], WRONG_SECRET)
         return Storage(self.url)
 
@@ -65,13 +79,23 @@ def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """A store with nothing in it yet."""
+    place = _find(request, tmp_path, monkeypatch)
+    yield place
+    if request.param == "given":  # it is somebody's
+        for key in Storage(place.url).list_older("", -60):
+            Storage(place.url).delete(key)
+
+
+def _find(request: pytest.FixtureRequest, folder: Path, patch: pytest.MonkeyPatch) -> Place:
     if request.param == "file":
-        return Place((tmp_path / "store").as_uri(), monkeypatch)
+        return Place((folder / "store").as_uri(), patch)
     if request.param == "memory":
-        return Place("memory://", monkeypatch)
+        return Place("memory://", patch)
+    if request.param == "given":
+        return Place(f"{GIVEN}/test-{uuid4()}", patch)
     server = request.getfixturevalue({"s3": "s3_server", "az": "azure_server"}[request.param])
     for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    return Place(f"{request.param}://{BUCKET}/test-{next(NUMBERS)}", monkeypatch, server)
+        patch.setenv(name, value)
+    return Place(f"{request.param}://{BUCKET}/test-{next(NUMBERS)}", patch, server)

@@ -23,11 +23,11 @@ from core.storage_url import read_storage_url
 from storage import store as module
 from storage.ranges import WINDOW
 from storage.store import IN_ONE_PUT, Storage
-from tests.http.storage.conformance import NOT_OVER_NETWORK, case
+from tests.http.storage.conformance import NOT_OVER_NETWORK, ONLY_S3, case
 from tests.http.storage.conftest import Place
 from tests.support.meddling import failing, resetting, silent
 from tests.support.servers import closed_port
-from tests.support.stores import BUCKET, READER
+from tests.support.stores import READER
 
 LARGE = IN_ONE_PUT + 4_000_000
 """Bytes; more than go in one request."""
@@ -152,12 +152,14 @@ def test_broken_put_changes_nothing(place: Place) -> None:
     assert read(place.storage, "k") == b"whole"
 
 
-@case("a put that breaks off leaves no parts that would be paid for", file="–", memory="–", az="gone in a week")
+@case("a put that breaks off leaves no parts that would be paid for", **ONLY_S3 | {"az": "gone in a week"})
 def test_broken_put_leaves_no_parts(place: Place) -> None:
     client = boto3.client("s3")
 
     def list_uploads() -> list[object]:
-        return client.list_multipart_uploads(Bucket=BUCKET, Prefix=urlsplit(place.url).path[1:]).get("Uploads", [])
+        return client.list_multipart_uploads(Bucket=place.bucket, Prefix=urlsplit(place.url).path[1:]).get(
+            "Uploads", []
+        )
 
     file = Halting(b"n" * LARGE)
     file.breaks = True
@@ -388,14 +390,14 @@ def test_wrong_credentials(place: Place) -> None:
 
 @case("a missing bucket: everything waits, and no object is said to be gone", **NOT_OVER_NETWORK)
 def test_missing_bucket(place: Place) -> None:
-    storage = Storage(place.url.replace(BUCKET, "missing"))
+    storage = Storage(place.url.replace(place.bucket, f"{place.bucket}-missing", 1))
     assert set(refusals(storage)) == {"bucket_missing"}
 
 
 @case("a server that is not there: everything waits", **NOT_OVER_NETWORK)
 def test_server_that_is_not_there(place: Place) -> None:
-    assert place.server
-    endpoint = place.server.url.replace(str(place.server.url.split(":")[2].partition("/")[0]), str(closed_port()))
+    port = urlsplit(place.server.url).port
+    endpoint = place.server.url.replace(f":{port}", f":{closed_port()}")
     place.patch.setattr(module, "RETRIES", {**module.RETRIES, "max_retries": 0})
     assert set(refusals(place.at(endpoint))) == {"unreachable"}
 
@@ -430,8 +432,9 @@ def test_silent_server(place: Place) -> None:
     assert time.monotonic() - began < 5
 
 
-@case("credentials that may read and not write: said so", **NOT_OVER_NETWORK, az="–")
+@case("credentials that may read and not write: said so", **ONLY_S3)
 def test_credentials_that_may_only_read(place: Place) -> None:
+    assert place.server
     place.storage.put("k", io.BytesIO(b"x"))
     for name, value in zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), READER, strict=True):
         place.patch.setenv(name, value)

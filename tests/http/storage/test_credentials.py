@@ -10,14 +10,13 @@ import pytest
 from core.errors import SettingsError
 from storage import profiles
 from storage.store import Storage
-from tests.http.storage.conformance import NOT_OVER_NETWORK, case
+from tests.http.storage.conformance import NOT_OVER_NETWORK, ONLY_S3, case
 from tests.http.storage.conftest import Place
 from tests.http.storage.test_conformance import read
 from tests.support.servers import Peer, serve
 from tests.support.stores import ACCESS_KEY, REGION, SECRET_KEY
 from tests.support.wire_faults import proxying
 
-ONLY_S3 = {**NOT_OVER_NETWORK, "az": "–"}
 OURS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
 
 
@@ -30,6 +29,7 @@ def check(place: Place) -> None:
 
 def forget_keys(place: Place, home: Path) -> None:
     """Nothing is left in the environment but where the store is."""
+    assert place.server
     for name in OURS:
         place.patch.delenv(name)
     place.patch.setenv("HOME", str(home))
@@ -101,7 +101,6 @@ def test_instance_metadata(place: Place, tmp_path: Path) -> None:
 
 @case("the bucket in the path, or in the host name (`AWS_VIRTUAL_HOSTED_STYLE_REQUEST`)", **ONLY_S3)
 def test_virtual_host(place: Place) -> None:
-    assert place.server
     port = int(place.server.url.rpartition(":")[2])
     check(place)
     with proxying(images__localhost=port) as proxy:  # no name server here knows the bucket
