@@ -10,7 +10,7 @@ USABLE := .venv/.usable
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help setup demo test test-fast chaos soak bench screenshots check format clean
+.PHONY: help setup demo test test-fast stores chaos soak bench screenshots check format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,11 @@ test: $(READY) check ## everything: style, types, arrows, and all tests
 
 test-fast: $(READY) ## the tests that need no services
 	@$(BIN)/pytest tests/unit
+
+AZURITE ?= $(CURDIR)/.azurite/node_modules/.bin/azurite-blob
+stores: $(READY) ## the cases of docs/storage.md on every store, and its table; Azurite comes from npm, once
+	@test -x $(AZURITE) || npm install --silent --no-fund --no-audit --prefix .azurite azurite@3.37.0
+	@AZURITE=$(AZURITE) $(BIN)/python -m tests.write_stores
 
 SEED ?= 1
 EDITS ?= 5000
@@ -69,4 +74,4 @@ $(READY): $(USABLE)
 	@touch $@
 
 clean: ## remove .venv, .darkroom and every cache
-	rm -rf .venv .darkroom .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .darkroom .azurite .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -26,6 +26,10 @@ def read_storage_url(url: str) -> str:
         raise ValueError("it holds a control character")
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", url):
         return _folder(url)
+    if url.startswith("memory:"):
+        raise ValueError(
+            "memory is for tests of one process: every image would be gone with the process that stored it"
+        )
     if not url.startswith(SCHEMES):
         form = next((form for pattern, form in FORMS.items() if re.match(pattern, url, re.IGNORECASE)), None)
         advice = f"; write {form}" if form else ""

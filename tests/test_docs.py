@@ -1,6 +1,7 @@
 """Documentation is part of the product: commands, settings, states and queries in it are held against the code."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from models.monitor_role import ROLE, WITHHELD
 from models.monitoring import VIEWS
 from models.seedream import EditArguments
 from models.states import EDIT_ARROWS, EDIT_STATES, FINAL, IMAGE_ARROWS
+from tests.http.storage import conformance
 from tests.support.factories import make_submitted
 from webhook_receiver.settings import ReceiverSettings
 from worker.settings import WorkerSettings
@@ -21,6 +23,9 @@ from worker.settings import WorkerSettings
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 SETTINGS = (CLISettings, WorkerSettings, ReceiverSettings, IntakeSettings)
+
+
+NAMED_TEST = re.compile(r"`([\w./]+\.py)::(\w+)(?:\[([^`]+)\])?`")
 
 
 def text(name: str) -> str:
@@ -51,6 +56,37 @@ def settings_table() -> str:
 def test_settings_page_has_every_setting() -> None:
     """docs/settings.md shows exactly the settings that exist, with their defaults."""
     assert settings_table() in text("docs/settings.md")
+
+
+STORES_TABLE = re.compile(r"(?m)^\\| \\| a folder \\|.*(\\n\\|.*)*")
+
+
+def stores_table() -> str:
+    """The table of docs/storage.md: every case of the suite, and every store that it is run against."""
+    for suite in ("test_conformance", "test_credentials"):
+        import_module(f"tests.http.storage.{suite}")
+    return conformance.table()
+
+
+def test_storage_page_has_every_case() -> None:
+    """What is said of each store is what the suite holds it to."""
+    assert stores_table() in text("docs/storage.md")
+
+
+def test_every_test_that_a_page_names_is_there() -> None:
+    """A row that says what shows it can be followed."""
+    named = {(page.name, *found) for page in PAGES for found in NAMED_TEST.findall(page.read_text())}
+    assert named
+    for page, file, test, variant in sorted(named):
+        source = (ROOT / file).read_text()
+        assert f"def {test}(" in source, f"{page} names {file}::{test}"
+        assert not variant or f'"{variant}"' in source, f"{page} names {test}[{variant}]"
+
+
+def test_storage_page_tells_of_many_bad_downloads() -> None:
+    """What comes, what darkroom does, and the test that shows it."""
+    rows = text("docs/storage.md").partition("## Bad downloads")[2].partition("| what comes |")[2].splitlines()[2:]
+    assert len([row for row in rows if NAMED_TEST.search(row)]) == len(rows) >= 25
 
 
 def test_readme_lists_every_command() -> None:

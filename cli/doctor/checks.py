@@ -19,7 +19,7 @@ from cli.output import plural
 from cli.settings import processes
 from cli.stack.readiness import QUESTION_TIMEOUT
 from core.database_url import hide_password
-from core.errors import AccountPaused, DownloadError, Gone, ProviderError, SettingsError
+from core.errors import AccountPaused, DownloadError, Gone, ProviderError, SettingsError, UserError
 from core.settings import find_wrong_settings
 from http_client.sessions import NotConnected, ThreadSessions, exchange
 from models.seedream import ENDPOINT
@@ -178,20 +178,25 @@ def public_url(url: str | None) -> CheckResult:
 
 
 def storage(url: str) -> CheckResult:
-    """Whether an object can be put into the store and taken away; it touches no other."""
-    key = f"doctor-{uuid4()}"
+    """Whether an object can be put into the store, read back and taken away; it touches no other."""
+    key, content = f"doctor-{uuid4()}", b"darkroom doctor\n"
 
-    def put_and_delete() -> None:
+    def put_get_and_delete() -> None:
         store = Storage(url)
-        store.put(key, BytesIO(b"darkroom doctor\n"), "text/plain")
-        store.delete(key)
+        store.put(key, BytesIO(content), "text/plain")
+        try:
+            with store.get(key, max_bytes=len(content)) as file:
+                if file.read() != content:
+                    raise UserError("what was put there is not what is read there")
+        finally:
+            store.delete(key)
 
     advice = "Mend STORAGE_URL, its disk or its rights; images are fetched again for as long as the provider has them."
     try:
-        within(STORE_WITHIN, put_and_delete)
-    except (SettingsError, DownloadError, TimeoutError) as error:
+        within(STORE_WITHIN, put_get_and_delete)
+    except (UserError, DownloadError, TimeoutError) as error:
         return failure("storage", f"{url} does not take an image: {str(error)[:300].rstrip('.')}.", advice)
-    return ok("storage", f"{url} takes and deletes objects")
+    return ok("storage", f"{url} takes, gives and deletes objects")
 
 
 def within(seconds: float, step: Callable[[], None]) -> None:

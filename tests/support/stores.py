@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
 import obstore
 import requests
 from obstore.store import S3Store
@@ -135,6 +136,12 @@ def _takes_keys(url: str) -> bool:
         obstore.list_with_delimiter(S3Store(BUCKET, endpoint=url, **keys, **options))
         return True
     return False
+
+
+def admin_client(service: str, server: ObjectStore) -> Any:
+    """Amazon's own client of `server`, with the rights to make users (`iam`) and buckets (`s3`)."""
+    keys = dict(zip(("aws_access_key_id", "aws_secret_access_key"), ADMIN, strict=True))
+    return boto3.client(service, endpoint_url=server.url, region_name=REGION, **keys)
 
 
 @contextmanager

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 from sqlalchemy import Engine
 
@@ -16,7 +14,7 @@ from storage.store import Storage
 from tests.http.lanes.test_download_pause import download, reasons
 from tests.support.lane_runner import Emulator, LaneRunner, all_are, lane_runner, make_edits, stand
 from tests.support.receiving import rows
-from tests.support.stores import ADMIN, BUCKET, REGION, ObjectStore
+from tests.support.stores import BUCKET, ObjectStore, admin_client
 
 pytestmark = pytest.mark.usefixtures("balanced")
 WHERE = [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"]
@@ -113,9 +111,3 @@ def assert_waiting(engine: Engine, reason: str, named: str, *, images: int) -> N
     assert named in rows(engine, "SELECT message FROM lane_pauses")[0][0]
     assert stand(engine) == {"ready": images}
     assert rows(engine, "SELECT DISTINCT attempt, errors FROM images") == [(0, [])]
-
-
-def admin_client(service: str, server: ObjectStore) -> Any:
-    """Amazon's own client, with the rights to make users and buckets."""
-    keys = dict(zip(("aws_access_key_id", "aws_secret_access_key"), ADMIN, strict=True))
-    return boto3.client(service, endpoint_url=server.url, region_name=REGION, **keys)

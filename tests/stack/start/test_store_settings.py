@@ -71,6 +71,7 @@ def test_a_folder_in_any_usual_form(given: str, folder: str, monkeypatch: pytest
         ("\\\\server\\share", "the path itself"),
         ("C:\\images", "path of a folder"),
         ("'/srv/pix'", "quotes"),
+        ("memory://", "for tests of one process"),
         ("/", "no folder"),
         ("file:///", "no folder"),
         ("~nobody-of-that-name/x", "not known here"),
