@@ -238,7 +238,7 @@ class EndpointSettings(Settings):
     aws_endpoint_url: BaseURL | None = None
 
 
-REQUEST_TIMEOUT = timedelta(seconds=30)
+REQUEST_TIMEOUT = timedelta(seconds=60)
 """For one request to an object store with its answer: an object in one put, a part of one."""
 
 

@@ -36,6 +36,9 @@ class StoredObject:
     """As it was put, where the store keeps it."""
 
 
+EMPTY = StoredObject(0, 0, 0, iter(()))
+
+
 def read_local_range(file: BinaryIO, key: str, start: int, end: int | None) -> StoredObject:
     """Of an open file.
 
@@ -43,6 +46,8 @@ def read_local_range(file: BinaryIO, key: str, start: int, end: int | None) -> S
         UserError: it does not reach to `start`.
     """
     size = os.fstat(file.fileno()).st_size
+    if size == start == 0:
+        return EMPTY
     end = _clip(key, size, start, end)
     file.seek(start)
     return StoredObject(size, start, end, _read_file(file, key, end - start))
@@ -64,6 +69,8 @@ def read_range(store: ObjectStore, url: str, key: str, start: int, end: int | No
         NotFound, UserError, StorageUnavailable, FetchAgain: as `Storage.open_range`.
     """
     first = _ask(store, url, key, start, _window_end(start, end), None)
+    if first is None:
+        return EMPTY
     size = int(first.meta["size"])
     end = _clip(key, size, start, end)
     content_type, metadata = decode_attributes(first.attributes)
@@ -85,7 +92,7 @@ def _read_windows(store: ObjectStore, url: str, key: str, first: Any, end: int) 
 
 
 def _ask(store: ObjectStore, url: str, key: str, start: int, end: int, etag: str | None) -> Any:
-    """One window; with `etag` only of that very object."""
+    """One window; with `etag` only of that very object; None where it is empty."""
     options: Any = {"range": (start, end)} | ({"if_match": etag} if etag else {})
     try:
         return obstore.get(store, key, options=options)
@@ -93,6 +100,8 @@ def _ask(store: ObjectStore, url: str, key: str, start: int, end: int, etag: str
         raise FetchAgain("storage_error", f"{key} was replaced while it was read.") from error
     except (OSError, ValueError, obstore.exceptions.BaseError) as error:
         if re.search(BEYOND, str(error)):
+            if start == 0:
+                return None
             raise UserError(f"{key} does not reach to byte {start}.") from error
         raise explain_read(error, key, url) from error
 

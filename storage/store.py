@@ -9,7 +9,6 @@ synced (`obstore` does not do that); object stores acknowledge only what they ha
 
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,12 +24,11 @@ from core.errors import NotFound, SettingsError, Unusable, UserError
 from core.settings import store_options
 from core.storage_url import can_sign
 from storage.attributes import encode_attributes
-from storage.durable_files import PIECE
 from storage.local_folder import LocalFolder
 from storage.profiles import find_profile
 from storage.ranges import StoredObject, read_local_range, read_range
 from storage.storage_keys import check_key
-from storage.store_errors import explain, explain_listing, explain_read, explain_refusal
+from storage.store_errors import explain, explain_refusal
 
 QUARANTINE = "quarantine"
 """Prefix under which refused files are kept for people to look at."""
@@ -44,9 +42,9 @@ lane pauses."""
 IN_ONE_PUT = 8 * 1024 * 1024
 """Bytes up to which an object goes in one request, out of memory; a larger one in parts."""
 PART = 5 * 1024 * 1024
-"""Bytes of a part: the least that S3 takes, so that each fits into a request's 30 seconds on a slow line too."""
-PARTS_AT_ONCE = 2
-"""Parts of one object under way; the images of a lane go side by side already."""
+"""Bytes of a part: the least that S3 takes, so that each fits into the time of a request on a slow line too."""
+PARTS_AT_ONCE = 1
+"""Parts of one object under way: the images of a lane go side by side already, and share the line."""
 LONGEST_LINK = 7 * 86_400
 """Seconds."""
 UNESCAPED = re.compile(r"[A-Za-z0-9._~!$'()*,:;@/-]+")
@@ -126,7 +124,10 @@ class Storage:
             StorageUnavailable, FetchAgain: the store gives nothing for now, or not this.
         """
         with tempfile.TemporaryFile() as file:
-            self._copy(self._name(key), file, max_bytes)
+            with self.open_range(key) as found:
+                if found.size > max_bytes:
+                    raise UserError(f"{key} has {found.size} bytes; at most {max_bytes} are read.")
+                file.writelines(found.pieces)
             file.seek(0)
             yield file
 
@@ -174,20 +175,6 @@ class Storage:
             raise NotFound(f"There is no {key} in {self.url}.") from None
         return name
 
-    def _copy(self, name: str, file: IO[bytes], max_bytes: int) -> None:
-        if self._folder:
-            with self._folder.open(name) as content:
-                _bound(name, os.fstat(content.fileno()).st_size, max_bytes)
-                shutil.copyfileobj(content, file, PIECE)
-            return
-        try:
-            found = obstore.get(self._store, name)
-            _bound(name, found.meta["size"], max_bytes)
-            for piece in found.stream(PIECE):
-                file.write(piece)
-        except TROUBLE as error:
-            raise explain_read(error, name, self.url) from error
-
     def delete(self, key: str) -> None:
         """Remove what stands under a key, if anything does.
 
@@ -215,7 +202,7 @@ class Storage:
             for page in obstore.list(self._store, prefix, chunk_size=LISTED_AT_ONCE):
                 yield from (found["path"] for found in page if found["last_modified"] < before)
         except TROUBLE as error:
-            raise explain_listing(error, self.url) from error
+            raise explain_refusal(error, self.url) from error
 
 
 def _open(url: str, options: Any) -> ObjectStore:
@@ -224,11 +211,6 @@ def _open(url: str, options: Any) -> ObjectStore:
     if url.startswith("memory://"):
         return MemoryStore()
     return from_url(url, client_options=options, retry_config=RETRIES)
-
-
-def _bound(key: str, size: int, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise UserError(f"{key} has {size} bytes; at most {max_bytes} are read.")
 
 
 def extension(content_type: str) -> str:

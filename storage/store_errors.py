@@ -52,6 +52,8 @@ HINTS = {
 """What the client's words contain -> what is wrong, or to be set; the first that fits."""
 ABOUT_ONE_OBJECT = re.compile(r"status code: 4(?!08|29)\d\d")
 """In the words of `obstore`: the store answered, and did not like this request."""
+NO_RIGHTS = r"status code: 40[13]\b"
+"""The same of a listing, which has no object that it could be about, and of what is deleted."""
 NO_TOKEN = "Error performing token request"  # noqa: S105  # in the same words: the store was not even asked
 
 
@@ -73,8 +75,8 @@ def explain_refusal(error: Exception, url: str) -> DownloadError:
         return StorageUnavailable("credentials_refused", text)
     if isinstance(error, (obstore.exceptions.NotFoundError, FileNotFoundError)):
         return StorageUnavailable("bucket_missing", text)
-    if isinstance(error, obstore.exceptions.GenericError) and _is_about_all(str(error)):
-        return StorageUnavailable("credentials_refused" if "credential" in text.lower() else "unreachable", text)
+    if isinstance(error, obstore.exceptions.GenericError) and (reason := _find_reason(str(error), text)):
+        return StorageUnavailable(reason, text)
     return (storage_trouble(error, "STORAGE_URL") if isinstance(error, OSError) else None) or storage_error(error, url)
 
 
@@ -86,19 +88,18 @@ def explain_read(error: Exception, key: str, url: str) -> DarkroomError:
     return explain_refusal(error, url)
 
 
-def explain_listing(error: Exception, url: str) -> StorageUnavailable:
-    """The same of a listing, which is about no one object."""
-    refusal = explain_refusal(error, url)
-    if isinstance(refusal, StorageUnavailable):
-        return refusal
-    if re.search(NO_BUCKET, str(error)):
-        return StorageUnavailable("bucket_missing", refusal.message)
-    return StorageUnavailable("credentials_refused" if "403" in str(error) else "unreachable", refusal.message)
-
-
 def storage_error(error: Exception, url: str) -> FetchAgain:
     """Trouble with one object, this time."""
     return FetchAgain("storage_error", explain(error, url))
+
+
+def _find_reason(said: str, text: str) -> str | None:
+    """Why nothing can be stored for now, from what the client said, and its explanation; None: it is one object's."""
+    if re.search(NO_BUCKET, said):
+        return "bucket_missing"
+    if re.search(NO_RIGHTS, said) or ("credential" in text.lower() and _is_about_all(said)):
+        return "credentials_refused"
+    return "unreachable" if _is_about_all(said) else None
 
 
 def _is_about_all(said: str) -> bool:
