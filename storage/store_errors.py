@@ -41,7 +41,7 @@ HINTS = {
     r"PermanentRedirect|AuthorizationHeaderMalformed|301 Moved": "the bucket is in another region: set AWS_REGION",
     NO_BUCKET: "there is no such {place}; see STORAGE_URL",
     r"AccessDenied|403 Forbidden|AuthorizationFailure|AuthorizationPermissionMismatch": "these credentials may not "
-    "write there: see the {place}'s rights",
+    "do that there: see the {place}'s rights",
     r"Account must be specified": "set AZURE_STORAGE_ACCOUNT_NAME",
     r"Invalid Access Key": "AZURE_STORAGE_ACCOUNT_KEY is no key",
     r"parse source url": "its address is no URL: see {endpoint}",

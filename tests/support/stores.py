@@ -26,8 +26,8 @@ LONGEST_START = 40.0
 """Seconds until a store has started, on a busy machine."""
 BUCKET = "images"
 ACCESS_KEY, SECRET_KEY, REGION = "access-key", "secret-key", "eu-west-1"
-READER = ("reader-key", "reader-secret")
-"""Credentials that may read and not write."""
+READER, WRITER = ("reader-key", "reader-secret"), ("writer-key", "writer-secret")
+"""Credentials that may read and not write, or write and not read."""
 ADMIN = ("admin-key", "admin-secret")
 """Credentials that may make buckets and users."""
 ACCOUNT, ACCOUNT_KEY = "darkroom", base64.b64encode(b"the key of the account").decode()
@@ -124,6 +124,7 @@ def _users() -> list[dict[str, object]]:
     return [
         user("app", ACCESS_KEY, SECRET_KEY, "Read", "Write", "List"),
         user("reader", *READER, "Read", "List"),
+        user("writer", *WRITER, "Write"),
         user("admin", *ADMIN, "Admin"),
     ]
 

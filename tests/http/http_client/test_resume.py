@@ -87,12 +87,13 @@ def test_changed_file_begins_anew() -> None:
         assert host.asked == [None, "bytes=20000-"]
 
 
-def test_host_that_mixes_versions_is_not_believed() -> None:
+@pytest.mark.parametrize(("new", "type_"), [(NEW, "other_part"), (NEW[:50_000], "changed")])
+def test_host_that_mixes_versions_is_not_believed(new: bytes, type_: str) -> None:
     """It sends the rest of another version all the same: no file, and the next try begins anew."""
-    host = Host([(OLD, {"etag": '"v1"'}), (NEW, {"etag": '"v2"'})], cuts=(20_000,), heeds_conditions=False)
+    host = Host([(OLD, {"etag": '"v1"'}), (new, {"etag": '"v2"'})], cuts=(20_000,), heeds_conditions=False)
     with serving(host) as wire:
-        assert fault(wire.url, kind=FetchAgain) in ("other_part", "changed")
-        assert fetched(wire.url) == NEW
+        assert fault(wire.url, kind=FetchAgain) == type_
+        assert fetched(wire.url) == new
 
 
 @pytest.mark.parametrize(

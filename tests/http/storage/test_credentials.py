@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.doctor.checks import storage
 from core.errors import SettingsError
 from storage import profiles
 from storage.store import Storage
@@ -14,7 +15,7 @@ from tests.http.storage.conformance import NOT_OVER_NETWORK, ONLY_S3, case
 from tests.http.storage.conftest import Place
 from tests.http.storage.test_conformance import read
 from tests.support.servers import Peer, serve
-from tests.support.stores import ACCESS_KEY, REGION, SECRET_KEY
+from tests.support.stores import ACCESS_KEY, READER, REGION, SECRET_KEY, WRITER
 from tests.support.wire_faults import proxying
 
 OURS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
@@ -113,6 +114,20 @@ def test_virtual_host(place: Place) -> None:
     place.patch.setenv("AWS_ENDPOINT_URL", place.server.url)
     place.patch.delenv("HTTP_PROXY")
     check(place)
+
+
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
+def test_doctor_tries_all_that_is_needed(place: Place) -> None:
+    """Credentials that may only read, or only write, are no store's; it leaves nothing behind."""
+    assert storage(place.url).result == "ok"
+    for keys in (READER, WRITER):
+        for name, value in zip(OURS[:2], keys, strict=True):
+            place.patch.setenv(name, value)
+        found = storage(place.url)
+        assert (found.result, "these credentials may not" in found.message) == ("fault", True)
+    for name, value in place.server.environment.items():
+        place.patch.setenv(name, value)
+    assert list(Storage(f"s3://{place.bucket}").list_older(place.url.rpartition("/")[2], -60)) == []
 
 
 @pytest.mark.parametrize(("profile", "said"), [("nobody", "nobody"), ("empty", "holds no credentials")])

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from core.errors import FetchAgain, SettingsError, Unusable
+from core.errors import FetchAgain, SettingsError, StorageUnavailable, Unusable
 from storage.local_folder import ABANDONED_AFTER, INCOMING
 from storage.store import Storage
 
@@ -62,6 +62,17 @@ def test_folder_that_was_removed(storage: Storage, folder: Path) -> None:
     storage.put("batch/id/0.png", io.BytesIO(b"x"))
 
     assert (folder / "batch/id/0.png").read_bytes() == b"x"
+
+
+def test_folder_that_is_gone_is_no_missing_image(storage: Storage, folder: Path) -> None:
+    """Its disk is not mounted, say: the store gives nothing for now, and nobody may conclude that images are lost."""
+    storage.put("k", io.BytesIO(b"x"))
+    folder.rename(folder.parent / "elsewhere")
+
+    with pytest.raises(StorageUnavailable) as caught, storage.get("k", max_bytes=10):
+        pass
+
+    assert caught.value.type == "bucket_missing"
 
 
 @pytest.mark.parametrize("name", ["ümlaut", "a b", "100%", "a#b"])

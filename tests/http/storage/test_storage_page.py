@@ -61,6 +61,15 @@ def test_a_link_of_google(account: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(query["X-Goog-Signature"][0]) == 512
 
 
+def test_no_link_that_azure_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Better none than one that opens nothing."""
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "shop")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0")
+    storage = Storage("az://images/darkroom")
+    assert storage.sign("b/hat 1/0.png", 60) is None
+    assert storage.sign("b/hat-1/0.png", 60)
+
+
 def test_the_example_of_what_speaks_like_s3_works(s3_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the names of a real one in the place of the page's, and nothing added."""
     (example,) = [found for found in EXAMPLES if found.get("AWS_ENDPOINT_URL", "").startswith("http://")]
