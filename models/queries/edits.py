@@ -87,6 +87,29 @@ CONTACT_SHEET_PAGE = Statement(
     """,
     index="edits_batch_id_position_key submissions_edit images_submission_id_index_key",
 )
+# An edit without an image has a row, too, so that the next page begins behind it.
+IMAGES_OF_BATCH = Statement(
+    """
+    SELECT e.position, e.name, coalesce(s.seed, e.seed) AS seed, i.id, i.state, i.index, i.storage_key, i.sha256,
+           i.stored_bytes, i.stored_type, i.stored_width, i.stored_height
+    FROM (
+        SELECT id, position, coalesce(custom_id, position::text) AS name, seed FROM edits
+        WHERE batch_id = %(batch)s AND position > %(after)s AND (%(state)s::text IS NULL OR state = %(state)s)
+        ORDER BY position LIMIT %(edits)s
+    ) e
+    LEFT JOIN (submissions s JOIN images i ON i.submission_id = s.id AND i.storage_key IS NOT NULL)
+        ON s.edit_id = e.id
+    ORDER BY e.position, i.id
+    """,
+    index="edits_batch_id_position_key submissions_edit images_submission_id_index_key",
+)
+IMAGE_URL = Statement("SELECT url FROM images WHERE id = %s", index="images_pkey")
+KEYS_WITHOUT_IMAGE = Statement(
+    """
+    SELECT key FROM unnest(%s::text[]) key WHERE NOT EXISTS (SELECT FROM images WHERE storage_key = key)
+    """,
+    index="images_storage_key",
+)
 # Inputs that are as long as an image are asked for one by one.
 SHEET_EDITS = Statement(
     """
