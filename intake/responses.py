@@ -101,6 +101,8 @@ class Images(BaseModel):
     stored: int
     failed: int
     bytes_stored: int
+    deleted: int = Field(description="stored, and deleted when their time was over")
+    bytes_deleted: int
     first_stored_at: datetime | None
     last_stored_at: datetime | None
     per_second: float | None
@@ -123,6 +125,7 @@ class BatchDetail(Batch):
     counts: Counts
     images: Images
     limits: Limits
+    output_expires_after: int | None = Field(description="seconds from its end for which its images are stored")
     notify_url: str | None
     submissions: int = Field(description="POSTs to the provider, i.e. possible charges")
     unknown: int = Field(description="of these, given up without an answer")

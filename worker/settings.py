@@ -49,7 +49,7 @@ DAY = 86_400.0
 
 
 class RetentionSettings(Settings):
-    """How long what is over and done is kept; images in storage stay, whatever these say."""
+    """How long what is over and done is kept."""
 
     keep_callback_bodies: KeptFor = Field(
         30 * DAY,
@@ -59,7 +59,17 @@ class RetentionSettings(Settings):
     keep_batches: KeptFor = Field(
         None,
         description="edits, submissions, callbacks and image rows of finished batches, and callbacks of no batch; "
-        "unless set, for ever. Stored images are not deleted, and the batch keeps its row, counters and costs",
+        "unless set, for ever. The batch keeps its row, counters and costs; stored images have `KEEP_IMAGES`",
+    )
+    keep_images: KeptFor = Field(
+        None,
+        description="stored images, from the end of their batch, which may say otherwise (`output_expires_after`); "
+        "unless set, for ever. Rows of a batch are kept until its images are gone",
+    )
+    fal_keep_requests: KeptFor = Field(
+        None,
+        description="what the provider keeps of our requests, from the end of their batch: inputs, results, images; it "
+        "is told to delete them then, which wants an admin key; unless set, its own rule holds",
     )
     keep_uploads: KeptFor = Field(
         DAY, description="what is known of an uploaded input file after the provider has deleted it; or `forever`"

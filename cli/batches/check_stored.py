@@ -20,6 +20,8 @@ class Verdict(StrEnum):
     MISSING = "missing"
     DAMAGED = "damaged"
     UNREADABLE = "unreadable"
+    DELETED = "deleted"
+    """Because its time was over, which is as it should be."""
 
 
 class Checked(NamedTuple):
@@ -44,6 +46,8 @@ class StoredCheck:
         Raises:
             UserError: the store gives nothing.
         """
+        if image.deleted:
+            return Checked(Verdict.DELETED)
         checked = self._read(image)
         if checked.verdict not in (Verdict.MISSING, Verdict.DAMAGED) or self._fetcher is None:
             return checked

@@ -28,6 +28,7 @@ class Outcome(StrEnum):
     COPIED = "copied"
     PRESENT = "present"
     FAILED = "failed"
+    DELETED = "deleted"
     NOT_WANTED = "not wanted"
 
 
@@ -63,6 +64,8 @@ class FolderCopy:
         """
         if image.state != ImageState.STORED:
             return Copied(Outcome.NOT_WANTED)
+        if image.deleted:
+            return Copied(Outcome.DELETED)
         target = self._folder / self._name(image)
         try:
             if _is_same(target, image):

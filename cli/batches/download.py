@@ -69,13 +69,15 @@ def choose(copy: Callable[[StoredObject], Copied], wanted: Container[int]) -> Ca
 
 
 def _report(counts: Counter[Outcome], row: Row, folder: Path, *, as_json: bool) -> None:
-    result = {outcome.value: counts[outcome] for outcome in (Outcome.COPIED, Outcome.PRESENT, Outcome.FAILED)}
+    result = {outcome.value: counts[outcome] for outcome in Outcome if outcome is not Outcome.NOT_WANTED}
     if as_json:
         print_json({"batch_id": row["batch_id"], "folder": str(folder), **result})
         return
     parts = [f"{plural(result['copied'], 'image')} copied to {escape(str(folder))}"]
     if result["present"]:
         parts.append(f"{result['present']} lay there already")
+    if result["deleted"]:
+        parts.append(f"{result['deleted']} were deleted when their time was over")
     if result["failed"]:
         parts.append(f"{result['failed']} could not be copied")
     screen.print(", ".join(parts), soft_wrap=True)

@@ -46,6 +46,8 @@ class StoredObject:
     content_type: str
     width: int | None
     height: int | None
+    deleted: bool
+    """Its time was over."""
 
 
 Done = TypeVar("Done")

@@ -91,7 +91,7 @@ CONTACT_SHEET_PAGE = Statement(
 IMAGES_OF_BATCH = Statement(
     """
     SELECT e.position, e.name, coalesce(s.seed, e.seed) AS seed, i.id, i.state, i.index, i.storage_key, i.sha256,
-           i.stored_bytes, i.stored_type, i.stored_width, i.stored_height
+           i.stored_bytes, i.stored_type, i.stored_width, i.stored_height, i.deleted_at IS NOT NULL AS deleted
     FROM (
         SELECT id, position, coalesce(custom_id, position::text) AS name, seed FROM edits
         WHERE batch_id = %(batch)s AND position > %(after)s AND (%(state)s::text IS NULL OR state = %(state)s)
@@ -183,8 +183,9 @@ _RESULTS_PAGE = """
         ) s
         CROSS JOIN LATERAL (
             SELECT json_agg(row_to_json(image) ORDER BY image.index) AS images FROM (
-                SELECT p.index, %(store)s || p.storage_key AS url, p.storage_key, p.sha256, p.stored_bytes AS bytes,
-                       p.stored_type AS type, p.stored_width AS width, p.stored_height AS height
+                SELECT p.index, CASE WHEN p.deleted_at IS NULL THEN %(store)s || p.storage_key END AS url,
+                       p.storage_key, p.sha256, p.stored_bytes AS bytes, p.stored_type AS type,
+                       p.stored_width AS width, p.stored_height AS height
                 FROM submissions JOIN images p ON p.submission_id = submissions.id
                 WHERE submissions.edit_id = e.id AND p.state = 'stored'
             ) image

@@ -54,6 +54,7 @@ def test_every_kind_of_damage(run_cli: CommandLine, engine: Engine, store: Path)
         "missing": 1,
         "damaged": 4,
         "unreadable": 0,
+        "deleted": 0,
         "repaired": 0,
         "of_no_image": [f"{batch}/stranger.png"],
     }
