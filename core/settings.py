@@ -7,6 +7,7 @@ a file that holds the value of any secret.
 
 import os
 import ssl
+from datetime import timedelta
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
@@ -237,6 +238,23 @@ class EndpointSettings(Settings):
     aws_endpoint_url: BaseURL | None = None
 
 
+REQUEST_TIMEOUT = timedelta(seconds=30)
+"""For one request to an object store with its answer: an object in one put, a part of one."""
+
+
+class AmazonSettings(Settings):
+    """Where Amazon's own tools find their credentials; what is not said here the store's client reads by itself."""
+
+    aws_access_key_id: str | None = None
+    aws_profile: str | None = None
+    aws_shared_credentials_file: Folder = Field(Path("~/.aws/credentials"), validate_default=True)
+
+    @property
+    def has_profile_file(self) -> bool:
+        """Whether there are profiles."""
+        return self.aws_shared_credentials_file.is_file()
+
+
 def store_options(url: str) -> dict[str, Any]:
     """How an object store's client goes out: its own proxy and authorities, and http where the endpoint says so.
 
@@ -246,7 +264,7 @@ def store_options(url: str) -> dict[str, Any]:
         SettingsError: a setting of it is wrong.
     """
     network, endpoint = read_network(), load(EndpointSettings).aws_endpoint_url
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"timeout": REQUEST_TIMEOUT}
     if not url.startswith("s3://") or (endpoint and endpoint.startswith("http://")):
         options["allow_http"] = True
     if network.ca_file:

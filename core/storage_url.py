@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 SCHEMES = ("file://", "s3://", "gs://", "az://")
+SIGNING = ("s3://", "gs://", "az://")
 FORMS = {
     r"https?://[^/]*(windows\.net|azure)|azure:|azblob:|abfss?:|wasbs?:|adls?:": "az://container/prefix",
     r"https?://storage\.(googleapis|cloud\.google)\.|gcs:": "gs://bucket/prefix",
@@ -40,6 +41,11 @@ def read_storage_url(url: str) -> str:
     if not parts.netloc or "@" in parts.netloc or ":" in parts.netloc:
         raise ValueError(f"it must name a bucket, as {parts.scheme}://bucket/prefix; see docs/deploy.md for its keys")
     return url.rstrip("/")
+
+
+def can_sign(url: str) -> bool:
+    """Whether a store of this URL can give out links that anybody may read for a time: a folder cannot."""
+    return url.startswith(SIGNING)
 
 
 def _local(url: str, host: str, path: str) -> str:

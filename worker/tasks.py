@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
-from core.errors import UserError
+from core.errors import DownloadError, UserError
 from intake.celery_batch import create_from_document
 from worker.celery import app
 from worker.crash_points import crash_point
@@ -57,7 +57,10 @@ def create_batch(self: Any, document: dict[str, Any]) -> dict[str, Any]:
         # opened only by who needs it: a store in trouble refuses no batch that holds its edits itself
         return dependencies.storage.get(key, max_bytes=MANIFEST_MAX_BYTES)
 
-    with dependencies.engine.begin() as connection:
-        created = create_from_document(connection, document, manifest, message_id=self.request.id)
+    try:
+        with dependencies.engine.begin() as connection:
+            created = create_from_document(connection, document, manifest, message_id=self.request.id)
+    except DownloadError as error:
+        raise UserError(f"The manifest cannot be read: {error.message}") from None
     crash_point("after_create", dependencies.settings)
     return {**asdict(created), "batch_id": str(created.batch_id)}

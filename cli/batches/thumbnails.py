@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from core.errors import DarkroomError, FetchAgain, NotFound, Unusable, UserError
+from core.errors import DarkroomError, FetchAgain, NotFound, Unusable
 from core.small_images import TYPE, encode_small, shrink
 from http_client.fetch import Fetcher
 from storage.store import Storage
@@ -92,7 +92,7 @@ def read_stored(storage: Storage, max_bytes: int, key: str, side: int) -> Image.
             return shrink(file, side)
     except NotFound:
         return NOT_THERE
-    except (UserError, OSError, ValueError):
+    except (DarkroomError, OSError, ValueError):
         return UNREADABLE
 
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import requests
+import urllib3
 from nacl.signing import VerifyKey
 from PIL import Image
 
@@ -325,6 +326,27 @@ def test_a_download_that_breaks_off(emulator, seen):
 
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         emulator.get(image["url"])
+
+
+def test_a_download_that_breaks_off_and_can_be_gone_on_with(emulator, seen):
+    """The declared length never comes, but the rest does, of this version of the file alone."""
+    seen("cdn_cut")
+    sha256, image = sample(emulator, "cdn_cut*1")
+    cut = emulator.get(image["url"], stream=True)
+    came, etag = cut.raw.read(image["file_size"] // 2), cut.headers["ETag"]
+    with pytest.raises(urllib3.exceptions.ProtocolError):
+        cut.raw.read()
+
+    rest = {"Range": f"bytes={len(came)}-", "If-Range": etag}
+    part = emulator.get(image["url"], headers=rest)
+    assert (part.status_code, part.headers["ETag"]) == (206, etag)
+    assert part.headers["Content-Range"] == f"bytes {len(came)}-{image['file_size'] - 1}/{image['file_size']}"
+    assert sha256 == hashlib.sha256(came + part.content).hexdigest()
+    assert emulator.get(image["url"]).headers["ETag"] == etag
+    other = emulator.get(image["url"], headers={**rest, "If-Range": '"another"'})
+    assert (other.status_code, len(other.content)) == (200, image["file_size"])
+    assert emulator.get(image["url"], headers={"Range": "bytes=999999999-"}).status_code == 416
+    assert emulator.get(image["url"], headers={"Range": "nonsense"}).status_code == 200
 
 
 def test_a_download_in_drops(emulator, seen):

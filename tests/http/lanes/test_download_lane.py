@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from storage import store
+from storage import local_folder
 from tests.http.conftest import Away
 from tests.support.lane_runner import (
     LONG,
@@ -30,7 +30,8 @@ def errors(engine: Engine) -> list[tuple]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["cdn_404", "cdn_403", "cdn_truncated", "cdn_html", "cdn_corrupt", "cdn_redirect", "cdn_wrong_type"]
+    "kind",
+    ["cdn_404", "cdn_403", "cdn_truncated", "cdn_cut", "cdn_html", "cdn_corrupt", "cdn_redirect", "cdn_wrong_type"],
 )
 def test_bad_file_is_fetched_again(kind: str, engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """A file that is bad once is stored whole the next time, or at once where nothing was wrong with its bytes."""
@@ -39,7 +40,7 @@ def test_bad_file_is_fetched_again(kind: str, engine: Engine, emulator: Emulator
         worker.work_until(all_are(engine, stored=2))
 
     assert [row["charges"] for row in emulator.rows] == [1, 1]
-    harmless = kind in ("cdn_redirect", "cdn_wrong_type")
+    harmless = kind in ("cdn_cut", "cdn_redirect", "cdn_wrong_type")
     assert rows(engine, "SELECT DISTINCT attempt, jsonb_array_length(errors) FROM images") == [
         (1, 0) if harmless else (2, 1)
     ]
@@ -51,7 +52,7 @@ def test_names_that_the_store_takes_for_one(
     engine: Engine, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`Hat` and `hat` of one batch are two images in two files, as their rows say, where case is folded."""
-    monkeypatch.setattr(store, "folds_case", lambda _: True)
+    monkeypatch.setattr(local_folder, "folds_case", lambda _: True)
     make_edits(engine, ["a hat", "another hat"])
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE edits SET custom_id = CASE position WHEN 0 THEN 'Hat' ELSE 'hat' END")

@@ -17,7 +17,8 @@ import pytest
 
 from core.errors import DownloadError, FetchAgain, StorageUnavailable, Unusable
 from storage import store as module
-from storage.store import INCOMING, Storage
+from storage.local_folder import INCOMING
+from storage.store import Storage
 from tests.support.servers import Peer, closed_port, serve
 
 IMAGE = os.urandom(300_000)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import NotFound, UserError
-from storage import store as storage_module
+from storage import local_folder
 from storage.local_paths import folds_case, spell_distinctly
 from storage.store import Storage
 
@@ -85,13 +85,13 @@ def test_this_file_system_is_asked(storage: Storage, folder: Path) -> None:
 
 def test_names_stay_as_they_are_where_they_are_told_apart(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The contract's key, whatever is in it."""
-    monkeypatch.setattr(storage_module, "folds_case", lambda _: False)
+    monkeypatch.setattr(local_folder, "folds_case", lambda _: False)
     assert storage.key_of("b/Hat/0") == "b/Hat/0"
 
 
 def test_two_names_are_two_images_where_case_is_folded(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """`Hat` would overwrite `hat`, and so would é written in two ways; the lower-case name keeps the contract's key."""
-    monkeypatch.setattr(storage_module, "folds_case", lambda _: True)
+    monkeypatch.setattr(local_folder, "folds_case", lambda _: True)
     keys = [storage.key_of(f"b/{name}/0") for name in ("hat", "Hat", "HAT", "\u00e9t\u00e9", "e\u0301te\u0301")]
     assert keys[0] == "b/hat/0"
     assert keys[1].startswith("b/Hat~")

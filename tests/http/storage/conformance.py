@@ -1,0 +1,48 @@
+"""The stores, and the cases that each of them must pass; docs/storage.md shows the table that follows from them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+STORES = {
+    "file": "a folder",
+    "memory": "memory",
+    "s3": "S3 (SeaweedFS)",
+    "az": "Azure (Azurite)",
+}
+"""The scheme of its STORAGE_URL -> what stands over its column, with the server that the tests run."""
+NOT_OVER_NETWORK = {"file": "–", "memory": "–"}
+"""For cases about a server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row of the table."""
+
+    title: str
+    test: str
+    without: dict[str, str]
+    """The stores that it is not run against -> what stands in their cell."""
+
+
+CASES: list[Case] = []
+
+
+def case(title: str, **without: str) -> Callable[[Any], Any]:
+    """Make a test of a `place` one of the cases; `without` names the stores that have no such thing."""
+
+    def register(test: Any) -> Any:
+        CASES.append(Case(title, test.__name__, without))
+        return pytest.mark.parametrize("place", [store for store in STORES if store not in without], indirect=True)(
+            test
+        )
+
+    return register
+
+
+def table() -> str:
+    """The table of docs/storage.md: what passes where the suite passes."""
+    rows = [f"| {case.title} | {' | '.join(case.without.get(store, 'yes') for store in STORES)} |" for case in CASES]
+    return "\n".join([f"| | {' | '.join(STORES.values())} |", f"|---|{'---|' * len(STORES)}", *rows])

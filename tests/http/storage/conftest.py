@@ -1,0 +1,77 @@
+"""The stores of the conformance suite, each with a prefix of its own for every test."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from storage.store import Storage
+from tests.conftest import NUMBERS
+from tests.support.meddling import Fault, meddling
+from tests.support.servers import Wire
+from tests.support.stores import BUCKET, ObjectStore, find_azurite, running_azure
+
+ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "az": "AZURE_STORAGE_ENDPOINT"}
+SECRETS = {"s3": "AWS_SECRET_ACCESS_KEY", "az": "AZURE_STORAGE_ACCOUNT_KEY"}
+WRONG_SECRET = "d3Jvbmc="
+
+
+@dataclass
+class Place:
+    """A store as a STORAGE_URL names it, and the environment that leads to it."""
+
+    url: str
+    patch: pytest.MonkeyPatch
+    server: ObjectStore | None = None
+    opened: Storage | None = None
+
+    @property
+    def scheme(self) -> str:
+        return urlsplit(self.url).scheme
+
+    @property
+    def storage(self) -> Storage:
+        """The same store every time: what is in memory is gone with it."""
+        self.opened = self.opened or Storage(self.url)
+        return self.opened
+
+    def at(self, endpoint: str) -> Storage:
+        """The same store, said to be at another address."""
+        self.patch.setenv(ENDPOINTS[self.scheme], endpoint)
+        return Storage(self.url)
+
+    @contextmanager
+    def meddled(self, faults: Sequence[Fault | None]) -> Iterator[tuple[Storage, Wire]]:
+        """The same store, whose first requests meet these faults."""
+        assert self.server
+        with meddling(self.server.url, faults) as wire:
+            yield self.at(f"{wire.url}{urlsplit(self.server.url).path}"), wire
+
+    def with_wrong_secret(self) -> Storage:
+        self.patch.setenv(SECRETS[self.scheme], WRONG_SECRET)
+        return Storage(self.url)
+
+
+@pytest.fixture(scope="session")
+def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A running Azurite, where there is one."""
+    if find_azurite() is None:
+        pytest.skip("there is no Azurite here; `make stores` fetches it with npm")
+    with running_azure(tmp_path_factory.mktemp("azure")) as store:
+        yield store
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A store with nothing in it yet."""
+    if request.param == "file":
+        return Place((tmp_path / "store").as_uri(), monkeypatch)
+    if request.param == "memory":
+        return Place("memory://", monkeypatch)
+    server = request.getfixturevalue({"s3": "s3_server", "az": "azure_server"}[request.param])
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return Place(f"{request.param}://{BUCKET}/test-{next(NUMBERS)}", monkeypatch, server)
