@@ -1,12 +1,12 @@
 """One object in storage against its row: is it there, and is it still the image that was stored? And its repair."""
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from sqlalchemy import Engine
 
-from cli.batches.stored_images import RefusalLimit, StoredObject
-from core.errors import DownloadError, NotFound, StorageUnavailable, UserError
+from cli.batches.stored_images import ImageRow, RefusalLimit
+from core.errors import DownloadError, FetchAgain, NotFound, StorageUnavailable, Unusable, UserError
 from core.image_files import check_image
 from http_client.fetch import Fetcher
 from models.queries.edits import IMAGE_URL
@@ -40,7 +40,7 @@ class StoredCheck:
         self._engine, self._storage, self._fetcher, self._max_bytes = engine, storage, fetcher, max_bytes
         self._refusals = RefusalLimit()
 
-    def check(self, image: StoredObject) -> Checked:
+    def check(self, image: ImageRow) -> Checked:
         """Read one object to its end, and put it back where it is not what its row says.
 
         Raises:
@@ -59,24 +59,31 @@ class StoredCheck:
             return checked._replace(not_repaired=error.message)
         return checked._replace(repaired=True)
 
-    def _read(self, image: StoredObject) -> Checked:
+    def _read(self, image: ImageRow) -> Checked:
         try:
             with self._storage.get(image.storage_key, max_bytes=self._max_bytes) as file:
-                self._refusals.note(refused=False)
-                found = check_image(file, file_size=image.bytes, width=image.width, height=image.height)
+                found = self._judge(file, image)
         except NotFound:
-            return Checked(Verdict.MISSING)
-        except DownloadError as error:
-            return Checked(Verdict.DAMAGED, error.message)
+            found = Checked(Verdict.MISSING)
         except UserError as error:
+            found = Checked(Verdict.UNREADABLE, str(error))
+        except DownloadError as error:
             if self._refusals.note(refused=True):
-                raise
-            return Checked(Verdict.UNREADABLE, str(error))
+                raise UserError(f"The store gives nothing: {error.message}.") from None
+            return Checked(Verdict.UNREADABLE, error.message)
+        self._refusals.note(refused=False)
+        return found
+
+    def _judge(self, file: IO[bytes], image: ImageRow) -> Checked:
+        try:
+            found = check_image(file, file_size=image.bytes, width=image.width, height=image.height)
+        except (FetchAgain, Unusable) as error:
+            return Checked(Verdict.DAMAGED, error.message)
         if found.sha256 != image.sha256:
             return Checked(Verdict.DAMAGED, "it holds other bytes than were stored")
         return Checked(Verdict.SOUND)
 
-    def _repair(self, fetcher: Fetcher, image: StoredObject) -> None:
+    def _repair(self, fetcher: Fetcher, image: ImageRow) -> None:
         """Fetch the image again from where it came, and put it under its key, if it is the same.
 
         Raises:
@@ -88,4 +95,5 @@ class StoredCheck:
             found = check_image(file, file_size=image.bytes, width=image.width, height=image.height)
             if found.sha256 != image.sha256:
                 raise DownloadError("other_bytes", "what the provider has there now is another file")
-            self._storage.put(image.storage_key, file, image.content_type)
+            about = {"batch": image.storage_key.split("/")[0], "edit": image.name, "sha256": image.sha256}
+            self._storage.put(image.storage_key, file, image.content_type, about)

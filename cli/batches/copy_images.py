@@ -2,7 +2,7 @@
 
 import errno
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -10,14 +10,14 @@ from typing import NamedTuple
 from uuid import UUID
 
 from cli.batches.file_names import FileNames
-from cli.batches.stored_images import RefusalLimit, StoredObject
-from core.errors import NotFound, UserError
+from cli.batches.stored_images import ImageRow, RefusalLimit
+from core.errors import DownloadError, NotFound, UserError
 from models.states import ImageState
 from storage.local_paths import folds_case, spell_distinctly
 from storage.store import Storage
 
-PIECE = 1024 * 1024
 PART = ".part"
+NOT_WHAT_WAS_STORED = "is not what was stored; see darkroom verify"
 OF_THE_FOLDER = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
 """What the next image would meet as well."""
 
@@ -56,7 +56,7 @@ class FolderCopy:
         except OSError as error:
             raise self._not_writable(error) from None
 
-    def copy(self, image: StoredObject) -> Copied:
+    def copy(self, image: ImageRow) -> Copied:
         """Copy one image, unless it lies there.
 
         Raises:
@@ -76,7 +76,7 @@ class FolderCopy:
                 raise self._not_writable(error) from None
             return Copied(Outcome.FAILED, f"{target} cannot be written: {error.strerror or error}")
 
-    def _name(self, image: StoredObject) -> PurePosixPath:
+    def _name(self, image: ImageRow) -> PurePosixPath:
         name = self._names.name(
             PurePosixPath(image.storage_key).suffix,
             batch_id=self._batch_id,
@@ -88,34 +88,25 @@ class FolderCopy:
         )
         return PurePosixPath(spell_distinctly(str(name))) if self._folds_case else name
 
-    def _fetch(self, image: StoredObject, target: Path) -> Copied:
+    def _fetch(self, image: ImageRow, target: Path) -> Copied:
         try:
-            with self._storage.get(image.storage_key, max_bytes=image.bytes) as content:
-                self._refusals.note(refused=False)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                part = target.with_name(f"{target.name}{PART}")
-                try:
-                    with part.open("wb") as file:
-                        digest = hashlib.sha256()
-                        while piece := content.read(PIECE):
-                            digest.update(piece)
-                            file.write(piece)
-                    if digest.hexdigest() != image.sha256:
-                        return Copied(Outcome.FAILED, "is not what was stored; see darkroom verify")
-                    part.replace(target)
-                finally:
-                    with suppress(OSError):
-                        part.unlink(missing_ok=True)
+            with self._storage.open_range(image.storage_key) as stored:
+                if stored.size != image.bytes:
+                    return Copied(Outcome.FAILED, NOT_WHAT_WAS_STORED)
+                same = _write(target, stored.pieces, image.sha256)
         except NotFound:
             return Copied(Outcome.FAILED, "is not in storage; see darkroom verify")
         except UserError as error:
-            if self._refusals.note(refused=True):
-                raise
             return Copied(Outcome.FAILED, str(error))
-        return Copied(Outcome.COPIED)
+        except DownloadError as error:
+            if self._refusals.note(refused=True):
+                raise UserError(f"The store gives nothing: {error.message}. Call again to go on.") from None
+            return Copied(Outcome.FAILED, error.message)
+        self._refusals.note(refused=False)
+        return Copied(Outcome.COPIED) if same else Copied(Outcome.FAILED, NOT_WHAT_WAS_STORED)
 
     @contextmanager
-    def keep_failures(self) -> Iterator[Callable[[StoredObject], None]]:
+    def keep_failures(self) -> Iterator[Callable[[ImageRow], None]]:
         """What to tell of each image that failed; at the end a list of them lies in the folder, if there are any.
 
         Raises:
@@ -151,7 +142,25 @@ class FolderCopy:
         return UserError(f"{self._folder} cannot be written: {error.strerror or error}.")
 
 
-def _is_same(path: Path, image: StoredObject) -> bool:
+def _write(target: Path, pieces: Iterable[bytes], sha256: str) -> bool:
+    """Whether these were the right bytes, and lie under their name now."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part, digest = target.with_name(f"{target.name}{PART}"), hashlib.sha256()
+    try:
+        with part.open("wb") as file:
+            for piece in pieces:
+                digest.update(piece)
+                file.write(piece)
+        same = digest.hexdigest() == sha256
+        if same:
+            part.replace(target)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return same
+
+
+def _is_same(path: Path, image: ImageRow) -> bool:
     try:
         with path.open("rb") as file:
             return (

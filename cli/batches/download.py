@@ -11,7 +11,7 @@ from cli.batches.copy_images import Copied, FolderCopy, Outcome
 from cli.batches.file_names import FileNames
 from cli.batches.progress import Row, done, find_batch, progress_of
 from cli.batches.status import BATCH
-from cli.batches.stored_images import StoredObject, for_each_image, image_bar
+from cli.batches.stored_images import ImageRow, for_each_image, image_bar
 from cli.connection import open_database
 from cli.output import escape, json_option, plural, print_json, screen, stderr
 from core.errors import Pruned
@@ -63,7 +63,7 @@ def download(batch: str, folder: Path, state: str | None, only: str | None, temp
         raise SystemExit(1)
 
 
-def choose(copy: Callable[[StoredObject], Copied], wanted: Container[int]) -> Callable[[StoredObject], Copied]:
+def choose(copy: Callable[[ImageRow], Copied], wanted: Container[int]) -> Callable[[ImageRow], Copied]:
     """Copy none but the images with these ids."""
     return lambda image: copy(image) if image.id in wanted else Copied(Outcome.NOT_WANTED)
 

@@ -30,7 +30,7 @@ REFUSALS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class StoredObject:
+class ImageRow:
     """An object in storage, as its row tells it."""
 
     position: int
@@ -54,8 +54,8 @@ Done = TypeVar("Done")
 
 
 def for_each_image(
-    engine: Engine, batch_id: UUID, work: Callable[[StoredObject], Done], *, state: EditState | None = None
-) -> Iterator[tuple[StoredObject, Done]]:
+    engine: Engine, batch_id: UUID, work: Callable[[ImageRow], Done], *, state: EditState | None = None
+) -> Iterator[tuple[ImageRow, Done]]:
     """Do the work for each image of the batch, or of its edits in `state`; gives each with what came of it, in order.
 
     Raises:
@@ -70,7 +70,7 @@ def for_each_image(
             raise
 
 
-def _pages(engine: Engine, batch_id: UUID, state: EditState | None) -> Iterator[list[StoredObject]]:
+def _pages(engine: Engine, batch_id: UUID, state: EditState | None) -> Iterator[list[ImageRow]]:
     after = -1
     while True:
         values = {"batch": batch_id, "after": after, "state": state, "edits": EDITS_AT_ONCE}
@@ -81,7 +81,7 @@ def _pages(engine: Engine, batch_id: UUID, state: EditState | None) -> Iterator[
         if not rows:
             return
         after = rows[-1].position
-        yield [StoredObject(*row) for row in rows if row.id is not None]
+        yield [ImageRow(*row) for row in rows if row.id is not None]
 
 
 @dataclass

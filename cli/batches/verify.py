@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from cli.batches.check_stored import Checked, StoredCheck, Verdict
 from cli.batches.progress import find_batch, progress_of
 from cli.batches.status import BATCH
-from cli.batches.stored_images import StoredObject, for_each_image, image_bar
+from cli.batches.stored_images import ImageRow, for_each_image, image_bar
 from cli.connection import open_database
 from cli.output import escape, json_option, plural, print_json, print_pairs, screen
 from core.errors import DownloadError, Pruned, UserError
@@ -80,7 +80,7 @@ def find_strangers(engine: Engine, storage: Storage, batch_id: UUID) -> Iterator
         raise UserError(f"The store does not tell what it holds: {error.message}.") from None
 
 
-def _show(batch_id: UUID, image: StoredObject, checked: Checked, *, as_json: bool) -> None:
+def _show(batch_id: UUID, image: ImageRow, checked: Checked, *, as_json: bool) -> None:
     if as_json:
         fields = {"edit": image.name, "index": image.index, "storage_key": image.storage_key}
         print_json({"batch_id": batch_id, **fields, **checked._asdict()})

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from cli.batches import copy_images, stored_images
 from cli.batches.file_names import FileNames
-from core.errors import UserError
+from core.errors import StorageUnavailable, UserError
 from storage.store import Storage
 from tests.support.command_line import CommandLine
 from tests.support.stored_images import png, stored
@@ -124,11 +124,14 @@ def test_store_that_gives_nothing(
 
     def refuse(_: Storage, key: str, **__: object) -> None:
         asked.append(key)
-        raise UserError("the store does not answer.")
+        raise StorageUnavailable("unreachable", "it does not answer")
 
-    monkeypatch.setattr(Storage, "get", refuse)
+    monkeypatch.setattr(Storage, "open_range", refuse)
     said = run_cli("download", "last", tmp_path / "copy")
-    assert (said.code, said.err.splitlines()[-1]) == (2, "darkroom: the store does not answer.")
+    assert (said.code, said.err.splitlines()[-1]) == (
+        2,
+        "darkroom: The store gives nothing: it does not answer. Call again to go on.",
+    )
     assert stored_images.REFUSALS <= len(asked) <= stored_images.REFUSALS + 4
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from storage.store import Storage
 from tests.support.command_line import CommandLine
 from tests.support.servers import Peer, serve
 from tests.support.stored_images import png, stored
@@ -85,3 +86,26 @@ def test_repair(run_cli: CommandLine, engine: Engine, store: Path) -> None:
     paths[1].write_bytes(png(1))
     paths[2].write_bytes(png(2))
     assert run_cli("verify", "last").code == 0
+
+
+def test_object_store(s3: str, run_cli: CommandLine, engine: Engine, tmp_path: Path) -> None:
+    """The same in a bucket: copied out, found missing, put back with its type, and deleted when its time is over."""
+    with serve(lambda peer: peer.reply(200, png(int(peer.request.target[1:-4])))) as host:
+        run_cli.set(FAL_MEDIA_HOSTS="127.0.0.1", STORAGE_URL=s3)
+        _, paths = stored(engine, tmp_path / "seen", 3, host=host.url)
+        store, keys = Storage(s3), [str(path.relative_to(tmp_path / "seen")) for path in paths]
+        for key, path in zip(keys, paths, strict=True):
+            with path.open("rb") as file:
+                store.put(key, file, "image/png")
+        assert run_cli("download", "last", tmp_path / "copy", "--json").json["copied"] == 3
+        store.delete(keys[1])
+        assert run_cli("verify", "last", "--json").lines[-1]["missing"] == 1
+        assert run_cli("verify", "last", "--repair").code == 0
+    with store.open_range(keys[1]) as again:
+        assert (b"".join(again.pieces), again.content_type, again.metadata["edit"]) == (png(1), "image/png", "1")
+    run_cli.set(KEEP_IMAGES="3600")
+    assert run_cli("prune", "--dry-run", "--json").json["images"] == 3
+    assert run_cli("prune", "--json").json["images"] == 3
+    assert list(store.list_older("", 0)) == []
+    assert run_cli("verify", "last", "--json").json["deleted"] == 3
+    assert run_cli("download", "last", tmp_path / "again", "--json").json["deleted"] == 3
