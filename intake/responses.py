@@ -173,7 +173,11 @@ class ResultImage(BaseModel):
     """One image in storage."""
 
     index: int
-    url: str
+    id: int
+    url: str | None = Field(
+        description="signed by the store, to be read by anybody for `LINK_LIFETIME`; else the API's own address of it, "
+        "which wants the key; null: the image was deleted when its time was over"
+    )
     storage_key: str
     sha256: str
     bytes: int

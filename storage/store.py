@@ -47,7 +47,6 @@ PART = 5 * 1024 * 1024
 """Bytes of a part: the least that S3 takes, so that each fits into a request's 30 seconds on a slow line too."""
 PARTS_AT_ONCE = 2
 """Parts of one object under way; the images of a lane go side by side already."""
-LONGEST_LINK = 7 * 86_400
 """Seconds."""
 UNESCAPED = re.compile(r"[A-Za-z0-9._~!$'()*,:;@/-]+")
 """Keys that a URL shows as they are: of others Azure's client signs the escaped form, and Azure refuses that link."""

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from core.settings import (
+    INTAKE_URL,
     BaseURL,
     BrokerURL,
     DatabaseSettings,
@@ -111,9 +112,7 @@ class WorkerSettings(
     public_url: BaseURL | None = Field(
         None, description="where the provider reaches the receiver; without it polling alone carries everything"
     )
-    intake_url: BaseURL | None = Field(
-        None, description="where callers reach the intake API; without it a notification names only the path of results"
-    )
+    intake_url: BaseURL | None = Field(None, description=INTAKE_URL)
     max_in_flight: int = Field(40, ge=1, description="the account's window: edits at the provider at one time")
     delivery_allowance: Seconds = Field(600, description="how long a callback may take to arrive")
     on_unknown: Literal["resubmit", "park"] = Field(

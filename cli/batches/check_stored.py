@@ -9,7 +9,7 @@ from cli.batches.stored_images import ImageRow, RefusalLimit
 from core.errors import DownloadError, FetchAgain, NotFound, StorageUnavailable, Unusable, UserError
 from core.image_files import check_image
 from http_client.fetch import Fetcher
-from models.queries.edits import IMAGE_URL
+from models.queries.images import IMAGE_URL
 from storage.store import Storage
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from cli.output import stderr
 from core.errors import Pruned
 from models.queries.batches import PRUNED_AT
-from models.queries.edits import IMAGES_OF_BATCH
+from models.queries.images import IMAGES_OF_BATCH
 from models.states import EditState
 
 EDITS_AT_ONCE = 200

@@ -17,7 +17,7 @@ from cli.output import escape, json_option, plural, print_json, print_pairs, scr
 from core.errors import DownloadError, Pruned, UserError
 from core.settings import load
 from http_client.fetch import Fetcher
-from models.queries.edits import KEYS_WITHOUT_IMAGE
+from models.queries.images import KEYS_WITHOUT_IMAGE
 from storage.store import Storage
 from worker.settings import WorkerSettings
 

@@ -87,29 +87,6 @@ CONTACT_SHEET_PAGE = Statement(
     """,
     index="edits_batch_id_position_key submissions_edit images_submission_id_index_key",
 )
-# An edit without an image has a row, too, so that the next page begins behind it.
-IMAGES_OF_BATCH = Statement(
-    """
-    SELECT e.position, e.name, coalesce(s.seed, e.seed) AS seed, i.id, i.state, i.index, i.storage_key, i.sha256,
-           i.stored_bytes, i.stored_type, i.stored_width, i.stored_height, i.deleted_at IS NOT NULL AS deleted
-    FROM (
-        SELECT id, position, coalesce(custom_id, position::text) AS name, seed FROM edits
-        WHERE batch_id = %(batch)s AND position > %(after)s AND (%(state)s::text IS NULL OR state = %(state)s)
-        ORDER BY position LIMIT %(edits)s
-    ) e
-    LEFT JOIN (submissions s JOIN images i ON i.submission_id = s.id AND i.storage_key IS NOT NULL)
-        ON s.edit_id = e.id
-    ORDER BY e.position, i.id
-    """,
-    index="edits_batch_id_position_key submissions_edit images_submission_id_index_key",
-)
-IMAGE_URL = Statement("SELECT url FROM images WHERE id = %s", index="images_pkey")
-KEYS_WITHOUT_IMAGE = Statement(
-    """
-    SELECT key FROM unnest(%s::text[]) key WHERE NOT EXISTS (SELECT FROM images WHERE storage_key = key)
-    """,
-    index="images_storage_key",
-)
 # Inputs that are as long as an image are asked for one by one.
 SHEET_EDITS = Statement(
     """
@@ -183,7 +160,9 @@ _RESULTS_PAGE = """
         ) s
         CROSS JOIN LATERAL (
             SELECT json_agg(row_to_json(image) ORDER BY image.index) AS images FROM (
-                SELECT p.index, CASE WHEN p.deleted_at IS NULL THEN %(store)s || p.storage_key END AS url,
+                SELECT p.index, p.id,
+                       CASE WHEN p.deleted_at IS NULL
+                            THEN %(link)s || CASE WHEN %(by_key)s THEN p.storage_key ELSE p.id::text END END AS url,
                        p.storage_key, p.sha256, p.stored_bytes AS bytes, p.stored_type AS type,
                        p.stored_width AS width, p.stored_height AS height
                 FROM submissions JOIN images p ON p.submission_id = submissions.id
