@@ -35,6 +35,8 @@ MODULES = {
     "top": "cli.top",
     "contact-sheet": "cli.batches.contact_sheet",
     "export": "cli.batches.export",
+    "download": "cli.batches.download",
+    "verify": "cli.batches.verify",
     "cancel": "cli.batches.actions",
     "pause": "cli.batches.actions",
     "resume": "cli.batches.actions",

@@ -9,7 +9,10 @@ from core.errors import DownloadError, UserError
 from core.settings import StorageSettings, load
 from models.retention import COUNTS, count_batches, count_kept, record_step
 from models.states import Kept
+from provider.platform import PlatformAPI
+from provider.settings import ProviderSettings
 from storage.store import Storage
+from worker.deletion import Elsewhere
 from worker.retention import Pruning
 from worker.settings import RetentionSettings
 
@@ -20,6 +23,8 @@ NOUNS = {
     Kept.UPLOADS: "upload",
     Kept.QUARANTINE: "refused file",
     Kept.MOMENTS: "row",
+    Kept.IMAGES: "image",
+    Kept.PROVIDER_COPIES: "request",
 }
 """What is counted of each kind."""
 
@@ -31,13 +36,14 @@ def prune(dry_run: bool, as_json: bool) -> None:
     """Remove what was kept long enough.
 
     As the settings say whose names begin with KEEP_. The prune lane does the same by
-    itself, by and by. Stored images are never removed.
+    itself, by and by.
     """
     engine = open_database()
-    pruning = Pruning(engine, load(RetentionSettings), lambda: Storage(load(StorageSettings).storage_url))
+    elsewhere = Elsewhere(lambda: Storage(load(StorageSettings).storage_url), open_platform)
+    pruning = Pruning(engine, load(RetentionSettings), elsewhere)
     try:
         found = {kind: (_count if dry_run else _remove)(engine, pruning, kind) for kind in Kept}
-        held_back = _held_back(engine, pruning.kept_for(Kept.BATCHES))
+        held_back = _held_back(engine, pruning)
     except DownloadError as error:
         raise UserError(f"The store does not tell what it holds: {error.message}.") from None
     if as_json:
@@ -56,13 +62,26 @@ def _said(kind: Kept, number: int, kept: float | None) -> str:
     return plural(number, NOUNS[kind])
 
 
+def open_platform() -> PlatformAPI:
+    """The provider's platform, which deletes requests.
+
+    Raises:
+        SettingsError: there is no key.
+    """
+    settings = load(ProviderSettings)
+    return PlatformAPI(settings.fal_api_url, settings.required_key())
+
+
 def _count(engine: Engine, pruning: Pruning, kind: Kept) -> int:
-    if (kept := pruning.kept_for(kind)) is None:
+    kept = pruning.kept_for(kind)
+    if kept is None and kind is not Kept.IMAGES:
         return 0
     if kind is Kept.QUARANTINE:
-        return pruning.count_files(kept)
+        return pruning.count_files(kept or 0)
     with engine.connect() as connection:
-        return count_kept(connection, kind, kept) if kind in COUNTS else count_batches(connection, kept).edits
+        if kind in COUNTS:
+            return count_kept(connection, kind, kept)
+        return count_batches(connection, kept or 0, waits_for=pruning.waits_for).edits
 
 
 def _remove(engine: Engine, pruning: Pruning, kind: Kept) -> int:
@@ -76,10 +95,10 @@ def _remove(engine: Engine, pruning: Pruning, kind: Kept) -> int:
             return removed
 
 
-def _held_back(engine: Engine, kept: float | None) -> int:
+def _held_back(engine: Engine, pruning: Pruning) -> int:
     """Finished batches that are old enough and cannot go."""
-    if kept is None:
+    if (kept := pruning.kept_for(Kept.BATCHES)) is None:
         return 0
     with engine.connect() as connection:
-        found = count_batches(connection, kept)
+        found = count_batches(connection, kept, waits_for=pruning.waits_for)
     return found.old - found.batches

@@ -232,6 +232,22 @@ class StorageSettings(Settings):
         return read_storage_url(url)
 
 
+INTAKE_URL = "where callers reach the intake API; without it a notification names only the path of results"
+LONGEST_LINK = 7 * 86_400.0
+"""Seconds; S3 and GCS sign for no longer."""
+
+
+class LinkSettings(StorageSettings):
+    """How callers get at stored images."""
+
+    intake_url: BaseURL | None = Field(None, description=INTAKE_URL)
+    link_lifetime: Annotated[Seconds, Field(le=LONGEST_LINK)] = Field(
+        86_400,
+        description="how long a signed link to a stored image can be read, seven days at the most; stores that sign "
+        "none are read through the API",
+    )
+
+
 class EndpointSettings(Settings):
     """Where an S3 is that is not Amazon's; the store's client reads this variable, and all its others, by itself."""
 

@@ -99,7 +99,7 @@ async def state(request: web.Request) -> web.Response:
     options = {
         field.name: str(value) if isinstance(value := getattr(emulator.options, field.name), Path) else value
         for field in fields(emulator.options)
-        if field.name not in ("key", "fault")
+        if field.name not in ("key", "admin_key", "fault")
     }
     uptime = round(time.time() - emulator.started_at, 3)
     return web.json_response({"emulator": BANNER, "uptime": uptime, "counts": counts(emulator), "options": options})

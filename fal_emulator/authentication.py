@@ -51,6 +51,19 @@ def with_key(handler: Handler) -> Handler:
     return guarded
 
 
+def with_admin_key(handler: Handler) -> Handler:
+    """The same for routes that fal keeps for administrators."""
+
+    @functools.wraps(handler)
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        admin_key = emulator_of(request).options.admin_key
+        if admin_key is not None and request.headers.get("Authorization") != f"Key {admin_key}":
+            return platform_refusal(403, "authorization_error", "This endpoint requires an admin API key")
+        return await handler(request)
+
+    return with_key(guarded)
+
+
 def origin(request: web.Request) -> str:
     """fal's own world for a fal Host header, else the base URL that this client used."""
     if request.host.partition(":")[0].lower() in FAL_HOSTS:

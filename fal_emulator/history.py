@@ -1,6 +1,6 @@
-"""The platform's history of requests, by endpoint.
+"""The platform's history of requests, by endpoint, and the deletion of what it keeps of one.
 
-provider-protocol 7.2. It shows finished requests only, after a delay, because that is the
+provider-protocol 7.2 and 7.3. It shows finished requests only, after a delay, because that is the
 worst that a client has to cope with; `list_in_flight` is the kinder reading.
 """
 
@@ -80,3 +80,23 @@ def _readable(body: bytes | None) -> Any:
         return json.loads(body) if body else None
     except ValueError:
         return None
+
+
+async def delete_payloads(request: web.Request) -> web.Response:
+    """`DELETE /v1/models/requests/{id}/payloads`: the JSON of both sides and the produced files; the charge stays."""
+    emulator = emulator_of(request)
+    job = emulator.find(request.match_info["request_id"])
+    if job is None:
+        return platform_refusal(404, "not_found", "Request not found")
+    if job.ended_at is None:
+        return platform_refusal(409, "conflict", "Request is still in progress")
+    emulator.ledger.forget(job)
+    urls = [image["url"] for image in json.loads(job.images) if not image["url"].startswith("data:")]
+    results = [{"link": url, "exception": _delete_file(emulator, job, url)} for url in urls]
+    await emulator.store.committed()
+    return web.json_response({"cdn_delete_results": results})
+
+
+def _delete_file(emulator: Emulator, job: Job, url: str) -> str | None:
+    path = emulator.files.own_path(url, job.origin)
+    return None if path and emulator.files.delete(path) else "File not found"

@@ -126,6 +126,10 @@ class Ledger:
         row = self._store.one("SELECT output FROM payloads WHERE seq = ?", (job.seq,))
         return bytes(row[0]) if row and row[0] is not None else None
 
+    def forget(self, job: Job) -> None:
+        """Delete both payloads; the row and its charge stay."""
+        self._store.write("DELETE FROM payloads WHERE seq = ?", (job.seq,))
+
     def unfinished(self) -> list[Job]:
         """What a restart has to take up again, oldest first."""
         rows = self._store.rows(_SELECT + "WHERE ended_at IS NULL ORDER BY seq")

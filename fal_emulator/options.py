@@ -33,6 +33,7 @@ class Options:
     tls_key: str | None = knob(None, "its private key (PEM)")
 
     key: str | None = knob(None, "the one accepted FAL_KEY; without it any id:secret is accepted")
+    admin_key: str | None = knob(None, "the only key for fal's admin routes; without it any accepted key")
     user_id: str = knob("github|10000001", "account named in X-Fal-Webhook-User-Id")
 
     credits: float = knob(1e6, "dollars on the account; when they are spent it is locked (403)", live=True)

@@ -6,7 +6,7 @@ provider-protocol 7.2 and 7.3; the list of requests has a module of its own. Wha
 from aiohttp import web
 
 from . import history
-from .authentication import BadQuery, json_object, with_key
+from .authentication import BadQuery, json_object, with_admin_key, with_key
 from .emulator import emulator_of
 from .lifecycle import InvalidLifecycle
 from .listing import several
@@ -65,5 +65,6 @@ def add_routes(app: web.Application) -> None:
     add.add_get("/v1/models", models)
     add.add_get("/v1/models/pricing", with_key(pricing))
     add.add_get("/v1/models/requests/by-endpoint", with_key(history.by_endpoint))
+    add.add_delete("/v1/models/requests/{request_id}/payloads", with_admin_key(history.delete_payloads))
     add.add_get("/v1/storage/settings", with_key(show_storage_settings))
     add.add_put("/v1/storage/settings", with_key(put_storage_settings))

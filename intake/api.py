@@ -17,6 +17,8 @@ from buffering import STREAMED
 from intake import batch_actions, queries
 from intake.api_keys import ApiKeys
 from intake.batches import CreatedBatch, create, estimate
+from intake.image_links import link_api
+from intake.link_signer import LinkSigner
 from intake.openapi import KEY_MAX, KEY_PATTERN, Operation, describe_route
 from intake.priorities import highest_priority, read_bounds
 from intake.problems import RequestFaults, validate
@@ -36,6 +38,7 @@ from intake.request_schemas import (
 from intake.responses import ActionResult, Batch, BatchDetail, BatchPage, Created, EditPage, Estimated, Result, links
 from intake.results import require_unpruned, results
 from intake.settings import IntakeSettings
+from intake.stored_images import ImageReader
 from models.provider import price_per_image
 from models.seedream import Fault
 
@@ -54,6 +57,9 @@ class ApiContext:
         self.settings, self.engine, self.keys = settings, engine, keys
         self.rate_limit = RateLimit(settings.intake_rate)
         self.priority_bounds = read_bounds(settings.intake_priority_max)
+        self.images = ImageReader(engine, settings.storage_url)
+
+        self.links = LinkSigner(settings, lambda: self.images.storage)
 
 
 def install(app: Flask, context: ApiContext) -> None:
@@ -227,8 +233,17 @@ def get_results(batch_id: UUID) -> Response:
     with context.engine.connect() as connection:
         _require_own(connection, batch_id)
         require_unpruned(connection, batch_id)  # while there is a status yet to be chosen
-    found = results(context.engine, batch_id, context.settings.storage_url, query.state, after=query.position)
+    links = context.links.sign() or link_api(context.settings.intake_url or request.host_url.rstrip("/"), batch_id)
+    found = results(context.engine, batch_id, links, query.state, after=query.position)
     return Response(found, mimetype=NDJSON, headers=[STREAMED])
+
+
+@v1.get("/batches/<uuid:batch_id>/images/<int:image>")
+@describe_route(Operation({200: (), 206: (), 304: ()}, media_type="image/*", pruned=True))
+def get_image(batch_id: UUID, image: int) -> Response:
+    """Fetch a stored image, whole or a range of its bytes."""
+    images = _context().images
+    return images.answer(request, images.find(batch_id, image, g.client))
 
 
 @v1.post("/batches/<uuid:batch_id>/cancel")

@@ -53,7 +53,7 @@ def create_app(settings: IntakeSettings | None = None) -> Flask:
     problems.install(app)
     context = api.ApiContext(settings, engine, keys)
     api.install(app, context)
-    install_page(app, PageContext(settings, engine, keys, context.rate_limit))
+    install_page(app, PageContext(settings, engine, keys, context.rate_limit, context.images))
     _install_service_routes(app)
     return app
 

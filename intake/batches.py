@@ -30,6 +30,10 @@ METADATA_MAX = 64 * 1024
 """Bytes of a batch's metadata, as JSON. Every list of batches and every notification carries it."""
 
 
+ADDED_LATER = ("output_expires_after",)
+"""Fields that a header did not have once: where they say nothing, a batch is the same content as it was before."""
+
+
 class IdempotencyConflict(Conflict):
     """The idempotency key belongs to another batch."""
 
@@ -78,6 +82,9 @@ class BatchHeader(BaseModel):
     tolerated_failures: _Count | None = Field(None, ge=0, description="more failed edits end the batch")
     tolerated_failure_percent: Decimal | None = Field(None, ge=0, le=100, decimal_places=6)
     deadline: AwareDatetime | None = Field(None, description="what is not submitted by then is not submitted")
+    output_expires_after: _Count | None = Field(
+        None, ge=1, description="seconds from its end for which its images are stored; unless given, `KEEP_IMAGES`"
+    )
     notify_url: Annotated[Text, Field(max_length=2048), AfterValidator(_web_url)] | None = None
     metadata: Annotated[dict[str, JsonValue], AfterValidator(_storable_json)] = Field(default_factory=dict)
     idempotency_key: Annotated[_Name, AfterValidator(_own_key)] | None = Field(
@@ -167,7 +174,8 @@ def estimate(
 
 
 def _content(header: BatchHeader) -> ManifestTotals:
-    return ManifestTotals(header.model_dump(mode="json", exclude={"client", "idempotency_key"}))
+    unsaid = {name for name in ADDED_LATER if getattr(header, name) is None}
+    return ManifestTotals(header.model_dump(mode="json", exclude={"client", "idempotency_key", *unsaid}))
 
 
 def _claimed(connection: Connection, header: BatchHeader) -> UUID | None:

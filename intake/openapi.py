@@ -21,9 +21,13 @@ KEY_PATTERN, KEY_MAX = r"^[!-~]([ -~]*[!-~])?$", 255
 REFERENCE = "#/components/schemas/{model}"
 BODY_PROBLEMS = (400, 408, 411, 413, 415, 422)
 EVERYWHERE = (400, 429, 500, 503)
+CARRIES_IT = (200, 206)
+"""Answers that are no JSON, with a body."""
 MEANINGS = {
     200: "Done",
     201: "Written, for good",
+    206: "The range of bytes that was asked for",
+    304: "It is still the same",
     400: "The request cannot be read",
     401: "No key, or an unknown one",
     404: "There is no such batch, or it is another client's",
@@ -32,6 +36,7 @@ MEANINGS = {
     410: "Its edits are no longer kept",
     411: "A body must say how long it is",
     413: "The body is too long",
+    416: "There is no such range of bytes",
     415: "A body of another type, or compressed",
     422: "Understood and refused; every fault is named",
     429: "Too many requests; Retry-After says when to come again",
@@ -46,7 +51,7 @@ class Operation:
 
     answers: Mapping[int, tuple[Model, ...]]
     media_type: str = "application/json"
-    """Of the answers; a type of lines has the model for each of them."""
+    """Of the answers; a type of lines has the model for each of them, one that is no text has none."""
     query: Model | None = None
     body: Mapping[str, Model | str] = field(default_factory=dict)
     """By media type: a model, or an example of lines."""
@@ -79,7 +84,7 @@ def document(app: Flask, *, keys: bool) -> dict[str, Any]:
     links = {view.__name__: _link(view.__name__) for rule, view in rules if rule.arguments}
     paths: dict[str, Any] = {}
     for rule, view in rules:
-        path = paths.setdefault(rule.rule.replace("<uuid:", "{").replace(">", "}"), {})
+        path = paths.setdefault(rule.rule.replace("<uuid:", "{").replace("<int:", "{").replace(">", "}"), {})
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             path[method.lower()] = _operation(rule, view, schemas, links, keys=keys)
     queries = {operation.query.__name__ for operation in _OPERATIONS.values() if operation.query}
@@ -137,7 +142,9 @@ def _link(operation: str) -> dict[str, Any]:
 
 def _parameters(rule: Rule, operation: Operation, schemas: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name in sorted(rule.arguments):
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+        number = f"<int:{name}>" in rule.rule
+        schema: dict[str, Any] = {"type": "integer", "minimum": 0} if number else {"type": "string", "format": "uuid"}
+        yield {"name": name, "in": "path", "required": True, "schema": schema}
     if operation.key:
         described = "The same request with the same key is written once, however often it is sent."
         schema = {"type": "string", "maxLength": KEY_MAX, "pattern": KEY_PATTERN}
@@ -158,6 +165,9 @@ def _reference(model: Model) -> dict[str, str]:
 
 
 def _answer(status: int, operation: Operation, models: tuple[Model, ...]) -> dict[str, Any]:
+    if not models:
+        content: dict[str, Any] = {operation.media_type: {}} if status in CARRIES_IT else {}
+        return {"description": MEANINGS[status], **({"content": content} if content else {})}
     if operation.media_type != "application/json":
         description = f"{MEANINGS[status]}; each line is a {models[0].__name__}"
         return {"description": description, "content": {operation.media_type: {"schema": {"type": "string"}}}}
@@ -177,5 +187,6 @@ def _problems(rule: Rule, operation: Operation, *, keys: bool) -> set[int]:
     found |= {409} if operation.conflicts else set()
     found |= {410} if operation.pruned else set()
     found |= set(BODY_PROBLEMS) if operation.body else set()
+    found |= {416} if 206 in operation.answers else set()
     found |= {422} if rule.rule.startswith("/v1/") else set()
     return found

@@ -14,7 +14,7 @@ from flask import Flask, Response
 from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import HTTPException
 
-from core.errors import Conflict, ManifestError, NotFound, Pruned
+from core.errors import Conflict, DownloadError, ManifestError, NotFound, Pruned
 from intake.batches import IdempotencyConflict
 from intake.manifest import ManifestFaults
 from models.database_errors import DATABASE_ERRORS, is_away, original, sqlstate
@@ -90,6 +90,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(Conflict, _conflict("urn:darkroom:problem:conflict"))
     app.register_error_handler(NotFound, lambda error: answer(_problem(HTTPStatus.NOT_FOUND, detail=str(error))))
     app.register_error_handler(Pruned, lambda error: answer(_problem(HTTPStatus.GONE, detail=str(error))))
+    app.register_error_handler(DownloadError, _store_error)
     app.register_error_handler(HTTPException, _http)
     for kind in DATABASE_ERRORS:
         app.register_error_handler(kind, _database_error)
@@ -124,6 +125,13 @@ def _http(error: HTTPException) -> Response:
         return error.get_response()  # type: ignore[return-value]
     kept = [(name, value) for name, value in error.get_headers() if name.lower() != "content-type"]
     return answer(_problem(HTTPStatus(error.code), detail=error.description), kept)
+
+
+def _store_error(error: DownloadError) -> Response:
+    """The store gives nothing for now; what exactly is wrong is nothing for a caller."""
+    log.error("intake_without_store", reason=error.type, detail=error.message)
+    problem = _problem(HTTPStatus.SERVICE_UNAVAILABLE, detail="The store cannot give it now.")
+    return answer(problem, [("Retry-After", COME_AGAIN)])
 
 
 def _database_error(error: Exception) -> Response:

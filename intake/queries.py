@@ -47,7 +47,7 @@ def get_batch_detail(connection: Connection, client: str, batch_id: UUID) -> Bat
     )
     row = dict(rows.mappings().one())
     images = {name.removeprefix("images_"): row[name] for name in row if name.startswith("images_")}
-    images |= {name: row[name] for name in ("bytes_stored", "first_stored_at", "last_stored_at")}
+    images |= {name: row[name] for name in ("bytes_stored", "bytes_deleted", "first_stored_at", "last_stored_at")}
     return BatchDetail(
         **_plain(row, BatchDetail),
         links=links(batch_id),

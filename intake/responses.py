@@ -101,6 +101,8 @@ class Images(BaseModel):
     stored: int
     failed: int
     bytes_stored: int
+    deleted: int = Field(description="stored, and deleted when their time was over")
+    bytes_deleted: int
     first_stored_at: datetime | None
     last_stored_at: datetime | None
     per_second: float | None
@@ -123,6 +125,7 @@ class BatchDetail(Batch):
     counts: Counts
     images: Images
     limits: Limits
+    output_expires_after: int | None = Field(description="seconds from its end for which its images are stored")
     notify_url: str | None
     submissions: int = Field(description="POSTs to the provider, i.e. possible charges")
     unknown: int = Field(description="of these, given up without an answer")
@@ -170,7 +173,11 @@ class ResultImage(BaseModel):
     """One image in storage."""
 
     index: int
-    url: str
+    id: int
+    url: str | None = Field(
+        description="signed by the store, to be read by anybody for `LINK_LIFETIME`; else the API's own address of it, "
+        "which wants the key; null: the image was deleted when its time was over"
+    )
     storage_key: str
     sha256: str
     bytes: int

@@ -6,29 +6,28 @@ edit comes once, in its order, so whoever was cut off goes on after the last pos
 """
 
 from collections.abc import Iterator
-from urllib.parse import quote
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
 from core.errors import Pruned
+from intake.image_links import ImageLinks
 from models.queries.batches import PRUNED_AT
 from models.queries.edits import RESULTS_PAGE, RESULTS_PAGE_IN_STATE
 from models.states import EditState
 
 PAGE_EDITS, PAGE_BYTES = 500, 4 * 2**20
 """What one page holds at most; an edit may carry its images in itself, so their size is counted too."""
-URL_SAFE = "%/:@?&=+$,;~!*'()[]"
-"""What stands in a URL for itself, and a percent sign, because a URL is encoded already."""
 
 
 def results(
-    engine: Engine, batch_id: UUID, storage_url: str, state: EditState | None = None, *, after: int = -1
+    engine: Engine, batch_id: UUID, links: ImageLinks, state: EditState | None = None, *, after: int = -1
 ) -> Iterator[bytes]:
     """Every edit of the batch behind position `after`, or those in `state`, in order; whole lines, many at a time.
 
     Raises:
         Pruned: the batch's edits are no longer kept, from the first page or from a later one on.
+        DownloadError: the store signs no link any more.
     """
     statement = RESULTS_PAGE if state is None else RESULTS_PAGE_IN_STATE
     parameters = {
@@ -36,7 +35,8 @@ def results(
         "state": state,
         "edits": PAGE_EDITS,
         "bytes": PAGE_BYTES,
-        "store": quote(storage_url, safe=URL_SAFE) + "/",  # a key is made of characters that need no encoding
+        "link": links.prefix,
+        "by_key": links.by_key,
     }
     while True:
         with engine.connect() as connection:
@@ -45,7 +45,7 @@ def results(
         if not page:
             return
         after = page[-1][0]
-        piece = "".join(f"{line}\n" for _, line in page).encode()
+        piece = links.finish("".join(f"{line}\n" for _, line in page)).encode()
         page = []  # while the piece is read, slowly maybe, it alone is kept
         yield piece
 

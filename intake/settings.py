@@ -8,16 +8,16 @@ from pydantic import Field, SecretStr, field_validator
 
 from core.settings import (
     DatabaseSettings,
+    LinkSettings,
     MediaSettings,
     NetworkSettings,
     PriceSettings,
-    StorageSettings,
     TracingSettings,
 )
 from intake.priorities import read_bounds
 
 
-class IntakeSettings(DatabaseSettings, PriceSettings, StorageSettings, MediaSettings, NetworkSettings, TracingSettings):
+class IntakeSettings(DatabaseSettings, PriceSettings, LinkSettings, MediaSettings, NetworkSettings, TracingSettings):
     """Everything the intake API needs to know."""
 
     bind_host: str = Field("127.0.0.1", description="the address on which the Flask applications listen")

@@ -1,9 +1,10 @@
 """What is kept for a time only, and how it goes: in steps of bounded size, each a transaction, in the order of the
 foreign keys, so that whoever is killed leaves nothing half gone and the next one goes on.
 
-Of a pruned batch stay its row, its counters, what it cost and stored by day, and its idempotency keys; its images in
-storage are not touched. `batches.pruned_at` is committed before the first of its rows goes. From then on nothing opens
-the batch again (a CHECK refuses it) and no callback finds its submissions (`models/record_reports.py`).
+Of a pruned batch stay its row, its counters, what it cost and stored by day, and its idempotency keys. Its images in
+storage go by themselves or not at all (`models/stored_images.py`). `batches.pruned_at` is committed before the first of
+its rows goes. From then on nothing opens the batch again (a CHECK refuses it) and no callback finds its submissions
+(`models/record_reports.py`).
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from sqlalchemy import Connection
 from models.moments import BEFORE_ALL, FOLD_OLD_HOURS, FOLD_OLD_MINUTES
 from models.statements import Statement
 from models.states import Kept
+from models.tables.batch_tables import IMAGES_TO_DELETE, REQUESTS_TO_DELETE
 
 LEASE = 60.0
 """Seconds for which a kind is one worker's; a step takes far less."""
@@ -91,6 +93,8 @@ _SETTLED = """
 _PRUNABLE = f"""
     b.finished_at < now() - %(kept)s * interval '1 s' AND b.pruned_at IS NULL
     AND b.audited_at >= b.finished_at AND b.audit_difference IS NULL AND {_SETTLED}
+    AND NOT (('images' = ANY(%(waits_for)s) OR b.output_expires_after IS NOT NULL) AND {IMAGES_TO_DELETE})
+    AND NOT ('provider_copies' = ANY(%(waits_for)s) AND {REQUESTS_TO_DELETE})
 """
 BEGIN_BATCHES = Statement(
     """
@@ -110,18 +114,20 @@ BATCH_GOING = Statement(
 )
 
 
-def prune_batches(connection: Connection, kept: float | None) -> Step:
+def prune_batches(connection: Connection, kept: float | None, *, waits_for: Sequence[str] = ()) -> Step:
     """The next edits of a batch that finished longer ago than `kept` seconds; before, it is marked as pruned.
 
     What is begun is ended also where finished batches are kept for ever by now (None). A batch that somebody opens
-    again is passed by. Counts edits.
+    again is passed by, and so is one of which something of the kinds `waits_for` is still there. Counts edits.
     """
     batch_id = connection.exec_driver_sql(BATCH_GOING).scalar()
     if batch_id is not None:
         return Step(_prune_edits(connection, batch_id), more=True)
     if kept is None:
         return Step(0, more=False)
-    begun = connection.exec_driver_sql(BEGIN_BATCHES, {"kept": kept, "limit": BATCHES_AT_ONCE}).all()
+    begun = connection.exec_driver_sql(
+        BEGIN_BATCHES, {"kept": kept, "limit": BATCHES_AT_ONCE, "waits_for": list(waits_for)}
+    ).all()
     return Step(0, more=bool(begun))
 
 
@@ -275,11 +281,28 @@ COUNT_MOMENTS = Statement(
     """,
     before_all=BEFORE_ALL,
 )
+COUNT_IMAGES = Statement(
+    """
+    SELECT coalesce(sum(greatest(0, c.images_stored - b.images_deleted)), 0) FROM batches b
+    CROSS JOIN LATERAL (SELECT sum(images_stored) AS images_stored FROM batch_counters WHERE batch_id = b.id) c
+    WHERE {to_be_deleted} AND b.finished_at < now() - coalesce(b.output_expires_after, %(kept)s) * interval '1 s'
+    """,
+    to_be_deleted=IMAGES_TO_DELETE,
+)
+COUNT_REQUESTS = Statement(
+    """
+    SELECT coalesce(sum(b.edit_count), 0) FROM batches b
+    WHERE {to_be_deleted} AND b.finished_at < now() - %(kept)s * interval '1 s'
+    """,
+    to_be_deleted=REQUESTS_TO_DELETE,
+)
 COUNTS = {
     Kept.CALLBACK_BODIES: COUNT_CALLBACK_BODIES,
     Kept.ORPHANS: COUNT_ORPHANS,
     Kept.UPLOADS: COUNT_UPLOADS,
     Kept.MOMENTS: COUNT_MOMENTS,
+    Kept.IMAGES: COUNT_IMAGES,
+    Kept.PROVIDER_COPIES: COUNT_REQUESTS,
 }
 
 
@@ -291,11 +314,13 @@ class OldBatches(NamedTuple):
     edits: int
 
 
-def count_batches(connection: Connection, kept: float) -> OldBatches:
+def count_batches(connection: Connection, kept: float, *, waits_for: Sequence[str] = ()) -> OldBatches:
     """How many batches have finished longer ago than `kept` seconds."""
-    return OldBatches(*connection.exec_driver_sql(COUNT_BATCHES, {"kept": kept}).one())
+    return OldBatches(*connection.exec_driver_sql(COUNT_BATCHES, {"kept": kept, "waits_for": list(waits_for)}).one())
 
 
-def count_kept(connection: Connection, kind: Kept, kept: float) -> int:
-    """How many rows of a kind of `COUNTS` were kept for longer than so many seconds."""
+def count_kept(connection: Connection, kind: Kept, kept: float | None) -> int:
+    """How many of a kind of `COUNTS` were kept for longer than so many seconds; of images, those of batches with a time
+    of their own for as long as that. Of requests at the provider the edits are counted.
+    """
     return int(connection.exec_driver_sql(COUNTS[kind], {"kept": kept}).scalar_one())

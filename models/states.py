@@ -86,6 +86,10 @@ class Kept(StrEnum):
     """Callbacks that belong to no submission; kept as long as finished batches are."""
     UPLOADS = "uploads"
     QUARANTINE = "quarantine"
+    IMAGES = "images"
+    """Stored images themselves, of batches that have finished."""
+    PROVIDER_COPIES = "provider_copies"
+    """What the provider keeps of requests of finished batches; deleted there as soon as may be."""
     MOMENTS = "moments"
     """Figures by minute and by hour (`models/moments.py`); old ones become one."""
 

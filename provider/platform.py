@@ -1,19 +1,20 @@
-"""The provider's platform API: questions about the account, answered by a JSON object (provider-protocol 7.2, 7.3)."""
+"""The provider's platform API: questions about the account, and deletions there (provider-protocol 7.2, 7.3)."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import requests
 
-from core.errors import Gone, TooLarge, TryLater
+from core.errors import AccountPaused, Gone, TooLarge, TryLater
 from http_client.bodies import BodyTooLong
 from http_client.sessions import NotConnected, ThreadSessions, exchange
 
 TIMEOUT = 15.0
 """Seconds until an answer begins."""
 PAGE_MAX_BYTES = 64 * 1024 * 1024
+DELETION_MAX_BYTES = 1024 * 1024
 
 
 class PlatformAPI:
@@ -46,3 +47,24 @@ class PlatformAPI:
         if not isinstance(page, dict) or not isinstance(page.get(items), list | None):
             raise TryLater(f"{path} answered {answer.status}")
         return page
+
+    def delete_payloads(self, request_id: str) -> None:
+        """Have the provider delete the input, the result and the images of a request that has ended.
+
+        Raises:
+            AccountPaused: the key may not; it wants an administrator's (provider-protocol 7.3).
+            Gone: the provider knows no such request.
+            TryLater: no usable answer came.
+        """
+        url = f"{self._api_url}/v1/models/requests/{quote(request_id, safe='')}/payloads"
+        session = self._sessions.get()
+        try:
+            answer = exchange(session, "DELETE", url, headers=self._headers, timeout=TIMEOUT, limit=DELETION_MAX_BYTES)
+        except (NotConnected, requests.RequestException, ValueError) as error:
+            raise TryLater(f"{type(error).__name__}: {error}"[:300]) from error
+        if answer.status in (401, 403):
+            raise AccountPaused("key_refused", f"the key may not delete requests ({answer.status}): it is no admin key")
+        if answer.status == 404:
+            raise Gone("the provider knows no such request")
+        if not 200 <= answer.status < 300:
+            raise TryLater(f"the deletion of a request answered {answer.status}")

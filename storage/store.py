@@ -45,8 +45,6 @@ PART = 5 * 1024 * 1024
 """Bytes of a part: the least that S3 takes, so that each fits into the time of a request on a slow line too."""
 PARTS_AT_ONCE = 1
 """Parts of one object under way: the images of a lane go side by side already, and share the line."""
-LONGEST_LINK = 7 * 86_400
-"""Seconds."""
 UNESCAPED = re.compile(r"[A-Za-z0-9._~!$'()*,:;@/-]+")
 """Keys that a URL shows as they are: of others Azure's client signs the escaped form, and Azure refuses that link."""
 TROUBLE = (OSError, ValueError, obstore.exceptions.BaseError)
@@ -153,7 +151,7 @@ class Storage:
     def sign(self, key: str, seconds: float) -> str | None:
         """A URL under which anybody may read the object for so long; None where the store has no such thing.
 
-        S3 and GCS sign for seven days at the most (`LONGEST_LINK`), and no link outlives the credentials that made it.
+        S3 and GCS sign for seven days at the most, and no link outlives the credentials that made it.
 
         Raises:
             StorageUnavailable, FetchAgain, Unusable: as for `put`: these credentials cannot sign, say.

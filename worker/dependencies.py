@@ -13,6 +13,7 @@ from core.settings import load
 from http_client.fetch import Fetcher
 from models.database import make_engine
 from provider.listing import Listing
+from provider.platform import PlatformAPI
 from provider.price_client import Pricing
 from provider.queue_api import SUBMIT_TIMEOUT, QueueAPI
 from storage.store import Storage
@@ -67,6 +68,11 @@ class Dependencies:
     def pricing(self) -> Pricing:
         """This process's client of the provider's price list."""
         return Pricing(self.settings.fal_api_url, self.settings.required_key())
+
+    @shared
+    def platform(self) -> PlatformAPI:
+        """This process's client of the provider's platform."""
+        return PlatformAPI(self.settings.fal_api_url, self.settings.required_key())
 
     @shared
     def fetcher(self) -> Fetcher:

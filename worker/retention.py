@@ -1,12 +1,7 @@
 """The steps of pruning: of each kind of thing that is kept for a time only, the next few, in a transaction."""
 
-from collections.abc import Callable
-from itertools import islice
-
 from sqlalchemy import Engine
 
-from core.errors import DownloadError
-from models.pauses import pause_lane, resume_lane
 from models.queries.callbacks import LIMIT_LOCK_WAIT
 from models.retention import (
     Step,
@@ -17,13 +12,12 @@ from models.retention import (
     prune_uploads,
 )
 from models.states import Kept
-from storage.store import QUARANTINE, Storage
+from storage.store import QUARANTINE
+from worker.deletion import LOCK_WAIT, Elsewhere, delete_images, delete_refused_files, delete_requests
 from worker.settings import RetentionSettings
 
 LOOK_AGAIN, SELDOM = 60.0, 3600.0
 """Seconds until rows are looked at again, at most; files, for to list them costs money, and what is kept for ever."""
-FILES_AT_ONCE = 100
-LOCK_WAIT = "1s"
 LOCKED = frozenset({"40001", "40P01", "55P03"})
 """Conditions in which somebody else holds what was to be pruned."""
 
@@ -34,13 +28,14 @@ STEPS = {
     Kept.UPLOADS: prune_uploads,
     Kept.MOMENTS: fold_moments,
 }
+ELSEWHERE = {Kept.QUARANTINE: delete_refused_files, Kept.PROVIDER_COPIES: delete_requests}
 
 
 class Pruning:
-    """Takes steps, by the settings; `open_storage` is called where there are files to be looked at."""
+    """Takes steps, by the settings."""
 
-    def __init__(self, engine: Engine, settings: RetentionSettings, open_storage: Callable[[], Storage]) -> None:
-        self._engine, self._settings, self._open_storage = engine, settings, open_storage
+    def __init__(self, engine: Engine, settings: RetentionSettings, elsewhere: Elsewhere) -> None:
+        self._engine, self._settings, self._elsewhere = engine, settings, elsewhere
 
     def kept_for(self, kind: Kept) -> float | None:
         """Seconds; None: for ever."""
@@ -52,13 +47,21 @@ class Pruning:
             Kept.UPLOADS: settings.keep_uploads,
             Kept.QUARANTINE: settings.keep_quarantine,
             Kept.MOMENTS: settings.keep_moments,
+            Kept.IMAGES: settings.keep_images,
+            Kept.PROVIDER_COPIES: settings.fal_keep_requests,
         }[kind]
 
     def look_again_in(self, kind: Kept) -> float:
         """Seconds until a kind of which nothing more is due is looked at again."""
         kept = self.kept_for(kind)
-        longest = SELDOM if kind is Kept.QUARANTINE or kept is None else LOOK_AGAIN
+        for_ever = kept is None and kind is not Kept.IMAGES  # a batch may have a time of its own for these
+        longest = SELDOM if kind is Kept.QUARANTINE or for_ever else LOOK_AGAIN
         return max(1.0, min(longest, kept or longest))
+
+    @property
+    def waits_for(self) -> list[str]:
+        """What of a batch has to be gone before its rows go, because it could not be found without them."""
+        return [kind.value for kind in (Kept.IMAGES, Kept.PROVIDER_COPIES) if self.kept_for(kind) is not None]
 
     def take_step(self, kind: Kept) -> Step:
         """Remove the next few that were kept long enough.
@@ -67,14 +70,18 @@ class Pruning:
             sqlalchemy.exc.DBAPIError: the database does not do it; `LOCKED`: not now.
         """
         kept = self.kept_for(kind)
-        if kind is Kept.QUARANTINE:
-            return Step(0, more=False) if kept is None else self._delete_files(kept)
+        if kind is Kept.IMAGES:
+            return delete_images(self._engine, self._elsewhere, kept)
+        if kind is Kept.BATCHES:
+            with self._engine.begin() as connection:
+                connection.exec_driver_sql(LIMIT_LOCK_WAIT, (LOCK_WAIT,))
+                return prune_batches(connection, kept, waits_for=self.waits_for)
+        if kept is None:
+            return Step(0, more=False)
+        if kind in ELSEWHERE:
+            return ELSEWHERE[kind](self._engine, self._elsewhere, kept)
         with self._engine.begin() as connection:
             connection.exec_driver_sql(LIMIT_LOCK_WAIT, (LOCK_WAIT,))
-            if kind is Kept.BATCHES:
-                return prune_batches(connection, kept)
-            if kept is None:
-                return Step(0, more=False)
             return STEPS[kind](connection, kept)
 
     def count_files(self, kept: float) -> int:
@@ -83,26 +90,4 @@ class Pruning:
         Raises:
             DownloadError: the store does not tell.
         """
-        return sum(1 for _ in self._open_storage().list_older(QUARANTINE, kept))
-
-    def _delete_files(self, kept: float) -> Step:
-        """Refused files; a store that refuses too is told in `lane_pauses` until it works again."""
-        try:
-            storage = self._open_storage()
-            keys = list(islice(storage.list_older(QUARANTINE, kept), FILES_AT_ONCE))
-            for key in keys:
-                storage.delete(key)
-        except DownloadError as error:
-            with self._engine.begin() as connection:
-                pause_lane(
-                    connection,
-                    "prune",
-                    "storage",
-                    reason=error.type,
-                    message=error.message,
-                    retry_after=SELDOM,
-                )
-            return Step(0, more=False)
-        with self._engine.begin() as connection:
-            resume_lane(connection, "prune", "storage")
-        return Step(len(keys), more=len(keys) == FILES_AT_ONCE)
+        return sum(1 for _ in self._elsewhere.open_storage().list_older(QUARANTINE, kept))

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from core.settings import (
+    INTAKE_URL,
     BaseURL,
     BrokerURL,
     DatabaseSettings,
@@ -49,7 +50,7 @@ DAY = 86_400.0
 
 
 class RetentionSettings(Settings):
-    """How long what is over and done is kept; images in storage stay, whatever these say."""
+    """How long what is over and done is kept."""
 
     keep_callback_bodies: KeptFor = Field(
         30 * DAY,
@@ -59,7 +60,17 @@ class RetentionSettings(Settings):
     keep_batches: KeptFor = Field(
         None,
         description="edits, submissions, callbacks and image rows of finished batches, and callbacks of no batch; "
-        "unless set, for ever. Stored images are not deleted, and the batch keeps its row, counters and costs",
+        "unless set, for ever. The batch keeps its row, counters and costs; stored images have `KEEP_IMAGES`",
+    )
+    keep_images: KeptFor = Field(
+        None,
+        description="stored images, from the end of their batch, which may say otherwise (`output_expires_after`); "
+        "unless set, for ever. Rows of a batch are kept until its images are gone",
+    )
+    fal_keep_requests: KeptFor = Field(
+        None,
+        description="what the provider keeps of our requests, from the end of their batch: inputs, results, images; it "
+        "is told to delete them then, which wants an admin key; unless set, its own rule holds",
     )
     keep_uploads: KeptFor = Field(
         DAY, description="what is known of an uploaded input file after the provider has deleted it; or `forever`"
@@ -101,9 +112,7 @@ class WorkerSettings(
     public_url: BaseURL | None = Field(
         None, description="where the provider reaches the receiver; without it polling alone carries everything"
     )
-    intake_url: BaseURL | None = Field(
-        None, description="where callers reach the intake API; without it a notification names only the path of results"
-    )
+    intake_url: BaseURL | None = Field(None, description=INTAKE_URL)
     max_in_flight: int = Field(40, ge=1, description="the account's window: edits at the provider at one time")
     delivery_allowance: Seconds = Field(600, description="how long a callback may take to arrive")
     on_unknown: Literal["resubmit", "park"] = Field(

@@ -11,7 +11,9 @@ from cli.batches.status import BATCH
 from cli.connection import open_database
 from cli.streams import quote_controls
 from core.errors import UserError
-from core.settings import StorageSettings, load
+from core.settings import LinkSettings, load
+from core.storage_url import can_sign
+from intake.image_links import ImageLinks, link_files
 from intake.results import results
 from models.states import EditState
 
@@ -29,7 +31,8 @@ def export(batch: str, state: str | None, output: Path | None) -> None:
     """
     engine = open_database()
     batch_id = UUID(find_batch(engine, batch))
-    pages = results(engine, batch_id, load(StorageSettings).storage_url, EditState(state) if state else None)
+    settings = load(LinkSettings)
+    pages = results(engine, batch_id, choose_links(settings), EditState(state) if state else None)
     if output is None:
         if sys.stdout is None:
             raise UserError("There is no standard output; name a file with --output.")
@@ -49,3 +52,14 @@ def export(batch: str, state: str | None, output: Path | None) -> None:
         raise UserError(f"{output} cannot be written: {error.strerror}.") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def choose_links(settings: LinkSettings) -> ImageLinks:
+    """Links that the store signs, or the places of the images in it."""
+    found = None
+    if can_sign(settings.storage_url):
+        from intake.link_signer import LinkSigner  # whoever has a folder waits for none of it
+        from storage.store import Storage
+
+        found = LinkSigner(settings, lambda: Storage(settings.storage_url)).sign()
+    return found or link_files(settings.storage_url)

@@ -35,6 +35,7 @@ _HEADER_OPTIONS = (
     click.option("--max-attempts", type=int, metavar="N", help="Paid attempts per edit on transient errors."),
     click.option("--tolerate", metavar="N|N%", help="More failed edits than this cancel the rest."),
     click.option("--deadline", metavar="WHEN", help="What is not submitted by then is cancelled: 2h, or an ISO time."),
+    click.option("--output-expires-after", metavar="LENGTH", help="Delete its images so long after its end: 30d, 12h."),
     click.option("--notify-url", metavar="URL", help="Whom to tell when it has ended."),
     click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the batch; repeatable."),
 )
@@ -60,6 +61,7 @@ def header_from(
     tolerate: str | None = None,
     deadline: str | datetime | None = None,
     metadata: Sequence[str] | dict[str, Any] = (),
+    output_expires_after: str | int | None = None,
     **given: Any,
 ) -> BatchHeader:
     """The header that the options describe; what was not given stays unset.
@@ -76,6 +78,8 @@ def header_from(
         fields |= _tolerance(tolerate)
     if deadline is not None:
         fields["deadline"] = moment(deadline, "--deadline", ahead=True) if isinstance(deadline, str) else deadline
+    if output_expires_after is not None:
+        fields["output_expires_after"] = _seconds(output_expires_after, "--output-expires-after")
     if metadata:
         fields["metadata"] = metadata if isinstance(metadata, dict) else _pairs(metadata)
     try:
@@ -109,6 +113,16 @@ def moment(given: str, option: str, *, ahead: bool) -> datetime:
     if ahead and found <= now:
         raise UserError(f"{option} {given!r} has passed already.")
     return found
+
+
+def _seconds(given: str | int, option: str) -> int:
+    try:
+        length = _length(given) if isinstance(given, str) else timedelta(seconds=given)
+    except OverflowError:
+        length = None
+    if length is None:
+        raise UserError(f"{option} {given!r} is no duration, as 30d, 12h or 1d12h.")
+    return int(length.total_seconds())
 
 
 def _length(given: str) -> timedelta | None:

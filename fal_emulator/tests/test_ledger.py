@@ -236,6 +236,26 @@ def test_keys_of_the_platform(make_emulator):
         assert EDIT in anonymous.get(emulator.url + "/v1/models", timeout=5).text
 
 
+def test_deletion(make_emulator):
+    """An administrator's key makes the platform forget both sides and the files; the charge stays."""
+    emulator = make_emulator(admin_key="admin:secret")
+    job = emulator.submit()
+    (image,) = emulator.finish(job).json()["images"]
+    url = f"{emulator.url}/v1/models/requests/{job['request_id']}/payloads"
+    assert requests.delete(url, headers={"Authorization": "Key kid:ksecret"}, timeout=5).status_code == 403
+    admin = {"Authorization": "Key admin:secret"}
+    results = [requests.delete(url, headers=admin, timeout=5).json()["cdn_delete_results"] for _ in range(2)]
+    assert results == [
+        [{"link": image["url"], "exception": None}],
+        [{"link": image["url"], "exception": "File not found"}],
+    ]
+    assert requests.get(image["url"], timeout=5).status_code == 404
+    assert emulator.get(job["response_url"]).status_code == 404
+    assert emulator.row(job)["charges"] == 1
+    unknown = url.replace(job["request_id"], "00000000-0000-4000-8000-000000000000")
+    assert requests.delete(unknown, headers=admin, timeout=5).status_code == 404
+
+
 def test_prices(emulator):
     """Three cents an image, in the platform's words."""
     reply = emulator.get("/v1/models/pricing", params={"endpoint_id": EDIT}).json()

@@ -18,6 +18,7 @@ from intake.pages.thumbnails import Thumbnails
 from intake.problems import MEDIA_TYPE, Problem
 from intake.rate_limit import RateLimit
 from intake.settings import IntakeSettings
+from intake.stored_images import ImageReader
 from models.queries.health import PROVIDER_PAUSE
 from models.queries.page import BATCH_OF_CLIENT
 
@@ -37,8 +38,10 @@ IMAGES = frozenset({"page.stored_image", "page.thumbnail", "page.input_thumbnail
 class PageContext:
     """What the pages work with."""
 
-    def __init__(self, settings: IntakeSettings, engine: Engine, keys: ApiKeys, rate_limit: RateLimit) -> None:
-        self.engine, self.keys, self.rate_limit = engine, keys, rate_limit
+    def __init__(
+        self, settings: IntakeSettings, engine: Engine, keys: ApiKeys, rate_limit: RateLimit, images: ImageReader
+    ) -> None:
+        self.engine, self.keys, self.rate_limit, self.images = engine, keys, rate_limit, images
         self.sessions = Sessions(keys)
         self.thumbnails = Thumbnails(settings)
 

@@ -51,10 +51,6 @@ class Thumbnails:
     def _fetcher(self) -> Fetcher:
         return Fetcher(("*", *self._settings.fal_media_hosts), max_bytes=INPUT_MAX)
 
-    def read(self, key: str, size: int) -> "Future[bytes | None]":
-        """A stored image of so many bytes, as it is; None where it cannot be had."""
-        return self._stored.start(lambda: self._read_stored(key, size).read())
-
     def of_output(self, key: str, digest: str) -> "Future[bytes | None]":
         """Of a stored image, by its key and the hash of its bytes; None where it cannot be had."""
         largest = self._settings.picture_max_bytes

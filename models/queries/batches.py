@@ -50,7 +50,8 @@ BATCH = Statement("SELECT {columns} FROM batches b WHERE b.id = %s", columns=_CO
 BATCH_DETAIL = Statement(
     """
     SELECT {columns}, b.max_in_flight, b.max_attempts, b.max_cost, b.tolerated_failures,
-           b.tolerated_failure_percent, b.deadline, b.notify_url, p.*
+           b.tolerated_failure_percent, b.deadline, b.notify_url, b.output_expires_after, b.images_deleted,
+           b.bytes_deleted, p.*
     FROM batches b JOIN batch_progress p ON p.batch_id = b.id WHERE b.id = %(batch)s
     """,
     columns=_COLUMNS,
@@ -90,10 +91,10 @@ RESUME_BATCH = Statement("UPDATE batches SET paused_at = NULL WHERE id = %s", in
 CREATE_BATCH = Statement("""
     INSERT INTO batches (name, client, priority, max_in_flight, max_attempts, max_cost, tolerated_failures,
                          tolerated_failure_percent, deadline, notify_url, metadata, idempotency_key,
-                         endpoint, traceparent, edit_count)
+                         endpoint, traceparent, output_expires_after, edit_count)
     VALUES (%(name)s, %(client)s, %(priority)s, %(max_in_flight)s, %(max_attempts)s, %(max_cost)s,
             %(tolerated_failures)s, %(tolerated_failure_percent)s, %(deadline)s, %(notify_url)s, %(metadata)s,
-            %(idempotency_key)s, %(endpoint)s, %(traceparent)s, 1)
+            %(idempotency_key)s, %(endpoint)s, %(traceparent)s, %(output_expires_after)s, 1)
     ON CONFLICT (client, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING id
 """)
 COMPLETE_BATCH = Statement(

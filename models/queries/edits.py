@@ -160,8 +160,11 @@ _RESULTS_PAGE = """
         ) s
         CROSS JOIN LATERAL (
             SELECT json_agg(row_to_json(image) ORDER BY image.index) AS images FROM (
-                SELECT p.index, %(store)s || p.storage_key AS url, p.storage_key, p.sha256, p.stored_bytes AS bytes,
-                       p.stored_type AS type, p.stored_width AS width, p.stored_height AS height
+                SELECT p.index, p.id,
+                       CASE WHEN p.deleted_at IS NULL
+                            THEN %(link)s || CASE WHEN %(by_key)s THEN p.storage_key ELSE p.id::text END END AS url,
+                       p.storage_key, p.sha256, p.stored_bytes AS bytes, p.stored_type AS type,
+                       p.stored_width AS width, p.stored_height AS height
                 FROM submissions JOIN images p ON p.submission_id = submissions.id
                 WHERE submissions.edit_id = e.id AND p.state = 'stored'
             ) image

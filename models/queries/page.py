@@ -103,16 +103,6 @@ IMAGES_OF_EDIT = Statement(
     """,
     index="submissions_edit images_submission_id_index_key",
 )
-STORED_IMAGE = Statement(
-    """
-    SELECT i.storage_key, i.stored_type, i.sha256, i.stored_bytes
-    FROM images i JOIN submissions s ON s.id = i.submission_id JOIN edits e ON e.id = s.edit_id
-    JOIN batches b ON b.id = e.batch_id
-    WHERE i.id = %(image)s AND i.state = 'stored' AND b.id = %(batch)s
-      AND (%(client)s::text IS NULL OR b.client = %(client)s)
-    """,
-    index="images_pkey submissions_pkey edits_pkey batches_pkey",
-)
 INPUT_OF_EDIT = Statement(
     """
     SELECT e.arguments -> 'image_urls' ->> %(number)s AS url FROM edits e JOIN batches b ON b.id = e.batch_id

@@ -1,10 +1,14 @@
 """Batches, what was appended to them, and what is told of them."""
 
 from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Table, text
-from sqlalchemy.dialects.postgresql import INTEGER, JSONB, NUMERIC, SMALLINT, TEXT, UUID
+from sqlalchemy.dialects.postgresql import BIGINT, INTEGER, JSONB, NUMERIC, SMALLINT, TEXT, UUID
 
 from models.states import Criterion, NotificationEvent
 from models.tables.schema import EMPTY_OBJECT, NOW, metadata, one_of, timestamp
+
+IMAGES_TO_DELETE = "finished_at IS NOT NULL AND (images_deleted_at IS NULL OR images_deleted_at < finished_at)"
+REQUESTS_TO_DELETE = "finished_at IS NOT NULL AND (provider_deleted_at IS NULL OR provider_deleted_at < finished_at)"
+"""SQL: a finished batch of which images are in storage, or requests at the provider."""
 
 batches = Table(
     "batches",
@@ -37,7 +41,15 @@ batches = Table(
     Column("audit_difference", TEXT, comment="what did not agree then; NULL: everything did"),
     timestamp("pruned_at", comment="from then on its edits are not to be had: their rows go, or are gone"),
     timestamp("prune_ended_at", comment="when the last of these rows was gone"),
+    Column("output_expires_after", INTEGER, comment="seconds from its end for which its images are stored"),
+    Column("images_deleted_to", INTEGER, comment="of the edits up to this position every stored image is gone"),
+    timestamp("images_deleted_at", comment="when the last was gone; before finished_at: there are newer ones"),
+    Column("images_deleted", INTEGER, nullable=False, server_default=text("0")),
+    Column("bytes_deleted", BIGINT, nullable=False, server_default=text("0")),
+    Column("provider_deleted_to", INTEGER, comment="of the edits up to this position the provider keeps no request"),
+    timestamp("provider_deleted_at", comment="when the last was gone; before finished_at: there are newer ones"),
     one_of("broken_criterion", Criterion),
+    CheckConstraint("output_expires_after > 0", name="output_expires_after"),
     CheckConstraint("audit_difference IS NULL OR audited_at IS NOT NULL", name="audit_difference"),
     # whoever opens a finished batch again, and comes too late, is refused whole
     CheckConstraint("pruned_at IS NULL OR finished_at IS NOT NULL", name="pruned_at"),
@@ -75,6 +87,14 @@ batches = Table(
     Index("batches_differing", "id", postgresql_where=text("audit_difference IS NOT NULL")),
     # retention.py: what has been kept the longest, and whose rows are going
     Index("batches_kept", "finished_at", postgresql_where=text("finished_at IS NOT NULL AND pruned_at IS NULL")),
+    # stored_images.py: whose images, and whose requests at the provider, are to be deleted
+    Index("batches_images", "finished_at", postgresql_where=text(IMAGES_TO_DELETE)),
+    Index(
+        "batches_images_expire",
+        "finished_at",
+        postgresql_where=text(f"{IMAGES_TO_DELETE} AND output_expires_after IS NOT NULL"),
+    ),
+    Index("batches_provider", "finished_at", postgresql_where=text(REQUESTS_TO_DELETE)),
     Index("batches_pruning", "pruned_at", postgresql_where=text("pruned_at IS NOT NULL AND prune_ended_at IS NULL")),
 )
 

@@ -31,6 +31,7 @@ images = Table(
     Column("stored_width", INTEGER),
     Column("stored_height", INTEGER),
     timestamp("stored_at"),
+    timestamp("deleted_at", comment="its object is no longer in storage, or about to go"),
     Column("errors", JSONB, nullable=False, server_default=EMPTY_LIST),
     one_of("state", ImageState),
     CheckConstraint("(due_at IS NOT NULL) = (state = 'waiting')", name="due_at"),
@@ -43,6 +44,7 @@ images = Table(
         )
         for column in ("storage_key", "sha256", "stored_bytes", "stored_type", "stored_at")
     ),
+    CheckConstraint("deleted_at IS NULL OR storage_key IS NOT NULL", name="deleted_at"),
     UniqueConstraint("submission_id", "index"),
     # no two images ever share an object in storage
     Index("images_storage_key", "storage_key", unique=True, postgresql_where=text("storage_key IS NOT NULL")),

@@ -15,12 +15,14 @@ from sqlalchemy import Engine
 
 from core.errors import ManifestError
 from intake import insert_edits
-from intake.batches import BatchHeader, CreatedBatch, IdempotencyConflict, create
+from intake.batches import BatchHeader, CreatedBatch, IdempotencyConflict, _content, create
 from intake.manifest import FaultyLine, LineFault, ManifestFaults, NewEdit, read_jsonl
 from models.seedream import ENDPOINT, faults
 from tests.support.factories import make_batch
 
 URL = "https://example.com/cat.png"
+HASH_OF_RELEASES_BEFORE = "7332a9ff9d5d59f374d3245d21343fab29c0cb95927ca809602f8f67c7f8c17c"
+"""Of a header that says nothing, and no edit yet."""
 KEYED = BatchHeader(client="shop", idempotency_key="order-7")
 
 
@@ -345,3 +347,9 @@ def test_large_batch_is_known_to_the_planner_at_once(engine: Engine, monkeypatch
         assert connection.exec_driver_sql(known).scalar_one() == -1
         make_batch(connection, 300)
         assert connection.exec_driver_sql(known).scalar_one() == 400
+
+
+def test_a_field_that_is_new_changes_no_content() -> None:
+    """A batch that is handed in again after an upgrade is the same content: its key is no conflict."""
+    assert _content(KEYED).sha256() == HASH_OF_RELEASES_BEFORE
+    assert _content(BatchHeader(output_expires_after=60)).sha256() != HASH_OF_RELEASES_BEFORE

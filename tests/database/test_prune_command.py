@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from models.states import Kept
 from tests.support.command_line import CommandLine
 from tests.support.finished_batches import finished
 from tests.support.receiving import rows
 
-NONE = {"callback_bodies": 0, "batches": 0, "orphans": 0, "uploads": 0, "quarantine": 0, "moments": 0, "held_back": 0}
+NONE = dict.fromkeys([*(kind.value for kind in Kept), "held_back"], 0)
 
 
 @pytest.fixture

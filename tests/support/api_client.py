@@ -54,7 +54,7 @@ def intake_served(database_url: str, port: int, **environment: str) -> Iterator[
 @contextmanager
 def intake_app(database_url: str, **settings: Any) -> Iterator[Flask]:
     """The application, with nothing of it left behind."""
-    app = create_app(IntakeSettings(database_url=database_url, storage_url="s3://images/shop", **settings))
+    app = create_app(IntakeSettings(**{"database_url": database_url, "storage_url": "file:///srv/images", **settings}))
     try:
         yield app
     finally:

@@ -16,6 +16,7 @@ from models.database_errors import sqlstate
 from models.due_work import RETENTION_DUE, FirstDue, first_due_retention
 from models.retention import Step, claim_kind, record_step
 from models.states import Kept
+from worker.deletion import Elsewhere
 from worker.lane import Lane
 from worker.lane_loop import SLICE_SECONDS, reason
 from worker.retention import LOCKED, Pruning
@@ -84,7 +85,9 @@ class PruneLane(Lane):
             log.error("batch_differs_from_its_rows", batch=str(batch.batch_id), difference=difference)
 
     def _prune(self, kind: Kept, may_continue: Callable[[], bool]) -> int:
-        pruning = Pruning(self.engine, self.settings, lambda: self.dependencies.storage)
+        dependencies = self.dependencies
+        elsewhere = Elsewhere(lambda: dependencies.storage, lambda: dependencies.platform)
+        pruning = Pruning(self.engine, self.settings, elsewhere)
         removed, step = 0, Step(0, more=True)
         while step.more:
             try:

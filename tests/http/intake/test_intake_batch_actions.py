@@ -8,6 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import Connection, Engine
 
+from intake.image_links import link_files
 from intake.results import results
 from models.claims import claim_images
 from models.record_reports import record_reports
@@ -84,7 +85,8 @@ def test_edits_are_listed_by_page_and_by_what_went_wrong(engine: Engine, alice: 
 def test_results_tell_everything_and_failed_ones_go_in_again(engine: Engine, alice: FlaskClient) -> None:
     """One line an edit, with addresses in storage; the failed lines are a batch as they are."""
     given = [{**EDIT, "custom_id": "hat", "seed": 5}, {**EDIT, "prompt": "gr\u00fcn \u2028 \U0001f600"}, EDIT]
-    path = hand_in(alice, *given)["links"]["results"]
+    links = hand_in(alice, *given)["links"]
+    path = links["results"]
     with engine.begin() as connection:
         worked(connection, failing=1)
 
@@ -99,9 +101,11 @@ def test_results_tell_everything_and_failed_ones_go_in_again(engine: Engine, ali
     assert found[0]["errors"][0]["type"] == "content_policy_violation"
     assert (found[0]["seed"], found[1]["cost"]) == (5, 0.06)
     key = found[1]["images"][1]["storage_key"]
+    image_id = found[1]["images"][1]["id"]
     assert found[1]["images"][1] == {
         "index": 1,
-        "url": f"s3://images/shop/{key}",
+        "id": image_id,
+        "url": f"http://localhost{links['self']}/images/{image_id}",
         "storage_key": key,
         "sha256": "ab" * 32,
         "bytes": 7,
@@ -132,7 +136,7 @@ def test_a_page_of_results_is_bounded_as_it_is_sent(engine: Engine, alice: Flask
     """Prompts that the database stores at a hundredth of their size are bounded as text, which is what memory holds."""
     made = alice.post("/v1/batches", data=lines({}, *edits(30, prompt="x" * 1_000_000)), content_type=NDJSON)
     batch_id = UUID(made.json["batch_id"])
-    pages = [len(page) for page in results(engine, batch_id, "s3://p/q")]
+    pages = [len(page) for page in results(engine, batch_id, link_files("s3://p/q"))]
     assert sum(pages) > 30_000_000
     assert max(pages) < 6_000_000
 
@@ -146,7 +150,7 @@ def test_addresses_in_storage_are_addresses(engine: Engine, alice: FlaskClient) 
         ("file:///srv/all%20images/100%25", "file:///srv/all%20images/100%25/"),
         ("s3://bucket/a pr\u00e4fix", "s3://bucket/a%20pr%C3%A4fix/"),
     ]:
-        (line,) = b"".join(results(engine, batch_id, store)).splitlines()
+        (line,) = b"".join(results(engine, batch_id, link_files(store))).splitlines()
         assert [image["url"].startswith(url) for image in json.loads(line)["images"]] == [True, True]
 
 

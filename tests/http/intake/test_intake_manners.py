@@ -211,7 +211,7 @@ def test_document_describes_every_route(app: Flask) -> None:
     client = app.test_client()
     document = client.get("/openapi.json").json
     routes = {
-        (rule.rule.replace("<uuid:", "{").replace(">", "}"), method.lower())
+        (rule.rule.replace("<uuid:", "{").replace("<int:", "{").replace(">", "}"), method.lower())
         for rule in app.url_map.iter_rules()
         if rule.rule.startswith("/v1")
         for method in rule.methods - {"HEAD", "OPTIONS"}

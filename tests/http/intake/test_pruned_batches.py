@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from core.errors import Pruned
 from intake import results as result_pages
+from intake.image_links import link_files
 from intake.results import results
 from models.retention import prune_batches
 from tests.support.api_client import EDIT, intake_app, problem
@@ -69,7 +70,7 @@ def test_results_that_are_pruned_under_the_reader_break_off(engine: Engine, monk
     """Whoever reads is told, and does not take what he has for the whole."""
     monkeypatch.setattr(result_pages, "PAGE_EDITS", 2)
     batch: UUID = finished(engine, 6)
-    pages = results(engine, batch, "file:///images")
+    pages = results(engine, batch, link_files("file:///images"))
     next(pages)
     prune(engine)
     with pytest.raises(Pruned):

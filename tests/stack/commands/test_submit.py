@@ -44,6 +44,7 @@ def test_options_become_the_header(run_cli: CommandLine, engine: Engine, folder:
     """Every option stands in its column, and shows in the status."""
     options = "--name hats --priority 7 --idempotency-key k --max-cost 2.5 --max-in-flight 3 --max-attempts 2"
     more = "--tolerate 12.5% --deadline 2099-01-02T03:04:05+00:00 --notify-url https://example.com/hook"
+    more += " --output-expires-after 30d12h"
     said = run_cli("submit", manifest(folder, {}), *f"{options} {more}".split(), "--metadata", "shop=paris=7")
     assert said.code == 0, said.err
     [row] = rows(engine, "SELECT * FROM batches")
@@ -52,6 +53,7 @@ def test_options_become_the_header(run_cli: CommandLine, engine: Engine, folder:
     assert row["deadline"] == datetime(2099, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert (row["notify_url"], row["metadata"]) == ("https://example.com/hook", {"shop": "paris=7"})
     assert row["tolerated_failures"] is None
+    assert row["output_expires_after"] == 30 * 86400 + 12 * 3600
     shown = run_cli("status", "last").out
     assert "priority  7\n" in shown
     assert "$0.00 of at most $2.50 committed" in shown
@@ -91,6 +93,8 @@ def test_durations_and_counts(run_cli: CommandLine, engine: Engine, folder: Path
         (("--metadata", "shop"), "--metadata 'shop' is not of the form KEY=VALUE."),
         (("--metadata", "a=1", "--metadata", "a=2"), "--metadata names a twice."),
         (("--name", ""), "--name is empty."),
+        (("--output-expires-after", "soon"), "--output-expires-after 'soon' is no duration"),
+        (("--output-expires-after", "0s"), "--output-expires-after: must be at least 1."),
     ],
 )
 def test_wrong_options(
