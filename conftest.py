@@ -13,6 +13,7 @@ from xdist.scheduler import LoadFileScheduling
 OURS = ("FAL_", "DARKROOM_", "OTEL_", "DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "PGDATABASE", "PGHOST")
 WAYS_OUT = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 SHARE_A_STACK = ("test_edit.py", "test_commands_on_a_stack.py", "test_provider_page.py")
+SHARE_A_BROWSER = "tests/browser/"
 TAKES_MINUTES = "tests/whole/"
 LONGEST_FIRST = ("tests/whole", "tests/stack", "tests/browser", "fal_emulator/tests", "tests/http", "tests/database")
 
@@ -22,10 +23,13 @@ hypothesis.settings.load_profile("darkroom")
 
 
 class Scheduling(LoadFileScheduling):
-    """With several processes, the tests of one file stay together, and so do the files that share a stack."""
+    """With several processes, the tests of one file stay together, and so do the files that share a stack, or a
+    browser."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = str(super()._split_scope(nodeid))
+        if file.startswith(SHARE_A_BROWSER):
+            return SHARE_A_BROWSER
         return "stack" if Path(file).name in SHARE_A_STACK else file
 
     def _assign_work_unit(self, node: Any) -> None:

@@ -36,9 +36,9 @@ SOON = 15_000
 Open = Callable[..., Page]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
-    """The browser; it ends with the tests of a file, because those of others could run no event loop beside it."""
+    """The browser; it ends with the tests of this folder, because others could run no event loop beside it."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         missing = "There is no Chromium on this machine to look at the page with (Debian: apt-get install chromium)."
