@@ -54,7 +54,8 @@ class Emulator:
     def mark(self, **options: object) -> None:
         """From here on: no faults, these options, a ledger that looks empty."""
         self.session.put(f"{self.url}/_emulator/faults", json={}, timeout=5).raise_for_status()
-        self.ask("PUT", "options", **{"latency": 0.03, "concurrency": 8, **options})
+        listing = {"listing_status": 200, "listing_page": 100}
+        self.ask("PUT", "options", **{"latency": 0.03, "concurrency": 8, **listing, **options})
         self.seen = max([row["seq"] for row in self.ask("GET", "ledger?limit=10000")["rows"]], default=0)
 
     def faults(self, **rules: object) -> None:
@@ -146,7 +147,7 @@ class LaneRunner:
                 except Exception as error:
                     if not is_away(error):  # else the tick would start the lane again
                         errors.append(error)
-                stop.wait(0.02)
+                stop.wait(0.05)
             engine.dispose()
 
         threads = [threading.Thread(target=work, args=(name,)) for name in lanes]
@@ -198,7 +199,7 @@ def wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + LONG
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that in time"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 @contextmanager

@@ -1,32 +1,24 @@
 """Submits that nobody heard of, looked up in the emulator's listing: the right image, paid for once, or the reason why
 nothing is known yet. What is right is read from the emulator's own books."""
 
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine
 
-from intake.batches import BatchHeader, create
-from intake.manifest import read_jsonl
 from models.claims import DueUnknown, claim_unknown
 from models.provider import pause
 from models.seedream import as_sent, identify_input
 from models.transitions import DenialCount
-from provider.listing import Listed, Listing
+from provider.listing import Listed
 from tests.support.factories import claim
 from tests.support.lane_runner import (
-    KEY,
     LONG,
     Emulator,
-    LaneRunner,
     all_are,
     assert_stored_as_made,
     emulating,
@@ -36,100 +28,34 @@ from tests.support.lane_runner import (
 )
 from tests.support.queueing import ENDPOINT
 from tests.support.receiving import rows
-from worker import unknown_search, unknown_submissions
+from tests.support.unknown_submits import (
+    assert_every_image_is_of_its_input,
+    different,
+    looking_up,
+    make_inputs,
+    post_all,
+    unheard,
+    work,
+)
+from worker import unknown_submissions
 from worker.settings import WorkerSettings
 from worker.unknown_search import Search
 
 pytestmark = pytest.mark.usefixtures("balanced")
 
 
-@pytest.fixture
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    """One of its own: thousands of requests in the books would be in the way of other tests."""
+@pytest.fixture(scope="module")
+def emulator_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """One for this file: the listing is searched for whatever other tests have asked for."""
     with emulating(tmp_path_factory.mktemp("provider")) as emulator:
         yield emulator
-
-
-SOON: dict[str, Any] = {"submit_start_timeout": 1.2, "run_allowance": 0.2, "delivery_allowance": 0.2}
-"""A unknown deadline that a test can wait for."""
-
-
-def make_inputs(engine: Engine, inputs: Sequence[dict[str, Any]]) -> None:
-    """A batch of one prompt and one seed, as people write them; what differs is given."""
-    lines = [json.dumps({"prompt": "put the hat on", "seed": 7, **one}) for one in inputs]
-    with engine.begin() as connection:
-        create(connection, BatchHeader(), read_jsonl(BytesIO("\n".join(lines).encode())))
-
-
-def different(count: int) -> list[dict[str, Any]]:
-    return [{"image_urls": [f"https://example.com/{n}.png"]} for n in range(count)]
-
-
-def listed(emulator: Emulator) -> dict[str, dict[str, Any]]:
-    """Inputs by request, as the provider keeps them."""
-    url = f"{emulator.url}/v1/models/requests/by-endpoint"
-    headers = {"Authorization": f"Key {KEY}"}
-    found: dict[str, dict[str, Any]] = {}
-    query: dict[str, str] = {"endpoint_id": ENDPOINT, "expand": "payloads", "limit": "100"}
-    while True:
-        page = emulator.session.get(url, params=query, headers=headers, timeout=10).json()
-        found |= {item["request_id"]: item["json_input"] for item in page["items"]}
-        if not page["has_more"]:
-            return found
-        query["cursor"] = page["next_cursor"]
-
-
-def assert_every_image_is_of_its_input(engine: Engine, emulator: Emulator) -> None:
-    """The request that each submission holds was made from the very input of its edit, and each holds another."""
-    inputs = listed(emulator)
-    held = rows(
-        engine,
-        "SELECT s.request_id, e.arguments, e.seed FROM submissions s JOIN edits e ON e.id = s.edit_id "
-        "WHERE s.request_id IS NOT NULL",
-    )
-    for request_id, arguments, seed in held:
-        assert inputs[request_id] == as_sent(arguments, seed)
-    assert len({request_id for request_id, _, _ in held}) == len(held)
-
-
-@contextmanager
-def looking_up(engine: Engine, emulator: Emulator, folder: Path, **changes: Any):
-    """The lanes without callbacks, and the looking up beside them as the poll task does it."""
-    with lane_runner(engine, emulator, folder, without_callbacks=True, **{**SOON, **changes}) as worker:
-        yield worker, lambda: unknown_submissions.look_up_unknown(engine, Listing(emulator.url, KEY), worker.settings)
-
-
-def work(worker: LaneRunner, look: Callable[[], int], done: Callable[[], bool]) -> None:
-    """The lanes and the looking up, until done."""
-
-    def looked() -> bool:
-        look()
-        return done()
-
-    worker.work_until(looked)
-
-
-def post_all(worker: LaneRunner, emulator: Emulator, count: int) -> None:
-    """Every POST goes out, no reply comes back, and every request has ended."""
-    worker.work_until(lambda: len(emulator.rows) == count, lanes=("submit",))
-    wait_for(lambda: emulator.in_flight == 0)
-
-
-def add_others(emulator: Emulator, *, seconds: float) -> None:
-    """Another program's requests on the account, more than fifty pages, that ended since."""
-    given = {"count": 5_200, "seconds": seconds}
-    emulator.session.post(f"{emulator.url}/_emulator/requests", json=given, timeout=60).raise_for_status()
-
-
-def unheard(engine: Engine) -> list[tuple]:
-    return rows(engine, "SELECT outcome, request_id, note FROM submissions ORDER BY posted_at, id")
 
 
 def test_one_prompt_and_one_seed(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """Thirty edits of one prompt and one seed, thirty inputs, no reply and no callback: each gets its own image."""
     emulator.mark(concurrency=100)
     emulator.faults(reset_after_accept=1)
-    make_inputs(engine, different(30))
+    make_inputs(engine, emulator, different(30))
     with looking_up(engine, emulator, tmp_path, max_in_flight=100, provider_retry_after=0.05) as (worker, look):
         work(worker, look, all_are(engine, stored=30))
 
@@ -142,7 +68,7 @@ def test_same_line_many_times(engine: Engine, emulator: Emulator, tmp_path: Path
     """Four edits that are the same in every respect: any may have any request, each has one, none is paid for again."""
     emulator.mark(concurrency=100)
     emulator.faults(reset_after_accept=1)
-    make_inputs(engine, [{"image_urls": ["https://example.com/a.png"]}] * 4)
+    make_inputs(engine, emulator, [{"image_urls": ["https://example.com/a.png"]}] * 4)
     with looking_up(engine, emulator, tmp_path, provider_retry_after=0.05) as (worker, look):
         work(worker, look, all_are(engine, stored=4))
 
@@ -154,12 +80,12 @@ def test_request_of_a_live_submission_is_never_taken(engine: Engine, emulator: E
     """Two of the same input, POSTed at different times, one request listed: neither has it before both are past their
     deadlines."""
     emulator.mark(concurrency=100)
-    make_inputs(engine, [{"image_urls": ["https://example.com/a.png"]}])
+    make_inputs(engine, emulator, [{"image_urls": ["https://example.com/a.png"]}])
     emulator.faults(nginx_502_before=1)  # it never arrives
     with looking_up(engine, emulator, tmp_path, provider_retry_after=0.05) as (worker, look):
         worker.work_until(all_are(engine, submitting=1), lanes=("submit",))
         time.sleep(0.8)
-        make_inputs(engine, [{"image_urls": ["https://example.com/a.png"]}])
+        make_inputs(engine, emulator, [{"image_urls": ["https://example.com/a.png"]}])
         emulator.faults(reset_after_accept=1)
         post_all(worker, emulator, 1)
         emulator.faults(reset_after_accept=0)
@@ -178,94 +104,12 @@ def test_request_of_a_live_submission_is_never_taken(engine: Engine, emulator: E
     assert_every_image_is_of_its_input(engine, emulator)
 
 
-@pytest.mark.parametrize("turn", [10.0, 0.0])
-def test_long_listing(
-    turn: float, engine: Engine, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """More than five thousand requests ended since: the lost one is found all the same, in one turn of reading or in
-    many of one page each."""
-    monkeypatch.setattr(unknown_search, "SLICE_SECONDS", turn)
-    emulator.mark(concurrency=100)
-    emulator.faults(reset_after_accept=1)
-    make_inputs(engine, different(1))
-    with looking_up(engine, emulator, tmp_path) as (worker, look):
-        post_all(worker, emulator, 1)
-        (mine,) = emulator.rows
-        add_others(emulator, seconds=time.time() - mine["ended_at"] - 0.01)
-        wait_for(lambda: rows(engine, "SELECT 1 FROM submissions WHERE due_at <= now()"))
-        turns = 0
-        while not rows(engine, "SELECT 1 FROM submissions WHERE request_id IS NOT NULL"):
-            assert stand(engine) == {"submitting": 1}
-            turns += look()
-            assert turns < 200
-    assert (turns == 1) == (turn > 0)
-    assert_every_image_is_of_its_input(engine, emulator)
-
-
-def test_a_listing_of_which_one_page_in_ten_is_refused(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
-    """Two long readings at different places: none comes to its end in one turn, and both go on where they were. The
-    refusals are about the pages, so they are no denial: whoever reads anew each time, or gives up, pays twice."""
-    emulator.mark(concurrency=100)
-    emulator.faults(reset_after_accept=1, listing_401=0.05, listing_500=0.05)
-    make_inputs(engine, different(6))
-    with looking_up(engine, emulator, tmp_path) as (worker, look):
-        post_all(worker, emulator, 6)
-        add_others(emulator, seconds=time.time() - min(mine["ended_at"] for mine in emulator.rows) - 0.01)
-        with engine.begin() as connection:
-            connection.exec_driver_sql("UPDATE submissions SET due_at = now() + mod(edit_id, 6) * interval '1 s'")
-        began = time.monotonic()
-        while rows(engine, "SELECT 1 FROM submissions WHERE request_id IS NULL"):
-            look()
-            time.sleep(0.02)
-            assert time.monotonic() < began + 90
-    assert rows(engine, "SELECT count(*), max(denials) FROM submissions") == [(6, 0)]
-    emulator.faults(listing_401=0)
-    assert_every_image_is_of_its_input(engine, emulator)
-
-
-def test_what_ends_while_the_listing_is_read(
-    engine: Engine, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The request runs past every allowance and ends when the upper part of a long listing has been read already."""
-    monkeypatch.setattr(unknown_search, "SLICE_SECONDS", 0.0)  # a page in a turn
-    emulator.mark(concurrency=100)
-    emulator.faults(reset_after_accept=1, slow_run="1@9")
-    make_inputs(engine, different(1))
-    with looking_up(engine, emulator, tmp_path) as (worker, look):
-        worker.work_until(lambda: len(emulator.rows) == 1, lanes=("submit",))
-        add_others(emulator, seconds=1)
-        wait_for(lambda: rows(engine, "SELECT 1 FROM submissions WHERE due_at <= now()"))
-        while not rows(engine, "SELECT 1 FROM submissions WHERE searched_to IS NOT NULL"):
-            look()
-        assert emulator.in_flight == 1
-        wait_for(lambda: emulator.in_flight == 0)
-        turns = 0
-        while rows(engine, "SELECT 1 FROM submissions WHERE request_id IS NULL"):
-            assert stand(engine) == {"submitting": 1}
-            turns += look()
-            assert turns < 200
-    assert rows(engine, "SELECT count(*) FROM submissions") == [(1,)]
-
-
-def test_nothing_in_a_long_listing_is_proof(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
-    """It never arrived; the listing is read to its end, and only then it is submitted again."""
-    emulator.mark(concurrency=100)
-    emulator.faults(nginx_502_before="1*1")
-    make_inputs(engine, different(1))
-    with looking_up(engine, emulator, tmp_path) as (worker, look):
-        worker.work_until(all_are(engine, submitting=1), lanes=("submit",))
-        add_others(emulator, seconds=1)
-        work(worker, look, all_are(engine, stored=1))
-    assert rows(engine, "SELECT outcome FROM submissions ORDER BY attempt") == [("unknown",), ("succeeded",)]
-    assert unheard(engine)[0][2] == unknown_submissions.IN_NO_LISTING
-
-
 @pytest.mark.parametrize("status", [401, 403, 404, 503])
 def test_listing_that_says_no_once(status: int, engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """A refusal, or no answer, proves nothing: the submit stays unknown, says why, and is found later."""
     emulator.mark(concurrency=100, listing_status=status)
     emulator.faults(reset_after_accept=1)
-    make_inputs(engine, different(2))
+    make_inputs(engine, emulator, different(2))
     with looking_up(engine, emulator, tmp_path) as (worker, look):
         post_all(worker, emulator, 2)
         wait_for(lambda: rows(engine, "SELECT 1 FROM submissions WHERE due_at <= now() HAVING count(*) = 2"))
@@ -287,7 +131,7 @@ def test_listing_that_keeps_saying_no(
     """A key that may never read it: the deadline alone decides in the end. A listing that is only away: never."""
     emulator.mark(concurrency=100, listing_status=status)
     emulator.faults(nginx_502_before="1*1")
-    make_inputs(engine, different(1))
+    make_inputs(engine, emulator, different(1))
     with looking_up(engine, emulator, tmp_path, delivery_allowance=0.01, run_allowance=0.01) as (worker, look):
         worker.work_until(all_are(engine, submitting=1), lanes=("submit",))
         began, unknown_deadline = time.monotonic(), worker.settings.unknown_deadline
@@ -322,7 +166,7 @@ def test_refusals_of_a_paused_account_do_not_count(engine: Engine, emulator: Emu
     """While the account is paused whatever it is refused is about the account."""
     emulator.mark(concurrency=100, listing_status=403)
     emulator.faults(nginx_502_before="1*1")
-    make_inputs(engine, different(1))
+    make_inputs(engine, emulator, different(1))
     with looking_up(engine, emulator, tmp_path) as (worker, look):
         worker.work_until(all_are(engine, submitting=1), lanes=("submit",))
         with engine.begin() as connection:
@@ -335,7 +179,7 @@ def test_requests_without_their_inputs_prove_nothing(engine: Engine, emulator: E
     """The account keeps no payloads: what is listed may be the lost one, so it is not said to be dead at once."""
     emulator.mark(concurrency=100)
     emulator.faults(reset_after_accept=1)
-    make_inputs(engine, different(1))
+    make_inputs(engine, emulator, different(1))
     with looking_up(engine, emulator, tmp_path, fal_store_io=False) as (worker, look):
         post_all(worker, emulator, 1)
         wait_for(lambda: rows(engine, "SELECT 1 FROM submissions WHERE due_at <= now()"))
@@ -348,7 +192,7 @@ def test_requests_without_their_inputs_prove_nothing(engine: Engine, emulator: E
 def test_a_failure_is_nobodys_while_the_listing_is_read(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """Another program's failed request of the same input stands before ours, which was paid for: to take the failure
     would have the edit paid for again."""
-    make_inputs(engine, different(1))
+    make_inputs(engine, emulator, different(1))
     with engine.begin() as connection:
         [submission] = claim(connection)
         connection.exec_driver_sql("UPDATE submissions SET due_at = now()")
@@ -375,7 +219,7 @@ def test_a_failure_is_nobodys_while_the_listing_is_read(engine: Engine, emulator
 
 def test_of_two_successes_the_own_is_taken(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """Another program asked for the very same a little later; its images may be spoilt, while ours are paid for."""
-    make_inputs(engine, different(1))
+    make_inputs(engine, emulator, different(1))
     with engine.begin() as connection:
         [submission] = claim(connection)
         connection.exec_driver_sql("UPDATE submissions SET due_at = now()")
