@@ -141,7 +141,7 @@ def test_it_waits_for_nobody(engine: Engine, tmp_path: Path, monkeypatch: pytest
 
 def test_a_stop_is_heard(engine: Engine, tmp_path: Path) -> None:
     """A worker that is seen to stop ends after the step it is at; the rest is due at once."""
-    finished(engine, 600)
+    finished(engine, 20)
     dependencies = Dependencies()
     given = {**NOTHING_GOES, "storage_url": tmp_path.as_uri(), "keep_batches": 3600}
     dependencies.engine, dependencies.settings = engine, worker_settings(engine, **given)

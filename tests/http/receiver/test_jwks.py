@@ -75,7 +75,7 @@ def dripping(peer: Peer) -> None:
         peer.silence(0.1)
 
 
-BOMB = gzip.compress(bytes(50_000_000))
+BOMB = gzip.compress(bytes(50_000_000), 1)
 BROKEN: dict[str, Callable[[Peer], bool | None]] = {
     "server error": lambda peer: peer.reply(500, key_set(entry(SECOND))),
     "not found": lambda peer: peer.reply(404, key_set(entry(SECOND))),
