@@ -74,7 +74,7 @@ def test_client_goes_on_where_it_was_cut(
     page: dict[str, Any] = {}
     exec(compile(blocks("python")[0], "docs/api.md", "exec"), page)
     shop = page["Darkroom"](api, "shop-key-7d41c8")
-    body = lines({}, *edits(20_000, prompt="x" * 1900))
+    body = lines({}, *edits(8_000, prompt="x" * 1900))
     made = shop.post(shop.url, data=body, headers={"Content-Type": NDJSON}, timeout=60).json()
     waits: list[float] = []
     with ExitStack() as away:
@@ -89,7 +89,7 @@ def test_client_goes_on_where_it_was_cut(
         away.enter_context(database_away())
         found += [result.position for result in results]
     assert waits
-    assert found == list(range(20_000))
+    assert found == list(range(8_000))
 
 
 def test_every_problem_is_explained() -> None:

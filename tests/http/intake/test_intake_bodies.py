@@ -157,7 +157,7 @@ def test_results_need_the_database_to_the_end(
     engine: Engine, line: http.client.HTTPConnection, database_away: Away
 ) -> None:
     """When it is away as an export begins, the answer is a 503, not a file that ends somewhere."""
-    made = json.loads(ask(line, "POST", "/v1/batches", lines({}, *edits(20_000)))[1])
+    made = json.loads(ask(line, "POST", "/v1/batches", lines({}, *edits(8_000)))[1])
     with database_away():
         assert ask(line, "GET", made["links"]["results"])[0] == 503
     deadline = time.monotonic() + 20
@@ -169,7 +169,7 @@ def test_results_that_broke_off_go_on_behind_the_last_line(
     engine: Engine, line: http.client.HTTPConnection, database_away: Away
 ) -> None:
     """The database goes away under an export: the client raises, and goes on where it stopped, each edit once."""
-    made = json.loads(ask(line, "POST", "/v1/batches", lines({}, *edits(20_000, prompt="x" * 1900)))[1])
+    made = json.loads(ask(line, "POST", "/v1/batches", lines({}, *edits(8_000, prompt="x" * 1900)))[1])
     path = made["links"]["results"]
     line.request("GET", path, headers=KEY)
     response, received = line.getresponse(), b""
@@ -182,19 +182,19 @@ def test_results_that_broke_off_go_on_behind_the_last_line(
 
     whole = received[: received.rindex(b"\n") + 1]
     last = json.loads(whole.splitlines()[-1])["position"]
-    assert last < 19_999
+    assert last < 7_999
     deadline = time.monotonic() + 20
     while (answer := ask(line, "GET", f"{path}?after={last}"))[0] != 200:
         assert time.monotonic() < deadline
     positions = [json.loads(each)["position"] for each in (whole + answer[1]).splitlines()]
-    assert positions == list(range(20_000))
+    assert positions == list(range(8_000))
 
 
 def test_a_slow_reader_holds_no_connection_to_the_database(
     engine: Engine, port: int, line: http.client.HTTPConnection
 ) -> None:
     """Whoever reads for an hour must not keep old rows from being cleaned up, or connections from others."""
-    made = json.loads(ask(line, "POST", "/v1/batches", lines({}, *edits(20_000, prompt="x" * 1900)))[1])
+    made = json.loads(ask(line, "POST", "/v1/batches", lines({}, *edits(8_000, prompt="x" * 1900)))[1])
     head = f"GET {made['links']['results']} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ALICE}\r\n\r\n"
     busy = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'darkroom intake' AND state <> 'idle'"
     with ExitStack() as readers:

@@ -120,7 +120,7 @@ def process(
 def many(run_cli: CommandLine, tmp_path: Path) -> str:
     """A batch of which the export is more than a pipe holds; its id."""
     path = tmp_path / "many.jsonl"
-    edits = ({"custom_id": f"x{n}", "prompt": "p" * 400, "image_urls": [URL]} for n in range(2000))
+    edits = ({"custom_id": f"x{n}", "prompt": "p" * 400, "image_urls": [URL]} for n in range(300))
     path.write_text("".join(json.dumps(edit) + "\n" for edit in edits))
     return str(run_cli("submit", path, "--name", "Été " * 20, "--json").json["batch_id"])
 
