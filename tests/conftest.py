@@ -1,25 +1,23 @@
-"""What the tests of the product may ask for: a real PostgreSQL with a fresh database per test.
+"""What the tests of the product may ask for: a real PostgreSQL with an empty database per test.
 
 The server is the embedded one, started once per run; its databases are cloned from a template that was migrated
-once. Durability is off: these databases live for a second.
+once, and emptied between two tests. Durability is off.
 """
 
 import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine
 
 from cli.migrate import upgrade
 from models.database import make_engine
+from tests.support.databases import NUMBERS, Databases, database_named
 from tests.support.stores import BUCKET, ObjectStore, find_seaweedfs, running_s3
-
-NUMBERS = count()
 
 
 @pytest.fixture(scope="session")
@@ -65,14 +63,17 @@ def template(postgres_url: str) -> str:
     return "template_darkroom"
 
 
+@pytest.fixture(scope="session")
+def databases(postgres_url: str, template: str) -> Databases:
+    """Those that tests are lent, one after the other."""
+    return Databases(postgres_url, template)
+
+
 @pytest.fixture
-def database_url(postgres_url: str, template: str) -> Iterator[str]:
-    """A fresh database with the schema at head."""
-    name = f"test_{next(NUMBERS)}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        yield database_named(postgres_url, name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+def database_url(databases: Databases) -> Iterator[str]:
+    """A database with the schema at head and nothing in it."""
+    with databases.lend() as url:
+        yield url
 
 
 @pytest.fixture
@@ -81,11 +82,6 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine = make_engine(database_url, application="darkroom test")
     yield engine
     engine.dispose()
-
-
-def database_named(url: str, name: str) -> str:
-    """The same server's database of that name."""
-    return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
 @pytest.fixture

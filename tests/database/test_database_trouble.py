@@ -21,8 +21,8 @@ from cli.migrate import upgrade
 from core.errors import DatabaseError
 from models.database import check_schema, make_engine
 from models.database_errors import DATABASE_ERRORS, explain, is_away, sqlstate
-from tests.conftest import NUMBERS, database_named
 from tests.support.api_client import counts, edits, intake_app, lines, problem
+from tests.support.databases import NUMBERS, database_named
 from tests.support.own_postgres import OwnServer, own_postgres, wheel_programs
 from tests.support.running_stack import darkroom, eventually
 

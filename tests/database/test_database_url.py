@@ -12,8 +12,8 @@ from cli import migrate
 from core.database_url import hide_password, parse_database_url, read_database_url
 from core.errors import DatabaseError, SettingsError
 from models.database import check_schema, make_engine
-from tests.conftest import NUMBERS, database_named
 from tests.support.command_line import CommandLine
+from tests.support.databases import NUMBERS, database_named
 
 SECRET = "hunter3"
 

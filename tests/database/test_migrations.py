@@ -17,7 +17,7 @@ from models.database import check_schema, make_engine
 from models.monitoring import VIEWS, create_views, drop_views
 from models.states import EditState, Effect, ImageState, Outcome
 from models.tables import metadata
-from tests.conftest import database_named
+from tests.support.databases import database_named
 from tests.support.factories import make_batch, make_submitted
 
 

@@ -21,7 +21,7 @@ from models.tables import metadata
 from models.transitions import ImageFault, Refusal, record_image_faults, record_refused, schedule_poll, settle_batches
 from models.transitions.submissions import NextPoll
 from models.verdict import DeclaredImage, Kind, Retry, Verdict
-from tests.conftest import database_named
+from tests.support.databases import database_named
 from tests.support.factories import POLICY, accept, answer, claim, keep_callback, make_batch, request_id
 from tests.support.own_postgres import own_postgres, wheel_programs
 

@@ -13,7 +13,7 @@ from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
 from models.claims import claim_edits
 from models.database import make_engine
-from tests.conftest import NUMBERS, database_named
+from tests.support.databases import NUMBERS, database_named
 from tests.support.pooler import pooling
 
 LINE = b'{"prompt": "p", "image_urls": ["https://example.com/a.png"]}\n'

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, make_url
 
 from models.tables import metadata
-from tests.conftest import NUMBERS, database_named
+from tests.support.databases import Databases
 from tests.support.factories import unbalanced
 from tests.support.lane_runner import Emulator, emulating
 from tests.support.provider_callbacks import ACCOUNT, Provider, key_server
@@ -22,13 +22,10 @@ Away = Callable[[], AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="module")
-def module_database_url(postgres_url: str, template: str) -> Iterator[str]:
-    """One database for the tests of a module; to make one for each would take most of their time."""
-    name = f"test_http_{next(NUMBERS)}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        yield database_named(postgres_url, name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+def module_database_url(databases: Databases) -> Iterator[str]:
+    """One database for the tests of a module."""
+    with databases.lend() as url:
+        yield url
 
 
 @pytest.fixture

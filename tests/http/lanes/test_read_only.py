@@ -14,8 +14,8 @@ from sqlalchemy.exc import InternalError
 
 from models.database import make_engine
 from models.database_errors import is_away, sqlstate
-from tests.conftest import database_named
 from tests.support.api_client import intake_app, problem
+from tests.support.databases import database_named
 from tests.support.lane_runner import Emulator, all_are, lane_runner, make_edits, stand, wait_for
 from tests.support.provider_callbacks import Provider
 from tests.support.receiving import deliver, rows, submitted

@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 
 from storage.store import Storage
-from tests.conftest import NUMBERS
 from tests.http.storage.conformance import GIVEN
+from tests.support.databases import NUMBERS
 from tests.support.meddling import Fault, meddling
 from tests.support.servers import Wire
 from tests.support.stores import BUCKET, ObjectStore, find_azurite, running_azure

@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from core.settings import StorageSettings, load
-from tests.conftest import NUMBERS
 from tests.stack.broker.test_broker_url import server, works
 from tests.support.command_line import CommandLine
+from tests.support.databases import NUMBERS
 from tests.support.wire_faults import AUTHORITY, CERTIFICATES
 from worker.settings import WorkerSettings
 

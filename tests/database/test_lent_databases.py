@@ -1,0 +1,77 @@
+"""What tests are lent: a database that shows nothing of the test before, whatever that one did to it."""
+
+import psycopg
+import pytest
+
+from models.database import make_engine
+from tests.support.databases import Databases
+from tests.support.factories import make_batch
+
+ROWS = "SELECT kind, removed, due_at FROM retention ORDER BY 1"
+
+
+def run(url: str, statement: str) -> list[tuple]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def fill(url: str, edits: int) -> None:
+    engine = make_engine(url, application="darkroom test")
+    with engine.begin() as connection:
+        make_batch(connection, edits)
+    engine.dispose()
+
+
+def name_of(url: str) -> tuple:
+    return run(url, "SELECT current_database()")[0]
+
+
+def test_rows_go_and_those_of_the_migrations_come_back(databases: Databases) -> None:
+    """Numbers begin anew, and nobody is left in it who could write."""
+    with databases.lend() as url:
+        before, name = run(url, ROWS), name_of(url)
+        first = run(url, "SELECT nextval('edits_id_seq')")
+        fill(url, 2)
+        run(url, "DELETE FROM retention; DELETE FROM alembic_version")
+        left = psycopg.connect(url)
+        left.execute("LOCK TABLE edits")
+    with databases.lend() as url:
+        assert name_of(url) == name
+        assert (run(url, ROWS), run(url, "SELECT nextval('edits_id_seq')")) == (before, first)
+        assert run(url, "SELECT (SELECT count(*) FROM edits), (SELECT count(*) FROM alembic_version)") == [(0, 1)]
+        with pytest.raises(psycopg.OperationalError):
+            left.execute("SELECT 1")
+    left.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE edits SET (fillfactor = 50)",
+        "ALTER TABLE edits ALTER COLUMN seed SET DEFAULT 1",
+        "ALTER TABLE edits DISABLE TRIGGER ALL",
+        "ALTER TABLE edits DROP CONSTRAINT edits_pkey CASCADE",
+        "GRANT SELECT (id) ON edits TO PUBLIC",
+        "DROP VIEW overdue",
+        "CREATE FUNCTION more() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE SCHEMA more",
+        "ANALYZE retention",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET jit = off', current_database()); END $$",
+    ],
+)
+def test_one_that_is_no_more_what_it_was_is_lent_to_nobody(databases: Databases, change: str) -> None:
+    with databases.lend() as url:
+        name = name_of(url)
+        run(url, change)
+    with databases.lend() as url:
+        assert name_of(url) != name
+
+
+def test_one_that_has_grown_is_lent_to_nobody(databases: Databases) -> None:
+    """Dead rows would be in the way of every test that comes later."""
+    with databases.lend() as url:
+        name = name_of(url)
+        fill(url, 5_000)
+    with databases.lend() as url:
+        assert name_of(url) != name
