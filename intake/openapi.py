@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -95,6 +96,7 @@ def document(app: Flask, *, keys: bool) -> dict[str, Any]:
     return {"openapi": "3.1.0", "info": about, "paths": paths, "components": components}
 
 
+@cache
 def _schemas() -> dict[str, Any]:
     wanted = sorted(set(_models()), key=lambda pair: (pair[0].__name__, pair[1]))
     _, found = models_json_schema(wanted, ref_template=REFERENCE)

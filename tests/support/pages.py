@@ -12,6 +12,7 @@ from uuid import UUID
 
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2.bccache import Bucket, BytecodeCache
 from PIL import Image
 from sqlalchemy import Connection
 from werkzeug.test import TestResponse
@@ -34,11 +35,29 @@ HTML = {"Accept": "text/html"}
 TOKEN = re.compile(r'name="token" value="([0-9a-f]+)"')
 
 
+class Compiled(BytecodeCache):
+    """Templates as other applications of this process have compiled them."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if code := self._codes.get(bucket.key):
+            bucket.bytecode_from_string(code)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._codes[bucket.key] = bucket.bytecode_to_string()
+
+
+COMPILED = Compiled()
+
+
 @contextmanager
 def page_app(database_url: str, folder: Path, **settings: Any) -> Iterator[Flask]:
     """The application over a folder of images, with nothing of it left behind; alice, bob and Olga have keys."""
     keys = {"darkroom_api_keys": KEYS, "darkroom_operator_keys": f"olga:{OLGA}"}
     app = create_app(IntakeSettings(database_url=database_url, storage_url=folder.as_uri(), **keys | settings))
+    app.jinja_env.bytecode_cache = COMPILED
     try:
         yield app
     finally:
