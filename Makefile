@@ -18,8 +18,12 @@ help: ## show this list
 demo: $(USABLE) ## see it work: 24 edits through the whole system, on real parts and an emulator provider
 	@$(BIN)/darkroom demo
 
-test: $(READY) check ## everything: style, types, arrows, and all tests
-	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+# the check runs beside the tests, and what it says comes behind what they say
+test: $(READY) ## everything: style, types, arrows, and all tests
+	@said=$$(mktemp); trap 'rm -f "$$said"' EXIT; \
+	$(MAKE) --no-print-directory check >"$$said" 2>&1 & check=$$!; \
+	$(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder; tests=$$?; \
+	wait $$check; check=$$?; cat "$$said"; exit $$((tests || check))
 
 test-fast: $(READY) ## the tests that need no services
 	@$(BIN)/pytest tests/unit
