@@ -101,8 +101,9 @@ def test_timeline_of_every_order(engine: Engine, isolation: str) -> None:
         life, choice = Life(), random.Random(seed)
         life.begin(engine, isolation)
         try:
-            for _ in range(25):
-                life.step(choice)
+            for _ in range(5):
+                for _ in range(5):
+                    life.step(choice)
                 kinds |= assert_every_arrow_is_shown(life.connection)
         finally:
             life.connection.close()
