@@ -1,5 +1,7 @@
 """What tests are lent: a database that shows nothing of the test before, whatever that one did to it."""
 
+from contextlib import closing
+
 import psycopg
 import pytest
 
@@ -36,13 +38,12 @@ def test_rows_go_and_those_of_the_migrations_come_back(databases: Databases) -> 
         run(url, "DELETE FROM retention; DELETE FROM alembic_version")
         left = psycopg.connect(url)
         left.execute("LOCK TABLE edits")
-    with databases.lend() as url:
+    with closing(left), databases.lend() as url:
         assert name_of(url) == name
         assert (run(url, ROWS), run(url, "SELECT nextval('edits_id_seq')")) == (before, first)
         assert run(url, "SELECT (SELECT count(*) FROM edits), (SELECT count(*) FROM alembic_version)") == [(0, 1)]
         with pytest.raises(psycopg.OperationalError):
             left.execute("SELECT 1")
-    left.close()
 
 
 @pytest.mark.parametrize(

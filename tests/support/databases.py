@@ -77,7 +77,7 @@ class Databases:
         return True
 
     def _connect(self, name: str) -> psycopg.Connection[Any]:
-        return psycopg.connect(database_named(self._url, name), autocommit=True)
+        return psycopg.connect(database_named(self._url, name), autocommit=True, options="-c lock_timeout=5s")
 
     def _run(self, statement: str) -> None:
         with psycopg.connect(self._url, autocommit=True) as connection:
@@ -87,7 +87,6 @@ class Databases:
 def make_empty(connection: psycopg.Connection[Any]) -> sql.Composed:
     """What empties a clone of this database in one transaction: the rows of the migrations come back, all others go."""
     statements: list[sql.Composable] = [
-        sql.SQL("SET LOCAL lock_timeout = '5s'"),
         sql.SQL("SET LOCAL session_replication_role = replica"),  # no trigger counts what goes, or minds the order
     ]
     for (name,) in connection.execute(TABLES).fetchall():
