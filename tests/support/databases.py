@@ -21,16 +21,19 @@ SCHEMA = f"""
 SELECT (SELECT (count(*), max(c.xmin::text::bigint)) FROM pg_class c WHERE c.oid IN ({OURS})),
        (SELECT (count(*), max(a.xmin::text::bigint)) FROM pg_attribute a WHERE a.attrelid IN ({OURS})),
        (SELECT (count(*), max(s.xmin::text::bigint)) FROM pg_statistic s WHERE s.starelid IN ({OURS})),
-       (SELECT (count(*), max(t.xmin::text::bigint)) FROM pg_trigger t),
-       (SELECT (count(*), max(c.xmin::text::bigint)) FROM pg_constraint c),
-       (SELECT (count(*), max(p.xmin::text::bigint)) FROM pg_proc p),
-       (SELECT (count(*), max(r.xmin::text::bigint)) FROM pg_rewrite r),
+       (SELECT (count(*), max(t.xmin::text::bigint)) FROM pg_trigger t WHERE t.oid >= 16384),
+       (SELECT (count(*), max(c.xmin::text::bigint)) FROM pg_constraint c WHERE c.oid >= 16384),
+       (SELECT (count(*), max(p.xmin::text::bigint)) FROM pg_proc p WHERE p.oid >= 16384),
+       (SELECT (count(*), max(r.xmin::text::bigint)) FROM pg_rewrite r WHERE r.oid >= 16384),
        (SELECT (count(*), max(d.xmin::text::bigint)) FROM pg_default_acl d),
        (SELECT (count(*), max(n.xmin::text::bigint)) FROM pg_namespace n WHERE n.nspname NOT LIKE 'pg\\_%'),
        (SELECT (count(*), max(s.xmin::text::bigint)) FROM pg_db_role_setting s),
        (SELECT (count(*), max(d.xmin::text::bigint)) FROM pg_database d WHERE d.datname = current_database())
 """
-"""What changes whenever a table, view, function, trigger, right, setting or statistic does, and with no row of ours."""
+"""What changes whenever a table, view, function, trigger, right, setting or statistic does, and with no row of ours.
+
+What PostgreSQL itself brings has lower numbers than 16384.
+"""
 SIZE = "SELECT sum(pg_relation_size(c.oid)) FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace"
 END_SESSIONS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
