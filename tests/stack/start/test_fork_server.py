@@ -10,8 +10,8 @@ from textwrap import dedent, indent
 import pytest
 
 from cli.stack import parent_death_signal
-from cli.stack.fork_server import SHARED, forked_program
-from cli.stack.processes import intake, workers
+from cli.stack.fork_server import FOR_ALL, FOR_WORKERS, forked_program
+from cli.stack.processes import intake, local_workers
 from cli.stack.supervision import command_line
 from worker.dependencies import shared
 
@@ -63,8 +63,8 @@ def test_a_fork_that_fails_says_why() -> None:
 
 @LINUX
 def test_lanes_and_listeners_are_forked() -> None:
-    """Celery and granian, with and without a parent death signal of their own; every other program is executed."""
-    for process in (*workers(), intake("127.0.0.1", 8001)):
+    """Celery and what listens, with and without a parent death signal of their own; every other program is executed."""
+    for process in (*local_workers(), intake("127.0.0.1", 8001)):
         assert forked_program(shlex.split(command_line(process))), process.name
     for command in (
         ("/usr/bin/redis-server", "--port", "0"),
@@ -79,7 +79,7 @@ def test_importing_what_is_shared_starts_nothing() -> None:
     script = f"""
 import threading, psutil
 from importlib import import_module
-for name in {SHARED!r}:
+for name in {FOR_ALL + FOR_WORKERS!r}:
     import_module(name)
 print(threading.active_count(), len(psutil.Process().net_connections("all")), psutil.Process().num_threads())
 """
