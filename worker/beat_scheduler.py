@@ -46,7 +46,7 @@ def lanes_due(connection: Connection) -> dict[str, bool]:
 
 def start_due_lanes(app: Celery, engine: Engine) -> None:
     """Send one message to every lane that has due work."""
-    with engine.connect() as connection:
+    with engine.begin() as connection:  # committed: after a rollback the driver forgets what it had prepared
         due = lanes_due(connection)
     for lane, has_work in due.items():
         if has_work and has_room(app, lane):
