@@ -74,6 +74,23 @@ def test_lanes_and_listeners_are_forked() -> None:
         assert forked_program(command) is None
 
 
+@LINUX
+def test_forks_inherit_only_what_they_share() -> None:
+    """Each of them counts all that was imported before it; and what was hidden meanwhile can be imported afterwards."""
+    script = f"""
+import sys
+from cli.stack import fork_server
+few = ("flask", "granian", "jinja2", "obstore", "PIL", "psutil", "rich", "yaml", "intake")
+for modules, unwanted in (({FOR_ALL!r}, ("celery", "redis", *few)), ({FOR_WORKERS!r}, few)):
+    for name in modules:
+        fork_server.warm(name, last=name == modules[-1])
+    print([name for name in unwanted if name in sys.modules])
+import rich.console
+"""
+    answer = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, timeout=120, check=True)
+    assert answer.stdout == "[]\n[]\n"
+
+
 def test_importing_what_is_shared_starts_nothing() -> None:
     """No thread and no connection before the fork: it would be shared by programs that do not know of each other."""
     script = f"""

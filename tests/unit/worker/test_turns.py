@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Event
 
 import pytest
@@ -11,23 +12,22 @@ from worker.turns import Turns, threads_for
 
 
 def test_a_busy_lane_takes_no_other_lanes_thread() -> None:
-    """A notify lane whose caller does not answer gets a message every second; batches end all the same."""
+    """Lanes that are busy for minutes get a message every second; batches end all the same."""
     lanes = {name: Turns(LANES[name].turns_at_once) for name in UPKEEP}
-    answered, began = Event(), Event()
+    busy, answered, settled = [name for name in UPKEEP if name != "settle"], Event(), Event()
+    began = {name: Event() for name in busy}
 
-    def call() -> None:
-        began.set()
+    def call(name: str) -> None:
+        began[name].set()
         assert answered.wait(10)
 
     with ThreadPoolExecutor(threads_for([LANES[name].turns_at_once for name in UPKEEP])) as pool:
-        for _ in range(20):
-            pool.submit(lanes["notify"].run, call)
-        assert began.wait(10)
-        ended = {name: Event() for name in UPKEEP if name != "notify"}
-        for name, event in ended.items():
-            pool.submit(lanes[name].run, event.set)
         try:
-            assert [name for name, event in ended.items() if not event.wait(5)] == []
+            for name in 10 * busy:
+                pool.submit(lanes[name].run, partial(call, name))
+            assert [name for name in busy if not began[name].wait(5)] == []
+            pool.submit(lanes["settle"].run, settled.set)
+            assert settled.wait(5)
         finally:
             answered.set()
 
