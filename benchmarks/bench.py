@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from benchmarks.measuring import Found, table, write_section
-from benchmarks.rows import accepting, callbacks, command, download, growth, reads, results, submit, whole
+from benchmarks.rows import accepting, callbacks, command, download, growth, reads, rest, results, submit, whole
 
 ROWS: Mapping[str, Callable[[int], Found]] = {
     "callbacks": callbacks.measure,
@@ -20,6 +20,7 @@ ROWS: Mapping[str, Callable[[int], Found]] = {
     "reads": reads.measure,
     "results": results.measure,
     "command": command.measure,
+    "rest": rest.measure,
     "growth": growth.measure,
 }
 """Name, as in `make bench ROW=…`, -> what measures it, given the number of rounds."""

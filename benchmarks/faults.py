@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-from worker.lanes import LANES
+from cli.stack.processes import LOCAL_WORKERS
 
 FAULTS: dict[str, float] = {
     # submit: 37 % in all
@@ -110,8 +110,7 @@ _WEIGHTS: dict[str, int] = {
     "submit": 8,
     "download": 5,
     "poll": 4,
-    "settle": 4,
-    "notify": 3,
+    "upkeep": 6,
     "intake": 3,
     "intake_worker": 3,
     "beat": 2,
@@ -121,7 +120,7 @@ _WEIGHTS: dict[str, int] = {
     "postgres": 1,
     "supervisor": 0,
 }
-VICTIMS = _WEIGHTS | {lane: 3 for lane in LANES if lane not in _WEIGHTS}
+VICTIMS = _WEIGHTS | {worker: 3 for worker in LOCAL_WORKERS if worker not in _WEIGHTS}
 """Who is killed, and how often relative to the others; `flush` empties Redis instead. A test holds it against what the
 local stack starts."""
 

@@ -96,15 +96,13 @@ def database(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def intake(url: str, port: int) -> Iterator[psutil.Process]:
-    """The API as the local stack serves it; gives the process that does the work."""
-    program, *arguments = processes.intake("127.0.0.1", port).command
-    server = subprocess.Popen(
-        [Path(sys.executable).with_name(program), *arguments], env={**environment(), "DATABASE_URL": url}
-    )
+    """The API as the local stack serves it."""
+    command = (sys.executable, "-m", *processes.intake("127.0.0.1", port).command)
+    server = subprocess.Popen(command, env={**environment(), "DATABASE_URL": url})
     try:
         if not until(lambda: http_answers(f"http://127.0.0.1:{port}/livez"), timeout=60):
             raise RuntimeError("the API did not start")
-        yield psutil.Process(server.pid).children()[0]
+        yield psutil.Process(server.pid)
     finally:
         server.terminate()
         server.wait(20)

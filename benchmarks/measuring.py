@@ -59,8 +59,7 @@ def _port_answers(port: int) -> bool:
 @contextmanager
 def served(command: Sequence[str], port: int, **variables: str) -> Iterator[psutil.Process]:
     """A program of our environment that listens on `port`; ended by its own id."""
-    program = Path(sys.executable).with_name(command[0])
-    server = subprocess.Popen([program, *command[1:]], env={**environment(), **variables})
+    server = subprocess.Popen((sys.executable, "-m", *command), env={**environment(), **variables})
     try:
         if not until(lambda: _port_answers(port), timeout=60):
             raise RuntimeError(f"{command[0]} did not start")

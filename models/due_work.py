@@ -43,6 +43,15 @@ RETENTION_DUE = Statement(
     unaudited=batch_to_be_audited("batches"),
     index="batches_unaudited",
 )
+IS_DUE = {
+    "submit": EDITS_DUE,
+    "poll": SUBMISSIONS_DUE,
+    "download": IMAGES_DUE,
+    "settle": BATCHES_UNFINISHED,
+    "notify": NOTIFICATIONS_DUE,
+    "prune": RETENTION_DUE,
+}
+"""Lane -> whether it has due work: beat starts the lane while it holds. A partial index should answer it."""
 _ALL_OF_THEM = "SELECT {values}"
 
 

@@ -17,10 +17,9 @@ from sqlalchemy import Connection, Engine
 
 from core.settings import load
 from models.database import make_engine
-from models.due_work import which_hold
+from models.due_work import IS_DUE, which_hold
 from models.heartbeats import CLOCK, EVERY
 from worker.heartbeat import beat
-from worker.lane import load_lanes
 from worker.lane_loop import reason
 from worker.settings import BeatSettings
 
@@ -42,12 +41,12 @@ def has_room(app: Celery, queue: str) -> bool:
 
 def lanes_due(connection: Connection) -> dict[str, bool]:
     """By lane: whether it has due work right now."""
-    return which_hold(connection, {name: lane.is_due for name, lane in load_lanes().items()})
+    return which_hold(connection, IS_DUE)
 
 
 def start_due_lanes(app: Celery, engine: Engine) -> None:
     """Send one message to every lane that has due work."""
-    with engine.connect() as connection:
+    with engine.begin() as connection:  # committed: after a rollback the driver forgets what it had prepared
         due = lanes_due(connection)
     for lane, has_work in due.items():
         if has_work and has_room(app, lane):

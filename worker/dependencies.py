@@ -5,7 +5,7 @@ Nothing is opened when this file is imported: the local stack imports it once an
 
 import threading
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Engine
 
@@ -16,15 +16,17 @@ from provider.listing import Listing
 from provider.platform import PlatformAPI
 from provider.price_client import Pricing
 from provider.queue_api import SUBMIT_TIMEOUT, QueueAPI
-from storage.store import Storage
-from worker.lanes import LANES
+from worker.lanes import LANES, UPKEEP
 from worker.settings import WorkerSettings
 from worker.webhook_sender import WebhookSender
 from worker.webhook_signing import Signer
 
+if TYPE_CHECKING:
+    from storage.store import Storage
+
 stopping = threading.Event()
 """Set when the worker is told to stop, so that no lane claims any more."""
-TURNS_AT_ONCE = max(lane.turns_at_once for lane in LANES.values())
+TURNS_AT_ONCE = max(*(lane.turns_at_once for lane in LANES.values()), sum(LANES[name].turns_at_once for name in UPKEEP))
 """Turns that one worker runs at one time, at most."""
 
 Made = TypeVar("Made")
@@ -80,12 +82,14 @@ class Dependencies:
         return Fetcher(self.settings.fal_media_hosts, max_bytes=self.settings.picture_max_bytes)
 
     @shared
-    def storage(self) -> Storage:
+    def storage(self) -> "Storage":
         """This process's store.
 
         Raises:
             SettingsError: it cannot be opened.
         """
+        from storage.store import Storage  # few lanes need it, and its client is large
+
         return Storage(self.settings.storage_url)
 
     @shared

@@ -19,8 +19,6 @@ from worker.settings import WorkerSettings
 class Lane(ABC):
     """One kind of work. An object of it lives for one turn, and is used by one thread, but for `perform`."""
 
-    is_due: ClassVar[Statement]
-    """SQL condition (`models/due_work.py`): beat starts the lane while it holds. A partial index should answer it."""
     longest_call: ClassVar[float]
     """Seconds that one call takes at the most, where the peer is as slow as it may be."""
 

@@ -5,12 +5,13 @@ from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from core.errors import DownloadError, UserError
-from intake.celery_batch import create_from_document
 from worker.celery import app
 from worker.crash_points import crash_point
 from worker.dependencies import Dependencies, may_continue
 from worker.heartbeat import beat
-from worker.lane import Lane, load_lanes
+from worker.lane import load_lane
+from worker.lanes import LANES, UPKEEP
+from worker.turns import Turns
 
 MANIFEST_MAX_BYTES = 2**30
 """Of a manifest in storage; some millions of edits."""
@@ -19,19 +20,31 @@ MANIFEST_MAX_BYTES = 2**30
 dependencies = Dependencies()
 
 
-def add_lane(name: str, lane: type[Lane]) -> None:
-    """Make a turn of a lane the task `darkroom.NAME`; `worker/celery.py` routes it to the lane's queue."""
+def add_lane(name: str) -> None:
+    """Make a turn of a lane the task `darkroom.NAME`; `worker/celery.py` routes it to the lane's queue.
+
+    Only a worker that serves a lane imports it, at its first turn: Pillow and the store's client are large.
+    """
+    turns = Turns(LANES[name].turns_at_once) if name in UPKEEP else None
 
     @app.task(name=f"darkroom.{name}")  # type: ignore[untyped-decorator]  # celery has no types
+    def run_turn() -> None:
+        if turns:
+            turns.run(take_turn)
+        else:
+            take_turn()
+
     def take_turn() -> None:
+        if not may_continue():  # a turn that waited, perhaps for minutes
+            return
         places = dependencies.settings.max_in_flight if name == "submit" else None
         beat(dependencies.engine, name, places=places)
-        done = lane(dependencies).take_turn(may_continue)
+        done = load_lane(name)(dependencies).take_turn(may_continue)
         beat(dependencies.engine, name, worked=done > 0)
 
 
-for _name, _lane in load_lanes().items():
-    add_lane(_name, _lane)
+for _name in LANES:
+    add_lane(_name)
 
 
 @app.task(  # type: ignore[untyped-decorator]
@@ -52,6 +65,7 @@ def create_batch(self: Any, document: dict[str, Any]) -> dict[str, Any]:
     place of `edits`: the key or URL of a JSONL or CSV file in the store. Answers `{"batch_id": …, "edits": N,
     "skipped": N, "existing": …, "warnings": […]}`; what is wrong with it is raised as one error that names every line.
     """
+    from intake.celery_batch import create_from_document  # as a lane is: only where batches come in
 
     def manifest(key: str) -> AbstractContextManager[BinaryIO]:
         # opened only by who needs it: a store in trouble refuses no batch that holds its edits itself

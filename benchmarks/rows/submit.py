@@ -42,7 +42,7 @@ def distant(latency: float, image: bytes) -> Iterator[int]:
     with NamedTemporaryFile(suffix=".png") as file:
         file.write(image)
         file.flush()
-        with served(("python", "-m", "benchmarks.distant_server", str(port), str(latency), file.name), port):
+        with served(("benchmarks.distant_server", str(port), str(latency), file.name), port):
             yield port
 
 

@@ -12,8 +12,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import ModuleType
 from typing import NoReturn
@@ -22,26 +22,35 @@ from supervisor.options import ServerOptions
 from supervisor.supervisord import Supervisor
 
 from cli.stack import parent_death_signal
-from cli.stack.processes import SHARED
+from cli.stack.processes import FOR_ALL, FOR_WORKERS
 
-FORKED = ("celery", "granian", "cli.stack.start_programs")
+FORKED = ("celery", "buffering.serve", "cli.stack.start_programs")
 """The programs that profit; whatever else is Python (the emulator) has little in common with them."""
 NO_SHELL = ModuleType("click_repl")
 """In the place of the interactive shell of `celery amqp`, which no stack opens: a sixth of the time, and six megabytes
 in each of the forks, are its terminal toolkit's."""
 NO_SHELL.register_repl = lambda _: None  # type: ignore[attr-defined]
+UNUSED = ("opentelemetry", "psutil", "rich", "yaml")
+"""What libraries import only if it is there, for what no program of the stack does: metrics of the broker's client,
+memory in Celery's debug output, coloured tracebacks, messages in YAML. Seven megabytes in each of the forks."""
 SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2)
 """What supervisord listens to; its programs start with the system's own answers."""
 
 
 class ForkingSupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no types
-    """A supervisor that imports what is shared while the servers start: one module in each turn of its loop."""
+    """A supervisor that imports what is shared while programs start: one module in each turn of its loop."""
 
     def __init__(self, options: ServerOptions) -> None:
         super().__init__(options)
-        self.cold = list(SHARED) if sys.platform == "linux" else []
+        self.cold: list[str] = []
+        self.warm(FOR_ALL)
         poll = options.poller.poll
         options.poller.poll = lambda timeout: poll(0 if self.cold else timeout)
+
+    def warm(self, modules: Sequence[str]) -> None:
+        """Have these modules imported."""
+        if sys.platform == "linux":
+            self.cold += modules
 
     def tick(self, now: float | None = None) -> None:
         """The end of each turn of supervisord's loop."""
@@ -56,9 +65,14 @@ class ForkInterface:
     def __init__(self, supervisord: ForkingSupervisor) -> None:
         self._supervisord = supervisord
 
-    def has(self, module: str) -> bool:
-        """Whether a fork would have this module of `SHARED` at hand, or has to do without for good."""
-        return module not in self._supervisord.cold
+    def are_warm(self) -> bool:
+        """Whether a fork would have at hand whatever was to be imported so far."""
+        return not self._supervisord.cold
+
+    def warm_for_workers(self) -> bool:
+        """Import what the workers need, from now on."""
+        self._supervisord.warm(FOR_WORKERS)
+        return True
 
 
 def make_fork_interface(supervisord: ForkingSupervisor) -> ForkInterface:
@@ -92,12 +106,24 @@ def warm(name: str, *, last: bool) -> None:
     """Import what is shared, and leave it to the forks as it is."""
     gc.disable()  # next to nothing of what an import makes is garbage, and looking for it takes a quarter of the time
     sys.modules.setdefault("click_repl", NO_SHELL)
-    with suppress(ImportError):  # then the program that needs it says so, in its own log
+    with suppress(ImportError), without(UNUSED):  # then the program that needs it says so, in its own log
         import_module(name)
     if last:
         gc.collect()
         gc.freeze()  # a collection in a fork would copy every page that it looks at
         gc.enable()
+
+
+@contextmanager
+def without(names: Sequence[str]) -> Iterator[None]:
+    """Within the block these modules cannot be imported; afterwards, in a fork that wants one, they can."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is Python's own word for it
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def become(program: Callable[[], None], env: dict[str, str]) -> NoReturn:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from worker.lanes import LANES, LaneProcess
+from worker.lanes import LANES, UPKEEP, LaneProcess
+from worker.turns import threads_for
 
 
 class Stage(IntEnum):
@@ -40,7 +41,13 @@ WORKERS: dict[str, tuple[str, LaneProcess]] = {
     **{lane: (lane, run) for lane, run in LANES.items()},
     "intake_worker": ("intake", LaneProcess(stop_within=190)),
 }
-"""Worker -> its queue, and how it is run: one for each lane, and one for the batches that come through the broker."""
+"""Worker -> its queue, and how it is run: one for each lane, and one for the batches that come through the broker. So
+containers run them."""
+LOCAL_WORKERS: dict[str, tuple[str, ...]] = {
+    **{name: (queue,) for name, (queue, _) in WORKERS.items() if name not in UPKEEP},
+    "upkeep": UPKEEP,
+}
+"""Worker -> its queues, where all runs on one machine."""
 
 
 def receiver(host: str, port: int) -> Process:
@@ -56,26 +63,33 @@ def intake(host: str, port: int) -> Process:
 
 def granian(target: str, host: str, port: int, *, requests: int) -> tuple[str, ...]:
     """How a Flask application behind its buffering server is served; `requests` at one time."""
-    listen = ("--host", host, "--port", str(port))
-    shape = ("--workers", "1", "--backlog", "4096", "--backpressure", str(requests), "--no-ws")
-    manners = ("--respawn-failed-workers", "--workers-kill-timeout", "5", "--log-level", "warning")
-    return ("granian", *listen, *shape, *manners, "--interface", "rsgi", "--factory", target)
+    return ("buffering.serve", "--host", host, "--port", str(port), "--requests", str(requests), target)
 
 
 def workers() -> tuple[Process, ...]:
-    """The Celery workers, one per lane and one for the intake, and the clock that nudges them."""
-    clock = ("celery", "-A", "worker", "beat", "--scheduler", "worker.beat_scheduler:BoundedScheduler")
-    return (
-        *(worker(name, queue, run) for name, (queue, run) in WORKERS.items()),
-        Process("beat", (*clock, "--loglevel", "warning"), Stage.WORKERS),
-    )
+    """The Celery workers, one per lane and one for the intake, and the clock that nudges them; so containers run."""
+    return (*(worker(name, queue, run) for name, (queue, run) in WORKERS.items()), beat())
 
 
-def worker(name: str, queue: str, run: LaneProcess) -> Process:
-    """The Celery worker of one queue."""
+def local_workers() -> tuple[Process, ...]:
+    """The same where all runs on one machine: some lanes share a worker."""
+    alone = tuple(process for process in workers() if process.name not in UPKEEP)
+    turns = threads_for([LANES[name].turns_at_once for name in UPKEEP])
+    run = LaneProcess(max(LANES[name].stop_within for name in UPKEEP), turns)
+    return (*alone, worker("upkeep", ",".join(UPKEEP), run))
+
+
+def worker(name: str, queues: str, run: LaneProcess) -> Process:
+    """The Celery worker of these queues."""
     quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "info")
-    served = ("celery", "-A", "worker", "worker", "-n", f"{name}@%h", "-Q", queue, "-c", str(run.turns_at_once))
+    served = ("celery", "-A", "worker", "worker", "-n", f"{name}@%h", "-Q", queues, "-c", str(run.turns_at_once))
     return Process(name, (*served, *quiet), Stage.WORKERS, stop_within=run.stop_within)
+
+
+def beat() -> Process:
+    """Celery beat, which looks for due work."""
+    command = ("celery", "-A", "worker", "beat", "--scheduler", "worker.beat_scheduler:BoundedScheduler")
+    return Process("beat", (*command, "--loglevel", "warning"), Stage.WORKERS)
 
 
 def emulator(port: int, folder: Path, options: tuple[str, ...]) -> Process:
@@ -96,18 +110,16 @@ def wait_until_ready(urls: Mapping[str, str]) -> Process:
     return Process("ready", ("cli.stack.start_programs", "ready", *parts), Stage.STARTING, once=True)
 
 
-ASKING = (
-    "cli.settings",
-    "cli.stack.readiness",
-    "sqlalchemy.dialects.postgresql.psycopg",
-    "models.database",
-    "models.tables",
+FOR_ALL = (
+    *("cli.settings", "core.logs", "cli.stack.readiness", "http_client.sessions"),
+    *("sqlalchemy.dialects.postgresql.psycopg", "models.database", "models.tables"),
 )
-"""Modules that the first of the forks needs, which brings the database to its schema; imported before the others."""
-SHARED = (
-    *ASKING,
+"""Modules that all programs need, the one too that brings the database to its schema."""
+FOR_WORKERS = (
     *("celery.bin.celery", "celery.apps.beat", "celery.apps.worker", "celery.backends.redis"),
     *("celery.concurrency.thread", "celery.worker.consumer", "kombu.transport.redis", "redis.connection"),
-    *("worker.beat_scheduler", "worker.tasks", "webhook_receiver.app", "intake.app", "granian.cli"),
+    *("cli.stack.broker_readiness", "worker.tasks"),
 )
-"""Modules that several programs import. None of them opens anything, or starts a thread, when it is imported."""
+"""What the workers need besides; imported when receiver and intake have been started, which have no broker: a fork has
+a copy of everything that was imported before it. None of all these opens anything, or starts a thread, when it is
+imported."""

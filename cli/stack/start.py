@@ -14,7 +14,7 @@ from cli.settings import CLISettings, environment, set_variables, stack_variable
 from cli.stack import broker, embedded, processes
 from cli.stack.child_processes import end_all, require_process_list
 from cli.stack.home import Home
-from cli.stack.processes import ASKING, SHARED, Process, Stage
+from cli.stack.processes import Process, Stage
 from cli.stack.supervision import Supervisor
 from core.errors import SettingsError
 from core.settings import load
@@ -110,7 +110,7 @@ def _choose_processes(settings: CLISettings, emulator: EmulatorOptions | None) -
         yield processes.emulator(emulator.port, home.emulator, emulator.arguments)
     yield processes.receiver(settings.bind_host, settings.receiver_port)
     yield processes.intake(settings.bind_host, settings.intake_port)
-    yield from processes.workers()
+    yield from processes.local_workers()
 
 
 def _require_ports(settings: CLISettings, emulator: EmulatorOptions | None) -> None:
@@ -138,10 +138,10 @@ def run_stack(plan: Plan, lock: int, say: Say) -> Iterator[Supervisor]:
             say("starting PostgreSQL")
             embedded.make_cluster(plan.home)
         supervisor.start(Stage.SERVERS)
-        supervisor.wait_until_warm(ASKING[-1])
+        supervisor.wait_until_warm()
         supervisor.finish(plan.schema, say)
-        supervisor.wait_until_warm(SHARED[-1])
         supervisor.start(Stage.HTTP)
+        supervisor.wait_until_warm(for_workers=True)
         supervisor.start(Stage.WORKERS)
         supervisor.finish(plan.answers, say)
         plan.home.publish(plan.variables)

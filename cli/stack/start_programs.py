@@ -1,6 +1,6 @@
 """What has to be done and to be so before the stack is called ready: two programs of its supervisor.
 
-There, as forks of the warmed parent, they have at hand what asks a database, a broker and the workers; `darkroom up`
+There, as forks of the warmed parent, they have at hand what asks a database, or a broker and the workers; `darkroom up`
 itself imports none of it, and stays small. What they are at is printed, one line each; the last says how it ended.
 """
 
@@ -29,19 +29,17 @@ def last_line(home: Home, name: str) -> str:
 
 
 def bring_to_schema(*options: str) -> None:
-    """Wait for database and broker, and bring the database to its schema.
+    """Wait for the database, and bring it to its schema.
 
     Raises:
         UserError: it does not come to that.
     """
-    from cli.stack.readiness import ensure_database, redis_answers
+    from cli.stack.readiness import ensure_database
 
-    database_url, redis_url = load(DatabaseSettings).database_url, load(BrokerSettings).redis_url
+    database_url = load(DatabaseSettings).database_url
     if "--make-database" in options:
         say("starting PostgreSQL")
         wait_for("postgres", lambda: ensure_database(database_url))
-    say("starting Redis")
-    wait_for("redis", lambda: redis_answers(redis_url))
     say("bringing the database to its schema")
     from cli import migrate
 
@@ -49,13 +47,14 @@ def bring_to_schema(*options: str) -> None:
 
 
 def wait_until_ready(*parts: str) -> None:
-    """Wait until these parts, `NAME=URL`, and all workers answer.
+    """Wait until these parts, `NAME=URL`, the broker and all workers answer.
 
     Raises:
         UserError: one does not.
     """
-    from cli.stack.processes import WORKERS
-    from cli.stack.readiness import WorkersAnswer, http_answers
+    from cli.stack.broker_readiness import WorkersAnswer, redis_answers
+    from cli.stack.processes import LOCAL_WORKERS
+    from cli.stack.readiness import http_answers
 
     def asking(url: str) -> Callable[[], bool]:
         return lambda: http_answers(url)
@@ -63,8 +62,11 @@ def wait_until_ready(*parts: str) -> None:
     for name, _, url in (part.partition("=") for part in parts):
         say(f"starting the {name}")
         wait_for(name, asking(url))
+    redis_url = load(BrokerSettings).redis_url
+    say("starting Redis")
+    wait_for("redis", lambda: redis_answers(redis_url))
     say("starting the workers")
-    wait_for("workers", WorkersAnswer(load(BrokerSettings).redis_url, tuple(WORKERS)))
+    wait_for("workers", WorkersAnswer(redis_url, tuple(LOCAL_WORKERS)))
 
 
 def wait_for(name: str, answers: Callable[[], bool]) -> None:

@@ -39,7 +39,7 @@ def command_line(process: Process) -> str:
     if process.user or process.stop_signal != "TERM":  # the supervisor's own is TERM, and reaches no other user
         user = ("--user", process.user) if process.user else ()
         return shlex.join((*python, *user, process.stop_signal, *process.command))
-    if program == "granian":  # it forks its server, which would live on without it; a TERM can be lost on both
+    if process.stage is Stage.HTTP:  # a TERM leaves it to clients that take their time, and its port taken
         return shlex.join((*python, "KILL", "-m", *process.command))
     if "/" in program:
         return shlex.join(process.command)
@@ -165,13 +165,15 @@ class Supervisor:
             raise UserError(said)
         raise UserError(f"The stack does not start: {said}; see {self._home.logs}.")
 
-    def wait_until_warm(self, module: str) -> None:
-        """Wait until a fork has this module at hand.
+    def wait_until_warm(self, *, for_workers: bool = False) -> None:
+        """Wait until a fork has at hand what all programs share; or what the workers share as well.
 
         Raises:
             UserError: the supervisor does not answer.
         """
-        while not self._ask("forks.has", module):
+        if for_workers:
+            self._ask("forks.warm_for_workers")
+        while not self._ask("forks.are_warm"):
             time.sleep(LOOK_EVERY)
 
     def wait(self, timeout: float = 10.0) -> None:

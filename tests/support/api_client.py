@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -29,15 +28,14 @@ KEYS = f"alice:{ALICE}, bob:{BOB}"
 
 @contextmanager
 def granian(command: Sequence[str], port: int, **environment: str) -> Iterator[psutil.Process]:
-    """A program as the local stack starts it, once it answers; gives the process that serves."""
-    program, *arguments = command
-    server = subprocess.Popen([Path(sys.executable).with_name(program), *arguments], env={**os.environ, **environment})
+    """A program as the local stack starts it, once it answers."""
+    server = subprocess.Popen([sys.executable, "-m", *command], env={**os.environ, **environment})
     try:
         deadline = time.monotonic() + 30
         while not http_answers(f"http://127.0.0.1:{port}/livez"):
             assert time.monotonic() < deadline, "granian did not come up"
             time.sleep(0.05)
-        yield psutil.Process(server.pid).children()[0]
+        yield psutil.Process(server.pid)
     finally:
         server.terminate()
         server.wait(10)

@@ -28,5 +28,9 @@ LANES: dict[str, LaneProcess] = {
     "notify": LaneProcess(stop_within=130),
     "prune": LaneProcess(stop_within=420),
 }
-"""Name of the lane, its queue, its worker and its container -> how its worker is run. No lane shares a worker with
-another: each may be busy for minutes, as the notify lane is with a caller who does not answer."""
+"""Name of the lane, its queue and its container -> how its worker is run."""
+
+UPKEEP = ("settle", "notify", "prune")
+"""Lanes that share one worker where all runs on one machine: they rest most of the time, wait for others the rest of
+it, and each keeps threads of its own (`worker/turns.py`), because each may be busy for minutes, as the notify lane is
+with a caller who does not answer. The others compute, and one interpreter would have them take turns."""

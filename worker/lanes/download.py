@@ -19,7 +19,7 @@ from core.image_files import check_image
 from core.resource_errors import find_exhaustion
 from http_client.fetch import READ_TIMEOUT, WHOLE_TIMEOUT, Fetcher
 from models.claims import DueImage, claim_images, renew_images
-from models.due_work import IMAGES_DUE, FirstDue, first_due
+from models.due_work import FirstDue, first_due
 from models.pauses import MayClaim, pause_lane, probe_again, resume_lane
 from models.traces import TRACES_OF_IMAGES
 from models.transitions import ImageFault, StoredImage, record_image_faults, record_stored, release_images
@@ -54,7 +54,6 @@ Result = StoredImage | ImageFault | StorageTrouble
 class DownloadLane(CallingLane[DueImage, Result]):
     """Stores images until none is due."""
 
-    is_due = IMAGES_DUE
     traces = TRACES_OF_IMAGES
     longest_call = WHOLE_TIMEOUT + READ_TIMEOUT
 

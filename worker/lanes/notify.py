@@ -10,7 +10,7 @@ from random import uniform
 import structlog
 from sqlalchemy import Connection, Engine
 
-from models.due_work import NOTIFICATIONS_DUE, FirstDue, first_due_notification
+from models.due_work import FirstDue, first_due_notification
 from models.notifications import (
     Attempt,
     DueNotification,
@@ -46,7 +46,6 @@ SET = 1000
 class NotifyLane(CallingLane[DueNotification, Attempt]):
     """Delivers until nobody is owed a message that we can sign."""
 
-    is_due = NOTIFICATIONS_DUE
     traces = TRACES_OF_NOTIFICATIONS
     longest_call = TIMEOUT
     width = WIDTH

@@ -15,7 +15,7 @@ from core.errors import AccountPaused, Gone, TryLater
 from http_client.sessions import BODY_TIMEOUT, CONNECT_TIMEOUT
 from models.claims import DuePoll, claim_polls, claim_unknown, renew_polls
 from models.decisions import RESULT_EXPIRED, ProviderReport
-from models.due_work import SUBMISSIONS_DUE, FirstDue, first_due
+from models.due_work import FirstDue, first_due
 from models.provider import is_paused
 from models.record_reports import record_reports
 from models.states import Effect, LearnedBy
@@ -68,7 +68,6 @@ class PollOutcome(NamedTuple):
 class PollLane(CallingLane[DuePoll, PollOutcome]):
     """Asks until nobody is due; then looks up what became of unknown submissions."""
 
-    is_due = SUBMISSIONS_DUE
     traces = TRACES_OF_SUBMISSIONS
     longest_call = 3 * QUESTION + PLATFORM_QUESTION  # the wish to cancel, the status, the result; then the listing
     longest_turn = LONGEST_TURN

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.audits import AUDIT_TIMEOUT, FinishedBatch, audit_batch, record_audit, unaudited_batches
 from models.database_errors import sqlstate
-from models.due_work import RETENTION_DUE, FirstDue, first_due_retention
+from models.due_work import FirstDue, first_due_retention
 from models.retention import Step, claim_kind, record_step
 from models.states import Kept
 from worker.deletion import Elsewhere
@@ -32,7 +32,6 @@ CHANGED_MEANWHILE, TOOK_TOO_LONG = "40001", "57014"
 class PruneLane(Lane):
     """Audits finished batches, and keeps what is over only as long as the settings say."""
 
-    is_due = RETENTION_DUE
     longest_call = AUDIT_TIMEOUT
 
     def take_turn(self, should_continue: Callable[[], bool]) -> int:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from http_client.sessions import BODY_TIMEOUT, CONNECT_TIMEOUT
 from models.criteria import BatchSize, Broken, broken_batches, limited_batches
-from models.due_work import BATCHES_UNFINISHED, FirstDue, first_finishable_batch
+from models.due_work import FirstDue, first_finishable_batch
 from models.provider import price_per_image
 from models.states import Criterion
 from models.transitions import (
@@ -51,7 +51,6 @@ Found = TypeVar("Found")
 class SettleLane(Lane):
     """Holds batches to their limits and finishes those that can be finished; now and then, reads the price."""
 
-    is_due = BATCHES_UNFINISHED
     longest_call = CONNECT_TIMEOUT + platform.TIMEOUT + BODY_TIMEOUT  # the price list
 
     def take_turn(self, should_continue: Callable[[], bool]) -> int:

@@ -61,7 +61,6 @@ class SubmitLane(CallingLane[Submission, Reply]):
     While the window is full it waits: a freed place should be filled at once, not at the next tick.
     """
 
-    is_due = EDITS_DUE
     traces = TRACES_OF_SUBMISSIONS
     longest_call = CONNECT_TIMEOUT + SUBMIT_TIMEOUT + BODY_TIMEOUT
 

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -36,7 +35,6 @@ SIGNER = Provider()
 def port(module_database_url: str) -> Iterator[int]:
     """The port of a running receiver."""
     port = closed_port()
-    program, *arguments = processes.receiver("127.0.0.1", port).command
     with key_server(SIGNER) as keys:
         environment = {
             **os.environ,
@@ -44,7 +42,8 @@ def port(module_database_url: str) -> Iterator[int]:
             "FAL_JWKS_URL": keys.url,
             "CALLBACK_MAX_BYTES": str(LIMIT),
         }
-        server = subprocess.Popen([Path(sys.executable).with_name(program), *arguments], env=environment)
+        command = (sys.executable, "-m", *processes.receiver("127.0.0.1", port).command)
+        server = subprocess.Popen(command, env=environment)
         try:
             _wait_for(port)
             yield port
@@ -328,13 +327,7 @@ def test_what_was_answered_is_recorded(sent: signal.Signals, engine: Engine, dat
             for thread in threads:
                 thread.start()
             assert enough.wait(20)
-            parent = process.parent()
-            assert parent is not None
-            if sent is signal.SIGTERM:
-                parent.send_signal(sent)
-            else:
-                parent.kill()  # else it would start the server again
-                process.kill()
+            process.send_signal(sent)
             for thread in threads:
                 thread.join(30)
 

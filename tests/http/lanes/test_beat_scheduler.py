@@ -7,13 +7,14 @@ from celery import Celery
 from sqlalchemy import Engine
 
 from cli.stack import processes
-from cli.stack.readiness import redis_answers, until
+from cli.stack.broker_readiness import redis_answers
+from cli.stack.readiness import until
 from tests.http.conftest import Away
 from tests.support.factories import make_batch
 from tests.support.running_stack import broker_process
 from worker.beat_scheduler import MESSAGES_MAX, TICK, BoundedScheduler
 from worker.broker import redis_client
-from worker.lanes import LANES
+from worker.lanes import LANES, UPKEEP
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,11 @@ def test_scheduler_outlives_its_database(
 
 
 def test_nothing_stands_behind_what_takes_long() -> None:
-    """Every lane, and the queue of batches, has a worker of its own; no worker has the tick among what it does."""
-    queues = [queue for queue, _ in processes.WORKERS.values()]
-    assert sorted(queues) == sorted([*LANES, "intake"])
+    """Every lane, and the queue of batches, has a worker; none has the tick among what it does.
+
+    Only lanes that keep threads of their own (`tests/unit/worker/test_turns.py`) share one.
+    """
+    apart = [queue for queue, _ in processes.WORKERS.values()]
+    local = [queue for queues in processes.LOCAL_WORKERS.values() for queue in queues]
+    assert sorted(apart) == sorted(local) == sorted([*LANES, "intake"])
+    assert [queues for queues in processes.LOCAL_WORKERS.values() if len(queues) > 1] == [UPKEEP]

@@ -15,7 +15,8 @@ from cli.doctor.check_result import ResultKind
 from cli.doctor.checks import broker
 from cli.stack import embedded
 from cli.stack.broker import find_server
-from cli.stack.readiness import redis_answers, until
+from cli.stack.broker_readiness import redis_answers
+from cli.stack.readiness import until
 from core.broker_url import parse_broker_url
 from core.errors import SettingsError
 from tests.support.wire_faults import AUTHORITY, serve_tls

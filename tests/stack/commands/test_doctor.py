@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import Engine
 
 from cli.doctor import lane_checks
-from cli.stack.readiness import redis_answers, until
+from cli.stack.broker_readiness import redis_answers
+from cli.stack.readiness import until
 from models.claims import claim_polls
 from models.pauses import pause_lane
 from models.provider import pause

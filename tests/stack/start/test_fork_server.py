@@ -10,8 +10,8 @@ from textwrap import dedent, indent
 import pytest
 
 from cli.stack import parent_death_signal
-from cli.stack.fork_server import SHARED, forked_program
-from cli.stack.processes import intake, workers
+from cli.stack.fork_server import FOR_ALL, FOR_WORKERS, forked_program
+from cli.stack.processes import intake, local_workers
 from cli.stack.supervision import command_line
 from worker.dependencies import shared
 
@@ -63,8 +63,8 @@ def test_a_fork_that_fails_says_why() -> None:
 
 @LINUX
 def test_lanes_and_listeners_are_forked() -> None:
-    """Celery and granian, with and without a parent death signal of their own; every other program is executed."""
-    for process in (*workers(), intake("127.0.0.1", 8001)):
+    """Celery and what listens, with and without a parent death signal of their own; every other program is executed."""
+    for process in (*local_workers(), intake("127.0.0.1", 8001)):
         assert forked_program(shlex.split(command_line(process))), process.name
     for command in (
         ("/usr/bin/redis-server", "--port", "0"),
@@ -74,12 +74,29 @@ def test_lanes_and_listeners_are_forked() -> None:
         assert forked_program(command) is None
 
 
+@LINUX
+def test_forks_inherit_only_what_they_share() -> None:
+    """Each of them counts all that was imported before it; and what was hidden meanwhile can be imported afterwards."""
+    script = f"""
+import sys
+from cli.stack import fork_server
+few = ("flask", "granian", "jinja2", "obstore", "PIL", "psutil", "rich", "yaml", "intake")
+for modules, unwanted in (({FOR_ALL!r}, ("celery", "redis", *few)), ({FOR_WORKERS!r}, few)):
+    for name in modules:
+        fork_server.warm(name, last=name == modules[-1])
+    print([name for name in unwanted if name in sys.modules])
+import rich.console
+"""
+    answer = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, timeout=120, check=True)
+    assert answer.stdout == "[]\n[]\n"
+
+
 def test_importing_what_is_shared_starts_nothing() -> None:
     """No thread and no connection before the fork: it would be shared by programs that do not know of each other."""
     script = f"""
 import threading, psutil
 from importlib import import_module
-for name in {SHARED!r}:
+for name in {FOR_ALL + FOR_WORKERS!r}:
     import_module(name)
 print(threading.active_count(), len(psutil.Process().net_connections("all")), psutil.Process().num_threads())
 """

@@ -8,9 +8,10 @@ import psycopg
 import pytest
 
 from cli.stack import broker, embedded
+from cli.stack.broker_readiness import redis_answers
 from cli.stack.home import Home
 from cli.stack.processes import Process, Stage
-from cli.stack.readiness import ensure_database, redis_answers, until
+from cli.stack.readiness import ensure_database, until
 from cli.stack.supervision import Supervisor
 from core.errors import UserError
 from core.settings import StorageSettings, load

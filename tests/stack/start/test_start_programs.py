@@ -10,7 +10,7 @@ import pytest
 
 from cli.stack.embedded import free_port
 from cli.stack.home import Home
-from cli.stack.processes import ASKING, SHARED, Process, Stage
+from cli.stack.processes import Process, Stage
 from cli.stack.supervision import Supervisor
 from core.errors import UserError
 from tests.support.running_stack import darkroom
@@ -68,8 +68,8 @@ def test_any_other_end_is_one_sentence(supervisor: Supervisor, name: str, senten
 
 def test_what_forks_need_is_there_in_the_end(supervisor: Supervisor) -> None:
     """The supervisor answers while it imports, and nobody waits for ever."""
-    supervisor.wait_until_warm(ASKING[-1])
-    supervisor.wait_until_warm(SHARED[-1])
+    supervisor.wait_until_warm()
+    supervisor.wait_until_warm(for_workers=True)
 
 
 def test_a_database_that_is_not_there() -> None:

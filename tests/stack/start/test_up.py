@@ -135,7 +135,7 @@ def test_faulty_lines_are_all_named(stack: Stack, tmp_path: Path) -> None:
     assert stack.run("batches", "--json").stdout == before
 
 
-@pytest.mark.parametrize("program", ["submit@", "postgres -D", "granian", "fal_emulator", "redis.sock"])
+@pytest.mark.parametrize("program", ["submit@", "postgres -D", "intake.app", "fal_emulator", "redis.sock"])
 def test_what_dies_comes_back(stack: Stack, program: str) -> None:
     """A killed part is started again, whole, and no process of the old one stays."""
     killed = stack.pid(program)

@@ -13,7 +13,7 @@ from benchmarks.faults import VICTIMS
 from benchmarks.manifests import Manifest
 from benchmarks.notified import Message, wrong_notifications
 from benchmarks.system import part_of
-from cli.stack.processes import Stage, emulator, intake, receiver, workers
+from cli.stack.processes import Stage, emulator, intake, local_workers, receiver
 
 UNKNOWN_DEADLINE = 24.0
 INPUTS = {n: {"prompt": "p", "seed": 1, "image_urls": [f"data:,{n}"]} for n in (1, 2)}
@@ -395,14 +395,14 @@ def test_the_ledger_is_read_as_it_is() -> None:
 
 def test_every_process_is_a_victim() -> None:
     """What the local stack starts may be killed, and so may the servers below it."""
-    started = {process.name for process in (receiver("", 1), intake("", 1), *workers())}
-    assert {Stage.HTTP, Stage.WORKERS} == {process.stage for process in (receiver("", 1), *workers())}
+    started = {process.name for process in (receiver("", 1), intake("", 1), *local_workers())}
+    assert {Stage.HTTP, Stage.WORKERS} == {process.stage for process in (receiver("", 1), *local_workers())}
     assert set(VICTIMS) == started | {"redis", "postgres", "supervisor", "flush"}
 
 
 def test_every_process_is_recognised() -> None:
     """By its command line: whoever is not cannot be killed, and would be spared without a word."""
-    started = (receiver("127.0.0.1", 1), intake("127.0.0.1", 2), *workers(), emulator(3, Path("fal"), ()))
+    started = (receiver("127.0.0.1", 1), intake("127.0.0.1", 2), *local_workers(), emulator(3, Path("fal"), ()))
     assert {process.name: part_of(shlex.join(process.command)) for process in started} == {
         process.name: process.name for process in started
     }
