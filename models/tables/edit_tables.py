@@ -63,7 +63,7 @@ edits = Table(
 submissions = Table(
     "submissions",
     metadata,
-    Column("id", UUID, primary_key=True, comment="random; the token in the webhook URL"),
+    Column("id", UUID, primary_key=True, comment="its time and 74 random bits; the token in the webhook URL"),
     Column("edit_id", BIGINT, ForeignKey("edits.id", ondelete="CASCADE"), nullable=False),
     Column("attempt", INTEGER, nullable=False),
     Column("request_id", TEXT, unique=True),
