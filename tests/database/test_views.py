@@ -113,6 +113,22 @@ def test_percentiles_lie_in_their_buckets(engine: Engine) -> None:
         assert [float(value) for value in row] == [5, 0.778, 8.125, 3600]
 
 
+def test_a_bucket_holds_what_took_its_bound(engine: Engine) -> None:
+    """A second is within a second, and a little more is not; what took longer than all bounds is in no bucket."""
+    with engine.begin() as connection:
+        submissions = make_submitted(connection, 4)
+        for place, took in enumerate(("0 s", "1 s", "1.001 s", "4000 s")):
+            connection.exec_driver_sql(
+                f"UPDATE edits SET created_at = now() - interval '{took}' WHERE position = {place}"
+            )
+        record_reports(connection, [answer(s, success()) for s in submissions], POLICY)
+        store_all(connection)
+        rows = connection.exec_driver_sql("SELECT le, events, all_events FROM latency_histogram WHERE step = 'whole'")
+        assert {float(row.le): int(row.events) for row in rows} == {
+            bound: 1 if bound < 1 else 2 if bound == 1 else 3 for bound in BUCKETS.values()
+        }
+
+
 def past_rows(connection: Connection) -> list[int]:
     tables = ("past_minutes", "past_latencies", "past_days", "past_callbacks")
     return [connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one() for table in tables]
