@@ -7,6 +7,7 @@ a run of which the provider did not say whether it charges for them. `charges` a
 the others the counters (`models/counters.py`, `models/day_counters.py`).
 """
 
+from models.past_counters import DAYS
 from models.statements import Statement
 from models.views.totals import JOIN_FOLDED, join_unfolded, total
 
@@ -38,11 +39,18 @@ COST_VIEWS: dict[str, str] = {
         unfolded=join_unfolded(_KEPT),
         totals=", ".join(total(name) for name in _KEPT),
     ),
-    "cost_ledger": Statement("SELECT day, client, {amounts} FROM day_counters GROUP BY day, client", amounts=AMOUNTS),
+    "cost_ledger": Statement(
+        "SELECT day, client, {amounts} FROM {rows} d GROUP BY day, client",
+        amounts=AMOUNTS,
+        rows=DAYS.rows("reserved", "paid", "wasted", "uncertain"),
+    ),
     "client_costs": Statement("SELECT client, {amounts} FROM day_counters GROUP BY client", amounts=AMOUNTS),
     "daily_costs": "SELECT * FROM cost_ledger",
-    "storage_usage": """
+    "storage_usage": Statement(
+        """
         SELECT day, client, sum(images_stored) AS images, sum(bytes_stored) AS bytes
-        FROM day_counters GROUP BY day, client HAVING sum(images_stored) > 0
-    """,
+        FROM {rows} d GROUP BY day, client HAVING sum(images_stored) > 0
+        """,
+        rows=DAYS.rows("images_stored", "bytes_stored"),
+    ),
 }

@@ -8,6 +8,7 @@ one time, so either trigger sees the other's row as it is.
 from models.counter_statements import (
     SOURCE,
     UNFOLD,
+    Addition,
     Counting,
     add_to_counters,
     any_changed,
@@ -44,26 +45,32 @@ DAY_COUNTERS = (*AMOUNTS, *STORED)
 DAY = "(coalesce({row}.completed_at, {row}.posted_at) AT TIME ZONE 'UTC')::date"
 """SQL: the day of a submission's money."""
 
-SUBMISSIONS_BY_DAY = fill(
-    """
-    WITH change AS MATERIALIZED (
+_DAY_AND_CLIENT = ("day", "client")
+SUBMISSIONS_BY_DAY = Addition(
+    "day_counters",
+    _DAY_AND_CLIENT,
+    AMOUNTS,
+    fill(
+        """
         SELECT d.day, b.client, {summed}, {wasted}
         FROM (SELECT r.edit_id, {day} AS day, {added} FROM {source} r GROUP BY r.edit_id, {day}) d
         JOIN edits e ON e.id = d.edit_id JOIN batches b ON b.id = e.batch_id
         WHERE {any} GROUP BY d.day, b.client
-    ), {record}
-    """,
-    summed=sum_again(MONEY),
-    wasted=WASTED_OF_GROUP,
-    day=fill(DAY, row="r"),
-    added=sum_signed({**MONEY, **WASTED_PARTS}),
-    any=any_changed((*MONEY, *WASTED_PARTS)),
-    record=add_to_counters("day_counters", ("day", "client"), AMOUNTS),
-    source=SOURCE,
+        """,
+        summed=sum_again(MONEY),
+        wasted=WASTED_OF_GROUP,
+        day=fill(DAY, row="r"),
+        added=sum_signed({**MONEY, **WASTED_PARTS}),
+        any=any_changed((*MONEY, *WASTED_PARTS)),
+        source=SOURCE,
+    ),
 )
-IMAGES_BY_DAY = fill(
-    """
-    WITH change AS MATERIALIZED (
+IMAGES_BY_DAY = Addition(
+    "day_counters",
+    _DAY_AND_CLIENT,
+    tuple(STORED),
+    fill(
+        """
         SELECT d.day, b.client, {summed}
         FROM (
             SELECT r.submission_id, (r.stored_at AT TIME ZONE 'UTC')::date AS day, {added}
@@ -71,21 +78,20 @@ IMAGES_BY_DAY = fill(
         ) d JOIN submissions s ON s.id = d.submission_id JOIN edits e ON e.id = s.edit_id
         JOIN batches b ON b.id = e.batch_id
         WHERE {any} GROUP BY d.day, b.client
-    ), {record}
-    """,
-    summed=sum_again(STORED),
-    added=sum_signed(STORED),
-    any=any_changed(STORED),
-    record=add_to_counters("day_counters", ("day", "client"), STORED),
-    source=SOURCE,
+        """,
+        summed=sum_again(STORED),
+        added=sum_signed(STORED),
+        any=any_changed(STORED),
+        source=SOURCE,
+    ),
 )
 # of edits that became failed (1) or are no longer (-1)
 _FAILING = fill(
     """
-    WITH failing AS (
+    failing AS (
         SELECT r.id, r.batch_id, sum(r.sign) AS sign FROM {source} r WHERE r.state = 'failed'
         GROUP BY r.id, r.batch_id HAVING sum(r.sign) <> 0
-    ), moved AS (
+    ), moved AS MATERIALIZED (
         SELECT f.batch_id, {day} AS day, f.sign * s.cost AS wasted
         FROM failing f CROSS JOIN LATERAL (
             SELECT completed_at, posted_at, cost FROM submissions
@@ -96,35 +102,24 @@ _FAILING = fill(
     day=fill(DAY, row="s"),
     source=SOURCE,
 )
-WASTED_BY_BATCH = fill(
-    """
-    {failing}, change AS MATERIALIZED (SELECT batch_id, sum(wasted) AS wasted FROM moved GROUP BY batch_id), {record}
-    """,
-    failing=_FAILING,
-    record=add_to_counters("batch_counters", ("batch_id",), ("wasted",), also=UNFOLD),
-)
-WASTED_BY_DAY = fill(
-    """
-    {failing}, change AS MATERIALIZED (
+WASTED_OF_EDITS = add_to_counters(
+    Addition(
+        "batch_counters",
+        ("batch_id",),
+        ("wasted",),
+        "SELECT batch_id, sum(wasted) AS wasted FROM moved GROUP BY batch_id",
+        also=UNFOLD,
+    ),
+    Addition(
+        "day_counters",
+        _DAY_AND_CLIENT,
+        ("wasted",),
+        """
         SELECT m.day, b.client, sum(m.wasted) AS wasted FROM moved m JOIN batches b ON b.id = m.batch_id
         GROUP BY m.day, b.client
-    ), {record}
-    """,
-    failing=_FAILING,
-    record=add_to_counters("day_counters", ("day", "client"), ("wasted",)),
-)
-_FAILED = "EXISTS (SELECT FROM new_rows WHERE state = 'failed') OR EXISTS (SELECT FROM old_rows WHERE state = 'failed')"
-OF_EDITS = (
-    Counting(WASTED_BY_BATCH, after_insert=None, after_update=_FAILED),
-    Counting(WASTED_BY_DAY, after_insert=None, after_update=_FAILED),
-)
-MONEY_CHANGED = has_changed("outcome", "error_type", "cost", "reserved", "doubled", "may_be_charged", "completed_at")
-OF_SUBMISSIONS = (Counting(SUBMISSIONS_BY_DAY, after_update=MONEY_CHANGED),)
-_STORED = "EXISTS (SELECT FROM {rows} WHERE stored_at IS NOT NULL)"
-OF_IMAGES = (
-    Counting(
-        IMAGES_BY_DAY,
-        after_insert=fill(_STORED, rows="new_rows"),
-        after_update=f"{fill(_STORED, rows='new_rows')} OR {fill(_STORED, rows='old_rows')}",
+        """,
     ),
+    before=_FAILING,
 )
+OF_EDITS = Counting(WASTED_OF_EDITS, after_insert=None, after_update="'failed' IN (n.state, o.state)")
+MONEY_CHANGED = has_changed("outcome", "error_type", "cost", "reserved", "doubled", "may_be_charged", "completed_at")

@@ -20,17 +20,22 @@ ONWARD = {
 }
 """Arrows of a first life."""
 
-# a join to all events there are would be planned as a pass over them: one look for each row that moved
+# A join to all events there are would be planned as a pass over them: one look for each row that moved. FULL, and
+# OFFSET so that it stays so, because a plan is kept: one made for a statement that moved a single edit would read all
+# old rows for each new one, for 700 ms in a set of 2 000.
 NOTE_ARROWS = fill(
     """
 CREATE FUNCTION note_arrows() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     INSERT INTO edit_events (edit_id, was, state, final_since, attempt, program)
-    SELECT n.id, o.state, n.state, o.finished_at, n.attempt, current_setting('application_name')
-    FROM old_rows o JOIN new_rows n ON n.id = o.id
-    WHERE n.state <> o.state AND (
-        (o.state, n.state) NOT IN ({onward})
-        OR (SELECT true FROM edit_events v WHERE v.edit_id = n.id LIMIT 1))
-    ORDER BY n.id;
+    SELECT m.id, m.was, m.state, m.final_since, m.attempt, current_setting('application_name')
+    FROM (
+        SELECT id, o.state AS was, n.state, o.finished_at AS final_since, n.attempt
+        FROM old_rows o FULL JOIN new_rows n USING (id) OFFSET 0
+    ) m
+    WHERE m.state <> m.was AND (
+        (m.was, m.state) NOT IN ({onward})
+        OR (SELECT true FROM edit_events v WHERE v.edit_id = m.id LIMIT 1))
+    ORDER BY m.id;
     RETURN NULL;
 END $$;
 CREATE TRIGGER note_arrows AFTER UPDATE ON edits REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from models.moments import BEFORE_ALL, FOLD_OLD_HOURS, FOLD_OLD_MINUTES
+from models.past_counters import move_past
 from models.statements import Statement
 from models.states import Kept
 from models.tables.batch_tables import IMAGES_TO_DELETE, REQUESTS_TO_DELETE
@@ -238,15 +238,20 @@ def prune_uploads(connection: Connection, kept: float) -> Step:
     return Step(removed, removed == UPLOADS_AT_ONCE)
 
 
-def fold_moments(connection: Connection, kept: float) -> Step:
-    """What happened in a minute or an hour longer ago than `kept` seconds becomes one row of its table."""
-    days = kept / 86_400
-    # what is added up is counted before: the statements tell how many rows they made of it
-    removed = count_kept(connection, Kept.MOMENTS, kept)
-    if removed:
-        connection.exec_driver_sql(FOLD_OLD_MINUTES, (days,))
-        connection.exec_driver_sql(FOLD_OLD_HOURS, (days,))
-    return Step(removed, more=False)
+DELETE_MINUTES = Statement("DELETE FROM past_minutes WHERE minute < now() - %s * interval '1 s'")
+DELETE_LATENCIES = Statement("DELETE FROM past_latencies WHERE hour < now() - %s * interval '1 s'")
+
+
+def prune_moments(connection: Connection, kept: float | None) -> Step:
+    """What happened in a minute or an hour longer ago than `kept` seconds (None: nothing goes).
+
+    Sums over all times stay what they were: before, every time that is over is added up (`models/past_counters.py`).
+    """
+    more = move_past(connection)
+    if kept is None:
+        return Step(0, more)
+    statements = (DELETE_MINUTES, DELETE_LATENCIES)
+    return Step(sum(connection.exec_driver_sql(statement, (kept,)).rowcount for statement in statements), more)
 
 
 COUNT_CALLBACK_BODIES = Statement(
@@ -272,15 +277,10 @@ COUNT_ORPHANS = Statement(
     index="callbacks_orphans",
 )
 COUNT_UPLOADS = Statement("SELECT count(*) FROM uploads WHERE expires_at < now() - %(kept)s * interval '1 s'")
-COUNT_MOMENTS = Statement(
-    """
-    SELECT (SELECT count(*) FROM minute_counters WHERE minute > {before_all}
-                AND minute < date_trunc('minute', now() - %(kept)s * interval '1 s'))
-           + (SELECT count(*) FROM latency_counters WHERE hour > {before_all}
-                  AND hour < date_trunc('hour', now() - %(kept)s * interval '1 s'))
-    """,
-    before_all=BEFORE_ALL,
-)
+COUNT_MOMENTS = Statement("""
+    SELECT (SELECT count(*) FROM throughput WHERE minute < now() - %(kept)s * interval '1 s')
+           + (SELECT count(*) FROM latency WHERE hour < now() - %(kept)s * interval '1 s')
+""")
 COUNT_IMAGES = Statement(
     """
     SELECT coalesce(sum(greatest(0, c.images_stored - b.images_deleted)), 0) FROM batches b

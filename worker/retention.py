@@ -5,9 +5,9 @@ from sqlalchemy import Engine
 from models.queries.callbacks import LIMIT_LOCK_WAIT
 from models.retention import (
     Step,
-    fold_moments,
     prune_batches,
     prune_callback_bodies,
+    prune_moments,
     prune_orphans,
     prune_uploads,
 )
@@ -26,7 +26,6 @@ STEPS = {
     Kept.CALLBACK_BODIES: prune_callback_bodies,
     Kept.ORPHANS: prune_orphans,
     Kept.UPLOADS: prune_uploads,
-    Kept.MOMENTS: fold_moments,
 }
 ELSEWHERE = {Kept.QUARANTINE: delete_refused_files, Kept.PROVIDER_COPIES: delete_requests}
 
@@ -54,7 +53,8 @@ class Pruning:
     def look_again_in(self, kind: Kept) -> float:
         """Seconds until a kind of which nothing more is due is looked at again."""
         kept = self.kept_for(kind)
-        for_ever = kept is None and kind is not Kept.IMAGES  # a batch may have a time of its own for these
+        # what is over is moved whatever is kept, and a batch may have a time of its own for its images
+        for_ever = kept is None and kind not in {Kept.IMAGES, Kept.MOMENTS}
         longest = SELDOM if kind is Kept.QUARANTINE or for_ever else LOOK_AGAIN
         return max(1.0, min(longest, kept or longest))
 
@@ -72,9 +72,11 @@ class Pruning:
         kept = self.kept_for(kind)
         if kind is Kept.IMAGES:
             return delete_images(self._engine, self._elsewhere, kept)
-        if kind is Kept.BATCHES:
+        if kind in {Kept.BATCHES, Kept.MOMENTS}:
             with self._engine.begin() as connection:
                 connection.exec_driver_sql(LIMIT_LOCK_WAIT, (LOCK_WAIT,))
+                if kind is Kept.MOMENTS:
+                    return prune_moments(connection, kept)
                 return prune_batches(connection, kept, waits_for=self.waits_for)
         if kept is None:
             return Step(0, more=False)

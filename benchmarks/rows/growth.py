@@ -24,6 +24,7 @@ from models.notifications import claim_notifications
 from models.provider import LIST_PRICE
 from models.queries import batches, edits, health, overview
 from models.queries import page as page_queries
+from models.queries.metrics import METRICS
 from models.transitions import finishable_batches
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -33,10 +34,13 @@ UNNOTICED = 0.2
 """Milliseconds more that make none of them grow: nothing here is measured as finely."""
 REPEATED = 15
 """Runs of a query in one turn, of which the quickest counts."""
+DAYS = 60
+"""For which each database looks as if it had been in use: what is asked for a day has a whole day in all of them."""
 TEXT = f"""\
 Milliseconds of each polled query and each claim, by the number of edits in the tables. They stand in batches of
-{EDITS_EACH}, of which {RUNNING} run; all others are over, with their submissions, callbacks and images. A row that
-takes more than {FLAT} times what it takes at 10 000 edits says so in front."""
+{EDITS_EACH}, of which {RUNNING} run; all others ended in the last {DAYS} days, with their submissions, callbacks and
+images. What has a row for each batch is given for a hundred of them. A row that takes more than {FLAT} times what it
+takes at 10 000 edits says so in front."""
 
 Step = Callable[[Connection], Any]
 
@@ -83,7 +87,6 @@ def steps(connection: Connection) -> dict[str, Step]:
         "page: plots": asking(page_queries.SAMPLE_OF_BATCH, {"batch": old, "positions": list(range(EDITS_EACH))}),
         "overdue": asking(health.OVERDUE_BY_STATE),
         "accounting": asking(health.ACCOUNTS),
-        "batch_progress of all batches": asking("SELECT * FROM batch_progress"),
         **_views(connection, old),
     }
 
@@ -93,7 +96,7 @@ def _views(connection: Connection, batch: UUID) -> dict[str, Step]:
     edit = connection.exec_driver_sql("SELECT id FROM edits WHERE batch_id = %s LIMIT 1", (batch,)).scalar_one()
     whole = (
         *("in_flight", "lane_status", "pauses", "account_status", "latency_histogram", "event_totals"),
-        *("callback_ledger", "cost_ledger", "client_costs", "storage_usage"),
+        "client_costs",
     )
     return {
         "timeline of an edit": asking(edits.TIMELINE_OF_EDIT, (edit, 1000)),
@@ -101,9 +104,16 @@ def _views(connection: Connection, batch: UUID) -> dict[str, Step]:
         "latency of a day": asking("SELECT * FROM latency WHERE hour > now() - interval '1 day'"),
         "open batches": asking(overview.RUNNING_BATCHES, (20,)),
         "batch_costs of one batch": asking(page_queries.MONEY_OF_BATCH, (batch,)),
-        "batch_costs of all batches": asking("SELECT * FROM batch_costs"),
+        "callback_ledger of a day": asking("SELECT * FROM callback_ledger WHERE hour > now() - interval '1 day'"),
+        "cost_ledger of a week": asking("SELECT * FROM cost_ledger WHERE day > current_date - 7"),
+        "storage_usage of a week": asking("SELECT * FROM storage_usage WHERE day > current_date - 7"),
+        "metrics": lambda c: [c.exec_driver_sql(question).all() for question in METRICS.values()],
         **{name: asking(f"SELECT * FROM {name}") for name in whole},
     }
+
+
+EACH_BATCH = {"batch_progress": "SELECT * FROM batch_progress", "batch_costs": "SELECT * FROM batch_costs"}
+"""Asked for all batches."""
 
 
 def measure(rounds: int, largest: int = SIZES[-1]) -> Found:
@@ -132,7 +142,7 @@ def _filled(url: str, size: int) -> Iterator[Engine]:
     address = make_url(url).set(database=name).render_as_string(hide_password=False)
     upgrade(address)
     with psycopg.connect(address, autocommit=True) as connection:
-        fill_tables(connection, batches=size // EDITS_EACH)
+        fill_tables(connection, batches=size // EDITS_EACH, days=DAYS)
     engine = make_engine(address, application="darkroom bench", statement_timeout="600000")
     print(f"{size} edits filled in", flush=True)
     try:
@@ -144,12 +154,17 @@ def _filled(url: str, size: int) -> Iterator[Engine]:
 def _time_queries(engine: Engine) -> dict[str, float]:
     """Step -> milliseconds; whatever it changes is taken back."""
     with engine.connect() as connection:
-        found = {
-            name: min(_timed(connection, step) for _ in range(REPEATED)) for name, step in steps(connection).items()
-        }
+        found = {name: _least(connection, step) for name, step in steps(connection).items()}
+        batches = connection.exec_driver_sql("SELECT count(*) FROM batches").scalar_one()
+        for name, statement in EACH_BATCH.items():
+            found[f"{name} of all, for 100 batches"] = 100 * _least(connection, asking(statement)) / batches
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM")  # what was taken back
     return found
+
+
+def _least(connection: Connection, step: Step) -> float:
+    return min(_timed(connection, step) for _ in range(REPEATED))
 
 
 def _timed(connection: Connection, step: Step) -> float:

@@ -116,7 +116,7 @@ MINUTES_OF_AN_HOUR = Statement(
     SELECT extract(epoch FROM date_trunc('minute', now()) - minute)::integer / 60 AS ago, submitted, stored, failed
     FROM throughput WHERE minute > now() - interval '60 minutes' ORDER BY minute
     """,
-    index="minute_counters_minute",
+    index="past_minutes_pkey",
 )
 MONEY_BY_CLIENT = Statement("""
     SELECT client, reserved, paid, wasted, uncertain FROM client_costs ORDER BY paid DESC, client LIMIT 20

@@ -17,6 +17,10 @@ from models.tables.monitoring_tables import (
     heartbeats,
     latency_counters,
     minute_counters,
+    past_callbacks,
+    past_days,
+    past_latencies,
+    past_minutes,
 )
 from models.tables.provider_tables import lane_pauses, provider_status
 from models.tables.retention_tables import pruned_callbacks, pruned_days, retention
@@ -40,6 +44,10 @@ __all__ = [
     "metadata",
     "minute_counters",
     "notifications",
+    "past_callbacks",
+    "past_days",
+    "past_latencies",
+    "past_minutes",
     "provider_status",
     "pruned_callbacks",
     "pruned_days",

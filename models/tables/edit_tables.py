@@ -63,7 +63,7 @@ edits = Table(
 submissions = Table(
     "submissions",
     metadata,
-    Column("id", UUID, primary_key=True, comment="random; the token in the webhook URL"),
+    Column("id", UUID, primary_key=True, comment="its time and 74 random bits; the token in the webhook URL"),
     Column("edit_id", BIGINT, ForeignKey("edits.id", ondelete="CASCADE"), nullable=False),
     Column("attempt", INTEGER, nullable=False),
     Column("request_id", TEXT, unique=True),
@@ -133,14 +133,12 @@ submissions = Table(
     CheckConstraint("NOT may_be_charged OR outcome IS NOT DISTINCT FROM 'failed'", name="may_be_charged"),
     CheckConstraint("(denied_since IS NULL) = (denials = 0)", name="denied_since"),
     CheckConstraint("set_number > 0", name="set_number"),
-    # transitions: the submissions of an edit
-    Index("submissions_edit", "edit_id"),
+    # transitions: the submissions of an edit; one set of images after the other, never two with one number
+    Index("submissions_edit", "edit_id", "set_number", unique=True),
     # incidents.py: how the latest ended
     Index("submissions_completed", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
     # claims.py, guards.py: whether a submission of the edit is in flight
     Index("submissions_open", "edit_id", postgresql_where=text("outcome IS NULL")),
-    # transitions: one set of images after the other, never two with one number
-    Index("submissions_set", "edit_id", "set_number", unique=True, postgresql_where=text("set_number IS NOT NULL")),
     # claims.py: what the poll lane owes, the nearest first
     Index("submissions_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     postgresql_with=CHANGED_OFTEN,

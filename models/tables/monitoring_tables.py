@@ -52,6 +52,44 @@ latency_counters = Table(
     postgresql_with=COUNTED,
 )
 
+past_minutes = Table(
+    "past_minutes",
+    metadata,
+    Column("minute", TIMESTAMP(timezone=True), primary_key=True),
+    *(Column(name, BIGINT, nullable=False) for name in MINUTE_COUNTERS),
+    comment="minutes that are over (models/past_counters.py)",
+)
+
+past_latencies = Table(
+    "past_latencies",
+    metadata,
+    Column("hour", TIMESTAMP(timezone=True), primary_key=True),
+    Column("step", TEXT, primary_key=True),
+    Column("events", BIGINT, nullable=False),
+    Column("seconds", DOUBLE_PRECISION, nullable=False),
+    *(Column(name, BIGINT, nullable=False) for name in BUCKETS),
+    comment="the same of hours and steps",
+)
+
+past_days = Table(
+    "past_days",
+    metadata,
+    Column("day", DATE, primary_key=True),
+    Column("client", TEXT, primary_key=True),
+    *(Column(name, NUMERIC, nullable=False) for name in AMOUNTS),
+    *(Column(name, BIGINT, nullable=False) for name in STORED),
+    comment="the same of days and clients",
+)
+
+past_callbacks = Table(
+    "past_callbacks",
+    metadata,
+    Column("hour", TIMESTAMP(timezone=True), primary_key=True),
+    Column("effect", TEXT, primary_key=True),
+    Column("callbacks", BIGINT, nullable=False),
+    comment="the same of hours and what callbacks brought about",
+)
+
 heartbeats = Table(
     "heartbeats",
     metadata,

@@ -124,7 +124,7 @@ SELECT 'counters of batches = their rows', count(*) FROM (
 WHERE ({differ}) AND {unpruned}
 UNION ALL
 SELECT 'counters of money by day = their rows', count(*) FROM (
-    SELECT day, client, {amounts} FROM day_counters GROUP BY day, client
+    SELECT day, client, reserved, paid, wasted, uncertain FROM cost_ledger
 ) kept FULL JOIN (
     SELECT day, client, {amounts} FROM (
         SELECT day, client, reserved, paid, wasted, uncertain FROM charges
@@ -134,8 +134,13 @@ SELECT 'counters of money by day = their rows', count(*) FROM (
 ) counted USING (day, client)
 WHERE {money_differs}
 UNION ALL
+SELECT 'counters of money by client = their days', count(*) FROM client_costs kept FULL JOIN (
+    SELECT client, {amounts} FROM cost_ledger GROUP BY client
+) counted USING (client)
+WHERE {money_differs}
+UNION ALL
 SELECT 'counters of storage by day = their rows', count(*) FROM (
-    SELECT day, client, sum(images_stored) AS images, sum(bytes_stored) AS bytes FROM day_counters GROUP BY day, client
+    SELECT day, client, images, bytes FROM storage_usage
 ) kept FULL JOIN (
     SELECT day, client, sum(images) AS images, sum(bytes) AS bytes FROM (
         SELECT (i.stored_at AT TIME ZONE 'UTC')::date AS day, b.client, 1 AS images, i.stored_bytes AS bytes

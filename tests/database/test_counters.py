@@ -1,5 +1,6 @@
 """Counters beside every change: what people poll is what a count over the rows says, whoever writes at one time."""
 
+import re
 import threading
 
 import pytest
@@ -168,3 +169,14 @@ def test_the_audit_finds_what_is_miscounted(engine: Engine, statement: str, iden
         make_batch(connection, 2)
         connection.exec_driver_sql(statement)
         assert identity in dict(unbalanced(connection))
+
+
+def test_no_trigger_reads_all_old_rows_for_each_new_one(engine: Engine) -> None:
+    """A session's first change may be of one row, and a plan made for it would take a second for two thousand."""
+    with engine.connect() as connection:
+        bodies = connection.exec_driver_sql(
+            "SELECT proname, prosrc FROM pg_proc WHERE prosrc LIKE '%%old_rows%%'"
+        ).all()
+    joins = {name: re.findall(r"(\w+) JOIN (?:new_rows|old_rows)", body) for name, body in bodies}
+    assert {"note_arrows", "count_edits_update", "count_submissions_update"} <= set(joins)
+    assert {join for found in joins.values() for join in found} == {"FULL"}

@@ -15,7 +15,15 @@ from sqlalchemy.exc import IntegrityError
 from core.errors import Conflict
 from intake import batch_actions
 from models import retention
-from models.retention import fold_moments, prune_batches, prune_callback_bodies, prune_orphans, prune_uploads
+from models.retention import (
+    count_kept,
+    prune_batches,
+    prune_callback_bodies,
+    prune_moments,
+    prune_orphans,
+    prune_uploads,
+)
+from models.states import Kept
 from models.transitions import retry_failed
 from tests.support.factories import make_batch, unbalanced
 from tests.support.finished_batches import KEPT, age, called_back, finished
@@ -339,15 +347,18 @@ def test_an_appended_batch_keeps_its_keys(engine: Engine) -> None:
     assert rows(engine, "SELECT idempotency_key FROM additions") == [("more",)]
 
 
-def test_old_minutes_and_hours_become_one(engine: Engine) -> None:
+def test_old_minutes_and_hours_go_and_totals_stay(engine: Engine) -> None:
     """Totals since the beginning say what they said; what is young is as fine as before."""
     finished(engine, 3)
     totals = rows(engine, "SELECT * FROM event_totals")
     with engine.begin() as connection:
-        assert fold_moments(connection, KEPT).removed == 0
+        assert prune_moments(connection, KEPT).removed == 0
         for table, time in (("minute_counters", "minute"), ("latency_counters", "hour")):
             connection.exec_driver_sql(f"UPDATE {table} SET {time} = {time} - interval '1 day'")
-        assert fold_moments(connection, KEPT).removed > 3
-        assert fold_moments(connection, KEPT).removed == 0
+        assert prune_moments(connection, None).removed == 0
+        old = count_kept(connection, Kept.MOMENTS, KEPT)
+        assert old > 3
+        assert prune_moments(connection, KEPT).removed == old
+        assert prune_moments(connection, KEPT).removed == 0
     assert rows(engine, "SELECT * FROM event_totals") == totals
-    assert rows(engine, "SELECT count(*) FROM minute_counters") == [(1,)]
+    assert rows(engine, "SELECT * FROM throughput") == rows(engine, "SELECT * FROM latency") == []

@@ -10,11 +10,13 @@ from cli.migrate import _config, upgrade
 from models.claims import claim_images
 from models.fold_counters import fold_counters
 from models.heartbeats import CLOCK, note_heartbeat
-from models.moments import BUCKETS, FOLD_OLD_HOURS, FOLD_OLD_MINUTES, STEPS
+from models.moments import BUCKETS, STEPS
+from models.past_counters import move_past
 from models.pauses import pause_lane
 from models.provider import pause
 from models.queries.batches import PAUSE_BATCH
 from models.queries.health import OVERDUE_BY_STATE
+from models.queries.metrics import METRICS
 from models.record_reports import record_reports
 from models.transitions import StoredImage, record_stored, retry_failed, settle_batches
 from models.verdict import Retry
@@ -111,22 +113,104 @@ def test_percentiles_lie_in_their_buckets(engine: Engine) -> None:
         assert [float(value) for value in row] == [5, 0.778, 8.125, 3600]
 
 
-def test_old_times_are_folded_and_totals_stay(engine: Engine) -> None:
-    """What is older than the days that are kept is one row per step, which the views by time leave out."""
+def test_a_bucket_holds_what_took_its_bound(engine: Engine) -> None:
+    """A second is within a second, and a little more is not; what took longer than all bounds is in no bucket."""
+    with engine.begin() as connection:
+        submissions = make_submitted(connection, 4)
+        for place, took in enumerate(("0 s", "1 s", "1.001 s", "4000 s")):
+            connection.exec_driver_sql(
+                f"UPDATE edits SET created_at = now() - interval '{took}' WHERE position = {place}"
+            )
+        record_reports(connection, [answer(s, success()) for s in submissions], POLICY)
+        store_all(connection)
+        rows = connection.exec_driver_sql("SELECT le, events, all_events FROM latency_histogram WHERE step = 'whole'")
+        assert {float(row.le): int(row.events) for row in rows} == {
+            bound: 1 if bound < 1 else 2 if bound == 1 else 3 for bound in BUCKETS.values()
+        }
+
+
+def past_rows(connection: Connection) -> list[int]:
+    tables = ("past_minutes", "past_latencies", "past_days", "past_callbacks")
+    return [connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one() for table in tables]
+
+
+def shift(connection: Connection, days: int) -> None:
+    """Make all that happened so far happen some days earlier."""
+    for table, time in (("minute", "minute"), ("latency", "hour"), ("callback", "hour")):
+        connection.exec_driver_sql(
+            f"UPDATE {table}_counters SET {time} = {time} - interval '{days} days' WHERE {time} > '-infinity'"
+        )
+    connection.exec_driver_sql(f"UPDATE day_counters SET day = day - {days} WHERE day > '-infinity'")
+
+
+SAME_ANYWHERE = {
+    "event_totals": "SELECT * FROM event_totals",
+    "latency_histogram": "SELECT * FROM latency_histogram ORDER BY step, le",
+    "client_costs": "SELECT * FROM client_costs",
+    "throughput": "SELECT * FROM throughput ORDER BY minute",
+    "latency": "SELECT * FROM latency ORDER BY hour, step",
+    "cost_ledger": "SELECT * FROM cost_ledger ORDER BY day",
+    "storage_usage": "SELECT * FROM storage_usage ORDER BY day",
+    "callback_ledger": "SELECT * FROM callback_ledger ORDER BY hour, effect",
+    "metrics": METRICS["callbacks"],
+}
+
+
+def test_what_is_over_is_moved_and_no_view_tells(engine: Engine) -> None:
+    """Times that are over leave the counters that are added up, once each; every view says what it said."""
     run_batch(engine)
     with engine.begin() as connection:
-        before = connection.exec_driver_sql("SELECT * FROM event_totals").one()
-        histogram = connection.exec_driver_sql("SELECT * FROM latency_histogram ORDER BY step, le").all()
-        for table, time in (("minute_counters", "minute"), ("latency_counters", "hour")):
-            connection.exec_driver_sql(f"UPDATE {table} SET {time} = {time} - interval '10 days'")
+        assert move_past(connection) is False
+        assert past_rows(connection) == [0, 0, 0, 0]  # of what goes on nothing
+        shift(connection, 10)
+        before = {name: connection.exec_driver_sql(query).all() for name, query in SAME_ANYWHERE.items()}
+        assert all(before.values())
+    for _ in range(2):
+        with engine.begin() as connection:
+            move_past(connection)
+            after = {name: connection.exec_driver_sql(query).all() for name, query in SAME_ANYWHERE.items()}
+            assert after == before
+            assert all(past_rows(connection))
+            kept = "SELECT count(*) FROM {table}_counters WHERE {time} > '-infinity'"
+            for table, time in (("minute", "minute"), ("latency", "hour"), ("day", "day"), ("callback", "hour")):
+                assert connection.exec_driver_sql(kept.format(table=table, time=time)).scalar_one() == 0
+            assert connection.exec_driver_sql("SELECT count(*) FROM minute_counters").scalar_one() == 1
+
+
+def test_a_late_change_of_a_day_that_is_over_is_counted(engine: Engine) -> None:
+    """An edit of last week is retried: what it wasted is taken off last week, moved or not."""
+    run_batch(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE submissions SET cost = 0.5 WHERE outcome = 'succeeded'")
+        connection.exec_driver_sql("UPDATE submissions SET completed_at = completed_at - interval '7 days'")
+        connection.exec_driver_sql("UPDATE images SET stored_at = stored_at - interval '7 days'")
+        move_past(connection)
+        assert unbalanced(connection) == []
+        connection.exec_driver_sql("UPDATE submissions SET cost = 1 WHERE outcome = 'succeeded'")
         for _ in range(2):
-            connection.exec_driver_sql(FOLD_OLD_MINUTES, (7,))
-            connection.exec_driver_sql(FOLD_OLD_HOURS, (7,))
-        assert connection.exec_driver_sql("SELECT count(*) FROM minute_counters").scalar_one() == 1
-        assert connection.exec_driver_sql("SELECT * FROM throughput").all() == []
-        assert connection.exec_driver_sql("SELECT * FROM latency").all() == []
-        assert connection.exec_driver_sql("SELECT * FROM event_totals").one() == before
-        assert connection.exec_driver_sql("SELECT * FROM latency_histogram ORDER BY step, le").all() == histogram
+            assert unbalanced(connection) == []
+            paid = connection.exec_driver_sql("SELECT paid FROM client_costs").scalar_one()
+            assert paid == connection.exec_driver_sql("SELECT sum(paid) FROM cost_ledger").scalar_one() == 6
+            move_past(connection)
+        ago = "SELECT current_date - day FROM day_counters WHERE day > '-infinity'"
+        assert connection.exec_driver_sql(ago).scalars().all() == [0]
+
+
+def test_what_is_held_is_moved_later(engine: Engine) -> None:
+    """A row that a transaction adds to is left to it, without a wait, and moved with what was added."""
+    with engine.begin() as connection:
+        make_batch(connection, 1)
+        shift(connection, 10)
+    with engine.connect() as writer, engine.connect() as mover:
+        writer.exec_driver_sql("UPDATE minute_counters SET created = created + 1")
+        move_past(mover)
+        mover.commit()
+        assert past_rows(mover)[0] == 0
+        writer.commit()
+        move_past(mover)
+        assert past_rows(mover)[0] == 1
+        assert mover.exec_driver_sql("SELECT created FROM event_totals").scalar_one() == 2
+        assert mover.exec_driver_sql("SELECT created FROM throughput").scalar_one() == 2
 
 
 def late(connection: Connection) -> list[tuple]:
