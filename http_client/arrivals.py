@@ -83,10 +83,11 @@ class WatchedResponse(HTTPResponse):
 
     def __init__(self, sock: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(sock, *arguments, **options)
-        self.arrivals = Arrivals(self.fp.detach())  # type: ignore[attr-defined]  # a buffered reader, as ours is
+        self.arrivals = Arrivals(self.fp.detach())
         self.fp = io.BufferedReader(self.arrivals)
 
 
 def watch_arrivals(raw: urllib3.BaseHTTPResponse, watch: Watch) -> None:
     """From now on tell `watch` of everything that arrives for an answer of one of our sessions."""
-    raw._original_response.arrivals.watch = watch  # urllib3 has no other way to it
+    answer: WatchedResponse = raw._original_response  # type: ignore[attr-defined]  # urllib3 has no other way to it
+    answer.arrivals.watch = watch
