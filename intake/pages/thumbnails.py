@@ -11,7 +11,7 @@ from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
 from threading import BoundedSemaphore
-from typing import IO
+from typing import IO, TypeVar
 
 from core.errors import DarkroomError
 from core.small_images import TYPE, encode_small, shrink
@@ -29,6 +29,8 @@ INPUT_MAX = 20_000_000
 """Bytes of an input."""
 MADE_MAX = 1_000_000
 """Bytes of a thumbnail in the store; far more than one has."""
+
+Made = TypeVar("Made")
 
 
 class TooMany(Exception):
@@ -56,10 +58,14 @@ class Thumbnails:
         largest = self._settings.picture_max_bytes
         return self._stored.start(lambda: self._keep(digest, lambda: self._read_stored(key, largest)))
 
-    def of_input(self, url: str) -> "Future[bytes | None]":
-        """Of an input, by its URL or data URI."""
-        digest = sha256(url.encode()).hexdigest()
-        return self._inputs.start(lambda: self._keep(digest, lambda: self._fetcher.fetch(url)))
+    def of_input(self, find_url: Callable[[], str | None]) -> "Future[bytes | None]":
+        """Of an input, whose URL or data URI is found once its turn comes: those that wait may have megabytes each."""
+        return self._inputs.start(lambda: self._make_of_input(find_url()))
+
+    def _make_of_input(self, url: str | None) -> bytes | None:
+        if url is None:
+            return None
+        return self._keep(sha256(url.encode()).hexdigest(), lambda: self._fetcher.fetch(url))
 
     def _keep(self, digest: str, open_original: Callable[[], IO[bytes]]) -> bytes:
         key = f"{FOLDER}/{digest[:2]}/{digest}.webp"
@@ -83,7 +89,7 @@ class _Workers:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix=name)
         self._places = BoundedSemaphore(WAITING_MAX)
 
-    def start(self, make: Callable[[], bytes]) -> "Future[bytes | None]":
+    def start(self, make: Callable[[], Made]) -> "Future[Made | None]":
         if not self._places.acquire(blocking=False):
             raise TooMany
         future = self._pool.submit(_try, make)
@@ -91,7 +97,7 @@ class _Workers:
         return future
 
 
-def _try(make: Callable[[], bytes]) -> bytes | None:
+def _try(make: Callable[[], Made]) -> Made | None:
     try:
         return make()
     except Exception:  # what cannot be had is not shown; and Pillow's decoders raise what they like on hostile bytes
