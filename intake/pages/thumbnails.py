@@ -6,7 +6,7 @@ host, under the same guards as a download, and may take as long as that host lik
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
@@ -56,7 +56,7 @@ class Thumbnails:
     def of_output(self, key: str, digest: str) -> "Future[bytes | None]":
         """Of a stored image, by its key and the hash of its bytes; None where it cannot be had."""
         largest = self._settings.picture_max_bytes
-        return self._stored.start(lambda: self._keep(digest, lambda: self._read_stored(key, largest)))
+        return self._stored.start(lambda: self._keep(digest, lambda: self.storage.get(key, max_bytes=largest)))
 
     def of_input(self, find_url: Callable[[], str | None]) -> "Future[bytes | None]":
         """Of an input, whose URL or data URI is found once its turn comes: those that wait may have megabytes each."""
@@ -67,7 +67,7 @@ class Thumbnails:
             return None
         return self._keep(sha256(url.encode()).hexdigest(), lambda: self._fetcher.fetch(url))
 
-    def _keep(self, digest: str, open_original: Callable[[], IO[bytes]]) -> bytes:
+    def _keep(self, digest: str, open_original: Callable[[], AbstractContextManager[IO[bytes]]]) -> bytes:
         key = f"{FOLDER}/{digest[:2]}/{digest}.webp"
         with suppress(DarkroomError), self.storage.get(key, max_bytes=MADE_MAX) as file:
             return file.read()
@@ -76,10 +76,6 @@ class Thumbnails:
         with suppress(DarkroomError):  # a store that takes nothing now, or nothing from here, is no reason to show none
             self.storage.put(key, BytesIO(made), TYPE)
         return made
-
-    def _read_stored(self, key: str, max_bytes: int) -> IO[bytes]:
-        with self.storage.get(key, max_bytes=max_bytes) as stored:
-            return BytesIO(stored.read())
 
 
 class _Workers:
