@@ -36,6 +36,7 @@ from tests.support.lane_runner import (
 )
 from tests.support.queueing import ENDPOINT
 from tests.support.receiving import rows
+from tests.support.servers import serve
 from worker import unknown_search, unknown_submissions
 from worker.settings import WorkerSettings
 from worker.unknown_search import Search
@@ -340,6 +341,31 @@ def test_requests_without_their_inputs_prove_nothing(engine: Engine, emulator: E
         post_all(worker, emulator, 1)
         wait_for(lambda: rows(engine, "SELECT 1 FROM submissions WHERE due_at <= now()"))
         look()
+    ((outcome, request_id, note),) = unheard(engine)
+    assert (outcome, request_id) == (None, None)
+    assert "without their inputs" in note
+
+
+@pytest.mark.parametrize("spoil", [{"request_id": None}, {"request_id": 7, "id": "x"}, {"json_input": "{}"}])
+def test_an_entry_that_cannot_be_read_proves_nothing(
+    spoil: dict[str, Any], engine: Engine, emulator: Emulator, tmp_path: Path
+) -> None:
+    """It may be the lost one, in a form that the provider did not document: the edit is not paid for again at once."""
+    make_inputs(engine, different(1))
+    with engine.begin() as connection:
+        (submission,) = claim(connection)
+        connection.exec_driver_sql("UPDATE submissions SET due_at = now()")
+    entry = {
+        "request_id": "lost",
+        "sent_at": datetime.now(UTC).isoformat(),
+        "ended_at": datetime.now(UTC).isoformat(),
+        "status_code": 200,
+        "json_input": as_sent(submission.arguments, submission.seed),
+    }
+    page = json.dumps({"items": [entry | spoil], "next_cursor": None, "has_more": False}).encode()
+    with serve(lambda peer: peer.reply(200, page)) as wire, looking_up(engine, emulator, tmp_path) as (worker, _):
+        assert unknown_submissions.look_up_unknown(engine, Listing(wire.url, KEY), worker.settings) == 1
+    assert stand(engine) == {"submitting": 1}
     ((outcome, request_id, note),) = unheard(engine)
     assert (outcome, request_id) == (None, None)
     assert "without their inputs" in note
