@@ -181,8 +181,8 @@ def untrue_views(owned: Owned) -> Iterator[str]:
             continue
         counted = tuple(rows[batch.id][state] for state in ("stored", "failed", "cancelled"))
         if batch.progress[:3] != counted or not _same_money(batch.progress[3], cost[batch.id]):
-            told = f"{counted} and {cost[batch.id]:.2f} USD by its rows"
-            yield f"batch {batch.name} is {batch.progress} to whoever asks, {told}"
+            by_rows = f"{counted} and {cost[batch.id]:.2f} USD by its rows"
+            yield f"batch {batch.name} is {batch.progress} to whoever asks, {by_rows}"
 
 
 def missing_images(owned: Owned) -> Iterator[str]:
