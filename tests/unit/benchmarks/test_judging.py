@@ -233,8 +233,8 @@ def test_rows_that_lie_about_money() -> None:
 def test_views_that_lie_about_a_batch(progress: tuple[int, int, int, float], found: dict[str, int]) -> None:
     """They rest on counters, which may have missed what the rows say."""
     one = balanced()
-    told = {"b": one.batches["b"]._replace(progress=progress)}
-    assert seen(judge(one._replace(batches=told), unknown_deadline=UNKNOWN_DEADLINE)) == found
+    shown = {"b": one.batches["b"]._replace(progress=progress)}
+    assert seen(judge(one._replace(batches=shown), unknown_deadline=UNKNOWN_DEADLINE)) == found
 
 
 def test_an_overwritten_object() -> None:
