@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 from uuid import UUID
 
 import pytest
@@ -36,7 +37,7 @@ from tests.support.lane_runner import (
 )
 from tests.support.queueing import ENDPOINT
 from tests.support.receiving import rows
-from tests.support.servers import serve
+from tests.support.servers import Peer, serve
 from worker import unknown_search, unknown_submissions
 from worker.settings import WorkerSettings
 from worker.unknown_search import Search
@@ -369,6 +370,32 @@ def test_an_entry_that_cannot_be_read_proves_nothing(
     ((outcome, request_id, note),) = unheard(engine)
     assert (outcome, request_id) == (None, None)
     assert "without their inputs" in note
+
+
+def test_who_was_given_more_time_than_is_given_now(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """The clocks were set shorter meanwhile: the listing is read over the time that this request was allowed."""
+    make_inputs(engine, different(1))
+    with engine.begin() as connection:
+        (submission,) = claim(connection)
+        connection.exec_driver_sql("UPDATE submissions SET posted_at = posted_at - interval '1500 s', due_at = now()")
+        connection.exec_driver_sql("UPDATE edits SET due_at = due_at - interval '1500 s'")
+    entry = {
+        "request_id": "lost",
+        "sent_at": (datetime.now(UTC) - timedelta(seconds=1500)).isoformat(),
+        "ended_at": (datetime.now(UTC) - timedelta(seconds=50)).isoformat(),
+        "status_code": 200,
+        "json_input": as_sent(submission.arguments, submission.seed),
+    }
+
+    def script(peer: Peer) -> bool:
+        assert peer.request
+        (end,) = parse_qs(peer.request.target.partition("?")[2])["end"]
+        page = {"items": [entry] if entry["ended_at"] <= end else [], "next_cursor": None, "has_more": False}
+        return peer.reply(200, json.dumps(page).encode())
+
+    with serve(script) as wire, looking_up(engine, emulator, tmp_path) as (worker, _):
+        unknown_submissions.look_up_unknown(engine, Listing(wire.url, KEY), worker.settings)
+    assert unheard(engine)[0][:2] == (None, "lost")
 
 
 def test_a_failure_is_nobodys_while_the_listing_is_read(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
