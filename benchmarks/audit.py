@@ -170,6 +170,7 @@ def judge(books: Books, *, unknown_deadline: float) -> Audit:
             [
                 *judging.unknown_requests(owned),
                 *judging.untrue_rows(owned),
+                *judging.untrue_views(owned),
                 *judging.unexplained_failures(owned),
                 *judging.broken_limits(owned),
                 *judging.nameless_objects(owned),

@@ -73,6 +73,8 @@ class Submission(NamedTuple):
     outcome: str | None
     images_returned: int | None
     doubled: bool
+    cost: float | None
+    """USD."""
 
 
 class Image(NamedTuple):
@@ -97,6 +99,8 @@ class Batch(NamedTuple):
     max_cost: float | None
     tolerated_failures: int | None
     notify_url: str | None
+    progress: tuple[int, int, int, float] | None = None
+    """Edits stored, failed and cancelled, and USD, as the views tell everybody; None: nobody asked."""
 
 
 class Books(NamedTuple):
@@ -125,7 +129,7 @@ def read_books(ledger: list[dict[str, Any]], connection: Connection, folder: Pat
         edits={edit.id: edit for edit in map(_edit, connection.exec_driver_sql(_EDITS))},
         submissions={row.id: Submission(*row) for row in connection.exec_driver_sql(_SUBMISSIONS)},
         images=[Image(*row) for row in connection.exec_driver_sql(_IMAGES)],
-        batches={row.id: Batch(*row) for row in connection.exec_driver_sql(_BATCHES)},
+        batches={row.id: _batch(row) for row in connection.exec_driver_sql(_BATCHES)},
         objects=_objects(folder),
         imbalances=[
             f"accounting: {row.identity}: {row.difference}"
@@ -170,6 +174,11 @@ def _edit(row: Any) -> Edit:
     )
 
 
+def _batch(row: Any) -> Batch:
+    *header, stored, failed, cancelled, cost = row
+    return Batch._make([*header, (stored, failed, cancelled, cost)])
+
+
 def _objects(folder: Path) -> dict[str, str]:
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -182,13 +191,16 @@ SELECT id, batch_id::text, position, custom_id, state, due_at IS NULL AS final, 
              WHERE error ->> 'type' = 'submission_unknown') AS given_up
 FROM edits
 """
-_SUBMISSIONS = "SELECT id::text, edit_id, request_id, outcome, images_returned, doubled FROM submissions"
+_SUBMISSIONS = """
+SELECT id::text, edit_id, request_id, outcome, images_returned, doubled, cost::float8 FROM submissions
+"""
 _IMAGES = """
 SELECT submission_id::text, index, storage_key, sha256, state = 'stored' FROM images WHERE storage_key IS NOT NULL
 """
 _BATCHES = """
-SELECT id::text, name, extract(epoch FROM finished_at)::float8, extract(epoch FROM cancelled_at)::float8,
-       broken_criterion, max_cost::float8, tolerated_failures, notify_url
-FROM batches
+SELECT b.id::text, b.name, extract(epoch FROM b.finished_at)::float8, extract(epoch FROM b.cancelled_at)::float8,
+       b.broken_criterion, b.max_cost::float8, b.tolerated_failures, b.notify_url,
+       p.stored, p.failed, p.cancelled, coalesce(p.cost, 0)::float8
+FROM batches b JOIN batch_progress p ON p.batch_id = b.id
 """
 _CALLBACKS = "SELECT effect, count(*) FROM callbacks GROUP BY effect"

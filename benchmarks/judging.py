@@ -148,6 +148,8 @@ def untrue_rows(owned: Owned) -> Iterator[str]:
         charges = request.charges if request else 0
         if submission.outcome == "succeeded" and submission.images_returned != charges:
             yield f"submission {submission.id}: {charges} charged, {submission.images_returned} noted"
+        elif submission.outcome == "succeeded" and not _same_money(submission.cost, PRICE * charges):
+            yield f"submission {submission.id}: {charges} charged, {submission.cost} USD noted"
         knowable = request is not None and (request.told_at is not None or request.listed)
         if charges and knowable and submission.outcome != "succeeded":
             yield f"submission {submission.id} was charged and is {submission.outcome}"
@@ -160,6 +162,27 @@ def untrue_rows(owned: Owned) -> Iterator[str]:
     for edit_id in owned.books.edits:
         if len(owned.charged(edit_id)) > 1 and owned.seen_twice(edit_id) and edit_id not in flagged:
             yield f"edit {owned.books.edits[edit_id].name} was charged twice, and no row says so"
+
+
+def _same_money(one: float | None, other: float) -> bool:
+    return one is not None and abs(one - other) < 1e-6
+
+
+def untrue_views(owned: Owned) -> Iterator[str]:
+    """Batches of which the views, which rest on counters, tell otherwise than their rows."""
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    cost: dict[str, float] = defaultdict(float)
+    for edit in owned.books.edits.values():
+        rows[edit.batch_id][edit.state] += 1
+    for submission in owned.books.submissions.values():
+        cost[owned.edit(submission).batch_id] += submission.cost or 0
+    for batch in owned.books.batches.values():
+        if batch.progress is None:
+            continue
+        counted = tuple(rows[batch.id][state] for state in ("stored", "failed", "cancelled"))
+        if batch.progress[:3] != counted or not _same_money(batch.progress[3], cost[batch.id]):
+            by_rows = f"{counted} and {cost[batch.id]:.2f} USD by its rows"
+            yield f"batch {batch.name} is {batch.progress} to whoever asks, {by_rows}"
 
 
 def missing_images(owned: Owned) -> Iterator[str]:

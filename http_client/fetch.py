@@ -17,7 +17,8 @@ import requests
 
 from core.errors import FetchAgain, Unusable
 from core.resource_errors import find_exhaustion, storage_trouble
-from http_client.bodies import TooSlow, enforce_rate, read_pieces
+from http_client.arrivals import Pace, TooSlow
+from http_client.bodies import read_pieces
 from http_client.host_backoff import HostBackoff
 from http_client.resume import NO_VERSION, Version, read_version
 from http_client.retry_after import read_retry_after
@@ -70,7 +71,7 @@ class Fetcher:
 
     def _follow(self, url: str) -> IO[bytes]:
         """What broke off goes on where it was, a few times, as long as it gets on."""
-        deadline, version = time.monotonic() + WHOLE_TIMEOUT, NO_VERSION
+        began, version = time.monotonic(), NO_VERSION
         file = DownloadFile(max_size=IN_MEMORY)
         try:
             for resumes_left in reversed(range(RESUMES + 1)):
@@ -79,12 +80,12 @@ class Fetcher:
                     version = self._begin(response, file, version)
                     url = response.request.url or url
                     try:
-                        self._copy(response, file, deadline)
+                        self._copy(response, file, began)
                         if version.length is not None and file.tell() != version.length:
                             raise FetchAgain("truncated", f"{file.tell()} of {version.length} bytes came.")
                         return file
                     except (requests.RequestException, FetchAgain):
-                        gets_on = file.tell() > came and time.monotonic() < deadline
+                        gets_on = file.tell() > came and time.monotonic() - began < WHOLE_TIMEOUT
                         if not (version.validator and resumes_left and gets_on):
                             raise
             raise AssertionError("the last try raises")
@@ -118,14 +119,13 @@ class Fetcher:
         file.truncate()
         return read_version(response.headers, declared)
 
-    def _copy(self, response: requests.Response, file: IO[bytes], deadline: float) -> None:
+    def _copy(self, response: requests.Response, file: IO[bytes], began: float) -> None:
         least, window = LEAST_RATE
-        for part in enforce_rate(read_pieces(response.raw), least=least, window=window):
+        pace = Pace(seconds=WHOLE_TIMEOUT, began=began, least=least, window=window)
+        for part in read_pieces(response.raw, pace):
             file.write(part)
             if file.tell() > self._max_bytes:
                 raise Unusable("too_large", f"The file is longer than the {self._max_bytes} bytes allowed.")
-            if time.monotonic() > deadline:
-                raise FetchAgain("too_slow", f"The file took longer than {WHOLE_TIMEOUT:g} seconds.")
 
     def _request(self, url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:
         """The request for a URL, judged in the form in which it is sent: parsers differ over odd ones."""

@@ -30,6 +30,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from core.network import Network, literal
 from core.settings import read_network
+from http_client.arrivals import WatchedResponse
 from http_client.bodies import read_bounded
 
 CONNECT_TIMEOUT = 5.0
@@ -58,8 +59,9 @@ class NotConnected(Exception):
 
 
 class _Watched:
-    """Mixed into urllib3's connections: every failure to connect says so, every peer is checked."""
+    """Mixed into urllib3's connections: every failure to connect says so, every peer is checked, every byte is seen."""
 
+    response_class = WatchedResponse
     peer_check: PeerCheck | None = None
     watch: Watch | None = None
     head_timeout: float | None = None

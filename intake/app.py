@@ -17,6 +17,7 @@ from intake.docs_page import ASSETS, PAGE
 from intake.metrics import write_metrics
 from intake.openapi import Operation, describe_route, document
 from intake.pages import PageContext, install_page
+from intake.pages.thumbnails import THREADS as THUMBNAIL_THREADS
 from intake.responses import Alive
 from intake.settings import IntakeSettings
 from models.database import make_engine
@@ -25,7 +26,7 @@ from models.queries.health import PING
 
 THREADS, LARGE_THREADS = 6, 2
 """Requests served at one time; bodies too large for memory have threads of their own, so that nobody waits for them.
-Each may need a connection."""
+Each may need a connection, and so may each thumbnail of an input that is being made."""
 BODY_WITHIN, IDLE_WITHIN = 600.0, 30.0
 """Seconds for a whole body, and without a byte of it."""
 IN_MEMORY = 256 * 1024
@@ -49,7 +50,8 @@ def create_app(settings: IntakeSettings | None = None) -> Flask:
     if not keys.required:
         app.before_request(_require_local_name)
     app.url_map.strict_slashes = app.url_map.merge_slashes = False
-    engine = make_engine(settings.database_url, application="darkroom intake", pool_size=THREADS + LARGE_THREADS)
+    connections = THREADS + LARGE_THREADS + THUMBNAIL_THREADS
+    engine = make_engine(settings.database_url, application="darkroom intake", pool_size=connections)
     problems.install(app)
     context = api.ApiContext(settings, engine, keys)
     api.install(app, context)

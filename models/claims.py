@@ -232,6 +232,8 @@ class DueUnknown(NamedTuple):
     """The listing, newest first, is read down to requests that ended then; None: not begun."""
     searched_from: datetime | None
     """When the newest request in the listing had ended as the reading began; newer ones are still to be read."""
+    allowed: float = 0.0
+    """Seconds after its POST by which its request must have ended: the unknown deadline of then, whatever it is now."""
 
 
 CLAIM_UNKNOWN = Statement(
@@ -245,7 +247,7 @@ CLAIM_UNKNOWN = Statement(
     WHERE s.id = due.id AND e.id = s.edit_id
     RETURNING s.id, b.endpoint, s.posted_at, s.polls,
               s.denials, coalesce(extract(epoch FROM now() - s.denied_since), 0)::float8, s.searched_to,
-              s.searched_from
+              s.searched_from, coalesce(extract(epoch FROM e.due_at - s.posted_at), 0)::float8
 """,
     index="submissions_due edits_pkey",
 )

@@ -90,9 +90,15 @@ _SETTLED = """
     AND (SELECT sum(k.pending + k.submitting + k.submitted + k.ready + k.in_flight + k.unknown + k.images_waiting)
          FROM batch_counters k WHERE k.batch_id = b.id) = 0
 """
+# Where a submit is unheard of, the listing may show requests of this batch beside the lost one, of the same input; only
+# its submissions tell that they are taken (`worker/unknown_matching.py`). Clocks may differ by a quarter of an hour.
+_NOT_LOOKED_FOR = """
+    (SELECT min(s.posted_at) - interval '15 minutes' > b.finished_at FROM submissions s
+     WHERE s.due_at IS NOT NULL AND s.request_id IS NULL) IS NOT FALSE
+"""
 _PRUNABLE = f"""
     b.finished_at < now() - %(kept)s * interval '1 s' AND b.pruned_at IS NULL
-    AND b.audited_at >= b.finished_at AND b.audit_difference IS NULL AND {_SETTLED}
+    AND b.audited_at >= b.finished_at AND b.audit_difference IS NULL AND {_SETTLED} AND {_NOT_LOOKED_FOR}
     AND NOT (('images' = ANY(%(waits_for)s) OR b.output_expires_after IS NOT NULL) AND {IMAGES_TO_DELETE})
     AND NOT ('provider_copies' = ANY(%(waits_for)s) AND {REQUESTS_TO_DELETE})
 """
@@ -103,7 +109,7 @@ BEGIN_BATCHES = Statement(
     RETURNING id
     """,
     prunable=_PRUNABLE,
-    index="batches_kept",
+    index="batches_kept submissions_due",
 )
 BATCH_GOING = Statement(
     """
@@ -269,6 +275,7 @@ COUNT_BATCHES = Statement(
     FROM batches b WHERE b.finished_at < now() - %(kept)s * interval '1 s' AND b.pruned_at IS NULL
     """,
     prunable=_PRUNABLE,
+    index="submissions_due",
 )
 COUNT_ORPHANS = Statement(
     """

@@ -27,10 +27,11 @@ class Listed(NamedTuple):
     """One finished request."""
 
     request_id: str
+    """Empty where it is not shown as the provider documents it."""
     identity: str | None
     """Of its input (`seedream.identify_input`); None where the account did not keep it."""
     certain: bool
-    """The input is shown, and nothing in it that we would not have sent."""
+    """Id and input are shown, and nothing in the input that we would not have sent."""
     status: int | None
     sent_at: datetime | None
     ended_at: datetime | None
@@ -69,11 +70,11 @@ class Listing:
                     raise
                 limit = max(1, limit // 4)
                 continue
-            items = [_listed(item) for item in page.get("items") or ()]
+            items = [_listed(item) for item in page["items"]]
             down_to = _lowest(items, down_to)
             following = page.get("next_cursor")
-            if page.get("has_more") and (not following or following == cursor):
-                raise TryLater("the listing has more, but does not say how to go on")
+            if page.get("has_more") is not False and (not following or following == cursor):
+                raise TryLater("the listing has more, or does not say that it has not, and no way on")
             yield Page(items, down_to, not following)
             if not following:
                 return
@@ -86,7 +87,7 @@ class Listing:
             Gone, TryLater: as for `pages`.
         """
         page = self._page(endpoint, {"request_id": request_id}, 1)
-        for item in page.get("items") or ():
+        for item in page["items"]:
             if isinstance(item, dict) and item.get("request_id") == request_id:
                 verdict = _verdict(item)
                 return None if verdict.kind is Kind.UNFETCHED else verdict
@@ -109,14 +110,15 @@ def _lowest(items: list[Listed], down_to: datetime) -> datetime:
 
 
 def _listed(item: Any) -> Listed:
-    """One entry; what is missing or odd in it only makes it match nothing."""
+    """One entry; what is missing or odd in it makes it match nothing, and prove nothing either."""
     entry = item if isinstance(item, dict) else {}
-    shown, status = entry.get("json_input"), entry.get("status_code")
+    shown, status, request_id = entry.get("json_input"), entry.get("status_code"), entry.get("request_id")
     given = shown if isinstance(shown, dict) and shown else None
+    named = isinstance(request_id, str) and bool(request_id)
     return Listed(
-        request_id=str(entry.get("request_id") or ""),
+        request_id=str(request_id) if named else "",
         identity=identify_input(given) if given else None,
-        certain=given is not None and not has_unknown_fields(given),
+        certain=named and given is not None and not has_unknown_fields(given),
         status=status if isinstance(status, int) else None,
         sent_at=_time(entry.get("sent_at")),
         ended_at=_time(entry.get("ended_at")),

@@ -44,7 +44,8 @@ class PlatformAPI:
             raise TryLater(f"{type(error).__name__}: {error}"[:300]) from error
         if answer.status in (401, 403, 404):
             raise Gone(f"{path} is not for this key ({answer.status})")
-        if not isinstance(page, dict) or not isinstance(page.get(items), list | None):
+        if not isinstance(page, dict) or not isinstance(page.get(items), list):
+            # also an object without a list: taken for an empty one, it would say that nothing is there
             raise TryLater(f"{path} answered {answer.status}")
         return page
 

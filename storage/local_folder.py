@@ -1,8 +1,9 @@
-"""A folder as a store: files are written aside, synced, and renamed; nothing is read through a link."""
+"""A folder as a store: files are written aside, synced, and renamed; no link in it is followed."""
 
 import errno
 import os
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -11,7 +12,14 @@ from uuid import uuid4
 from core.errors import DarkroomError, DownloadError, NotFound, StorageUnavailable, Unusable, UserError
 from core.resource_errors import storage_trouble
 from storage.durable_files import make_folder, sync_folders, write_durably
-from storage.local_paths import folds_case, open_beneath, spell_distinctly
+from storage.local_paths import (
+    folds_case,
+    list_beneath,
+    move_beneath,
+    open_beneath,
+    remove_beneath,
+    spell_distinctly,
+)
 from storage.store_errors import storage_error
 
 INCOMING = ".incoming"
@@ -26,7 +34,7 @@ class LocalFolder:
     def __init__(self, path: Path, url: str) -> None:
         self.path, self._url = path, url
         self._folds_case: bool | None = None
-        _sweep(path / INCOMING)
+        self._sweep()
 
     def put(self, key: str, file: IO[bytes]) -> None:
         """Write under `INCOMING`, then rename: what a killed writer leaves behind lies beside no image.
@@ -34,7 +42,7 @@ class LocalFolder:
         Raises:
             DownloadError: as `Storage.put`.
         """
-        target, part = self.path / key, self.path / INCOMING / str(uuid4())
+        part = self.path / INCOMING / str(uuid4())
         try:
             try:  # this part is the same for every image
                 make_folder(part.parent)
@@ -42,9 +50,9 @@ class LocalFolder:
             except OSError as error:
                 raise storage_trouble(error, self._url) or storage_error(error, self._url) from error
             try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                part.replace(target)
-                sync_folders(target.parent, up_to=self.path)
+                # no link is followed: what is stored must lie where it is read from
+                move_beneath(self.path, Path(key), part)
+                sync_folders((self.path / key).parent, up_to=self.path)
             except OSError as error:
                 raise self._judge_write(error) from error
         finally:
@@ -61,6 +69,29 @@ class LocalFolder:
             return open_beneath(self.path, Path(key))
         except OSError as error:
             raise self._judge_read(error, key) from error
+
+    def remove(self, key: str) -> None:
+        """Remove the file under a key.
+
+        Raises:
+            OSError: there is none, or it is behind a link.
+        """
+        remove_beneath(self.path, Path(key))
+
+    def list_older(self, prefix: str, before: float) -> Iterator[str]:
+        """Keys under a prefix of files that were written before that, in seconds since 1970; none behind a link.
+
+        Raises:
+            OSError: they cannot be listed.
+        """
+        return (key for key, written_at in list_beneath(self.path, prefix) if written_at < before)
+
+    def _sweep(self) -> None:
+        """Remove what writers that were killed have left; whoever still writes is younger."""
+        with suppress(OSError):
+            for key in self.list_older(INCOMING, time.time() - ABANDONED_AFTER):
+                with suppress(OSError):
+                    self.remove(key)
 
     def spell(self, name: str) -> str:
         """As `Storage.key_of`."""
@@ -93,11 +124,3 @@ class LocalFolder:
     def _is_linked(self, key: str) -> bool:
         path = Path(key)
         return any((self.path / part).is_symlink() for part in (path, *path.parents[:-1]))
-
-
-def _sweep(incoming: Path) -> None:
-    """Remove what writers that were killed have left; whoever still writes is younger."""
-    for path in incoming.glob("*"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
-                path.unlink()

@@ -1,10 +1,11 @@
-"""Paths in a folder that others may write to: read without following links, and told apart where case is folded."""
+"""Paths in a folder that others may write to: used without following links, and told apart where case is folded."""
 
 import hashlib
 import os
 import stat
 import unicodedata
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -13,30 +14,80 @@ MARK = 8
 """Characters of the hash that tells two names apart which a file system takes for one."""
 
 
-def open_beneath(folder: Path, path: Path) -> BinaryIO:
-    """Open the regular file at `path`, relative to `folder`, for reading; no part of the path may be a link.
+@contextmanager
+def _folder_of(folder: Path, path: Path, *, make: bool = False) -> Iterator[tuple[int, str]]:
+    """The open folder of `path`, relative to `folder`, and the name in it; missing folders are made where `make` is.
 
     Each part is opened in the folder before it, so that nobody can put a link in its place meanwhile.
-
-    Raises:
-        OSError: there is none, or a part of the path is a link (ELOOP, or ENOTDIR).
-        IsADirectoryError: it is no regular file.
     """
     *parents, name = path.parts
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for part in parents:
+            if make:
+                with suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=handle)
             below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
             os.close(handle)
             handle = below
-        # without O_NONBLOCK a pipe would wait for a writer
-        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
+        yield handle, name
     finally:
         os.close(handle)
+
+
+def open_beneath(folder: Path, path: Path) -> BinaryIO:
+    """Open the regular file at `path`, relative to `folder`, for reading; no part of the path may be a link.
+
+    Raises:
+        OSError: there is none, or a part of the path is a link (ELOOP, or ENOTDIR).
+        IsADirectoryError: it is no regular file.
+    """
+    with _folder_of(folder, path) as (handle, name):
+        # without O_NONBLOCK a pipe would wait for a writer
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise IsADirectoryError(f"{name} is no file")
     return os.fdopen(file, "rb")
+
+
+def move_beneath(folder: Path, path: Path, file: Path) -> None:
+    """Give a file of the same file system its place at `path`, relative to `folder`; missing folders are made.
+
+    Raises:
+        OSError: it cannot be, or a folder on the way is a link.
+    """
+    with _folder_of(folder, path, make=True) as (handle, name):
+        os.replace(file, name, dst_dir_fd=handle)
+
+
+def remove_beneath(folder: Path, path: Path) -> None:
+    """Remove what stands at `path`, relative to `folder`; of a link the link.
+
+    Raises:
+        OSError: nothing does, or a folder on the way is a link.
+    """
+    with _folder_of(folder, path) as (handle, name):
+        os.unlink(name, dir_fd=handle)
+
+
+def list_beneath(folder: Path, prefix: str) -> Iterator[tuple[str, float]]:
+    """Every regular file beneath `prefix`, relative to `folder`, and when it was written; nothing behind a link.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(FileNotFoundError):  # there is nothing of that prefix
+            for place, _, names, handle in os.fwalk(prefix, dir_fd=top):
+                for name in names:
+                    with suppress(FileNotFoundError):
+                        found = os.stat(name, dir_fd=handle, follow_symlinks=False)
+                        if stat.S_ISREG(found.st_mode):
+                            yield f"{place}/{name}", found.st_mtime
+    finally:
+        os.close(top)
 
 
 def folds_case(folder: Path) -> bool:

@@ -181,6 +181,9 @@ class Storage:
         """
         check_key(key)
         try:
+            if self._folder:
+                self._folder.remove(key)
+                return
             obstore.delete(self._store, key)
         except (FileNotFoundError, obstore.exceptions.NotFoundError):
             return
@@ -194,9 +197,10 @@ class Storage:
             StorageUnavailable: as for `put`.
         """
         before = datetime.now(UTC) - timedelta(seconds=seconds)
-        if self._folder and not (self._folder.path / prefix).is_dir():
-            return
         try:
+            if self._folder:
+                yield from self._folder.list_older(prefix, before.timestamp())
+                return
             for page in obstore.list(self._store, prefix, chunk_size=LISTED_AT_ONCE):
                 yield from (found["path"] for found in page if found["last_modified"] < before)
         except TROUBLE as error:

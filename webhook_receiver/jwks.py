@@ -9,14 +9,15 @@ import binascii
 import json
 import threading
 import time
+from contextlib import closing
 from typing import Any
 
 import requests
 import structlog
-from urllib3.exceptions import HTTPError
 
 from core.errors import KeysUnavailable
-from core.settings import read_network
+from http_client.bodies import read_bounded
+from http_client.sessions import NotConnected, ThreadSessions, open_response
 
 log = structlog.get_logger()
 
@@ -25,7 +26,7 @@ FRESH_FOR = 24 * 3600.0
 ASK_EVERY = 60.0
 """Seconds between two fetches, however many deliveries miss."""
 FETCH_TIMEOUT = 5.0
-"""Seconds without a byte, and for the whole body: deliveries wait meanwhile."""
+"""Seconds without a byte, for the head, and for the whole body: deliveries wait meanwhile."""
 SET_MAX_BYTES = 256 * 1024
 
 
@@ -68,51 +69,30 @@ class KeySet:
             try:
                 self._keys = fetch_keys(self._url)
                 self._good_at = time.monotonic()
-            except (requests.RequestException, HTTPError, ValueError, RecursionError) as error:
+            except (NotConnected, requests.RequestException, ValueError, RecursionError) as error:
                 log.warning("keys_not_fetched", reason=f"{type(error).__name__}: {error}", kept=len(self._keys))
                 if not self._keys:
                     self._asked_at = time.monotonic() - ASK_EVERY + 1.0  # with nothing in hand, a second is enough
-
-
-class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """None: else `requests` reads a redirect's body to its end even where it is not to be followed."""
 
 
 def fetch_keys(url: str) -> tuple[bytes, ...]:
     """The keys that a URL publishes now.
 
     Raises:
-        requests.RequestException, urllib3's HTTPError: no whole answer came.
+        NotConnected, requests.RequestException: no whole answer came.
         ValueError, RecursionError: the answer is no set of keys that can be used.
     """
-    network = read_network()
-    proxy = network.proxy_for(url)
-    with _Session() as session:
-        session.trust_env = False  # no password out of a netrc file
-        session.verify = network.verify
-        session.proxies = {"http": proxy, "https": proxy} if proxy else {}
-        with session.get(url, timeout=FETCH_TIMEOUT, allow_redirects=False, stream=True) as response:
-            if response.status_code != 200:
-                raise ValueError(f"answered {response.status_code}")
-            body = _read(response)
+    with (
+        closing(ThreadSessions(head_timeout=FETCH_TIMEOUT).get()) as session,
+        open_response(session, "GET", url, headers={}, timeout=FETCH_TIMEOUT) as response,
+    ):
+        if response.status_code != 200:
+            raise ValueError(f"answered {response.status_code}")
+        body = read_bounded(response.raw, limit=SET_MAX_BYTES, seconds=FETCH_TIMEOUT)
     keys = tuple(key for key in map(_public_key, _entries(body)) if key is not None)
     if not keys:
         raise ValueError("the key set holds no Ed25519 key")
     return keys
-
-
-def _read(response: requests.Response) -> bytes:
-    """The body, bounded in size and time; a call of `read1` returns what has come, so that a drip can be timed."""
-    deadline = time.monotonic() + FETCH_TIMEOUT
-    body = b""
-    while part := response.raw.read1(SET_MAX_BYTES, decode_content=True):
-        body += part
-        if len(body) > SET_MAX_BYTES:
-            raise ValueError("the key set is too large")
-        if time.monotonic() > deadline:
-            raise ValueError("the key set drips in too slowly")
-    return body
 
 
 def _entries(body: bytes) -> list[Any]:

@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 
-from core.errors import AccountPaused, DownloadError, Gone, TryLater
+from core.errors import AccountPaused, DownloadError, Gone, SettingsError, TryLater
 from models.pauses import pause_lane, resume_lane
 from models.queries.callbacks import LIMIT_LOCK_WAIT
 from models.retention import Step
 from models.stored_images import Deletion, begin_images, begin_requests, end_images, end_requests
 from provider.platform import PlatformAPI
 from storage.store import QUARANTINE, Storage
+from worker.download_claims import UNOPENED
 
 FILES_AT_ONCE = 100
 """Refused files of one step."""
@@ -97,7 +98,7 @@ def _end(engine: Engine, deletion: Deletion, end: Callable[[Connection, Deletion
 def _try(engine: Engine, subject: str, delete: Callable[[], Step]) -> Step:
     try:
         step = delete()
-    except (DownloadError, AccountPaused, TryLater) as error:
+    except (DownloadError, SettingsError, AccountPaused, TryLater) as error:
         with engine.begin() as connection:
             reason, message = _explain(error)
             pause_lane(connection, "prune", subject, reason=reason, message=message, retry_after=PAUSE)
@@ -107,8 +108,10 @@ def _try(engine: Engine, subject: str, delete: Callable[[], Step]) -> Step:
     return step
 
 
-def _explain(error: DownloadError | AccountPaused | TryLater) -> tuple[str, str]:
+def _explain(error: DownloadError | SettingsError | AccountPaused | TryLater) -> tuple[str, str]:
     """The reason in a word, and the message."""
+    if isinstance(error, SettingsError):
+        return UNOPENED, str(error)
     if isinstance(error, TryLater):
         return "unreachable", str(error)
     return error.type if isinstance(error, DownloadError) else error.reason, error.message

@@ -19,6 +19,8 @@ log = structlog.get_logger()
 
 LANE, SUBJECT = "download", "storage"
 """What stands in `lane_pauses` while no image can be stored."""
+UNOPENED = "cannot_be_opened"
+"""The reason while the store cannot even be opened."""
 FIRST_PROBE, LAST_PROBES = 10.0, 120.0
 """Seconds until a paused store is tried again: the first time, and later on at most. A probe costs one download."""
 CLAIM_MAX = 100
@@ -53,11 +55,11 @@ def open_store(engine: Engine, open_: Callable[[], Storage], settings: WorkerSet
                 connection,
                 LANE,
                 SUBJECT,
-                reason="cannot_be_opened",
+                reason=UNOPENED,
                 message=str(error),
                 retry_after=probe_delay(settings),
             )
-        log.error("downloads_paused", reason="cannot_be_opened", message=str(error))
+        log.error("downloads_paused", reason=UNOPENED, message=str(error))
         return None
 
 

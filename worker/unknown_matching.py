@@ -28,9 +28,10 @@ def identify_submission(connection: Connection, submission_id: UUID) -> str:
 
 def select_free(connection: Connection, listed: Sequence[Listed]) -> list[Listed]:
     """Each once, without those that a submission of ours holds, whatever became of it."""
-    listed = list({item.request_id: item for item in listed}.values())
-    held = set(connection.exec_driver_sql(REQUESTS_OF_OURS, ([item.request_id for item in listed],)).scalars())
-    return [item for item in listed if item.request_id and item.request_id not in held]
+    named = {item.request_id: item for item in listed if item.request_id}
+    held = set(connection.exec_driver_sql(REQUESTS_OF_OURS, (list(named),)).scalars())
+    nameless = [item for item in listed if not item.request_id]
+    return [item for request_id, item in named.items() if request_id not in held] + nameless
 
 
 def _ended_in_window(due: DueUnknown, item: Listed, settings: WorkerSettings) -> bool:

@@ -37,8 +37,8 @@ def ended_after(due: DueUnknown) -> datetime:
 
 
 def ended_before(due: DueUnknown, settings: WorkerSettings) -> datetime:
-    """When its request has ended, and is listed, at the latest."""
-    return due.posted_at + timedelta(seconds=settings.unknown_deadline) + CLOCKS_DIFFER_BY
+    """When its request has ended, and is listed, at the latest, also where the settings allowed it more time then."""
+    return due.posted_at + timedelta(seconds=max(settings.unknown_deadline, due.allowed)) + CLOCKS_DIFFER_BY
 
 
 def search_listing(

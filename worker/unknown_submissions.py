@@ -164,7 +164,7 @@ def decide_lookup(
         return NextPoll(due.id, pause, search.trouble or "the account is paused")
     if due.denials + 1 >= DENIALS and due.denied_for >= PERSISTS * settings.unknown_deadline:
         return None
-    note = search.trouble or "the listing shows requests of that time without their inputs"
+    note = search.trouble or "the listing shows requests of that time without their inputs, or their ids"
     return NextPoll(due.id, pause, note, DenialCount.ADD)
 
 

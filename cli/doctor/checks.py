@@ -12,7 +12,6 @@ from uuid import uuid4
 import redis
 import requests
 from kombu.exceptions import OperationalError
-from urllib3.exceptions import HTTPError
 
 from cli.doctor.check_result import CheckResult, failure, ok, warning
 from cli.output import plural
@@ -149,7 +148,7 @@ def signing_keys(url: str) -> CheckResult:
     """Whether the signing keys can be had."""
     try:
         found = fetch_keys(url)
-    except (requests.RequestException, HTTPError, ValueError, RecursionError) as error:
+    except (NotConnected, requests.RequestException, ValueError, RecursionError) as error:
         advice = "Callbacks wait at the provider, which delivers again for hours; results are polled meanwhile."
         return failure("keys", f"No signing keys from {url}: {str(error)[:300]}.", advice)
     return ok("keys", f"{plural(len(found), 'signing key')} at {url}")

@@ -14,7 +14,7 @@ from core.small_images import TYPE
 from intake.pages.context import context, page, secure, viewer
 from intake.pages.thumbnails import TooMany
 from intake.stored_images import KEPT
-from models.queries.page import INPUT_OF_EDIT
+from models.queries.page import INPUT_IS_THERE, INPUT_OF_EDIT
 
 MISSING_KEPT = "private, max-age=60"
 MISSING = (
@@ -46,11 +46,16 @@ def thumbnail(batch_id: UUID, image: int) -> ResponseReturnValue:
 def input_thumbnail(batch_id: UUID, position: int, number: int) -> ResponseReturnValue:
     """A small version of an input of an edit."""
     parameters = {"batch": batch_id, "position": min(position, 2**31 - 1), "number": min(number, 2**31 - 1)}
-    with context().engine.connect() as connection:
-        url = connection.exec_driver_sql(INPUT_OF_EDIT, {**parameters, "client": viewer().sees}).scalar()
-    if url is None:
-        raise NotFound("There is no such input.")
-    return _answer_later(lambda: context().thumbnails.of_input(url), _show_small)
+    engine = context().engine
+    with engine.connect() as connection:
+        if not connection.exec_driver_sql(INPUT_IS_THERE, {**parameters, "client": viewer().sees}).all():
+            raise NotFound("There is no such input.")
+
+    def find_url() -> str | None:
+        with engine.connect() as connection:
+            return connection.exec_driver_sql(INPUT_OF_EDIT, parameters).scalar()
+
+    return _answer_later(lambda: context().thumbnails.of_input(find_url), _show_small)
 
 
 def _answer_later(
@@ -60,7 +65,7 @@ def _answer_later(
     try:
         future = begin()
     except TooMany:
-        raise ServiceUnavailable("Too many images are parameters for at one time; come again.", retry_after=5) from None
+        raise ServiceUnavailable("Too many images are asked for at one time; come again.", retry_after=5) from None
     later = request.environ.get(ANSWER_LATER)
     answer: ResponseReturnValue = later(future, show) if later else show(future.result())
     return answer

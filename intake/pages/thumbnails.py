@@ -6,12 +6,12 @@ host, under the same guards as a download, and may take as long as that host lik
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
 from threading import BoundedSemaphore
-from typing import IO
+from typing import IO, TypeVar
 
 from core.errors import DarkroomError
 from core.small_images import TYPE, encode_small, shrink
@@ -29,6 +29,8 @@ INPUT_MAX = 20_000_000
 """Bytes of an input."""
 MADE_MAX = 1_000_000
 """Bytes of a thumbnail in the store; far more than one has."""
+
+Made = TypeVar("Made")
 
 
 class TooMany(Exception):
@@ -54,14 +56,18 @@ class Thumbnails:
     def of_output(self, key: str, digest: str) -> "Future[bytes | None]":
         """Of a stored image, by its key and the hash of its bytes; None where it cannot be had."""
         largest = self._settings.picture_max_bytes
-        return self._stored.start(lambda: self._keep(digest, lambda: self._read_stored(key, largest)))
+        return self._stored.start(lambda: self._keep(digest, lambda: self.storage.get(key, max_bytes=largest)))
 
-    def of_input(self, url: str) -> "Future[bytes | None]":
-        """Of an input, by its URL or data URI."""
-        digest = sha256(url.encode()).hexdigest()
-        return self._inputs.start(lambda: self._keep(digest, lambda: self._fetcher.fetch(url)))
+    def of_input(self, find_url: Callable[[], str | None]) -> "Future[bytes | None]":
+        """Of an input, whose URL or data URI is found once its turn comes: those that wait may have megabytes each."""
+        return self._inputs.start(lambda: self._make_of_input(find_url()))
 
-    def _keep(self, digest: str, open_original: Callable[[], IO[bytes]]) -> bytes:
+    def _make_of_input(self, url: str | None) -> bytes | None:
+        if url is None:
+            return None
+        return self._keep(sha256(url.encode()).hexdigest(), lambda: self._fetcher.fetch(url))
+
+    def _keep(self, digest: str, open_original: Callable[[], AbstractContextManager[IO[bytes]]]) -> bytes:
         key = f"{FOLDER}/{digest[:2]}/{digest}.webp"
         with suppress(DarkroomError), self.storage.get(key, max_bytes=MADE_MAX) as file:
             return file.read()
@@ -71,10 +77,6 @@ class Thumbnails:
             self.storage.put(key, BytesIO(made), TYPE)
         return made
 
-    def _read_stored(self, key: str, max_bytes: int) -> IO[bytes]:
-        with self.storage.get(key, max_bytes=max_bytes) as stored:
-            return BytesIO(stored.read())
-
 
 class _Workers:
     """A few threads, and a bound on what waits for them."""
@@ -83,7 +85,7 @@ class _Workers:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix=name)
         self._places = BoundedSemaphore(WAITING_MAX)
 
-    def start(self, make: Callable[[], bytes]) -> "Future[bytes | None]":
+    def start(self, make: Callable[[], Made]) -> "Future[Made | None]":
         if not self._places.acquire(blocking=False):
             raise TooMany
         future = self._pool.submit(_try, make)
@@ -91,7 +93,7 @@ class _Workers:
         return future
 
 
-def _try(make: Callable[[], bytes]) -> bytes | None:
+def _try(make: Callable[[], Made]) -> Made | None:
     try:
         return make()
     except Exception:  # what cannot be had is not shown; and Pillow's decoders raise what they like on hostile bytes

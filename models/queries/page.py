@@ -56,11 +56,13 @@ _IMAGES = """
     ARRAY(SELECT i.id FROM submissions s JOIN images i ON i.submission_id = s.id
           WHERE s.edit_id = e.id AND i.state = 'stored' ORDER BY i.id) AS images
 """
+_INPUTS = "CASE jsonb_typeof(e.arguments -> 'image_urls') WHEN 'array' THEN e.arguments -> 'image_urls' ELSE '[]' END"
+"""Of an edit whose line was faulty they may be anything."""
 EDITS_OF_BATCH = Statement(
     """
     SELECT e.position, e.custom_id, e.state, e.attempt, e.errors -> -1 ->> 'type' AS error, e.finished_at,
            left(e.arguments ->> 'prompt', 300) AS prompt,
-           coalesce(jsonb_array_length(e.arguments -> 'image_urls'), 0) AS inputs, {images}
+           jsonb_array_length({inputs}) AS inputs, {images}
     FROM edits e
     WHERE e.batch_id = %(batch)s AND e.position > %(after)s AND e.position <= %(until)s
       AND (%(state)s::text IS NULL OR e.state = %(state)s)
@@ -68,16 +70,20 @@ EDITS_OF_BATCH = Statement(
     ORDER BY e.position LIMIT %(limit)s
     """,
     images=_IMAGES,
+    inputs=_INPUTS,
     index="edits_batch_id_position_key submissions_edit images_submission_id_index_key",
 )
 """Between `after` and `until` there may be fewer than `limit`, or none."""
 EDIT = Statement(
     """
-    SELECT e.id, e.position, e.custom_id, e.state, e.attempt, e.seed, e.arguments, e.errors, e.due_at, e.created_at,
-           e.cancel_requested_at, e.finished_at, {images}
+    SELECT e.id, e.position, e.custom_id, e.state, e.attempt, e.seed, e.arguments - 'image_urls' AS arguments, e.errors,
+           e.due_at, e.created_at, e.cancel_requested_at, e.finished_at, {images},
+           ARRAY(SELECT left(url, 250) FROM jsonb_array_elements_text({inputs}) WITH ORDINALITY AS input (url, number)
+                 ORDER BY number) AS inputs
     FROM edits e WHERE e.batch_id = %s AND e.position = %s
     """,
     images=_IMAGES,
+    inputs=_INPUTS,
     index="edits_batch_id_position_key submissions_edit images_submission_id_index_key",
 )
 SUBMISSIONS_OF_EDIT = Statement(
@@ -103,13 +109,20 @@ IMAGES_OF_EDIT = Statement(
     """,
     index="submissions_edit images_submission_id_index_key",
 )
-INPUT_OF_EDIT = Statement(
+INPUT_IS_THERE = Statement(
     """
-    SELECT e.arguments -> 'image_urls' ->> %(number)s AS url FROM edits e JOIN batches b ON b.id = e.batch_id
-    WHERE e.batch_id = %(batch)s AND e.position = %(position)s
+    SELECT FROM edits e JOIN batches b ON b.id = e.batch_id
+    WHERE e.batch_id = %(batch)s AND e.position = %(position)s AND e.arguments -> 'image_urls' -> %(number)s IS NOT NULL
       AND (%(client)s::text IS NULL OR b.client = %(client)s)
     """,
     index="edits_batch_id_position_key batches_pkey",
+)
+INPUT_OF_EDIT = Statement(
+    """
+    SELECT arguments -> 'image_urls' ->> %(number)s FROM edits
+    WHERE batch_id = %(batch)s AND position = %(position)s
+    """,
+    index="edits_batch_id_position_key",
 )
 MINUTES_OF_AN_HOUR = Statement(
     """

@@ -102,7 +102,7 @@ RECORD_ACCEPTED = Statement(
             result_lost_after = now() + interval '1 s' * CASE WHEN o.arguments ->> 'sync_mode' = 'true'
                                 THEN %(large_kept)s::float8 ELSE %(kept)s::float8 END
         FROM reply, edits o
-        WHERE s.id = reply.id AND o.id = s.edit_id AND s.request_id IS NULL
+        WHERE s.id = reply.id AND o.id = s.edit_id AND s.request_id IS DISTINCT FROM reply.request_id
           AND (s.outcome IS NULL OR s.outcome = 'unknown') AND s.edit_id IN (SELECT id FROM locked)
           AND NOT EXISTS (SELECT FROM submissions other WHERE other.request_id = reply.request_id)
         RETURNING s.edit_id, s.attempt
@@ -123,9 +123,10 @@ def record_accepted(
     """submitting -> submitted: the provider gave request ids.
 
     A callback may have come first (provider-protocol 14.3): then the submission has its request id already, and
-    nothing moves. A reply recorded after its submission was given up opens it again: it is asked about, and an edit
-    that waits to be submitted again waits for it instead. A request id that another submission carries is not
-    believed; that submission stays unknown.
+    nothing moves. Where a callback named another one, the reply is believed: nobody but the provider can give it, while
+    a callback is anybody's who knows the token, until our account is known. A reply recorded after its submission was
+    given up opens it again: it is asked about, and an edit that waits to be submitted again waits for it instead. A
+    request id that another submission carries is not believed; that submission stays unknown.
     """
     connection.exec_driver_sql(
         RECORD_ACCEPTED,

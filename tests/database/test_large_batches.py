@@ -1,6 +1,7 @@
 """Batches larger than one statement may be: moved in chunks, and no other batch waits or fails for them."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from uuid import UUID
 
 import pytest
@@ -13,8 +14,10 @@ from intake import batch_actions
 from models.claims import claim_polls
 from models.record_reports import record_reports
 from models.verdict import Kind, Retry, Verdict
+from provider.price_client import Pricing
 from tests.support.factories import POLICY, accept, answer, claim, failure, make_batch, states, success, unbalanced
 from worker.beat_scheduler import lanes_due
+from worker.dependencies import Dependencies
 from worker.lanes.settle import settle_due
 from worker.settings import WorkerSettings
 
@@ -125,6 +128,24 @@ def test_each_turn_goes_on_where_the_last_one_stopped(
     for _ in range(3):
         settle_due(engine, settings, turns(0))
     assert begun == [-1, EDITS_PER_STATEMENT - 1, 2 * EDITS_PER_STATEMENT - 1]
+    assert count_states(engine) == {"cancelled": 3 * EDITS_PER_STATEMENT}
+
+
+def test_a_turn_is_over_in_its_time_however_much_is_left(
+    engine: Engine, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a cancel of millions is one turn of many minutes, in which no other batch is held to its limits or ends."""
+    monkeypatch.setattr(worker.lanes.settle, "SLICE_SECONDS", 0.0)
+    with engine.begin() as connection:
+        batch_actions.cancel(connection, make_batch(connection, 3 * EDITS_PER_STATEMENT))
+    dependencies = Dependencies()
+    dependencies.engine, dependencies.pricing = engine, Pricing("http://127.0.0.1:9", "k:s")
+    dependencies.settings = settings.model_copy(update={"price_per_image": Decimal("0.03")})
+    lane = worker.lanes.settle.SettleLane(dependencies)
+    lane.take_turn(lambda: True)
+    assert count_states(engine) == {"pending": 2 * EDITS_PER_STATEMENT, "cancelled": EDITS_PER_STATEMENT}
+    for _ in range(3):
+        lane.take_turn(lambda: True)
     assert count_states(engine) == {"cancelled": 3 * EDITS_PER_STATEMENT}
 
 

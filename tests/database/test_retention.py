@@ -25,7 +25,7 @@ from models.retention import (
 )
 from models.states import Kept
 from models.transitions import retry_failed
-from tests.support.factories import make_batch, unbalanced
+from tests.support.factories import accept, claim, make_batch, unbalanced
 from tests.support.finished_batches import KEPT, age, called_back, finished
 from tests.support.provider_callbacks import ok
 from tests.support.receiving import deliveries, rows
@@ -91,6 +91,26 @@ def test_what_is_young_stays(engine: Engine) -> None:
     finished(engine)
     assert (prune(engine, 3 * 3600.0), prune(engine, None)) == (0, 0)
     assert counts(engine) == [3, 3, 3, 3]
+
+
+@pytest.mark.parametrize("heard_of", [True, False])
+def test_what_may_be_told_from_a_lost_request_stays(heard_of: bool, engine: Engine) -> None:
+    """While a submit of its time is unheard of: once its submissions are gone, a batch's requests in the provider's
+    listing are nobody's, and one of the same input would be taken for the lost one."""
+    finished(engine)
+    with engine.begin() as connection:
+        make_batch(connection, 1)
+        (lost,) = claim(connection)
+        connection.exec_driver_sql(
+            "UPDATE submissions SET posted_at = now() - interval '3 h' WHERE id = %s", (lost.id,)
+        )
+    assert prune(engine) == 0
+    with engine.begin() as connection:
+        if heard_of:
+            accept(connection, [lost])
+        else:
+            connection.exec_driver_sql("UPDATE submissions SET posted_at = now() WHERE id = %s", (lost.id,))
+    assert prune(engine) == 3
 
 
 def test_what_is_begun_is_ended(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ its end. What is larger than one statement may be goes in chunks, each a transac
 on from what stands in the database.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 from uuid import UUID
@@ -29,7 +30,7 @@ from models.transitions import (
 from provider import platform
 from worker.crash_points import crash_point
 from worker.lane import Lane
-from worker.lane_loop import reason
+from worker.lane_loop import SLICE_SECONDS, reason
 from worker.price_refresh import refresh
 from worker.settings import WorkerSettings
 
@@ -56,7 +57,13 @@ class SettleLane(Lane):
     def take_turn(self, should_continue: Callable[[], bool]) -> int:
         """Returns the number of batches finished."""
         refresh(self.engine, self.dependencies.pricing, self.settings)
-        return settle_due(self.engine, self.settings, should_continue)
+        began = time.monotonic()
+
+        def may_continue() -> bool:
+            # a cancel of millions takes many turns: between them the others are held to their limits and finished
+            return should_continue() and time.monotonic() - began < SLICE_SECONDS
+
+        return settle_due(self.engine, self.settings, may_continue)
 
     @classmethod
     def find_first_due(cls, connection: Connection, settings: WorkerSettings) -> FirstDue | None:  # noqa: ARG003

@@ -1,16 +1,17 @@
 """Large replies are read few at one time, whoever asks for them."""
 
 import threading
+import time
 
 import pytest
-import requests
 
 from http_client import bodies
+from http_client.sessions import ThreadSessions, open_response
 from tests.support.servers import Peer, serve
 
 
 def read(url: str, size: int) -> bytes:
-    with requests.get(f"{url}/{size}", stream=True, timeout=5) as response:
+    with open_response(ThreadSessions().get(), "GET", f"{url}/{size}", headers={}, timeout=5) as response:
         return bodies.read_bounded(response.raw, limit=10 * bodies.LARGE, seconds=0.5)
 
 
@@ -29,3 +30,19 @@ def test_large_replies_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> N
             assert len(read(wire.url, 1000)) == 1000
         assert [len(read(wire.url, large)) for _ in range(2)] == [large, large]
         wire.received.clear()
+
+
+def test_a_drip_between_chunks_has_an_end() -> None:
+    """No byte of the body comes, so whoever looks at pieces waits as long as the other side likes."""
+
+    def drip(peer: Peer) -> None:
+        peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(50):
+            peer.send(b"0")
+            peer.silence(0.1)
+
+    with serve(drip) as wire:
+        began = time.monotonic()
+        with pytest.raises(ValueError, match=r"longer than 0\.5 seconds"):
+            read(wire.url, 1)
+        assert time.monotonic() - began < 2

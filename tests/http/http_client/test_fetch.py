@@ -127,10 +127,11 @@ def test_host_that_asks_to_wait(code: int) -> None:
 
 
 def test_body_that_drips_is_cut_off_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Long before the time for a whole file is over, because so slow a file would not come in time anyway."""
+    """Long before the time for a whole file is over, because so slow a file would not come in time anyway; also where
+    not a byte of the file itself comes, only of HTTP's marks around its chunks."""
     monkeypatch.setattr(fetch, "WHOLE_TIMEOUT", 60.0)
     monkeypatch.setattr(fetch, "LEAST_RATE", (10_000, 0.3))
-    for script in (drip, drip_in_chunks):
+    for script in (drip, drip_in_chunks, *(partial(drip_between_chunks, *marks) for marks in MARKS)):
         began = time.monotonic()
         with serve(script) as wire:
             assert fault(wire.url, kind=FetchAgain) == "too_slow"
@@ -189,6 +190,17 @@ def drip_in_chunks(peer: Peer) -> None:
     peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     for _ in range(100):
         peer.send(b"1\r\nx\r\n")
+        peer.silence(0.1)
+
+
+MARKS = ((b"", b"0"), (b"5;", b"x"), (b"3\r\nabc\r\n0\r\n", b"X-A: 1\r\n"))
+"""What begins, and what then drips: the size of a chunk, its extension, trailers."""
+
+
+def drip_between_chunks(begin: bytes, drop: bytes, peer: Peer) -> None:
+    peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + begin)
+    for _ in range(100):
+        peer.send(drop)
         peer.silence(0.1)
 
 

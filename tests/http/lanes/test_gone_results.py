@@ -154,8 +154,23 @@ def read(url: str) -> list[str]:
         {"items": [item(1, NOW)], "next_cursor": None, "has_more": True},
         {"items": [item(1, NOW)], "next_cursor": "same", "has_more": True},
         {"nothing": []} | {"items": {}},
+        {},
+        {"detail": "maintenance"},
+        {"items": None, "next_cursor": None, "has_more": False},
+        {"items": []},
+        {"items": [item(1, NOW)], "next_cursor": None},
     ],
-    ids=["out of order", "more, but no cursor", "a cursor that leads nowhere", "no list"],
+    ids=[
+        "out of order",
+        "more, but no cursor",
+        "a cursor that leads nowhere",
+        "no list",
+        "nothing at all",
+        "a message",
+        "null for a list",
+        "nothing about the rest",
+        "an item, and nothing about the rest",
+    ],
 )
 def test_listing_that_does_not_prove_its_end(page: dict[str, object]) -> None:
     """It is no answer: whoever takes it for one holds a request to be dead that is listed further on."""

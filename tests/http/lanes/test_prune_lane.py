@@ -129,6 +129,15 @@ def test_a_store_in_trouble_is_told(engine: Engine, tmp_path: Path, monkeypatch:
     assert rows(engine, "SELECT lane FROM lane_pauses") == []
 
 
+def test_a_store_that_cannot_be_opened_is_told(engine: Engine, tmp_path: Path) -> None:
+    """It stops no other kind, either: what is to go of the database goes."""
+    finished(engine, 2)
+    (tmp_path / "a file").write_text("")
+    elsewhere = (tmp_path / "a file").as_uri()
+    assert run_lane(engine, tmp_path, keep_quarantine=3600, keep_batches=3600, storage_url=elsewhere) == 2
+    assert rows(engine, "SELECT lane, subject, reason FROM lane_pauses") == [("prune", "storage", "cannot_be_opened")]
+
+
 def test_it_waits_for_nobody(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What somebody holds is left for a later turn, and the other kinds go on."""
     monkeypatch.setattr(retention, "LOCK_WAIT", "50ms")

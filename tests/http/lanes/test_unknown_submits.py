@@ -1,10 +1,13 @@
 """Submits that nobody heard of, looked up in the emulator's listing: the right image, paid for once, or the reason why
 nothing is known yet. What is right is read from the emulator's own books."""
 
+import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
 from uuid import UUID
 
 import pytest
@@ -14,9 +17,10 @@ from models.claims import DueUnknown, claim_unknown
 from models.provider import pause
 from models.seedream import as_sent, identify_input
 from models.transitions import DenialCount
-from provider.listing import Listed
+from provider.listing import Listed, Listing
 from tests.support.factories import claim
 from tests.support.lane_runner import (
+    KEY,
     LONG,
     Emulator,
     all_are,
@@ -28,6 +32,7 @@ from tests.support.lane_runner import (
 )
 from tests.support.queueing import ENDPOINT
 from tests.support.receiving import rows
+from tests.support.servers import Peer, serve
 from tests.support.unknown_submits import (
     assert_every_image_is_of_its_input,
     different,
@@ -187,6 +192,57 @@ def test_requests_without_their_inputs_prove_nothing(engine: Engine, emulator: E
     ((outcome, request_id, note),) = unheard(engine)
     assert (outcome, request_id) == (None, None)
     assert "without their inputs" in note
+
+
+@pytest.mark.parametrize("spoil", [{"request_id": None}, {"request_id": 7, "id": "x"}, {"json_input": "{}"}])
+def test_an_entry_that_cannot_be_read_proves_nothing(
+    spoil: dict[str, Any], engine: Engine, emulator: Emulator, tmp_path: Path
+) -> None:
+    """It may be the lost one, in a form that the provider did not document: the edit is not paid for again at once."""
+    make_inputs(engine, different(1))
+    with engine.begin() as connection:
+        (submission,) = claim(connection)
+        connection.exec_driver_sql("UPDATE submissions SET due_at = now()")
+    entry = {
+        "request_id": "lost",
+        "sent_at": datetime.now(UTC).isoformat(),
+        "ended_at": datetime.now(UTC).isoformat(),
+        "status_code": 200,
+        "json_input": as_sent(submission.arguments, submission.seed),
+    }
+    page = json.dumps({"items": [entry | spoil], "next_cursor": None, "has_more": False}).encode()
+    with serve(lambda peer: peer.reply(200, page)) as wire, looking_up(engine, emulator, tmp_path) as (worker, _):
+        assert unknown_submissions.look_up_unknown(engine, Listing(wire.url, KEY), worker.settings) == 1
+    assert stand(engine) == {"submitting": 1}
+    ((outcome, request_id, note),) = unheard(engine)
+    assert (outcome, request_id) == (None, None)
+    assert "without their inputs" in note
+
+
+def test_who_was_given_more_time_than_is_given_now(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """The clocks were set shorter meanwhile: the listing is read over the time that this request was allowed."""
+    make_inputs(engine, different(1))
+    with engine.begin() as connection:
+        (submission,) = claim(connection)
+        connection.exec_driver_sql("UPDATE submissions SET posted_at = posted_at - interval '1500 s', due_at = now()")
+        connection.exec_driver_sql("UPDATE edits SET due_at = due_at - interval '1500 s'")
+    entry = {
+        "request_id": "lost",
+        "sent_at": (datetime.now(UTC) - timedelta(seconds=1500)).isoformat(),
+        "ended_at": (datetime.now(UTC) - timedelta(seconds=50)).isoformat(),
+        "status_code": 200,
+        "json_input": as_sent(submission.arguments, submission.seed),
+    }
+
+    def script(peer: Peer) -> bool:
+        assert peer.request
+        (end,) = parse_qs(peer.request.target.partition("?")[2])["end"]
+        page = {"items": [entry] if entry["ended_at"] <= end else [], "next_cursor": None, "has_more": False}
+        return peer.reply(200, json.dumps(page).encode())
+
+    with serve(script) as wire, looking_up(engine, emulator, tmp_path) as (worker, _):
+        unknown_submissions.look_up_unknown(engine, Listing(wire.url, KEY), worker.settings)
+    assert unheard(engine)[0][:2] == (None, "lost")
 
 
 def test_a_failure_is_nobodys_while_the_listing_is_read(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from models.claims import claim_polls
 from tests.http.conftest import Away
-from tests.support.factories import request_id
+from tests.support.factories import accept, request_id
 from tests.support.provider_callbacks import ACCOUNT, Provider, ok
 from tests.support.receiving import deliver, effect, kept, rejected, rows, running_app, submitted, unanswered, world
 from webhook_receiver.callbacks import Receiver
@@ -73,6 +73,20 @@ def test_who_knows_a_token_first_pins_nobody(engine: Engine, client: FlaskClient
         )
     assert effect(deliver(client, provider, other.id, ok("ours"), "ours")) == "applied"
     assert account(engine) == [(ACCOUNT,)]
+
+
+def test_our_own_reply_takes_the_place_of_what_a_stranger_named(
+    engine: Engine, client: FlaskClient, provider: Provider
+) -> None:
+    """Else who knows a token first has our edit wait for a request of his, and what we paid for is never fetched."""
+    (stolen,) = unanswered(engine, 1)
+    deliver(client, provider, stolen.id, ok("theirs"), "theirs", account=OTHER_ACCOUNT)
+    with engine.begin() as connection:
+        accept(connection, [stolen])
+    assert rows(engine, "SELECT request_id FROM submissions") == [(request_id(stolen),)]
+    assert effect(deliver(client, provider, stolen.id, ok(request_id(stolen)), request_id(stolen))) == "applied"
+    assert account(engine) == [(ACCOUNT,)]
+    assert rows(engine, "SELECT state FROM edits") == [("ready",)]
 
 
 def test_a_poll_that_was_faster_does_not_keep_us_nameless(

@@ -75,6 +75,19 @@ def dripping(peer: Peer) -> None:
         peer.silence(0.1)
 
 
+def dripping_head(peer: Peer) -> None:
+    for byte in b"HTTP/1.1 200 OK\r\n" + b"X-Filler: 1\r\n" * 10:
+        peer.send(bytes([byte]))
+        peer.silence(0.05)
+
+
+def dripping_between_chunks(peer: Peer) -> None:
+    peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(100):
+        peer.send(b"0")
+        peer.silence(0.1)
+
+
 BOMB = gzip.compress(bytes(50_000_000), 1)
 BROKEN: dict[str, Callable[[Peer], bool | None]] = {
     "server error": lambda peer: peer.reply(500, key_set(entry(SECOND))),
@@ -92,6 +105,8 @@ BROKEN: dict[str, Callable[[Peer], bool | None]] = {
     ][0],
     "broken chunk": lambda peer: peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"),
     "dripping": dripping,
+    "dripping in its head": dripping_head,
+    "dripping between chunks": dripping_between_chunks,
     "no HTTP": lambda peer: peer.send(b"SSH-2.0-OpenSSH_9.6\r\n"),
     "HTML": lambda peer: peer.reply(200, b"<html>"),
     "half a JSON": lambda peer: peer.reply(200, key_set(entry(SECOND))[:-3]),

@@ -29,22 +29,26 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
+def _path_of(handle: int | None) -> Path:
+    return Path() if handle is None else Path(os.readlink(f"/proc/self/fd/{handle}"))
+
+
 class Calls:
     """What is asked of the file system, while it is really done, in its order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.seen: list[tuple[str, str]] = []
         self._folder = folder
-        self._watch(monkeypatch, os, "fsync", lambda handle: Path(os.readlink(f"/proc/self/fd/{handle}")))
-        self._watch(monkeypatch, os, "mkdir", lambda path, *_: Path(path))
-        self._watch(monkeypatch, os, "replace", lambda _, target: Path(target))
+        self._watch(monkeypatch, os, "fsync", _path_of)
+        self._watch(monkeypatch, os, "mkdir", lambda path, *_, dir_fd=None: _path_of(dir_fd) / path)
+        self._watch(monkeypatch, os, "replace", lambda _, target, *, dst_dir_fd=None: _path_of(dst_dir_fd) / target)
 
     def _watch(self, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, path: Callable[..., Path]) -> None:
         real = getattr(owner, name)
 
         def call(*arguments, **options):
             done = real(*arguments, **options)
-            self.seen.append((name, self._named(path(*arguments))))
+            self.seen.append((name, self._named(path(*arguments, **options))))
             return done
 
         monkeypatch.setattr(owner, name, call)

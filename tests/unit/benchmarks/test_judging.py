@@ -48,7 +48,8 @@ def edit(number: int = 1, **changed: object) -> Edit:
 
 
 def submission(name: str, number: int = 1, **changed: object) -> Submission:
-    return Submission(f"s-{name}", number, f"r-{name}", "succeeded", 1, False)._replace(**changed)  # type: ignore[arg-type]
+    made = Submission(f"s-{name}", number, f"r-{name}", "succeeded", 1, False, 0.03)
+    return made._replace(**changed)  # type: ignore[arg-type]
 
 
 def books(
@@ -220,6 +221,20 @@ def test_rows_that_lie_about_money() -> None:
     assert seen(judge(one._replace(submissions=flagged), unknown_deadline=UNKNOWN_DEADLINE)) == {"unexplained": 1}
     failed = {**one.submissions, "s-a": submission("a", outcome="failed", images_returned=None)}
     assert seen(judge(one._replace(submissions=failed), unknown_deadline=UNKNOWN_DEADLINE)) == {"unexplained": 1}
+    for cost in (0.06, None):
+        dear = {**one.submissions, "s-a": submission("a", cost=cost)}
+        assert seen(judge(one._replace(submissions=dear), unknown_deadline=UNKNOWN_DEADLINE)) == {"unexplained": 1}
+
+
+@pytest.mark.parametrize(
+    ("progress", "found"),
+    [((2, 0, 0, 0.06), {}), ((1, 1, 0, 0.06), {"unexplained": 1}), ((2, 0, 0, 0.03), {"unexplained": 1})],
+)
+def test_views_that_lie_about_a_batch(progress: tuple[int, int, int, float], found: dict[str, int]) -> None:
+    """They rest on counters, which may have missed what the rows say."""
+    one = balanced()
+    shown = {"b": one.batches["b"]._replace(progress=progress)}
+    assert seen(judge(one._replace(batches=shown), unknown_deadline=UNKNOWN_DEADLINE)) == found
 
 
 def test_an_overwritten_object() -> None:
@@ -239,7 +254,7 @@ def test_missing_and_nameless_objects() -> None:
     two = request("a", charges=2, files=(File("sha-a", 1, 0), File("sha-a1", 1, 0)))
     half = there._replace(
         requests={**there.requests, "r-a": two},
-        submissions={**there.submissions, "s-a": submission("a", images_returned=2)},
+        submissions={**there.submissions, "s-a": submission("a", images_returned=2, cost=0.06)},
     )
     assert seen(judge(half, unknown_deadline=UNKNOWN_DEADLINE)) == {"missing_images": 1}
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import NotFound, UserError
+from core.errors import DownloadError, NotFound, UserError
 from storage import local_folder
 from storage.local_paths import folds_case, spell_distinctly
 from storage.store import Storage
@@ -49,6 +49,41 @@ def test_no_link_is_followed(place: str, storage: Storage, folder: Path, tmp_pat
     (folder / "folder").symlink_to(tmp_path / "outside")
     with pytest.raises(UserError, match="behind a link"):
         read(storage, place)
+
+
+@pytest.mark.parametrize("place", ["quarantine", "quarantine/batch", ".incoming"])
+def test_nothing_behind_a_link_is_removed_or_overwritten(
+    place: str, storage: Storage, folder: Path, tmp_path: Path
+) -> None:
+    """Nor must he have us remove what we may remove, or write where we may write: pruning, tidying up, storing."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name in ("0.png", "precious"):
+        (outside / name).write_text("precious")
+        os.utime(outside / name, (0, 0))
+    (folder / place).parent.mkdir(parents=True, exist_ok=True)
+    (folder / place).symlink_to(outside)
+    (folder / "quarantine" if place == ".incoming" else folder / place).parent.mkdir(exist_ok=True)
+
+    again = Storage(folder.as_uri())
+    assert list(again.list_older("quarantine", 60)) == []
+    if place != ".incoming":
+        with pytest.raises(DownloadError):
+            again.delete(f"{place}/precious")
+        with pytest.raises(DownloadError):
+            again.put(f"{place}/0.png", io.BytesIO(b"image"))
+    assert {path.name: path.read_text() for path in outside.iterdir()} == {"0.png": "precious", "precious": "precious"}
+
+
+def test_a_link_among_files_that_are_kept_for_a_time(storage: Storage, folder: Path, tmp_path: Path) -> None:
+    """It is no file, so it is not listed; whoever removes it removes the link alone."""
+    (tmp_path / "secret").write_text("s")
+    storage.put("quarantine/a", io.BytesIO(b"x"))
+    (folder / "quarantine" / "link").symlink_to(tmp_path / "secret")
+    assert list(storage.list_older("quarantine", -60)) == ["quarantine/a"]
+    storage.delete("quarantine/link")
+    assert [path.name for path in (folder / "quarantine").iterdir()] == ["a"]
+    assert (tmp_path / "secret").exists()
 
 
 @pytest.mark.parametrize("key", ["none", "../outside", "a/../../outside", "/etc/passwd", "", "a//b"])
