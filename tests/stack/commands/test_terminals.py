@@ -193,6 +193,14 @@ def test_a_manifest_from_a_pipe(run_cli: CommandLine, engine: Engine, tmp_path: 
         assert connection.exec_driver_sql("SELECT count(*) FROM edits").scalar() == 1
 
 
+@pytest.mark.parametrize("given", ["{} - <&-", "{} /proc/self/mem", "{} - >/dev/full </dev/null"])
+def test_a_manifest_that_cannot_be_read(run_cli: CommandLine, given: str) -> None:
+    """Nothing at all, a disk that fails, an empty one: a sentence about the manifest, not about the output."""
+    said = process(run_cli, "submit", prefix=given)
+    assert (said.returncode, said.stdout, said.stderr.count("\n")) == (2, "", 1), said.stderr
+    assert "The manifest " in said.stderr or "standard input" in said.stderr
+
+
 def test_no_room_for_what_comes_through_a_pipe(run_cli: CommandLine, tmp_path: Path) -> None:
     """A temporary folder that is full, or not there: a sentence that says where, and what to do."""
     path = tmp_path / "long.jsonl"
