@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,17 @@ def test_any_name_on_any_terminal(terminal: Terminal, run_cli: CommandLine, tmp_
     code, out, _ = terminal(encoding, "status", "last")
     assert (code, out.count("batch_id") + out.count("finished")) == (0, 0)
     assert not CONTROL.search(out)
+    sheet = tmp_path / "sheet.html"
+    for command in (
+        "errors last",
+        "timeline last/0",
+        "top --once",
+        "prune --dry-run",
+        f"contact-sheet last --output {sheet}",
+    ):
+        code, out, err = terminal(encoding, *command.split())
+        assert (code, CONTROL.search(out + err)) == (0, None), command
+    assert not re.search("[\x00-\x08\x0b-\x1f]", sheet.read_text("utf-8"))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -137,7 +149,16 @@ def test_ids_are_whole_in_a_pipe_of_any_width(run_cli: CommandLine, many: str, c
 
 
 @pytest.mark.parametrize(
-    "arguments", [("export", "last"), ("status", "last"), ("batches", "--json"), ("submit", "{manifest}"), ("env",)]
+    "arguments",
+    [
+        ("export", "last"),
+        ("status", "last"),
+        ("timeline", "last/x1"),
+        ("top", "--once"),
+        ("batches", "--json"),
+        ("submit", "{manifest}"),
+        ("env",),
+    ],
 )
 def test_a_full_disk_behind_the_output_is_one_sentence(
     run_cli: CommandLine, many: str, tmp_path: Path, arguments: Any
@@ -147,6 +168,26 @@ def test_a_full_disk_behind_the_output_is_one_sentence(
     said = process(run_cli, *given, prefix="{} >/dev/full")
     assert said.returncode == 2
     assert said.stderr.splitlines() == ["darkroom: The output cannot be written: No space left on device."]
+
+
+@pytest.mark.parametrize(("command", "name"), [("export", "x.jsonl"), ("contact-sheet", "x.html")])
+def test_a_pipe_or_a_link_as_output_stays_one(
+    run_cli: CommandLine, many: str, tmp_path: Path, command: str, name: str
+) -> None:
+    """No file takes the place of what a person named: a pipe to another program, a link to a folder elsewhere."""
+    pipe, link, target = tmp_path / name, tmp_path / f"link-{name}", tmp_path / f"target-{name}"
+    os.mkfifo(pipe)
+    target.touch()
+    link.symlink_to(target)
+    limit = ("--limit", 2) if command == "contact-sheet" else ("--state", "pending")
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        assert run_cli(command, many, "--output", pipe, *limit).code == 0
+        assert len(read.result(10)) > 1000
+    assert pipe.is_fifo()
+    assert run_cli(command, many, "--output", link, *limit).code == 0
+    assert (link.is_symlink(), target.stat().st_size > 1000) == (True, True)
+    assert run_cli(command, many, "--output", tmp_path / "no" / name, *limit).code == 2
 
 
 @pytest.mark.parametrize(
