@@ -44,7 +44,7 @@ PATHS = [
     *(f"{place}/batches/{{}}/{name}" for place in ("", "/v1") for name in ("cancel", "pause", "resume", "retry")),
     *("/v1/batches", "/v1/batches/{}", "/v1/batches/{}/edits", "/v1/batches/{}/results"),
 ]
-"""Each door; {} is a batch that is there, or what somebody types in its place."""
+"""Each entry; {} is a batch that is there, or what somebody types in its place."""
 QUERIES = [
     "state",
     "cursor",
