@@ -65,8 +65,6 @@ def _plain(value: object) -> object:
             return round(value.total_seconds(), 3)
         case Decimal():
             return int(value) if value == value.to_integral_value() else float(value)
-        case timedelta():
-            return value.total_seconds()
         case UUID():
             return str(value)
         case _:

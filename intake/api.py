@@ -37,6 +37,7 @@ from intake.request_schemas import (
 )
 from intake.responses import ActionResult, Batch, BatchDetail, BatchPage, Created, EditPage, Estimated, Result, links
 from intake.results import require_unpruned, results
+from intake.same_origin import refuse_foreign
 from intake.settings import IntakeSettings
 from intake.stored_images import ImageReader
 from models.provider import price_per_image
@@ -75,7 +76,9 @@ def _context() -> ApiContext:
 
 @v1.before_request
 def _authenticate() -> None:
-    """Strangers are counted by their address, before they learn that they are strangers."""
+    """Strangers are counted by their address, before they learn that they are strangers. What a page of another site
+    made a browser send is refused before it counts for anybody."""
+    refuse_foreign(request)
     client = _context().keys.client(request.headers.get("Authorization"))
     if wait := _context().rate_limit.wait(f"client {client}" if client else f"address {request.remote_addr}"):
         raise TooManyRequests("Too many requests.", retry_after=wait)

@@ -38,6 +38,8 @@ _FURTHER_IMAGES = re.compile(r"image_urls[ ._-]?\d{1,2}")
 """How a column of further images may be called; pandas writes `image_urls.1`."""
 _UNNAMED = re.compile(r"(?:Unnamed: \d+)?")
 """What stands over a column without a name; pandas writes its row numbers below it."""
+_FORMULA_ERRORS = {"#N/A", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NULL!", "#NUM!", "#SPILL!", "#ERROR!"}
+"""What Excel and Google Sheets write where a formula failed; as a prompt it would be paid for."""
 _SEVERAL = re.compile(r"[,;|\s\[]")
 _BETWEEN_URLS = re.compile(r"\s*[,;|\s]\s*(?=https?://|data:image/)", re.IGNORECASE)
 _BETWEEN_PATHS = re.compile(r"\s*[,;|\n]\s*")
@@ -182,6 +184,8 @@ def _read_row(line: int, columns: Sequence["_Column"], row: Sequence[str]) -> Re
             fields[name] += read(cell)
         else:
             fields[name] = read(cell)
+    if (prompt := fields.get("prompt")) in _FORMULA_ERRORS:
+        return LineFault(line, None, "prompt", f"is {prompt}: a formula of the spreadsheet failed there")
     if _NO_NAME in fields:
         del fields[_NO_NAME]
         if place := _stray_cell(columns, row):

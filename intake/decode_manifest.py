@@ -4,6 +4,7 @@ Only what the bytes say without doubt is done. A file of another kind is refused
 """
 
 import codecs
+import re
 import zlib
 from collections.abc import Iterator
 from functools import partial
@@ -35,6 +36,11 @@ _KINDS = (
     (b"\xff\xd8\xff", "an image; a manifest is JSONL or CSV and names the images"),
     (b"{\\rtf", "a rich text document; save it as plain text"),
     (b"<", "a web page or XML; a manifest is JSONL or CSV"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
+    (b"\x04\x22\x4d\x18", "packed with lz4; unpack it, or pack it with gzip"),
+    (b"ARROW1", "an Arrow file; write its rows as JSON lines"),
+    (b"Obj\x01", "an Avro file; write its rows as JSON lines"),
+    (b"---", "YAML; a manifest is JSONL or CSV"),
 )
 """How files begin that people take for a manifest, and what to tell them."""
 _SHEETS = (
@@ -44,6 +50,12 @@ _SHEETS = (
     (b"Index/", "a Numbers document (.numbers)"),
 )
 """What the first names in a ZIP archive tell."""
+_TAR_AT, _TAR = 257, b"ustar"
+"""Where a tar archive says that it is one."""
+_RECORD_SEPARATOR = b"\x1e"
+"""What stands before each object in a JSON text sequence (RFC 7464), as `jq --seq` writes it."""
+_BINARY = re.compile(rb"[\x00-\x08\x0e-\x19\x1b]")
+"""What no line of text holds."""
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -88,6 +100,10 @@ def decode_manifest(stream: BinaryIO) -> BufferedReader:
     if encoding := _find_encoding(head):
         content = _as_stream(_recode(content, encoding))
         head = _peek(content)
+    elif _BINARY.search(head.partition(b"\n")[0]):
+        raise ManifestError("The manifest is no text: its first line holds bytes that no text has.")
+    if head.startswith(_RECORD_SEPARATOR):
+        content = _as_stream(piece.replace(_RECORD_SEPARATOR, b" ") for piece in _pieces(content))
     if _ends_lines_with_cr(head):
         content = _as_stream(piece.replace(b"\r", b"\n") for piece in _pieces(content))
     return content
@@ -129,6 +145,8 @@ def _refuse_other_kinds(head: bytes) -> None:
         if start.startswith(sign):
             sheet = next((name for mark, name in _SHEETS if mark in head), None) if sign == b"PK\x03\x04" else None
             raise ManifestError(f"The manifest is {f'{sheet}; {_SPREADSHEET}' if sheet else kind}.")
+    if head.startswith(_TAR, _TAR_AT):
+        raise ManifestError("The manifest is a tar archive; unpack it first.")
 
 
 def _find_encoding(head: bytes) -> str | None:

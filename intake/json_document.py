@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from core.errors import ManifestError
-from intake.manifest import LINE_MAX_BYTES, LineFault, Record, read_object, stop_reading
+from intake.manifest import LINE_MAX_BYTES, LineFault, Record, fault_of, read_object, stop_reading
 
 PIECE = 64 * 1024
 """Bytes read at one time, at least."""
@@ -63,7 +63,7 @@ def _read_edit(text: "_Text") -> Record | LineFault:
     try:
         return Record(line, read_object(raw.encode(errors="surrogateescape")))
     except ManifestError as error:
-        return LineFault(line, None, None, str(error))
+        return fault_of(line, error)
 
 
 class _Text:

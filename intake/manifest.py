@@ -26,6 +26,11 @@ FIELDS_MAX = 100
 NESTED_MAX = 64
 """Levels of one object; far below what Python can take apart and put together again, wherever it stands."""
 
+_SEVERAL = (
+    "holds several edits; hand in a list of objects, or one object a line (in pandas with orient='records', lines=True)"
+)
+_ANOTHER = re.compile(r"[,\s]*\{")
+"""Another object behind the end of one."""
 _CUSTOM_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 NAMES = (*EditArguments.model_fields, "custom_id")
 """Every field a line may have."""
@@ -99,6 +104,13 @@ class _Refused(ValueError):
     """Legal for Python's JSON reader, not for us."""
 
 
+class _SeveralEdits(ManifestError):
+    """It stands for many edits: as one faulty line, all of them would be passed over."""
+
+    def __init__(self) -> None:
+        super().__init__(_SEVERAL)
+
+
 def read_jsonl(stream: BinaryIO, *, local_paths: bool = False, first: int = 0) -> Iterator[Entry]:
     """The edits of a JSONL manifest and its faulty lines, in order; blank lines are skipped.
 
@@ -148,6 +160,8 @@ def _validate_record(record: Record, keys: "_StorageKeys", context: dict[str, bo
     try:
         arguments = EditArguments.model_validate(fields, context=context)
     except ValidationError as error:
+        if given is None and _holds_several(fields):
+            stop_reading(line, _SEVERAL)
         found += [LineFault(line, custom_id, fault.field, fault.reason) for fault in faults(error, names=NAMES)]
     if wrong:
         named = fields if given is None else {"custom_id": given, **fields}  # it is refused, but it was said
@@ -157,6 +171,19 @@ def _validate_record(record: Record, keys: "_StorageKeys", context: dict[str, bo
     seed = secrets.randbits(31) if arguments.seed is None else arguments.seed
     fields["image_urls"] = arguments.image_urls  # data URIs in the form in which they are sent
     return NewEdit(line, custom_id, fields, seed, most_images(arguments), tuple(warnings(arguments)))
+
+
+def _holds_several(fields: dict[str, Any]) -> bool:
+    """Whether it is a table by its columns, or an object around edits, as the body of a request to the API is."""
+    prompt = fields.get("prompt")
+    if isinstance(prompt, list | dict):
+        return len(prompt) > 1
+    parts = (value.values() if isinstance(value, dict) else value for value in fields.values() if _is_container(value))
+    return not fields.keys() & set(NAMES) and any(_is_container(part) for whole in parts for part in whole)
+
+
+def _is_container(value: object) -> bool:
+    return isinstance(value, list | dict)
 
 
 def _unwrap_result_line(fields: dict[str, Any]) -> dict[str, Any]:
@@ -243,7 +270,18 @@ def _json_lines(stream: BinaryIO) -> Iterator[Record | LineFault]:
             try:
                 yield Record(line, read_object(raw))
             except ManifestError as error:
-                yield LineFault(line, None, None, str(error))
+                yield fault_of(line, error)
+
+
+def fault_of(line: int, error: ManifestError) -> LineFault:
+    """What is wrong with an object that cannot be taken.
+
+    Raises:
+        ManifestFaults: it stands for many edits; nothing of the manifest may be taken.
+    """
+    if isinstance(error, _SeveralEdits):
+        stop_reading(line, str(error))
+    return LineFault(line, None, None, str(error))
 
 
 def read_object(raw: bytes) -> dict[str, Any]:
@@ -257,6 +295,8 @@ def read_object(raw: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ManifestError(name_bad_byte(error)) from None
     except json.JSONDecodeError as error:
+        if _ANOTHER.match(error.doc, error.pos) and error.msg == "Extra data":
+            raise _SeveralEdits from None
         raise ManifestError(_why_not_json(raw, error)) from None
     except _Refused as error:
         raise ManifestError(str(error)) from None
@@ -280,7 +320,7 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
     while raw := stream.readline(LINE_MAX_BYTES + 1):
         line += 1
         if len(raw) <= LINE_MAX_BYTES or raw.endswith(b"\n"):
-            yield line, raw.removeprefix(BOM_UTF8) if line == 1 else raw
+            yield line, raw.removeprefix(BOM_UTF8)  # of files that were joined, each may bring one
             continue
         while raw and not raw.endswith(b"\n"):
             raw = stream.readline(LINE_MAX_BYTES)
@@ -292,6 +332,8 @@ def _object(text: str) -> dict[str, Any]:
     if end != len(text):
         _DECODER.decode(text)  # says what is wrong behind it
     if not isinstance(value, dict):
+        if isinstance(value, list) and any(map(_is_container, value)):
+            raise _SeveralEdits
         raise _Refused("is not a JSON object")
     # each level opens with a mark of its own: most lines have too few of them to be worth taking apart
     if text.count("{") + text.count("[") >= NESTED_MAX and _is_deep(value):
@@ -316,6 +358,8 @@ def _is_deep(value: object) -> bool:
 def _check_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """One object of the line; of two equal names Python would keep the last in silence."""
     if len(pairs) > FIELDS_MAX:
+        if all(name.isdecimal() for name, _ in pairs) or all(_is_container(value) for _, value in pairs):
+            raise _SeveralEdits
         raise _Refused(f"holds an object of {len(pairs)} fields, at most {FIELDS_MAX} are read")
     fields = dict(pairs)
     if len(fields) != len(pairs):

@@ -4,11 +4,13 @@
 else is JSON. `docs/manifests.md` says what a manifest may look like.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import BinaryIO
 
-from intake.csv_manifest import POWERSHELL, find_separator, read_csv
+from core.errors import ManifestError
+from intake.csv_manifest import POWERSHELL, SEPARATORS, find_separator, read_csv
 from intake.decode_manifest import decode_manifest
 from intake.json_document import read_json_document
 from intake.manifest import Entry, read_jsonl, validate_records
@@ -16,6 +18,11 @@ from intake.manifest import Entry, read_jsonl, validate_records
 Reader = Callable[..., Iterator[Entry]]
 
 _TABLES = (".csv", ".tsv", ".tab")
+_JSON_LINE = re.compile(rb"^[ \t]*[{\[]", re.MULTILINE)
+_NEITHER = (
+    "The manifest is neither JSON lines nor a table: no line begins with {, and its first row names no field (as "
+    "prompt, image_urls) with a comma, a semicolon, a tab or | between the names."
+)
 
 
 def reader_for(name: str) -> Reader:
@@ -29,15 +36,17 @@ def read_manifest(stream: BinaryIO, *, name: str = "", local_paths: bool = False
     `local_paths` allows `image_urls` to name files of this machine. `first` is the position of the first edit.
 
     Raises:
-        ManifestError: it is a file of another kind, or damaged.
+        ManifestError: it is a file of another kind, or damaged, or neither JSON nor a table.
         ManifestFaults: from some line on it cannot be read; nothing of it may be taken.
     """
     content = decode_manifest(stream)
-    start = content.peek(1).removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = content.peek(1).removeprefix(b"\xef\xbb\xbf").lstrip(f"{SEPARATORS} \r\n".encode())
     if not start.startswith((b"{", b"[")) and _is_table(name, start):
         return read_csv(content, local_paths=local_paths, first=first)
     if _is_document(start):
         return validate_records(read_json_document(content), local_paths=local_paths, first=first)
+    if start and not _JSON_LINE.search(start):
+        raise ManifestError(_NEITHER)
     return read_jsonl(content, local_paths=local_paths, first=first)
 
 

@@ -177,6 +177,11 @@ def _forget_stale_connections(context: ExceptionContext) -> None:
 
 
 SCHEMA_REVISION = Statement("SELECT version_num FROM alembic_version")
+UNUSABLE_SCHEMA = Statement("""
+    SELECT nspname FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid
+    WHERE relname = 'alembic_version' AND NOT has_schema_privilege(pg_namespace.oid, 'USAGE') LIMIT 1
+""")
+"""A schema with our tables that the role may not even look into: to it they are not there."""
 
 
 def check_schema(engine: Engine, revision: str) -> None:
@@ -190,9 +195,7 @@ def check_schema(engine: Engine, revision: str) -> None:
             found = connection.exec_driver_sql(SCHEMA_REVISION).scalar()
     except DATABASE_ERRORS as error:
         if sqlstate(error) == UNDEFINED_TABLE:
-            raise DatabaseError(
-                f"The database has no darkroom schema{_where(engine)}; run `darkroom migrate`."
-            ) from None
+            raise DatabaseError(_explain_no_tables(engine)) from None
         if sqlstate(error) is None and is_away(error):
             raise DatabaseError(f"The database cannot be reached: {reason(error)}{advise(error)}.") from None
         if sentence := explain(error):
@@ -202,6 +205,14 @@ def check_schema(engine: Engine, revision: str) -> None:
         raise DatabaseError(
             f"The database's schema is at {found}, this darkroom needs {revision}; run `darkroom migrate`."
         )
+
+
+def _explain_no_tables(engine: Engine) -> str:
+    with engine.connect() as connection:
+        hidden = connection.exec_driver_sql(UNUSABLE_SCHEMA).scalar()
+    if hidden:
+        return f"The database role lacks a right: USAGE on schema {hidden}; see docs/deploy.md, Rights."
+    return f"The database has no darkroom schema{_where(engine)}; run `darkroom migrate`."
 
 
 def _where(engine: Engine) -> str:

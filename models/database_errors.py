@@ -104,11 +104,19 @@ def explain(error: BaseException) -> str | None:
         case "42P01":
             return f"The database lacks a part of darkroom's schema: {reason(error)}; run `darkroom migrate`."
         case "3F000":
-            return f"The database has no schema to work in: {reason(error)}; see search_path in DATABASE_URL."
+            hint = "see search_path in DATABASE_URL, and the role's rights"
+            return f"The database has no schema to work in: {reason(error)}; {hint}."
+        case "42704" | "22023" | "55P02" if _sets_options(error):
+            return f"The database refuses one of the options in DATABASE_URL: {reason(error)}."
         case "53400" | "26000" | "42P05":
             hint = "; behind a pooler, add pgbouncer=true to DATABASE_URL" if state != "53400" else ""
             return f"The database refuses the statement: {reason(error)}{hint}."
     return None
+
+
+def _sets_options(error: BaseException) -> bool:
+    """Whether it was the statement that sets them behind a pooler; without one they are refused with the connection."""
+    return isinstance(error, DBAPIError) and "set_config(name" in (error.statement or "")
 
 
 def _missing(error: BaseException) -> str:

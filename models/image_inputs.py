@@ -7,20 +7,28 @@ that the provider takes, `data:image/…;base64,…` (provider-protocol 8).
 import re
 from urllib.parse import unquote, urlsplit
 
-PLAIN_URL = re.compile(
+_PLAIN_URL = re.compile(
     r"https?://(?!https?[:/])[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::[0-9]{1,4})?(?:[/?#][!#-+.-:=?-{}~-]*)?"
 )
-"""Most URLs there are; what is no such URL is looked at more closely."""
 _WEB = re.compile(r"https?:", re.IGNORECASE)
 _SCHEME = re.compile(r"data:|https?:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
-_JOINED = re.compile(r"[,;|]\s*(?:https?://|data:image/)", re.IGNORECASE)
+_JOINED = re.compile(
+    r"(?:[,;|+>\uff0c\uff1b\uff5c\u3001]\s*|(?<=\w)(?<!%[0-9A-F]{2}))(?:https?://|data:image/)", re.IGNORECASE
+)
+"""Another URL behind what separates two, also in the wide characters of East Asian keyboards, or behind nothing at all.
+One that belongs to the first stands behind `/`, `=` or the like, or is written with percent signs."""
 _NO_HOST = re.compile(r"[^\w.:-]")
 _SENDABLE = re.compile(r"data:image/[\w.+-]+;base64,([A-Za-z0-9+/]+={0,2})", re.IGNORECASE | re.ASCII)
 _IMAGE_TYPE = re.compile(r"image/[\w.+-]+", re.IGNORECASE | re.ASCII)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+", re.ASCII)
 _UNUSUAL = str.maketrans("-_", "+/", " \t\r\n")
 """The other alphabet of base64 (RFC 4648, 5) into the usual one; blanks and line ends go."""
+
+
+def is_plain_url(text: str) -> bool:
+    """Whether it is surely one http(s) URL, as most are; what is not is looked at more closely."""
+    return _PLAIN_URL.fullmatch(text) is not None and text.find("://", len("https://")) < 0
 
 
 def is_web_url(text: str) -> bool:
@@ -35,7 +43,7 @@ def is_local_path(entry: str) -> bool:
 
 def check_web_url(text: str) -> str | None:
     """Why this is not one http(s) URL, as words that follow its name; None where it is."""
-    if PLAIN_URL.fullmatch(text):
+    if is_plain_url(text):
         return None
     if not _WEB.match(text):
         return "is no URL (http, https)"
@@ -84,9 +92,12 @@ def _read_data_uri(entry: str) -> str:
         raise ValueError("is a data URI that is not in base64")
     if "%" in content:
         content = unquote(content)
-    content = content.translate(_UNUSUAL).rstrip("=")
+    whole = content.translate(_UNUSUAL)
+    content = whole.rstrip("=")
     if not _BASE64.fullmatch(content):
         raise ValueError("is a data URI with characters that are no base64" if content else "is an empty data URI")
     if len(content) % 4 == 1:
         raise ValueError("is a data URI that was cut short: its base64 does not end")
+    if whole != content and len(whole) % 4:
+        raise ValueError("is a data URI that is damaged: its padding does not fit (a form makes a blank of each +)")
     return f"data:{media_type};base64,{content}{'=' * (-len(content) % 4)}"

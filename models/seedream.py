@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from models.image_inputs import PLAIN_URL, is_local_path, read_image_url
+from models.image_inputs import is_local_path, is_plain_url, read_image_url
 
 ENDPOINT = "fal-ai/bytedance/seedream/v4/edit"
 MIN_AREA = 921_600
@@ -107,7 +107,7 @@ def _prompt(text: str) -> str:
 
 
 def _input_image(entry: str, info: ValidationInfo) -> str:
-    if PLAIN_URL.fullmatch(entry):
+    if is_plain_url(entry):
         return entry
     storable(entry)
     local = bool(info.context and info.context.get("local_paths"))
@@ -329,7 +329,9 @@ _KINDS = {
     dict: "an object",
     type(None): "null",
 }
-_SIZE_FORMS = f"must be one of {', '.join(get_args(PresetName))}, or an object with width and height"
+_SIZE_FORMS = (
+    f"must be one of {', '.join(get_args(PresetName))}, or an object with width and height (in a table 1280x720)"
+)
 _REASONS = {
     "missing": "is missing",
     "extra_forbidden": "is not a known field",

@@ -88,7 +88,7 @@ def as_option(fault: LineFault) -> str:
     if fault.field is None:
         return f"The edit {fault.reason}."
     option = OPTIONS.get(fault.field, f"--{fault.field.replace('_', '-')}")
-    return f"{option}: {fault.reason.replace('an object with width and height', 'WIDTHxHEIGHT')}."
+    return f"{option}: {fault.reason.replace('an object with width and height (in a table 1280x720)', 'WIDTHxHEIGHT')}."
 
 
 def as_one(created: CreatedBatch) -> CreatedBatch:

@@ -10,6 +10,7 @@ from cli.batches.progress import find_batch
 from cli.batches.status import BATCH
 from cli.connection import open_database
 from cli.streams import quote_controls
+from cli.whole_file import write_whole
 from core.errors import UserError
 from core.settings import LinkSettings, load
 from core.storage_url import can_sign
@@ -43,15 +44,8 @@ def export(batch: str, state: str | None, output: Path | None) -> None:
             sys.stdout.buffer.writelines(pages)
             sys.stdout.buffer.flush()
         return
-    part = output.with_name(f"{output.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.writelines(pages)
-        part.replace(output)
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror}.") from None
-    finally:
-        part.unlink(missing_ok=True)
+    with write_whole(output, "wb") as file:
+        file.writelines(pages)
 
 
 def choose_links(settings: LinkSettings) -> ImageLinks:

@@ -4,11 +4,9 @@ Edit by edit to the disk: memory holds a few of them. A file that would grow bey
 in another one; each has its name only once it is whole.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -19,7 +17,7 @@ from sqlalchemy import Engine
 from cli.batches.html_sheet_page import Shown, card, foot, head
 from cli.batches.progress import Row
 from cli.batches.thumbnails import Refused, Thumbnails
-from core.errors import UserError
+from cli.whole_file import write_whole
 from models.queries.edits import SHEET_EDITS, SHEET_INPUT
 
 FILE_BYTES = 24 * 2**20
@@ -93,20 +91,12 @@ def write_html_sheet(row: Row, cards: Iterator[str], output: Path, note: str) ->
     previous: Path | None = None
     while number == 1 or first is not None:
         path = name_page(output, number)
-        part = path.with_name(f".{path.name}.part")
-        try:
-            with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                size = file.write(head(row, number, previous.name if previous else None))
-                while first is not None and size < FILE_BYTES:
-                    size += file.write(first)
-                    first = next(cards, None)
-                file.write(foot(note if first is None else "", name_page(output, number + 1).name if first else None))
-            os.replace(part, path)
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror or error}.") from None
-        finally:
-            with suppress(OSError):
-                part.unlink()
+        with write_whole(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+            size = file.write(head(row, number, previous.name if previous else None))
+            while first is not None and size < FILE_BYTES:
+                size += file.write(first)
+                first = next(cards, None)
+            file.write(foot(note if first is None else "", name_page(output, number + 1).name if first else None))
         yield path
         previous, number = path, number + 1
 

@@ -5,6 +5,7 @@ nothing from elsewhere.
 """
 
 import html
+import os
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import NamedTuple
@@ -128,7 +129,7 @@ def _error(error: Row | None) -> str:
 
 
 def _link(target: str | None, text: str, relation: str) -> str:
-    return f'<p><a rel="{relation}" href="{quote(target)}">{text}</a></p>\n' if target else ""
+    return f'<p><a rel="{relation}" href="{quote(os.fsencode(target))}">{text}</a></p>\n' if target else ""
 
 
 def _cut(text: str) -> str:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -73,14 +74,32 @@ def submit(manifest: Path, on_invalid: OnInvalid, dry_run: bool, wait: bool, as_
 def open_manifest(manifest: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """The manifest as a stream that can be read twice, and the folder to which its paths are relative."""
     if str(manifest) == "-":
-        with _copy_to_file(sys.stdin.buffer) as copy:
-            yield copy, Path()
-    elif manifest.is_file():
-        with manifest.open("rb") as stream:
+        if sys.stdin is None:
+            raise UserError("There is no standard input; give the manifest as a file.")
+        source = _Source(sys.stdin.fileno(), closefd=False)
+    else:
+        source = _Source(manifest)
+    with BufferedReader(source) as stream:
+        if str(manifest) != "-" and manifest.is_file():
             yield stream, manifest.parent
-    else:  # a pipe by name, as `<(…)` and /dev/stdin are; its folder is nobody's
-        with manifest.open("rb") as pipe, _copy_to_file(pipe) as copy:
-            yield copy, Path()
+        else:  # a pipe, also by name, as `<(…)` and /dev/stdin are; its folder is nobody's
+            with _copy_to_file(stream) as copy:
+                yield copy, Path()
+
+
+class _Source(FileIO):
+    """What a manifest is read from."""
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read the next bytes.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        try:
+            return super().readinto(buffer) or 0
+        except OSError as error:
+            raise UserError(f"The manifest cannot be read: {error.strerror}.") from None
 
 
 @contextmanager

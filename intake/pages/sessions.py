@@ -15,14 +15,13 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 from werkzeug.exceptions import Forbidden
 
 from intake.api_keys import LOCAL, ApiKeys, Client
+from intake.same_origin import refuse_foreign
 
 COOKIE = "darkroom_session"
 """With the port of an address that names one: all ports of a machine share their cookies, and it may run two stacks."""
 LASTS = 7 * 24 * 3600
 """Seconds until one has to sign in again."""
 TOKEN = "token"  # noqa: S105  # the name of a form's field
-FOREIGN = frozenset({"cross-site", "same-site"})
-"""Values of `Sec-Fetch-Site` of what another page made the browser send."""
 
 
 class Viewer(NamedTuple):
@@ -93,10 +92,7 @@ class Sessions:
         Raises:
             Forbidden: it did not.
         """
-        origin = request.headers.get("Origin", "null")
-        elsewhere = origin != "null" and origin.partition("://")[2] != request.host
-        if elsewhere or request.headers.get("Sec-Fetch-Site") in FOREIGN:
-            raise Forbidden("This form was sent by another site; nothing was done.")
+        refuse_foreign(request)
         if viewer and not hmac.compare_digest(request.form.get(TOKEN, "").encode(), self.token(viewer).encode()):
             raise Forbidden("This form is too old, or not ours; open the page again. Nothing was done.")
 

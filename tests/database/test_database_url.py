@@ -77,6 +77,7 @@ def test_what_a_client_of_postgresql_takes(url: str, parameters: dict[str, str])
         (f"postgresql://u:{SECRET}/x@h/db", "port.*%2F"),
         (f"postgresql://u:{SECRET}@x@h/db", "@.*%40"),
         (f"postgresql://u:{SECRET}%zz@h/db", "%25"),
+        (f"postgresql://u:{SECRET} x@h/db", "blank.*%20"),
         ("postgresql://[::1/db", r"\]"),
         ("postgresql://h/db%00", "zero byte"),
     ],
@@ -163,6 +164,18 @@ def test_a_role_that_may_not_read(database_url: str, role: str, typing: CommandL
     assert said.code == 2
     assert "permission denied for table alembic_version (SELECT)" in said.err
     assert "no darkroom schema" not in said.err
+
+
+def test_a_role_that_may_not_use_the_schema(database_url: str, role: str, typing: CommandLine) -> None:
+    """To it no table is there; that is no reason to migrate."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
+    typing.set(DATABASE_URL=as_role(database_url, role))
+    said = typing("batches")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "lacks a right: USAGE on schema public" in said.err
+    assert "USAGE on schema public" in typing("doctor").out
+    assert "rights" in typing("migrate").err
 
 
 def test_a_role_that_may_only_read(database_url: str, role: str, typing: CommandLine, tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import Engine, make_url
 
 from cli.migrate import current, newest, upgrade
+from core.errors import DatabaseError
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
 from models.claims import claim_edits
-from models.database import make_engine
+from models.database import check_schema, make_engine
 from tests.support.databases import NUMBERS, database_named
 from tests.support.pooler import pooling
 
@@ -84,6 +85,20 @@ def test_a_direct_connection_keeps_its_prepared_statements(database_url: str) ->
         driver = connection.connection.driver_connection
         assert driver.prepare_threshold is not None
         assert "statement_timeout" in driver.info.get_parameters()["options"]
+    engine.dispose()
+
+
+@pytest.mark.parametrize("option", ["nonsense=5", "statement_timeout=soon", "role=nobody_here", "shared_buffers=1GB"])
+@pytest.mark.parametrize("pooler", ["true", "false"])
+def test_an_option_that_the_server_refuses_is_one_sentence(database_url: str, option: str, pooler: str) -> None:
+    """At the connection, or where the options are set in each transaction."""
+    query = {"options": f"-c{option}", "pgbouncer": pooler}
+    url = make_url(database_url).update_query_dict(query).render_as_string(hide_password=False)
+    engine = make_engine(url, application="test")
+    with pytest.raises(DatabaseError) as refused:
+        check_schema(engine, newest())
+    assert option.partition("=")[0] in str(refused.value)
+    assert "\n" not in str(refused.value)
     engine.dispose()
 
 

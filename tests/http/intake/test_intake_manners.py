@@ -16,7 +16,7 @@ from core.settings import load
 from intake.api_keys import ApiKeys
 from intake.app import create_app
 from intake.settings import IntakeSettings
-from tests.support.api_client import ALICE, BOB, EDIT, KEYS, hand_in, intake_app, problem
+from tests.support.api_client import ALICE, BOB, EDIT, KEYS, hand_in, intake_app, lines, problem
 from tests.support.receiving import rows
 
 
@@ -130,6 +130,40 @@ def test_only_this_machine_is_served_without_keys(database_url: str) -> None:
             assert client.get("/v1/batches", headers={"Host": host}).status_code == 200
         problem(client.get("/v1/batches", headers={"Host": "evil.example"}), 400)
         problem(client.post("/v1/batches", json={"edits": [EDIT]}, headers={"Host": "evil.example:8001"}), 400)
+
+
+FOREIGN = [
+    {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"},
+    {"Origin": "http://localhost:3000", "Sec-Fetch-Site": "same-site"},
+    {"Origin": "http://localhost", "Sec-Fetch-Site": "cross-site"},
+    {"Origin": "null", "Sec-Fetch-Site": "cross-site"},  # a frame in a sandbox, a file
+    {"Sec-Fetch-Site": "something-new"},
+    {"Origin": "https://evil.example"},  # a browser of the years before Sec-Fetch-Site
+    {"Origin": "http://localhost:3000"},
+    {"Origin": "null"},
+    {"Origin": ""},
+]
+OWN = [{}, {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}]
+
+
+@pytest.mark.parametrize("keys", [None, KEYS])
+def test_a_page_of_another_site_changes_nothing(database_url: str, engine: Engine, keys: str | None) -> None:
+    """It makes the operator's browser send a POST, which needs no leave of ours; programs and our own page may."""
+    with intake_app(database_url, darkroom_api_keys=keys) as app:
+        client, key = app.test_client(), {"Authorization": f"Bearer {ALICE}"}
+        made = client.post("/v1/batches", json={"edits": [EDIT]}, headers=key).get_json()["links"]["self"]
+        for path in (f"{made}/{name}" for name in ("cancel", "pause", "resume", "retry", "edits")):
+            for headers in FOREIGN:
+                problem(client.post(path, headers=headers | key), 403)
+        problem(client.post("/v1/batches", data=lines({}, EDIT), headers=FOREIGN[0] | key), 403)
+        problem(client.patch(made, json={"priority": 1}, headers=FOREIGN[0] | key), 403)
+        assert rows(engine, "SELECT cancelled_at, paused_at, (SELECT count(*) FROM edits) FROM batches") == [
+            (None, None, 1)
+        ]
+        assert client.get(made, headers=FOREIGN[0] | key).status_code == 200
+        for headers in OWN:
+            for name in ("pause", "resume"):
+                assert client.post(f"{made}/{name}", headers=headers | key).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,8 @@ FORGED = [
     (None, {"Origin": "localhost"}),
     (None, {"Sec-Fetch-Site": "cross-site"}),
     (None, {"Sec-Fetch-Site": "same-site"}),
+    (None, {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"}),
+    (None, {"Origin": "null"}),
 ]
 """Forms (None: with the token of the session) and headers."""
 
@@ -209,6 +211,9 @@ def test_a_form_of_somebody_else_does_nothing(
         assert (answer.status_code, answer.mimetype) == (403, "text/html")
         assert rows(engine, "SELECT cancelled_at FROM batches") == [(None,)]
         own = {"token": token_of(question)}
+        hidden = {"Origin": "null", "Sec-Fetch-Site": "same-origin"}  # of our page behind a proxy with no-referrer
+        asked = browser.post(f"/batches/{batch}/pause", data=own, headers=hidden)
+        assert asked.status_code == 303
         done = browser.post(f"/batches/{batch}/cancel", data=own, headers={"Origin": "http://localhost"})
         assert done.status_code == 303
 

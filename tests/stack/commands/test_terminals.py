@@ -80,6 +80,17 @@ def test_any_name_on_any_terminal(terminal: Terminal, run_cli: CommandLine, tmp_
     code, out, _ = terminal(encoding, "status", "last")
     assert (code, out.count("batch_id") + out.count("finished")) == (0, 0)
     assert not CONTROL.search(out)
+    sheet = tmp_path / "sheet.html"
+    for command in (
+        "errors last",
+        "timeline last/0",
+        "top --once",
+        "prune --dry-run",
+        f"contact-sheet last --output {sheet}",
+    ):
+        code, out, err = terminal(encoding, *command.split())
+        assert (code, CONTROL.search(out + err)) == (0, None), command
+    assert not re.search("[\x00-\x08\x0b-\x1f]", sheet.read_text("utf-8"))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -137,7 +148,16 @@ def test_ids_are_whole_in_a_pipe_of_any_width(run_cli: CommandLine, many: str, c
 
 
 @pytest.mark.parametrize(
-    "arguments", [("export", "last"), ("status", "last"), ("batches", "--json"), ("submit", "{manifest}"), ("env",)]
+    "arguments",
+    [
+        ("export", "last"),
+        ("status", "last"),
+        ("timeline", "last/x1"),
+        ("top", "--once"),
+        ("batches", "--json"),
+        ("submit", "{manifest}"),
+        ("env",),
+    ],
 )
 def test_a_full_disk_behind_the_output_is_one_sentence(
     run_cli: CommandLine, many: str, tmp_path: Path, arguments: Any
@@ -147,6 +167,26 @@ def test_a_full_disk_behind_the_output_is_one_sentence(
     said = process(run_cli, *given, prefix="{} >/dev/full")
     assert said.returncode == 2
     assert said.stderr.splitlines() == ["darkroom: The output cannot be written: No space left on device."]
+
+
+@pytest.mark.parametrize(("command", "name"), [("export", "x.jsonl"), ("contact-sheet", "x.html")])
+def test_a_pipe_or_a_link_as_output_stays_one(run_cli: CommandLine, tmp_path: Path, command: str, name: str) -> None:
+    """No file takes the place of what a person named: a pipe to another program, a link to a folder elsewhere."""
+    assert run_cli("submit", manifest(tmp_path)).code == 0
+    pipe, link, target = tmp_path / name, tmp_path / f"link-{name}", tmp_path / f"target-{name}"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    target.touch()
+    link.symlink_to(target)
+    try:
+        assert run_cli(command, "last", "--output", pipe).code == 0
+        assert pipe.is_fifo()
+        assert len(os.read(reader, 2**16)) > 100
+    finally:
+        os.close(reader)
+    assert run_cli(command, "last", "--output", link).code == 0
+    assert (link.is_symlink(), target.stat().st_size > 100) == (True, True)
+    assert run_cli(command, "last", "--output", tmp_path / "no" / name).code == 2
 
 
 @pytest.mark.parametrize(
@@ -191,6 +231,14 @@ def test_a_manifest_from_a_pipe(run_cli: CommandLine, engine: Engine, tmp_path: 
     assert (said.returncode, said.stderr) == (0, "")
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM edits").scalar() == 1
+
+
+@pytest.mark.parametrize("given", ["{} - <&-", "{} /proc/self/mem", "{} - >/dev/full </dev/null"])
+def test_a_manifest_that_cannot_be_read(run_cli: CommandLine, given: str) -> None:
+    """Nothing at all, a disk that fails, an empty one: a sentence about the manifest, not about the output."""
+    said = process(run_cli, "submit", prefix=given)
+    assert (said.returncode, said.stdout, said.stderr.count("\n")) == (2, "", 1), said.stderr
+    assert "The manifest " in said.stderr or "standard input" in said.stderr
 
 
 def test_no_room_for_what_comes_through_a_pipe(run_cli: CommandLine, tmp_path: Path) -> None:

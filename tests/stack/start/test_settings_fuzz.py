@@ -13,7 +13,9 @@ from kombu import Connection
 from core.broker_url import parse_broker_url
 from core.errors import SettingsError
 from core.settings import NetworkSettings, Settings, StorageSettings, load
+from intake.settings import IntakeSettings
 from models.database import make_engine
+from storage.store import Storage
 from tests.support.command_line import CommandLine
 from webhook_receiver.settings import ReceiverSettings
 from worker.settings import WorkerSettings
@@ -50,6 +52,8 @@ GOOD = {
     "FAL_JWKS_URL": ["https://rest.fal.ai/.well-known/jwks.json"],
     "PUBLIC_URL": ["https://images.example"],
     "INTAKE_URL": ["https://intake.example/base"],
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ["http://localhost:4318"],
+    "AWS_ENDPOINT_URL": ["https://minio.example:9000", "http://[::1]:9000/x"],
     "REQUESTS_CA_BUNDLE": ["/etc/ssl/certs/ca-certificates.crt", "ca.pem"],
     "SSL_CERT_FILE": ["/etc/hosts"],
     "FAL_MEDIA_HOSTS": ["v3.fal.media,*.fal.media"],
@@ -104,6 +108,8 @@ def use(name: str, cls: type[Settings]) -> None:
             assert connection.transport_cls in ("redis", "rediss", "redis+socket")
         redis.Redis.from_url(address.url, **(address.tls or {})).close()
         assert StorageSettings.model_validate({"storage_url": found.storage_url}).storage_url == found.storage_url
+    if name == "AWS_ENDPOINT_URL":
+        Storage("s3://bucket/prefix")
     if isinstance(found, NetworkSettings):
         for url in ("https://queue.fal.run/x", "http://10.0.0.1:80/x", "https://[fd00::1]/x"):
             proxy = found.network.proxy_for(url)
@@ -123,7 +129,7 @@ def test_settings_are_taken_or_refused_in_one_sentence(
         for place, good in {"DATABASE_URL": "postgresql://h/db", "REDIS_URL": "redis://h/0"}.items():
             patch.setenv(place, good)
         patch.setenv(name, value)
-        for cls in (WorkerSettings, ReceiverSettings):
+        for cls in (WorkerSettings, ReceiverSettings, IntakeSettings):
             try:
                 use(name, cls)
             except SettingsError as error:

@@ -176,6 +176,14 @@ def test_whole_numbers_as_spreadsheets_write_them(cell: str) -> None:
     assert edit.arguments["num_images"] == 2
 
 
+@pytest.mark.parametrize("cell", ["#REF!", "#N/A", "#NAME?"])
+def test_a_formula_that_failed_is_no_prompt(cell: str) -> None:
+    """It would be paid for."""
+    assert find_faults(f"prompt,image_urls\n{cell},{URL}\n") == [
+        f"line 2: prompt: is {cell}: a formula of the spreadsheet failed there"
+    ]
+
+
 @pytest.mark.parametrize("head", ["a,b", "", "name", '{"x"'])
 def test_a_table_that_is_none_of_ours(head: str) -> None:
     """It is told once what a first row must be."""

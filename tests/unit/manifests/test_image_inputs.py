@@ -23,6 +23,11 @@ PLAIN = f"data:image/png;base64,{PIXELS}"
         ("https://example.com/a.png|http://example.com/b.png", "joins several URLs"),
         ("https://example.com/a.png, https://example.com/b.png", "holds a blank"),
         ("https://example.com/a.png,data:image/png;base64,AAAA", "joins several URLs"),
+        *(
+            (f"https://example.com/a.png{mark}https://example.com/b.png", "joins several URLs")
+            for mark in ("", "+", "=>", "\uff0c", "\uff1b", "\u3001")
+        ),
+        ("https://example.com/a.pngdata:image/png;base64,AAAA", "joins several URLs"),
         ("https://", "without a host"),
         ("https:///a.png", "without a host"),
         ("https:example.com/a.png", "without a host"),
@@ -57,6 +62,8 @@ def test_what_is_not_one_url(text: str, words: str) -> None:
         "https://example.com/a;v=1.png?x=1,2;3|4",
         "https://example.com/fetch/https://other.example/a.png",
         "https://example.com/?u=https://other.example/a.png",
+        "https://example.com/?next=%2Fgo%3Fu%3Dhttps://other.example/a.png",
+        "https://web.example/2026id_/https://other.example/a.png",
         "https://user:word@example.com:8443/a.png",
         "https://[2001:db8::1]:8080/a.png",
         "http://localhost/a.png",
@@ -110,6 +117,8 @@ def test_a_data_uri_is_sent_in_one_form(given_: str) -> None:
         ("data:image/png;base64,A*AA", "characters that are no base64"),
         ("data:image/png;base64,AAAAA", "cut short"),
         ("DATA:image/png;base64,=", "an empty data URI"),
+        ("data:image/png;base64,AA AA==", "a blank of each +"),
+        ("data:image/png;base64,AAA==", "padding does not fit"),
     ],
 )
 @pytest.mark.parametrize("local_paths", [False, True])

@@ -91,9 +91,9 @@ def test_lines_are_counted_as_an_editor_counts_them() -> None:
     [
         (b"{", "is not JSON (column 2: "),
         (b"cats.csv", "is not JSON (column 1: "),
-        (_line() + _line(), "is not JSON (column "),
+        (_line() + b",", "is not JSON (column "),
         (b'{"prompt": "a\0b"}', "is not JSON (column "),
-        (b"\xef\xbb\xbf{}", "is not JSON (column 1: "),
+        (b"\xef\xbb\xbf\xef\xbb\xbf{}", "is not JSON (column 1: "),
         (b"[]", "is not a JSON object"),
         (b'"prompt"', "is not a JSON object"),
         (b"null", "is not a JSON object"),
@@ -106,7 +106,7 @@ def test_lines_are_counted_as_an_editor_counts_them() -> None:
         (b'{"seed": ' + b"9" * 5000 + b"}", "holds a number too long to read"),
         (b'{"prompt": ' + b"[" * 100_000, "is nested too deeply"),
         (b'{"prompt": ' + b"[" * 63 + b"1" + b"]" * 63 + b"}", "is nested more than 64 levels deep"),
-        (json.dumps({str(n): n for n in range(101)}).encode(), "holds an object of 101 fields, at most 100 are read"),
+        (json.dumps({f"n{n}": n for n in range(101)}).encode(), "holds an object of 101 fields, at most 100 are read"),
     ],
     ids=lambda value: value[:24] if isinstance(value, str) else "",
 )
@@ -118,6 +118,36 @@ def test_what_is_no_edit_at_all_is_told_and_its_neighbours_are_read(line: bytes,
     assert isinstance(after, NewEdit)
     assert isinstance(broken, FaultyLine)
     assert str(broken).startswith(f"line 2: {reason}")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        json.dumps({"name": "a batch, as the API takes it", "edits": [PLAIN, PLAIN]}),
+        json.dumps({"edits": [PLAIN]}),
+        json.dumps({"data": {"rows": [PLAIN]}}),
+        json.dumps({"columns": ["prompt", "image_urls"], "index": [0], "data": [["x", [URL]]]}),  # pandas, split
+        json.dumps({"schema": {"fields": []}, "data": [PLAIN]}),  # pandas, table
+        json.dumps({"prompt": {"0": "a", "1": "b"}, "image_urls": {"0": [URL], "1": [URL]}}),  # pandas, columns
+        json.dumps({"prompt": {str(n): "a" for n in range(200)}, "image_urls": {str(n): [URL] for n in range(200)}}),
+        json.dumps({"prompt": ["a", "b"], "image_urls": [[URL], [URL]]}),
+        json.dumps({str(n): PLAIN for n in range(3)}),  # pandas, index
+        json.dumps({f"cat-{n}": PLAIN for n in range(200)}),
+        json.dumps([PLAIN, PLAIN]),
+        json.dumps(PLAIN) * 2,  # of two files that were joined, where the first had no last line end
+        f"{json.dumps(PLAIN)}, {json.dumps(PLAIN)}",
+    ],
+)
+def test_many_edits_on_one_line_are_never_one_faulty_line(document: str) -> None:
+    """With `skip` all of them would be passed over, and the command would end with 0."""
+    for line in (document.encode(), _line() + b"\n" + document.encode()):
+        with pytest.raises(ManifestFaults, match="holds several edits"):
+            _read(line)
+
+
+def test_files_that_were_joined_with_their_byte_order_marks() -> None:
+    """Each line that begins with one is a line all the same."""
+    assert all(isinstance(entry, NewEdit) for entry in _read(b"\xef\xbb\xbf" + _line(), b"\xef\xbb\xbf" + _line()))
 
 
 def test_every_fault_of_a_line_is_told() -> None:
@@ -266,9 +296,15 @@ _edits = st.fixed_dictionaries(
 
 @given(st.lists(st.binary() | (_json | _edits).map(lambda value: json.dumps(value).encode()), max_size=5))
 def test_whatever_the_lines_hold_each_is_an_edit_or_a_fault(lines: list[bytes]) -> None:
-    """No content stops the reading, and every edit that passes can be written to the database."""
+    """Nothing but several edits on one line stops the reading, and every edit that passes can be written to the
+    database."""
     text = b"\n".join(lines)
-    entries = list(read_jsonl(BytesIO(text)))
+    try:
+        entries = list(read_jsonl(BytesIO(text)))
+    except ManifestFaults as error:
+        if "holds several edits" in str(error):
+            return
+        raise
 
     reasons = {entry.line for entry in entries}
     content = [number for number, line in enumerate(text.split(b"\n"), 1) if line.strip(b" \t\r")]

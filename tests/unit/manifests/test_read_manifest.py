@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import re
+import tarfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -81,6 +82,16 @@ def test_the_page_lists_what_is_tried_here() -> None:
     assert str(LINE_MAX_BYTES) in PAGE
 
 
+def archive() -> bytes:
+    """A tar file with a manifest in it."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        member = tarfile.TarInfo("m.jsonl")
+        member.size = len(line())
+        tar.addfile(member, io.BytesIO(line().encode()))
+    return file.getvalue()
+
+
 def workbook(*names: str) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -106,6 +117,14 @@ def workbook(*names: str) -> bytes:
         (b"\x89PNG\r\n\x1a\n", "an image"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
         (gzip.compress(gzip.compress(b"{}")), "packed with gzip twice"),
+        (archive(), "a tar archive; unpack it first."),
+        (gzip.compress(archive()), "a tar archive; unpack it first."),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(40), "a 7z archive"),
+        (b"\x04\x22\x4d\x18" + bytes(40), "packed with lz4"),
+        (b"ARROW1\0\0" + bytes(40), "an Arrow file"),
+        (b"Obj\x01" + bytes(40), "an Avro file"),
+        (b"\x80\x04\x95" + bytes(40) + b"\n", "no text: its first line holds bytes that no text has."),
+        (b"--- # edits\n- prompt: x\n", "YAML"),
         (gzip.compress(workbook("[Content_Types].xml")), "an Excel workbook (.xlsx)"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -114,6 +133,35 @@ def workbook(*names: str) -> bytes:
 def test_a_file_of_another_kind_is_named(data: bytes, words: str, name: str) -> None:
     """In one sentence with what to do, whatever it is called."""
     assert refused(data, name).startswith(f"The manifest is {words}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"- prompt: x\n  image_urls: [{URL}]\n",
+        f"x,{URL}\ny,{URL}\n",
+        f"prompt^image_urls\nx^{URL}\n",
+        f"My catalogue\nprompt,image_urls\nx,{URL}\n",
+        json.dumps(line()),
+    ],
+    ids=["YAML", "no first row", "another separator", "a title", "JSON in quotes"],
+)
+def test_what_is_neither_json_nor_a_table_is_told_once(text: str) -> None:
+    """A hundred thousand rows do not repeat it, and with `skip` they are not passed over."""
+    assert "is neither JSON lines nor a table" in refused(text.encode() * 5)
+
+
+def test_a_table_behind_empty_rows_needs_no_name() -> None:
+    """As spreadsheets write the rows above it."""
+    [edit] = read(f"\r\n;;\r\nprompt;image_urls;\r\nx;{URL};\r\n".encode("utf-8-sig"))
+    assert isinstance(edit, NewEdit)
+
+
+def test_a_json_text_sequence() -> None:
+    """As `jq --seq` writes it."""
+    indented = json.dumps(json.loads(line()), indent=2)
+    for form in (line(), indented):
+        assert len(as_given(read(f"\x1e{form}\n\x1e{form}\n".encode()))) == 2
 
 
 @pytest.mark.parametrize("name", ["m.csv", "m.txt", ""])
@@ -143,7 +191,7 @@ def test_a_gzip_file_that_was_cut_is_refused_whole(name: str) -> None:
 def test_a_gzip_bomb_is_refused_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line without end is read over in pieces, and the whole is bounded."""
     monkeypatch.setattr(decode_manifest, "UNPACKED_MAX_BYTES", 2**27)
-    bomb = gzip.compress(bytes(2**28), 1)
+    bomb = gzip.compress(b"{" * 2**28, 1)
     tracemalloc.start()
     try:
         assert "unpacks to more than" in refused(bomb)
