@@ -17,7 +17,8 @@ from intake.manifest import Entry, read_jsonl, validate_records
 
 Reader = Callable[..., Iterator[Entry]]
 
-_TABLES = (".csv", ".tsv", ".tab")
+TABLES = (".csv", ".tsv", ".tab")
+"""How the name of a table ends."""
 _JSON_LINE = re.compile(rb"^[ \t]*[{\[]", re.MULTILINE)
 _NEITHER = (
     "The manifest is neither JSON lines nor a table: no line begins with {, and its first row names no field (as "
@@ -51,7 +52,7 @@ def read_manifest(stream: BinaryIO, *, name: str = "", local_paths: bool = False
 
 
 def _is_table(name: str, start: bytes) -> bool:
-    if name.lower().removesuffix(".gz").endswith(_TABLES):
+    if name.lower().removesuffix(".gz").endswith(TABLES):
         return True
     head, _, rest = start.partition(b"\n")
     if head.lower().startswith(b"sep=") or head.startswith(POWERSHELL.encode()):

@@ -5,23 +5,20 @@ was uploaded is remembered in `uploads` by content and place, until it may have 
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BufferedReader, FileIO
+from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple, cast
 
-from PIL import Image, UnidentifiedImageError
 from sqlalchemy import Engine
 
 from core.errors import AccountPaused, ProviderError, UserError
-from core.image_files import FORMATS, MAX_PIXELS, TEXT_MAX_BYTES, type_of
+from core.input_images import inspect_input
 from models.queries.uploads import KEEP_UPLOAD, USABLE_UPLOADS
 from provider.cdn import CDN
 from provider.settings import ProviderSettings
 
-INPUT_MAX_BYTES = 100 * 1024 * 1024
-"""Above this the provider wants another way of uploading (provider-protocol 8.2); its model takes far less anyway."""
 KEPT_FOR = 7 * 86_400.0
 """Seconds for which the provider keeps a file at the least (provider-protocol 6)."""
 LINE_WAIT = 6 * 3600.0
@@ -36,10 +33,21 @@ class LocalFile(NamedTuple):
     sha256: str
     content_type: str
     bytes: int
+    warnings: tuple[str, ...] = ()
+    """What may come of it, as words that follow its name."""
+    converted: str | None = None
+    """How another content is made of it when it is sent, in words; the rest is about that content."""
+
+    @property
+    def name(self) -> str:
+        """What the provider hears as its name."""
+        suffix = {"image/png": ".png", "image/jpeg": ".jpg"}.get(self.content_type, "")
+        return self.path.with_suffix(suffix).name if self.converted else self.path.name
 
 
 ReportProgress = Callable[[LocalFile, int], object]
 """Hears how many bytes of a file have left so far; called from several threads."""
+OpenContent = Callable[[LocalFile], IO[bytes]]
 
 
 def upload_files(
@@ -48,10 +56,12 @@ def upload_files(
     engine: Engine,
     *,
     begin: Callable[[Collection[LocalFile]], ReportProgress] = lambda _: lambda *_: None,
+    open_content: OpenContent = lambda file: file.path.open("rb", buffering=0),
 ) -> dict[Path, str]:
     """Send files to the provider that it does not have yet; gives the URL there of each.
 
     `begin` is called with the files that have to be uploaded, if any, and gives the one who hears how far they are.
+    `open_content` opens what is sent of a file, as it was judged.
 
     Raises:
         UserError: a file is unreadable or changed since it was inspected, or the provider did not take it.
@@ -61,74 +71,25 @@ def upload_files(
     missing = {file.sha256: file for file in files if file.sha256 not in known}
     if not missing:
         return {file.path: known[file.sha256] for file in files}
-    for file, url in _upload(missing.values(), settings, begin):
+    for file, url in _upload(missing.values(), settings, begin, open_content):
         _remember(engine, settings.fal_cdn_url, file, url)
         known[file.sha256] = url
     return {file.path: known[file.sha256] for file in files}
 
 
 def inspect(path: Path) -> LocalFile:
-    """Judge one file, to its last pixel: what is cut short or damaged would cost a run, or spoil its result.
+    """Judge one file (`core.input_images`).
 
     Raises:
-        UserError: it cannot be sent, and why.
+        UnfitInput: it cannot be sent, and why.
+        UserError: it cannot be read.
     """
     try:
-        size = path.stat().st_size
-        if size > INPUT_MAX_BYTES:
-            raise UserError(f"{path} is too large: {size} bytes; at most {INPUT_MAX_BYTES} can be sent.")
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            head = file.read(32)
-            file.seek(0)
-            return LocalFile(path, digest, _read_to_the_end(path, file, head), size)
+            found = inspect_input(file, name=str(path))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
-
-
-def _read_to_the_end(path: Path, file: BinaryIO, head: bytes) -> str:
-    """The image's type, once all of it was read."""
-    try:
-        image = Image.open(file, formats=list(FORMATS))
-        if image.width * image.height > MAX_PIXELS:
-            raise UserError(f"{path} has {image.width}x{image.height} pixels; at most {MAX_PIXELS} can be sent.")
-        type_ = type_of(image)
-        if type_ == FORMATS["PNG"]:
-            image.verify()  # checksums of every part, and its end
-        else:
-            image.draft("RGB", (64, 64))  # a JPEG is read whole, but not drawn whole
-            image.load()
-    except UserError:
-        raise
-    except UnidentifiedImageError:
-        raise UserError(
-            f"{path} is no image of a kind that can be sent ({', '.join(FORMATS)}){_guess_kind(head)}."
-        ) from None
-    except Image.DecompressionBombError:
-        raise UserError(f"{path} has too many pixels; at most {MAX_PIXELS} can be sent.") from None
-    except Exception as error:  # Pillow's decoders raise what they like on damaged bytes
-        if isinstance(error, ValueError) and "MAX_TEXT" in str(error):
-            raise UserError(f"{path} holds more than {TEXT_MAX_BYTES} bytes of text beside the image.") from None
-        raise UserError(f"{path} is cut short or damaged: it cannot be read to its end.") from None
-    return type_
-
-
-def _guess_kind(head: bytes) -> str:
-    """What it is instead, as far as its first bytes tell."""
-    kinds = (
-        (4, b"ftyphei", "HEIC"),
-        (4, b"ftypmif1", "HEIC"),
-        (4, b"ftypavif", "AVIF"),
-        (0, b"II*\0", "TIFF"),
-        (0, b"MM\0*", "TIFF"),
-        (0, b"BM", "BMP"),
-        (0, b"8BPS", "PSD"),
-        (0, b"%PDF", "PDF"),
-        (0, b"<svg", "SVG"),
-    )
-    kind = next((kind for at, sign, kind in kinds if head.startswith(sign, at)), None)
-    return f": it is {kind}, save it as JPEG or PNG" if kind else ""
+    return LocalFile(path, found.sha256, found.content_type, found.bytes, found.warnings)
 
 
 def needed_for(settings: ProviderSettings) -> float:
@@ -154,8 +115,8 @@ def _known(engine: Engine, settings: ProviderSettings, hashes: set[str]) -> dict
 class _SentFile(BufferedReader):
     """A file that tells how far it has been read, and the hash of what was read since it began."""
 
-    def __init__(self, path: Path, on_position: Callable[[int], object]) -> None:
-        super().__init__(FileIO(path))
+    def __init__(self, raw: IO[bytes], on_position: Callable[[int], object]) -> None:
+        super().__init__(cast(RawIOBase, raw))
         self._on_position = on_position
         self._digest = hashlib.sha256()
 
@@ -175,14 +136,17 @@ class _SentFile(BufferedReader):
 
 
 def _upload(
-    files: Collection[LocalFile], settings: ProviderSettings, begin: Callable[[Collection[LocalFile]], ReportProgress]
+    files: Collection[LocalFile],
+    settings: ProviderSettings,
+    begin: Callable[[Collection[LocalFile]], ReportProgress],
+    open_content: OpenContent,
 ) -> Iterator[tuple[LocalFile, str]]:
     cdn = CDN(settings.fal_rest_url, settings.fal_cdn_url, settings.required_key())
     report = begin(files)
 
     def send(file: LocalFile) -> tuple[LocalFile, str]:
-        with _SentFile(file.path, lambda sent: report(file, sent)) as content:
-            url = cdn.upload(content, content_type=file.content_type, file_name=file.path.name)
+        with open_content(file) as raw, _SentFile(raw, lambda sent: report(file, sent)) as content:
+            url = cdn.upload(content, content_type=file.content_type, file_name=file.name)
             if content.sha256() != file.sha256:  # remembered, it would pass for the content that was inspected
                 raise UserError(f"{file.path} was changed while it was sent; nothing was written, submit it again.")
             return file, url
@@ -197,9 +161,6 @@ def _upload(
 
 
 def _remember(engine: Engine, cdn_url: str, file: LocalFile, url: str) -> None:
-    values: Mapping[str, object] = file._asdict() | {"path": None, "cdn": cdn_url, "url": url, "kept": KEPT_FOR}
+    about = {"sha256": file.sha256, "content_type": file.content_type, "bytes": file.bytes}
     with engine.begin() as connection:
-        connection.exec_driver_sql(
-            KEEP_UPLOAD,
-            values,
-        )
+        connection.exec_driver_sql(KEEP_UPLOAD, {**about, "cdn": cdn_url, "url": url, "kept": KEPT_FOR})
