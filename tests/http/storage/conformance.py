@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.stores import find_azurite
+
 STORES = {
     "file": "a folder",
     "memory": "memory",
     "s3": "S3 (SeaweedFS)",
+    "gs": "Google's client",
     "az": "Azure (Azurite)",
 }
 """The scheme of its STORAGE_URL -> what stands over its column, with the server that the tests run."""
@@ -39,7 +42,7 @@ def case(title: str, **without: str) -> Callable[[Any], Any]:
 
     def register(test: Any) -> Any:
         CASES.append(Case(title, test.__name__, without))
-        stores = [store for store in STORES if store not in without]
+        stores = [store for store in STORES if store not in without and (store != "az" or find_azurite())]
         if GIVEN and GIVEN.partition("://")[0] not in without:
             stores.append("given")
         return pytest.mark.parametrize("place", stores, indirect=True)(test)
