@@ -21,6 +21,6 @@ COPY provider provider
 COPY storage storage
 COPY webhook_receiver webhook_receiver
 COPY worker worker
-RUN pip install --no-cache-dir --constraint constraints.txt '.[emulator,tracing]'
+RUN pip install --no-cache-dir --constraint constraints.txt '.[aws,emulator,tracing]'
 USER darkroom
 WORKDIR /data

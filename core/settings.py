@@ -249,9 +249,10 @@ class LinkSettings(StorageSettings):
 
 
 class EndpointSettings(Settings):
-    """Where an S3 is that is not Amazon's; the store's client reads this variable, and all its others, by itself."""
+    """Where an S3 is that is not Amazon's; the store's client reads these variables, and all its others, by itself."""
 
     aws_endpoint_url: BaseURL | None = None
+    aws_endpoint_url_s3: BaseURL | None = None
 
 
 REQUEST_TIMEOUT = timedelta(seconds=60)
@@ -279,7 +280,8 @@ def store_options(url: str) -> dict[str, Any]:
     Raises:
         SettingsError: a setting of it is wrong.
     """
-    network, endpoint = read_network(), load(EndpointSettings).aws_endpoint_url
+    network, endpoints = read_network(), load(EndpointSettings)
+    endpoint = endpoints.aws_endpoint_url_s3 or endpoints.aws_endpoint_url
     options: dict[str, Any] = {"timeout": REQUEST_TIMEOUT}
     if not url.startswith("s3://") or (endpoint and endpoint.startswith("http://")):
         options["allow_http"] = True

@@ -95,9 +95,11 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_endpoint_over_http_and_over_an_own_authority(monkeypatch: pytest.MonkeyPatch) -> None:
     """No more need be said than AWS_ENDPOINT_URL; nobody but the proxy knows store.example."""
     with serve(lambda line: line.reply(200, etag='"x"')) as wire:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
-        Storage("s3://bucket/p").put("k", BytesIO(b"x"))
-        assert wire.received[0].target.startswith("/bucket/p/k")
+        for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+            monkeypatch.setenv(name, wire.url)
+            Storage("s3://bucket/p").put("k", BytesIO(b"x"))
+            monkeypatch.delenv(name)
+        assert [request.target.partition("?")[0] for request in wire.received] == ["/bucket/p/k"] * 2
     with secure(lambda line: line.reply(200, etag='"x"')) as there, proxying(store__example=there.port) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "https://store.example")
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
