@@ -7,17 +7,17 @@ gains nothing. Redirects are followed by hand, each hop under the same rules. Th
 import base64
 import binascii
 import fnmatch
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import IO
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 import requests
 
 from core.errors import FetchAgain, Unusable
-from core.resource_errors import find_exhaustion, storage_trouble
+from core.resource_errors import find_exhaustion
 from http_client.bodies import TooSlow, enforce_rate, read_pieces
+from http_client.download_file import DownloadFile
 from http_client.host_backoff import HostBackoff
 from http_client.resume import NO_VERSION, Version, read_version
 from http_client.retry_after import read_retry_after
@@ -70,12 +70,13 @@ class Fetcher:
 
     def _follow(self, url: str) -> IO[bytes]:
         """What broke off goes on where it was, a few times, as long as it gets on."""
-        deadline, version = time.monotonic() + WHOLE_TIMEOUT, NO_VERSION
+        began, version = time.monotonic(), NO_VERSION
+        deadline, last_ask = began + WHOLE_TIMEOUT, began + WHOLE_TIMEOUT / 2
         file = DownloadFile(max_size=IN_MEMORY)
         try:
             for resumes_left in reversed(range(RESUMES + 1)):
                 came = file.tell()
-                with self._ask(url, version.ask_from(came)) as response:
+                with self._ask(url, version.ask_from(came), last_ask) as response:
                     version = self._begin(response, file, version)
                     url = response.request.url or url
                     try:
@@ -84,7 +85,7 @@ class Fetcher:
                             raise FetchAgain("truncated", f"{file.tell()} of {version.length} bytes came.")
                         return file
                     except (requests.RequestException, FetchAgain):
-                        gets_on = file.tell() > came and time.monotonic() < deadline
+                        gets_on = file.tell() > came and time.monotonic() < last_ask
                         if not (version.validator and resumes_left and gets_on):
                             raise
             raise AssertionError("the last try raises")
@@ -92,9 +93,11 @@ class Fetcher:
             file.close()
             raise
 
-    def _ask(self, url: str, headers: Mapping[str, str]) -> requests.Response:
-        """The answer behind all redirects; the caller closes it."""
+    def _ask(self, url: str, headers: Mapping[str, str], last_ask: float) -> requests.Response:
+        """The answer behind all redirects; the caller closes it. Later than `last_ask` it could not come in time."""
         for _ in range(MAX_REDIRECTS + 1):
+            if time.monotonic() > last_ask:
+                raise FetchAgain("too_slow", "The file's host took its time over redirects.")
             request = self._request(url, headers)
             response = self._sessions.get().send(
                 request, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), allow_redirects=False, stream=True
@@ -171,23 +174,6 @@ class Fetcher:
             file.close()
             raise
         return file
-
-
-class DownloadFile(tempfile.SpooledTemporaryFile[bytes]):
-    """A temporary file whose trouble is told from that of the image's host."""
-
-    def write(self, content: Any) -> int:
-        """As always.
-
-        Raises:
-            StorageUnavailable: the temporary folder takes no more.
-        """
-        try:
-            return super().write(content)
-        except OSError as error:
-            if trouble := storage_trouble(error, f"The temporary folder {tempfile.gettempdir()}"):
-                raise trouble from error
-            raise
 
 
 def _target(url: str, location: str) -> str:

@@ -177,3 +177,25 @@ def test_body_without_a_length_goes_on_too() -> None:
     with serve(answer) as wire:
         assert fetched(wire.url) == OLD
     assert host.asked == [None, "bytes=20000-"]
+
+
+def test_nothing_is_asked_for_that_could_not_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a rest nor one more hop, once half of the time for a file is over: a place is not held for long."""
+    monkeypatch.setattr(fetch, "WHOLE_TIMEOUT", 0.6)
+    host = Host([(OLD, {"etag": '"v"'})], cuts=(100,))
+
+    def late(peer: Peer) -> bool | None:
+        peer.silence(0.4)
+        return host.answer(peer)
+
+    with serve(late) as wire:
+        assert fault(wire.url, kind=FetchAgain) in ("truncated", "fetch_error")
+    assert len(host.asked) == 1
+
+    def send_on(peer: Peer) -> bool:
+        peer.silence(0.2)
+        return peer.reply(302, location="/again")
+
+    with serve(send_on) as wire:
+        assert fault(wire.url, kind=FetchAgain) == "too_slow"
+    assert len(wire.received) == 2
