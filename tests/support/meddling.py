@@ -42,8 +42,13 @@ def _hand_on(host: str, port: int, peer: Peer) -> bytes:
         body = response.read()
     finally:
         connection.close()
-    lines = [f"{name}: {value}" for name, value in response.getheaders() if name.lower() not in HOP_BY_HOP]
-    head = "\r\n".join([f"HTTP/1.1 {response.status} {response.reason}", *lines, f"Content-Length: {len(body)}"])
+    return answer_bytes(response.status, response.reason, response.getheaders(), body)
+
+
+def answer_bytes(status: int, reason: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
+    """An answer as it is sent on."""
+    lines = [f"{name}: {value}" for name, value in headers if name.lower() not in HOP_BY_HOP]
+    head = "\r\n".join([f"HTTP/1.1 {status} {reason}", *lines, f"Content-Length: {len(body)}"])
     return f"{head}\r\n\r\n".encode("latin-1") + body
 
 

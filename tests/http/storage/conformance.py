@@ -11,6 +11,7 @@ STORES = {
     "file": "a folder",
     "memory": "memory",
     "s3": "S3 (SeaweedFS)",
+    "gs": "Google's client",
     "az": "Azure (Azurite)",
 }
 """The scheme of its STORAGE_URL -> what stands over its column, with the server that the tests run."""

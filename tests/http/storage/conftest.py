@@ -12,11 +12,13 @@ import pytest
 from storage.store import Storage
 from tests.http.storage.conformance import GIVEN
 from tests.support.databases import NUMBERS
+from tests.support.google import running_google, write_account
 from tests.support.meddling import Fault, meddling
 from tests.support.servers import Wire
 from tests.support.stores import BUCKET, ObjectStore, find_azurite, running_azure
 
 ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "az": "AZURE_STORAGE_ENDPOINT"}
+SERVERS = {"s3": "s3_server", "gs": "google_server", "az": "azure_server"}
 SECRETS = {"s3": "AWS_SECRET_ACCESS_KEY", "az": "AZURE_STORAGE_ACCOUNT_KEY"}
 WRONG_SECRET = "d3Jvbmc="
 
@@ -53,7 +55,11 @@ class Place:
 
     def at(self, endpoint: str) -> Storage:
         """The same store, said to be at another address."""
-        self.patch.setenv(ENDPOINTS[self.scheme], endpoint)
+        if self.scheme == "gs":
+            account = write_account(self.server.folder / "other.json", gcs_base_url=endpoint)
+            self.patch.setenv("GOOGLE_SERVICE_ACCOUNT", account)
+        else:
+            self.patch.setenv(ENDPOINTS[self.scheme], endpoint)
         return Storage(self.url)
 
     @contextmanager
@@ -64,8 +70,13 @@ class Place:
 
     def with_wrong_secret(self) -> Storage:
         """The same store, spoken to with a secret that is none."""
-        assert self.server
-        self.patch.setenv(SECRETS[self.scheme], WRONG_SECRET)
+        if self.scheme == "gs":
+            file = self.server.folder / "wrong.json"
+            account = write_account(file, gcs_base_url=self.server.url, client_email="stranger@project.example")
+            self.patch.setenv("GOOGLE_SERVICE_ACCOUNT", account)
+        else:
+            assert self.server
+            self.patch.setenv(SECRETS[self.scheme], WRONG_SECRET)
         return Storage(self.url)
 
 
@@ -75,6 +86,13 @@ def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
     if find_azurite() is None:
         pytest.skip("there is no Azurite here; `make stores` fetches it with npm")
     with running_azure(tmp_path_factory.mktemp("azure")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def google_server(s3_server: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """The same S3, spoken to as Google's."""
+    with running_google(s3_server, tmp_path_factory.mktemp("google")) as store:
         yield store
 
 
@@ -95,7 +113,7 @@ def _find(request: pytest.FixtureRequest, folder: Path, patch: pytest.MonkeyPatc
         return Place("memory://", patch)
     if request.param == "given":
         return Place(f"{GIVEN}/test-{uuid4()}", patch)
-    server = request.getfixturevalue({"s3": "s3_server", "az": "azure_server"}[request.param])
+    server = request.getfixturevalue(SERVERS[request.param])
     for name, value in server.environment.items():
         patch.setenv(name, value)
     return Place(f"{request.param}://{BUCKET}/test-{next(NUMBERS)}", patch, server)

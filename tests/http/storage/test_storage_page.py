@@ -1,7 +1,6 @@
 """docs/storage.md: each store as it is shown there can be opened, and the rights that are said to suffice do."""
 
 import io
-import json
 import os
 import re
 from pathlib import Path
@@ -13,8 +12,8 @@ from core.errors import StorageUnavailable
 from core.settings import StorageSettings, load
 from storage.store import IN_ONE_PUT, Storage
 from tests.http.storage.test_conformance import read
+from tests.support.google import write_account
 from tests.support.stores import BUCKET, ObjectStore, admin_client
-from tests.support.wire_faults import CERTIFICATES
 
 PAGE = (Path(__file__).parents[3] / "docs" / "storage.md").read_text()
 EXAMPLES = [
@@ -26,10 +25,8 @@ EXAMPLES = [
 @pytest.fixture
 def account(tmp_path: Path) -> Path:
     """A service account's file, with a key that opens nothing."""
-    file, key = tmp_path / "account.json", (CERTIFICATES / "account.pem").read_text()
-    named = {"type": "service_account", "client_email": "darkroom@project.example", "private_key_id": "1"}
-    file.write_text(json.dumps({**named, "private_key": key}))
-    return file
+    write_account(tmp_path / "account.json")
+    return tmp_path / "account.json"
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["STORAGE_URL"][:2])
