@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.stores import find_azurite
+
 STORES = {
     "file": "a folder",
     "memory": "memory",
@@ -40,7 +42,7 @@ def case(title: str, **without: str) -> Callable[[Any], Any]:
 
     def register(test: Any) -> Any:
         CASES.append(Case(title, test.__name__, without))
-        stores = [store for store in STORES if store not in without]
+        stores = [store for store in STORES if store not in without and (store != "az" or find_azurite())]
         if GIVEN and GIVEN.partition("://")[0] not in without:
             stores.append("given")
         return pytest.mark.parametrize("place", stores, indirect=True)(test)

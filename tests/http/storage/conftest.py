@@ -15,7 +15,7 @@ from tests.support.databases import NUMBERS
 from tests.support.google import running_google, write_account
 from tests.support.meddling import Fault, meddling
 from tests.support.servers import Wire
-from tests.support.stores import BUCKET, ObjectStore, find_azurite, running_azure
+from tests.support.stores import BUCKET, ObjectStore, running_azure
 
 ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "az": "AZURE_STORAGE_ENDPOINT"}
 SERVERS = {"s3": "s3_server", "gs": "google_server", "az": "azure_server"}
@@ -82,9 +82,7 @@ class Place:
 
 @pytest.fixture(scope="session")
 def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """A running Azurite, where there is one."""
-    if find_azurite() is None:
-        pytest.skip("there is no Azurite here; `make stores` fetches it with npm")
+    """A running Azurite."""
     with running_azure(tmp_path_factory.mktemp("azure")) as store:
         yield store
 

@@ -19,19 +19,18 @@ import pytest
 import requests
 
 from core import settings
-from core.errors import DownloadError, FetchAgain, NotFound, StorageUnavailable, Unusable, UserError
+from core.errors import FetchAgain, NotFound, StorageUnavailable, Unusable, UserError
 from core.storage_url import read_storage_url
 from storage import store as module
 from storage.ranges import WINDOW
-from storage.store import IN_ONE_PUT, Storage
+from storage.store import Storage
 from tests.http.storage.conformance import NOT_OVER_NETWORK, ONLY_S3, case
 from tests.http.storage.conftest import Place
+from tests.support.halting import LARGE, Halting, putting
 from tests.support.meddling import failing, resetting, silent
 from tests.support.servers import closed_port
-from tests.support.stores import READER
+from tests.support.stores import READER, find_azurite
 
-LARGE = IN_ONE_PUT + 4_000_000
-"""Bytes; more than go in one request."""
 KEYS = ("b/A.b_c-1/0.png", "b/a b/0", "b/ü🦊/0", "b/%2e%20%/0", "b/#?&=+/0", "b/...x/0", "b/~/0", "b/!$'()*,:;@^|<>/0")
 NO_KEYS = ("../up", "a/../../up", "/up", "a//b", "a/./b", "a\nb", "", "a\0b", "a\\b", "a/", "x/" * 500 + "x")
 
@@ -46,35 +45,10 @@ def read_range(storage: Storage, key: str, start: int = 0, end: int | None = Non
         return b"".join(found.pieces)
 
 
-class Halting(io.BytesIO):
-    """A file that stops in the middle until it is told to go on, or to break."""
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__(content)
-        self.halted, self.should_continue, self.breaks = threading.Event(), threading.Event(), False
-
-    def read(self, size: int | None = -1) -> bytes:
-        if self.tell() > LARGE // 2 and not self.halted.is_set():
-            self.halted.set()
-            self.should_continue.wait(10)
-            if self.breaks:
-                raise OSError("the disk of the temporary file is gone")
-        return super().read(size)
-
-
-def putting(storage: Storage, key: str, file: io.BytesIO) -> tuple[threading.Thread, list[Exception]]:
-    """A put under way in another thread, and what it raised."""
-    errors: list[Exception] = []
-
-    def put() -> None:
-        try:
-            storage.put(key, file)
-        except DownloadError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=put)
-    thread.start()
-    return thread, errors
+def test_azurite_is_here() -> None:
+    """Where it is not, no case was run against Azure, and this line says so once."""
+    if find_azurite() is None:
+        pytest.skip("there is no Azurite here, so nothing was run against Azure; `make stores` fetches it with npm")
 
 
 @case("what is put is there, from the file's beginning, under its key and under its whole URL")
@@ -178,9 +152,9 @@ def test_broken_put_leaves_no_parts(place: Place) -> None:
 def test_killed_writer(place: Place) -> None:
     place.storage.put("batch/0.png", io.BytesIO(b"old"))
     script = f"""
-        import tests.http.storage.test_conformance as t
-        file = t.Halting(b"n" * t.LARGE)
-        t.putting(t.Storage({place.url!r}), "batch/0.png", file)
+        from tests.support.halting import LARGE, Halting, Storage, putting
+        file = Halting(b"n" * LARGE)
+        putting(Storage({place.url!r}), "batch/0.png", file)
         print(file.halted.wait(10), flush=True)
         file.should_continue.wait()
     """
