@@ -1,4 +1,4 @@
-"""A put that stops in the middle, for as long as a test needs it to; light, for processes that are started to be killed."""
+"""A put that stops in the middle, for as long as a test needs it to; light, for processes that are started to die."""
 
 import io
 import threading
