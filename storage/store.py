@@ -157,13 +157,16 @@ class Storage:
             StorageUnavailable, FetchAgain, Unusable: as for `put`: these credentials cannot sign, say.
         """
         check_key(key)
-        if not can_sign(self.url) or (self.url.startswith("az://") and not UNESCAPED.fullmatch(key)):
+        if not can_sign(self.url) or self._is_signed_wrongly(key):
             return None
         store: Any = self._store
         try:
             return str(obstore.sign(store, "GET", key, timedelta(seconds=seconds)))
         except TROUBLE as error:
             raise explain_refusal(error, self.url) from error
+
+    def _is_signed_wrongly(self, key: str) -> bool:
+        return self.url.startswith("az://") and not UNESCAPED.fullmatch(f"{urlsplit(self.url).path}/{key}")
 
     def _name(self, key: str) -> str:
         name = key.removeprefix(f"{self.url}/")

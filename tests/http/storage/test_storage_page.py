@@ -65,6 +65,7 @@ def test_no_link_that_azure_would_refuse(monkeypatch: pytest.MonkeyPatch) -> Non
     storage = Storage("az://images/darkroom")
     assert storage.sign("b/hat 1/0.png", 60) is None
     assert storage.sign("b/hat-1/0.png", 60)
+    assert Storage("az://images/dark room").sign("b/hat-1/0.png", 60) is None
 
 
 def test_the_example_of_what_speaks_like_s3_works(s3_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
