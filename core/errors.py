@@ -4,6 +4,7 @@ DarkroomError
 ├── UserError                 tell the person in one sentence, exit 2, change nothing
 │   ├── SettingsError         a setting is missing or wrong
 │   ├── ManifestError         lines of a manifest are faulty; carries them all
+│   ├── UnfitInput            a file is no input that the model can be given
 │   ├── DatabaseError         no database there, or one without our schema
 │   ├── NotFound              no such batch, file or request
 │   ├── Pruned                it was there, and is no longer kept
@@ -49,6 +50,15 @@ class SettingsError(UserError):
 
 class ManifestError(UserError):
     """The manifest has faulty lines."""
+
+
+class UnfitInput(UserError):
+    """The file cannot be sent as an input."""
+
+    def __init__(self, message: str, *, convertible: bool = False) -> None:
+        """`convertible`: it holds an image all the same, which could be sent as another kind of file."""
+        super().__init__(message)
+        self.convertible = convertible
 
 
 class DatabaseError(UserError):

@@ -9,19 +9,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-from PIL import Image, UnidentifiedImageError
 from sqlalchemy import Engine
 
 from core.errors import AccountPaused, ProviderError, UserError
-from core.image_files import FORMATS, MAX_PIXELS, TEXT_MAX_BYTES, type_of
+from core.input_images import inspect_input
 from models.queries.uploads import KEEP_UPLOAD, USABLE_UPLOADS
 from provider.cdn import CDN
 from provider.settings import ProviderSettings
 
-INPUT_MAX_BYTES = 100 * 1024 * 1024
-"""Above this the provider wants another way of uploading (provider-protocol 8.2); its model takes far less anyway."""
 KEPT_FOR = 7 * 86_400.0
 """Seconds for which the provider keeps a file at the least (provider-protocol 6)."""
 LINE_WAIT = 6 * 3600.0
@@ -36,6 +33,8 @@ class LocalFile(NamedTuple):
     sha256: str
     content_type: str
     bytes: int
+    warnings: tuple[str, ...] = ()
+    """What may come of it, as words that follow its name."""
 
 
 ReportProgress = Callable[[LocalFile, int], object]
@@ -68,67 +67,18 @@ def upload_files(
 
 
 def inspect(path: Path) -> LocalFile:
-    """Judge one file, to its last pixel: what is cut short or damaged would cost a run, or spoil its result.
+    """Judge one file (`core.input_images`).
 
     Raises:
-        UserError: it cannot be sent, and why.
+        UnfitInput: it cannot be sent, and why.
+        UserError: it cannot be read.
     """
     try:
-        size = path.stat().st_size
-        if size > INPUT_MAX_BYTES:
-            raise UserError(f"{path} is too large: {size} bytes; at most {INPUT_MAX_BYTES} can be sent.")
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            head = file.read(32)
-            file.seek(0)
-            return LocalFile(path, digest, _read_to_the_end(path, file, head), size)
+            found = inspect_input(file, name=str(path))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
-
-
-def _read_to_the_end(path: Path, file: BinaryIO, head: bytes) -> str:
-    """The image's type, once all of it was read."""
-    try:
-        image = Image.open(file, formats=list(FORMATS))
-        if image.width * image.height > MAX_PIXELS:
-            raise UserError(f"{path} has {image.width}x{image.height} pixels; at most {MAX_PIXELS} can be sent.")
-        type_ = type_of(image)
-        if type_ == FORMATS["PNG"]:
-            image.verify()  # checksums of every part, and its end
-        else:
-            image.draft("RGB", (64, 64))  # a JPEG is read whole, but not drawn whole
-            image.load()
-    except UserError:
-        raise
-    except UnidentifiedImageError:
-        raise UserError(
-            f"{path} is no image of a kind that can be sent ({', '.join(FORMATS)}){_guess_kind(head)}."
-        ) from None
-    except Image.DecompressionBombError:
-        raise UserError(f"{path} has too many pixels; at most {MAX_PIXELS} can be sent.") from None
-    except Exception as error:  # Pillow's decoders raise what they like on damaged bytes
-        if isinstance(error, ValueError) and "MAX_TEXT" in str(error):
-            raise UserError(f"{path} holds more than {TEXT_MAX_BYTES} bytes of text beside the image.") from None
-        raise UserError(f"{path} is cut short or damaged: it cannot be read to its end.") from None
-    return type_
-
-
-def _guess_kind(head: bytes) -> str:
-    """What it is instead, as far as its first bytes tell."""
-    kinds = (
-        (4, b"ftyphei", "HEIC"),
-        (4, b"ftypmif1", "HEIC"),
-        (4, b"ftypavif", "AVIF"),
-        (0, b"II*\0", "TIFF"),
-        (0, b"MM\0*", "TIFF"),
-        (0, b"BM", "BMP"),
-        (0, b"8BPS", "PSD"),
-        (0, b"%PDF", "PDF"),
-        (0, b"<svg", "SVG"),
-    )
-    kind = next((kind for at, sign, kind in kinds if head.startswith(sign, at)), None)
-    return f": it is {kind}, save it as JPEG or PNG" if kind else ""
+    return LocalFile(path, found.sha256, found.content_type, found.bytes, found.warnings)
 
 
 def needed_for(settings: ProviderSettings) -> float:
