@@ -97,6 +97,17 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def gather_warnings(found: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Of names, and words that follow each: the same words once, after the first name."""
+    names: dict[str, list[str]] = {}
+    for name, words in found:
+        names.setdefault(words, []).append(name)
+    return tuple(
+        f"{first} and {len(others)} more: each {words}" if others else f"{first} {words}"
+        for words, (first, *others) in names.items()
+    )
+
+
 def print_warnings(warnings: Sequence[str]) -> None:
     """The first few, on standard error."""
     for warning in warnings[:SHOWN_WARNINGS]:

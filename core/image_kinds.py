@@ -1,4 +1,4 @@
-"""What a file is that is no image of ours, as far as its first bytes tell; for messages, never for a decision."""
+"""What a file is, as far as its first bytes tell: to name what cannot be sent, and to find images in a folder."""
 
 import re
 from typing import NamedTuple
@@ -51,7 +51,7 @@ _SIGNATURES = (
     (0, b"\0\5\x16\7", Kind("macOS metadata", "the image is the file without ._ before its name")),
     (0, b"version https://git-lfs", Kind("a pointer of Git LFS", "fetch the file itself: git lfs pull")),
 )
-_SVG = re.compile(rb"<svg[\s>]", re.IGNORECASE)
+_SVG = re.compile(rb"<svg[\s/>]", re.IGNORECASE)
 _MARKUP = re.compile(rb"<(!doctype html|html|head|body|title|script|meta|!--)", re.IGNORECASE)
 
 
@@ -63,6 +63,14 @@ def guess_kind(head: bytes) -> Kind | None:
         if head.startswith(signature, at):
             return kind
     return _guess_text(head.removeprefix(b"\xef\xbb\xbf").lstrip())
+
+
+def looks_like_image(head: bytes) -> bool:
+    """Whether a file that begins so holds an image, of a kind that can be sent or be turned into one."""
+    if head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")) or head[8:12] == b"WEBP":
+        return True
+    kind = guess_kind(head)
+    return kind is not None and kind.convertible
 
 
 def _guess_text(head: bytes) -> Kind | None:

@@ -42,11 +42,14 @@ LONGEST_WAIT = 900.0
 
 
 class Fetcher:
-    """Fetches from `media_hosts`: names, or `*.name` for every name beneath. Safe for threads."""
+    """Fetches from `media_hosts`: names, or `*.name` for every name beneath. Safe for threads.
 
-    def __init__(self, media_hosts: Sequence[str], *, max_bytes: int) -> None:
+    Over http only from hosts that are named themselves, unless `plain_http` is allowed from all of them.
+    """
+
+    def __init__(self, media_hosts: Sequence[str], *, max_bytes: int, plain_http: bool = False) -> None:
         self._hosts = [host.lower() for host in media_hosts]
-        self._max_bytes = max_bytes
+        self._max_bytes, self._plain_http = max_bytes, plain_http
         self.waits = HostBackoff()
         self._sessions = ThreadSessions(self._check_peer, head_timeout=READ_TIMEOUT)
 
@@ -141,7 +144,7 @@ class Fetcher:
         host = (parts.hostname or "").lower()
         if parts.scheme not in ("http", "https") or parts.username or not self._allowed(host):
             raise Unusable("host_refused", f"Images are not fetched from {parts.scheme}://{host}.")
-        if parts.scheme == "http" and host not in self._hosts:
+        if parts.scheme == "http" and host not in self._hosts and not self._plain_http:
             raise Unusable("host_refused", f"{host} is only trusted over https.")
 
     def _allowed(self, host: str) -> bool:

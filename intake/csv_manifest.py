@@ -50,6 +50,11 @@ def find_separator(head: str) -> str | None:
     return found if _known(head, found) else None
 
 
+def find_names(head: str) -> set[str]:
+    """The fields of ours that a table's first row names."""
+    return _known(head, find_separator(head) or ",")
+
+
 def _known(head: str, separator: str) -> set[str]:
     names = (name.strip().strip('"').strip().lower() for name in head.removeprefix("\ufeff").split(separator))
     return {name for name in names if name in NAMES}
@@ -64,7 +69,7 @@ def read_csv(stream: BinaryIO, *, local_paths: bool = False, first: int = 0) -> 
     Raises:
         ManifestFaults: the first row is wrong, or from some row on it cannot be read; nothing of it may be taken.
     """
-    return validate_records(_records(stream), local_paths=local_paths, first=first)
+    return validate_records(read_rows(stream), local_paths=local_paths, first=first)
 
 
 class _Lines:
@@ -88,7 +93,12 @@ class _Lines:
                 yield raw.decode(encoding, errors="replace")
 
 
-def _records(stream: BinaryIO) -> Iterator[Record | LineFault]:
+def read_rows(stream: BinaryIO) -> Iterator[Record | LineFault]:
+    """The fields of each row, not judged yet, and the rows that cannot be read.
+
+    Raises:
+        ManifestFaults: as `read_csv`.
+    """
     lines = _Lines(stream)
     text = iter(lines)
     names, separator = _read_head(lines, text)

@@ -105,7 +105,7 @@ def read_jsonl(stream: BinaryIO, *, local_paths: bool = False, first: int = 0) -
     Give a buffered stream: an unbuffered one is read byte by byte. `local_paths` allows `image_urls` to name
     files of this machine; the reader uploads them. `first` is the position of the first edit in its batch.
     """
-    return validate_records(_json_lines(stream), local_paths=local_paths, first=first)
+    return validate_records(read_json_lines(stream), local_paths=local_paths, first=first)
 
 
 def read_objects(edits: Iterable[object], *, first: int = 0) -> Iterator[Entry]:
@@ -234,7 +234,8 @@ def name_bad_byte(error: UnicodeDecodeError) -> str:
     )
 
 
-def _json_lines(stream: BinaryIO) -> Iterator[Record | LineFault]:
+def read_json_lines(stream: BinaryIO) -> Iterator[Record | LineFault]:
+    """The fields of each line, not judged yet, and the lines that cannot be read; blank ones are skipped."""
     for line, raw in _lines(stream):
         if raw is None:
             yield LineFault(line, None, None, f"is longer than {LINE_MAX_BYTES} bytes")

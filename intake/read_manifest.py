@@ -15,7 +15,8 @@ from intake.manifest import Entry, read_jsonl, validate_records
 
 Reader = Callable[..., Iterator[Entry]]
 
-_TABLES = (".csv", ".tsv", ".tab")
+TABLES = (".csv", ".tsv", ".tab")
+"""How the name of a table ends."""
 
 
 def reader_for(name: str) -> Reader:
@@ -42,7 +43,7 @@ def read_manifest(stream: BinaryIO, *, name: str = "", local_paths: bool = False
 
 
 def _is_table(name: str, start: bytes) -> bool:
-    if name.lower().removesuffix(".gz").endswith(_TABLES):
+    if name.lower().removesuffix(".gz").endswith(TABLES):
         return True
     head, _, rest = start.partition(b"\n")
     if head.lower().startswith(b"sep=") or head.startswith(POWERSHELL.encode()):

@@ -5,11 +5,11 @@ was uploaded is remembered in `uploads` by content and place, until it may have 
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BufferedReader, FileIO
+from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 
 from sqlalchemy import Engine
 
@@ -35,10 +35,19 @@ class LocalFile(NamedTuple):
     bytes: int
     warnings: tuple[str, ...] = ()
     """What may come of it, as words that follow its name."""
+    converted: str | None = None
+    """How another content is made of it when it is sent, in words; the rest is about that content."""
+
+    @property
+    def name(self) -> str:
+        """What the provider hears as its name."""
+        suffix = {"image/png": ".png", "image/jpeg": ".jpg"}.get(self.content_type, "")
+        return self.path.with_suffix(suffix).name if self.converted else self.path.name
 
 
 ReportProgress = Callable[[LocalFile, int], object]
 """Hears how many bytes of a file have left so far; called from several threads."""
+OpenContent = Callable[[LocalFile], IO[bytes]]
 
 
 def upload_files(
@@ -47,10 +56,12 @@ def upload_files(
     engine: Engine,
     *,
     begin: Callable[[Collection[LocalFile]], ReportProgress] = lambda _: lambda *_: None,
+    open_content: OpenContent = lambda file: file.path.open("rb", buffering=0),
 ) -> dict[Path, str]:
     """Send files to the provider that it does not have yet; gives the URL there of each.
 
     `begin` is called with the files that have to be uploaded, if any, and gives the one who hears how far they are.
+    `open_content` opens what is sent of a file, as it was judged.
 
     Raises:
         UserError: a file is unreadable or changed since it was inspected, or the provider did not take it.
@@ -60,7 +71,7 @@ def upload_files(
     missing = {file.sha256: file for file in files if file.sha256 not in known}
     if not missing:
         return {file.path: known[file.sha256] for file in files}
-    for file, url in _upload(missing.values(), settings, begin):
+    for file, url in _upload(missing.values(), settings, begin, open_content):
         _remember(engine, settings.fal_cdn_url, file, url)
         known[file.sha256] = url
     return {file.path: known[file.sha256] for file in files}
@@ -104,8 +115,8 @@ def _known(engine: Engine, settings: ProviderSettings, hashes: set[str]) -> dict
 class _SentFile(BufferedReader):
     """A file that tells how far it has been read, and the hash of what was read since it began."""
 
-    def __init__(self, path: Path, on_position: Callable[[int], object]) -> None:
-        super().__init__(FileIO(path))
+    def __init__(self, raw: IO[bytes], on_position: Callable[[int], object]) -> None:
+        super().__init__(cast(RawIOBase, raw))
         self._on_position = on_position
         self._digest = hashlib.sha256()
 
@@ -125,14 +136,17 @@ class _SentFile(BufferedReader):
 
 
 def _upload(
-    files: Collection[LocalFile], settings: ProviderSettings, begin: Callable[[Collection[LocalFile]], ReportProgress]
+    files: Collection[LocalFile],
+    settings: ProviderSettings,
+    begin: Callable[[Collection[LocalFile]], ReportProgress],
+    open_content: OpenContent,
 ) -> Iterator[tuple[LocalFile, str]]:
     cdn = CDN(settings.fal_rest_url, settings.fal_cdn_url, settings.required_key())
     report = begin(files)
 
     def send(file: LocalFile) -> tuple[LocalFile, str]:
-        with _SentFile(file.path, lambda sent: report(file, sent)) as content:
-            url = cdn.upload(content, content_type=file.content_type, file_name=file.path.name)
+        with open_content(file) as raw, _SentFile(raw, lambda sent: report(file, sent)) as content:
+            url = cdn.upload(content, content_type=file.content_type, file_name=file.name)
             if content.sha256() != file.sha256:  # remembered, it would pass for the content that was inspected
                 raise UserError(f"{file.path} was changed while it was sent; nothing was written, submit it again.")
             return file, url
@@ -147,9 +161,6 @@ def _upload(
 
 
 def _remember(engine: Engine, cdn_url: str, file: LocalFile, url: str) -> None:
-    values: Mapping[str, object] = file._asdict() | {"path": None, "cdn": cdn_url, "url": url, "kept": KEPT_FOR}
+    about = {"sha256": file.sha256, "content_type": file.content_type, "bytes": file.bytes}
     with engine.begin() as connection:
-        connection.exec_driver_sql(
-            KEEP_UPLOAD,
-            values,
-        )
+        connection.exec_driver_sql(KEEP_UPLOAD, {**about, "cdn": cdn_url, "url": url, "kept": KEPT_FOR})

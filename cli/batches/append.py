@@ -5,11 +5,12 @@ from uuid import UUID
 
 import click
 
-from cli.batches.header_options import on_invalid_option
+from cli.batches.header_options import convert_option, on_invalid_option
 from cli.batches.local_files import Manifest
+from cli.batches.manifest_file import open_manifest
 from cli.batches.progress import find_batch, progress_of
 from cli.batches.status import BATCH
-from cli.batches.submit import MANIFEST, open_manifest, upload_inputs
+from cli.batches.submit import MANIFEST_FILE, upload_inputs
 from cli.connection import open_database
 from cli.output import json_option, plural, print_json, print_warnings, screen
 from cli.provider.fault_options import faults_as_json
@@ -22,11 +23,14 @@ from intake.read_manifest import reader_for
 
 @click.command()
 @BATCH
-@MANIFEST
+@click.argument("manifest", type=MANIFEST_FILE)
 @click.option("--idempotency-key", metavar="K", help="The same key and content again adds nothing.")
 @on_invalid_option
+@convert_option
 @json_option
-def append(batch: str, manifest: Path, idempotency_key: str | None, on_invalid: OnInvalid, as_json: bool) -> None:
+def append(
+    batch: str, manifest: Path, idempotency_key: str | None, on_invalid: OnInvalid, convert: bool, as_json: bool
+) -> None:
     """Add the edits of a manifest to a batch.
 
     The batch must not be finished or cancelled. MANIFEST is as for `darkroom submit`; BATCH is an id, the beginning
@@ -38,12 +42,12 @@ def append(batch: str, manifest: Path, idempotency_key: str | None, on_invalid: 
         row = progress_of(engine, str(batch_id))
         if idempotency_key is None and (row["cancelled_at"] or row["finished_at"]):  # before anything is uploaded
             raise Conflict(f"The batch is {'cancelled' if row['cancelled_at'] else 'finished'}; nothing can be added.")
-        given = Manifest(stream, folder, reader_for(manifest.name))
+        given = Manifest(stream, folder, reader_for(manifest.name), convert)
         urls = upload_inputs(given, engine, on_invalid=on_invalid)
         with engine.begin() as connection:
             entries = given.entries(urls, first=next_position(connection, batch_id))
             added = append_edits(connection, batch_id, entries, idempotency_key=idempotency_key, on_invalid=on_invalid)
-    print_warnings(added.warnings)
+    print_warnings((*added.warnings, *given.warnings()))
     if as_json:
         facts = {"batch_id": batch_id, "added": 0 if added.existing else added.edits, "edits": added.edits}
         print_json({**facts, "skipped": added.skipped, "existing": added.existing})

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from cli.batches.header_options import header_from
+from cli.batches.header_options import convert_option, header_from
 from cli.batches.local_files import Manifest
 from cli.batches.submit import hand_in, report
 from cli.batches.watch_edit import print_end, watch_edit
@@ -41,9 +41,10 @@ OPTIONS = {"image_urls": "--image", "image_size": "--size", "enable_safety_check
 @click.option("--sync-mode", is_flag=True, help="Images inside the answer, in no history of the provider.")
 @click.option("--custom-id", help="What to call the edit; part of the image's path.")
 @click.option("--name", help="What to call its batch.")
+@convert_option
 @click.option("--wait", is_flag=True, help="Watch it, with the model's log lines; exit code 0 only if it is stored.")
 @json_option
-def edit(name: str | None, wait: bool, as_json: bool, **given: Any) -> int:
+def edit(name: str | None, convert: bool, wait: bool, as_json: bool, **given: Any) -> int:
     """Hand in one edit.
 
     Paths are uploaded first. --wait shows the place in the line, the log lines, and the stored images; Ctrl-C
@@ -52,7 +53,7 @@ def edit(name: str | None, wait: bool, as_json: bool, **given: Any) -> int:
     engine = open_database()
     line = json.dumps(fields(given)).encode()
     try:
-        created = hand_in(engine, header_from(name=name), Manifest(BytesIO(line), Path()))
+        created = hand_in(engine, header_from(name=name), Manifest(BytesIO(line), Path(), convert=convert))
     except ManifestFaults as error:
         raise UserError("\n".join(map(as_option, error.faults))) from None
     report(as_one(created), as_json=as_json and not wait, quiet=as_json and wait)

@@ -7,8 +7,10 @@ from typing import Any
 from rich.filesize import decimal
 from sqlalchemy import Engine
 
+from cli.batches.check_urls import Check, check_urls
 from cli.batches.local_files import Manifest
-from cli.output import plural, print_json, print_pairs, print_warnings
+from cli.output import plural, print_json, print_pairs, print_warnings, screen
+from cli.streams import one_line
 from core.settings import PriceSettings, load
 from intake.batches import BatchHeader, estimate
 from intake.insert_edits import OnInvalid
@@ -16,11 +18,13 @@ from models.provider import price_per_image
 from provider.settings import ProviderSettings
 from provider.uploads import not_uploaded
 
+SHOWN_REFUSALS = 100
+
 
 def estimate_manifest(
-    engine: Engine, header: BatchHeader, manifest: Manifest, *, on_invalid: OnInvalid
+    engine: Engine, header: BatchHeader, manifest: Manifest, *, on_invalid: OnInvalid, check: Check = "none"
 ) -> dict[str, Any]:
-    """Counts, costs in USD, and what would be uploaded.
+    """Counts, costs in USD, what would be uploaded, and what came of looking at the inputs, if that is asked for.
 
     Raises:
         ManifestFaults: lines are faulty, and are not to be skipped.
@@ -31,8 +35,12 @@ def estimate_manifest(
     with engine.connect() as connection:
         price = price_per_image(connection, load(PriceSettings).price_per_image)
     found = estimate(header, manifest.entries({}), price=price, on_invalid=on_invalid)
+    checked = None if check == "none" else check_urls(manifest.entries({}), check)
+    warnings = (*found.warnings, *manifest.warnings(), *(checked.warnings if checked else ()))
     return {
         **found._asdict(),
+        "warnings": warnings,
+        **({"inputs": checked.as_json()} if checked else {}),
         "price_per_image": price,
         "files": len(files),
         "uploads": len(missing),
@@ -40,7 +48,7 @@ def estimate_manifest(
     }
 
 
-def print_estimate(found: Mapping[str, Any], *, as_json: bool) -> None:
+def print_estimate(found: Mapping[str, Any], *, as_json: bool, dry_run: bool = True) -> None:
     """Say it."""
     print_warnings(found["warnings"])
     if as_json:
@@ -57,10 +65,21 @@ def print_estimate(found: Mapping[str, Any], *, as_json: bool) -> None:
             ),
             ("images", plural(most, "image") if least == most else f"likely {least}, at most {most}"),
             ("cost", _cost(found["cost_likely"], found["cost_worst"], found["price_per_image"])),
+            ("inputs", _looked_at(found["inputs"]) if "inputs" in found else ""),
             ("uploads", f"{plural(uploads, 'file')}, {decimal(found['upload_bytes'])}{there}" if files else ""),
-            ("written", "nothing: this was a dry run"),
+            ("written", "nothing: this was a dry run" if dry_run else ""),
         ]
     )
+
+
+def _looked_at(inputs: Mapping[str, Any]) -> str:
+    refused = inputs["refused"]
+    for found in refused[:SHOWN_REFUSALS]:
+        screen.print(one_line(f"line {found['line']}: {found['reason']}"), markup=False)
+    if len(refused) > SHOWN_REFUSALS:
+        screen.print(f"and {len(refused) - SHOWN_REFUSALS} more")
+    of = f" of {inputs['distinct']}" if inputs["looked_at"] < inputs["distinct"] else ""
+    return f"{plural(inputs['looked_at'], 'URL')}{of} looked at, {len(refused)} of them refused"
 
 
 def _cost(likely: Decimal, worst: Decimal, price: Decimal) -> str:

@@ -48,6 +48,12 @@ on_invalid_option = click.option(
     help="What faulty lines do: write nothing at all, or stand in the batch as failed.",
 )
 
+convert_option = click.option(
+    "--convert",
+    is_flag=True,
+    help="Send local files that the model may not take (HEIC, TIFF, CMYK, turned, …) as PNG or JPEG.",
+)
+
 
 def header_options(command: Command) -> Command:
     """The options of a batch's header."""

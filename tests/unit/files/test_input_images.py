@@ -6,16 +6,33 @@ import random
 import struct
 import tempfile
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pillow_heif
 import pytest
 from PIL import Image
 
-from core import input_images
+from core import image_kinds, input_images
 from core.errors import UnfitInput
-from core.image_files import FORMATS
-from core.input_images import ANIMATED, CMYK, DEEP, KIND, SIZE, TURNED, InputImage, inspect_input
+from core.image_files import FORMATS, MAX_PIXELS
+from core.image_kinds import Kind
+from core.input_images import (
+    ANIMATED,
+    CMYK,
+    DEEP,
+    ELSEWHERE_BYTES,
+    ELSEWHERE_PIXELS,
+    ELSEWHERE_RATIO,
+    ELSEWHERE_SIDE,
+    INPUT_MAX_BYTES,
+    KIND,
+    MIN_SIDE,
+    SIZE,
+    TURNED,
+    InputImage,
+    inspect_input,
+)
 from tests.support.input_files import drawn, encoded, turned
 
 
@@ -203,6 +220,25 @@ def test_too_many_pixels_and_bytes_are_refused_unread(monkeypatch: pytest.Monkey
     data = encoded(drawn(), "PNG")
     monkeypatch.setattr(input_images, "INPUT_MAX_BYTES", len(data) - 1)
     assert refusal(data) == f"a.jpg is too large: {len(data)} bytes; darkroom sends at most {len(data) - 1}."
+
+
+PAGE = (Path(__file__).parents[3] / "docs/manifests.md").read_text()
+
+
+def test_the_page_names_every_kind_and_bound() -> None:
+    """docs/manifests.md says what becomes of each."""
+    kinds = {kind.name for kind in vars(image_kinds).values() if isinstance(kind, Kind)}
+    kinds |= {kind.name for _, _, kind in image_kinds._SIGNATURES} | {
+        kind.name for kind in image_kinds._BRANDS.values()
+    }
+    assert [name for name in kinds if name not in PAGE] == []
+    bounds = (
+        f"{INPUT_MAX_BYTES} bytes or {MAX_PIXELS} pixels, or a side under {MIN_SIDE}",
+        "64 MiB",
+        "more than 14 pixels",
+    )
+    assert [bound for bound in bounds if bound not in PAGE] == []
+    assert (ELSEWHERE_SIDE, ELSEWHERE_PIXELS, ELSEWHERE_BYTES, ELSEWHERE_RATIO) == (15, 36_000_000, 10_000_000, 3)
 
 
 def test_whatever_the_bytes_are() -> None:
