@@ -20,9 +20,10 @@ from core.input_images import INPUT_MAX_BYTES, inspect_input
 from core.settings import MediaSettings, load
 from http_client.fetch import Fetcher
 from intake.manifest import Entry, NewEdit
-from models.image_inputs import is_local_path
 
 Check = Literal["none", "sample", "all"]
+FETCHED = ("http:", "https:", "data:")
+"""How the inputs begin that are looked at."""
 SAMPLE = 100
 """Inputs of a sample: those with the smallest digests, which is as good as by lot, and the same ones again."""
 AT_ONCE, WAITING = 16, 64
@@ -92,7 +93,7 @@ def check_urls(entries: Iterable[Entry], check: Check) -> CheckedInputs:
 def _distinct(entries: Iterable[Entry], seen: set[bytes]) -> Iterator[Input]:
     for edit in entries:
         for entry in edit.arguments["image_urls"] if isinstance(edit, NewEdit) else ():
-            if not is_local_path(entry) and (digest := _digest(entry)) not in seen:
+            if entry[:6].lower().startswith(FETCHED) and (digest := _digest(entry)) not in seen:
                 seen.add(digest)
                 yield Input(edit.line, edit.custom_id, entry)
 
