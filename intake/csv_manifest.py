@@ -39,7 +39,7 @@ _FURTHER_IMAGES = re.compile(r"image_urls[ ._-]?\d{1,2}")
 _UNNAMED = re.compile(r"(?:Unnamed: \d+)?")
 """What stands over a column without a name; pandas writes its row numbers below it."""
 _SEVERAL = re.compile(r"[,;|\s\[]")
-_BETWEEN_URLS = re.compile(r"\s*[,;|\s]\s*(?=https?://|data:image/)", re.IGNORECASE)
+_BETWEEN_URLS = re.compile(r"\s*[,;|\s]\s*(?=https?://|storage://|data:image/)", re.IGNORECASE)
 _BETWEEN_PATHS = re.compile(r"\s*[,;|\n]\s*")
 _IMAGE_PATH = re.compile(r"[^:]+\.(?:png|jpe?g|webp|gif)", re.IGNORECASE)
 

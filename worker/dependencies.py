@@ -9,14 +9,17 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Engine
 
+from core.input_images import INPUT_MAX_BYTES
 from core.settings import load
 from http_client.fetch import Fetcher
 from models.database import make_engine
+from provider.input_uploads import InputUploads
 from provider.listing import Listing
 from provider.platform import PlatformAPI
 from provider.price_client import Pricing
 from provider.queue_api import SUBMIT_TIMEOUT, QueueAPI
 from storage.store import Storage
+from worker.host_limits import SilentHosts
 from worker.lanes import LANES
 from worker.settings import WorkerSettings
 from worker.webhook_sender import WebhookSender
@@ -78,6 +81,26 @@ class Dependencies:
     def fetcher(self) -> Fetcher:
         """This process's downloader."""
         return Fetcher(self.settings.fal_media_hosts, max_bytes=self.settings.picture_max_bytes)
+
+    @shared
+    def input_fetcher(self) -> Fetcher:
+        """This process's way to inputs, which may be anywhere that the provider may reach."""
+        hosts = ("*", *self.settings.fal_media_hosts)
+        return Fetcher(hosts, max_bytes=INPUT_MAX_BYTES, plain_http=True)
+
+    @shared
+    def silent_hosts(self) -> SilentHosts:
+        """Hosts of inputs that have not answered for long."""
+        return SilentHosts()
+
+    @shared
+    def input_uploads(self) -> InputUploads:
+        """This process's way to the provider's storage.
+
+        Raises:
+            SettingsError: there is no key.
+        """
+        return InputUploads(self.engine, self.settings)
 
     @shared
     def storage(self) -> Storage:

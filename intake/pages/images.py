@@ -47,10 +47,10 @@ def input_thumbnail(batch_id: UUID, position: int, number: int) -> ResponseRetur
     """A small version of an input of an edit."""
     parameters = {"batch": batch_id, "position": min(position, 2**31 - 1), "number": min(number, 2**31 - 1)}
     with context().engine.connect() as connection:
-        url = connection.exec_driver_sql(INPUT_OF_EDIT, {**parameters, "client": viewer().sees}).scalar()
-    if url is None:
+        row = connection.exec_driver_sql(INPUT_OF_EDIT, {**parameters, "client": viewer().sees}).first()
+    if row is None or row.url is None:
         raise NotFound("There is no such input.")
-    return _answer_later(lambda: context().thumbnails.of_input(url), _show_small)
+    return _answer_later(lambda: context().thumbnails.of_input(row.url, row.client), _show_small)
 
 
 def _answer_later(

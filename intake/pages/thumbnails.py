@@ -17,6 +17,8 @@ from core.errors import DarkroomError
 from core.small_images import TYPE, encode_small, shrink
 from http_client.fetch import Fetcher
 from intake.settings import IntakeSettings
+from models.image_inputs import OBJECT, is_object
+from storage.input_objects import input_key
 from storage.store import Storage
 
 SIZE = 320
@@ -56,10 +58,16 @@ class Thumbnails:
         largest = self._settings.picture_max_bytes
         return self._stored.start(lambda: self._keep(digest, lambda: self._read_stored(key, largest)))
 
-    def of_input(self, url: str) -> "Future[bytes | None]":
-        """Of an input, by its URL or data URI."""
+    def of_input(self, url: str, client: str) -> "Future[bytes | None]":
+        """Of an input, by its URL or data URI, or by the name of an object of the client."""
+        if is_object(url):
+            return self._inputs.start(lambda: self._keep_object(client, url.removeprefix(OBJECT)))
         digest = sha256(url.encode()).hexdigest()
         return self._inputs.start(lambda: self._keep(digest, lambda: self._fetcher.fetch(url)))
+
+    def _keep_object(self, client: str, name: str) -> bytes:
+        key = input_key(self.storage, client, name)
+        return self._keep(sha256(key.encode()).hexdigest(), lambda: self._read_stored(key, INPUT_MAX))
 
     def _keep(self, digest: str, open_original: Callable[[], IO[bytes]]) -> bytes:
         key = f"{FOLDER}/{digest[:2]}/{digest}.webp"
