@@ -104,7 +104,7 @@ def _read_object(name: str) -> str:
         raise ValueError(f"names an object by more than {OBJECT_MAX} bytes")
     if _NO_KEY.search(name) or not {"", ".", ".."}.isdisjoint(name.split("/")):
         raise ValueError(
-            "names no object: a key has no control character or backslash, and no part of it is empty, . or .."
+            "names no object: a key has no control character or backslash, no part of it is empty, . or .."
         )
     return OBJECT + name
 

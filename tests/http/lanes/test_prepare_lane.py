@@ -21,9 +21,11 @@ from intake.manifest import read_objects
 from models.input_claims import claim_inputs
 from models.pauses import list_pauses
 from models.transitions import cancel_batch
+from storage.store import Storage
 from tests.support.lane_runner import Emulator, LaneRunner, all_are, lane_runner, stand, wait_for
 from tests.support.receiving import rows
 from tests.support.servers import Peer, closed_port, serve
+from tests.support.stores import ObjectStore
 from worker.beat_scheduler import lanes_due
 from worker.lanes.settle import settle_due
 
@@ -431,7 +433,42 @@ def test_killed_in_the_middle(engine: Engine, emulator: Emulator, tmp_path: Path
     assert (found(engine), due(engine)) == ({"ready": 2}, False)
 
 
-def test_presigned_where_the_store_can(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
-    """A folder cannot, and the setting is refused in one sentence."""
-    with pytest.raises(ValueError, match="a folder has no URLs that the provider could fetch"):
-        lane_runner(engine, emulator, tmp_path, input_delivery="presign").__enter__()
+def test_presigned_where_the_store_can(engine: Engine, emulator: Emulator, tmp_path: Path, s3: str) -> None:
+    """The provider fetches from the store itself, by a URL without our keys; nothing is uploaded."""
+    name, content = "holiday photos/Öl & 100%.png", image()
+    Storage(s3).put(f"inputs/local/{name}", BytesIO(content))
+    hand_in(engine, [edit(f"storage://{name}")])
+    with lane_runner(engine, emulator, tmp_path, storage_url=s3, input_delivery="presign") as worker:
+        worker.work_until(all_are(engine, stored=1), lanes=ALL_LANES)
+    ((sent,),) = rows(engine, "SELECT sent_urls FROM submissions")
+    assert requests.get(sent["0"], timeout=5).content == content
+    assert rows(engine, "SELECT count(*) FROM uploads") == [(0,)]
+    lasts = "SELECT round(extract(epoch FROM url_expires_at - now()) / 3600) FROM inputs"
+    assert [int(hours) for (hours,) in rows(engine, lasts)] == [24]
+
+
+def test_object_store_that_is_away(
+    engine: Engine, emulator: Emulator, tmp_path: Path, s3: str, s3_server: ObjectStore
+) -> None:
+    """Nothing is refused for it; the first object that can be had again ends the pause."""
+    Storage(s3).put("inputs/local/a.png", BytesIO(image()))
+    hand_in(engine, [edit("storage://a.png"), edit("storage://gone.png")])
+    with lane_runner(engine, emulator, tmp_path, storage_url=s3) as worker:
+        s3_server.stop()
+        try:
+            prepare(engine, worker, lambda: pauses(engine))
+            assert pauses(engine) == [("prepare", "objects", "unreachable")]
+            assert rows(engine, "SELECT DISTINCT state, errors FROM inputs") == [("waiting", [])]
+        finally:
+            s3_server.start()
+        worker.work_until(all_are(engine, stored=1, failed=1), lanes=ALL_LANES)
+    assert pauses(engine) == []
+
+
+def test_a_folder_signs_nothing(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """The setting is refused in one sentence."""
+    with (
+        pytest.raises(ValueError, match="a folder has no URLs that the provider could fetch"),
+        lane_runner(engine, emulator, tmp_path, input_delivery="presign"),
+    ):
+        pass
