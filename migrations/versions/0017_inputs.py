@@ -31,7 +31,7 @@ def upgrade() -> None:
     _create_inputs()
     _create_input_files()
     _replace_kinds((*KINDS, "input_files"))
-    op.execute("INSERT INTO retention (kind) VALUES ('input_files')")
+    op.execute("INSERT INTO retention (kind, due_at) VALUES ('input_files', now() + interval '1 h')")
 
 
 def _add_columns() -> None:

@@ -19,6 +19,7 @@ from models.states import Kept
 from storage.store import Storage
 from tests.support.api_client import ALICE, BOB, KEYS, hand_in, problem
 from tests.support.receiving import rows
+from worker.deletion import Elsewhere
 from worker.retention import Pruning
 from worker.settings import RetentionSettings
 
@@ -146,7 +147,8 @@ def test_batch_keeps_its_files(engine: Engine, api: FlaskClient, tmp_path: Path)
 
 
 def prune(engine: Engine, folder: Path) -> int:
-    return Pruning(engine, RetentionSettings(), lambda: Storage(folder.as_uri())).take_step(Kept.INPUT_FILES).removed
+    elsewhere = Elsewhere(lambda: Storage(folder.as_uri()), lambda: pytest.fail("nothing is deleted at the provider"))
+    return Pruning(engine, RetentionSettings(), elsewhere).take_step(Kept.INPUT_FILES).removed
 
 
 def test_killed_in_the_middle(engine: Engine, api: FlaskClient, tmp_path: Path) -> None:
