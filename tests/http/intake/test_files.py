@@ -56,19 +56,19 @@ def test_file_is_kept_once(engine: Engine, api: FlaskClient, tmp_path: Path) -> 
     digest = hashlib.sha256(content).hexdigest()
     made = send(api, content)
     assert made.status_code == 201, made.text
-    told = made.get_json()
-    assert told["expires_at"]
+    answer = made.get_json()
+    assert answer["expires_at"]
     measured = {"sha256": digest, "bytes": len(content), "content_type": "image/png", "width": 64, "height": 64}
     expected = {"reference": f"storage://files/{digest}.png", **measured, "existing": False, "warnings": []}
-    assert told == {**expected, "expires_at": told["expires_at"]}
+    assert answer == {**expected, "expires_at": answer["expires_at"]}
     assert objects(tmp_path) == {f"inputs/alice/files/{digest}.png": content}
 
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE input_files SET expires_at = now() + interval '1 min'")
     again = send(api, content)
     assert (again.status_code, again.get_json()["existing"]) == (200, True)
-    assert again.get_json()["expires_at"] >= told["expires_at"]
-    assert api.get(made.headers["Location"], headers=OF_ALICE).get_json()["reference"] == told["reference"]
+    assert again.get_json()["expires_at"] >= answer["expires_at"]
+    assert api.get(made.headers["Location"], headers=OF_ALICE).get_json()["reference"] == answer["reference"]
 
 
 def test_clients_are_apart(api: FlaskClient, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_bounds(database_url: str, api: FlaskClient, tmp_path: Path) -> None:
 
 
 def test_store_that_refuses_is_asked_again(engine: Engine, api: FlaskClient, tmp_path: Path) -> None:
-    """The caller comes again; what was not stored is not told to be there."""
+    """The caller comes again; what was not stored is not answer to be there."""
     (tmp_path / "inputs").write_text("in the way")
     refused = send(api, image())
     problem(refused, 503)
@@ -122,12 +122,12 @@ def test_store_that_refuses_is_asked_again(engine: Engine, api: FlaskClient, tmp
 
 def test_batch_keeps_its_files(engine: Engine, api: FlaskClient, tmp_path: Path) -> None:
     """Neither a person nor time deletes what an unfinished batch names; afterwards both do."""
-    told = send(api, image()).get_json()
-    address = f"/v1/files/{told['sha256']}"
+    answer = send(api, image()).get_json()
+    address = f"/v1/files/{answer['sha256']}"
     api.environ_base["HTTP_AUTHORIZATION"] = OF_ALICE["Authorization"]
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE input_files SET expires_at = now() + interval '1 min'")
-    made = hand_in(api, {"prompt": "A hat", "image_urls": [told["reference"]]})
+    made = hand_in(api, {"prompt": "A hat", "image_urls": [answer["reference"]]})
     ((days,),) = rows(engine, "SELECT extract(epoch FROM expires_at - now())::integer / 86400 FROM input_files")
     assert days in (29, 30)
     problem(api.delete(address), 409)
@@ -153,22 +153,22 @@ def prune(engine: Engine, folder: Path) -> int:
 
 def test_killed_in_the_middle(engine: Engine, api: FlaskClient, tmp_path: Path) -> None:
     """A row without its object, or an object that is gone from under an expired row: the file is written anew."""
-    told = send(api, image()).get_json()
+    answer = send(api, image()).get_json()
     for left in ("stored_at = NULL", "expires_at = now() - interval '1 s'"):
         with engine.begin() as connection:
             connection.exec_driver_sql(f"UPDATE input_files SET {left}")
         for path in tmp_path.rglob("*.png"):
             path.unlink()
         assert send(api, image()).status_code == 201
-        assert objects(tmp_path) == {f"inputs/alice/files/{told['sha256']}.png": image()}
+        assert objects(tmp_path) == {f"inputs/alice/files/{answer['sha256']}.png": image()}
 
 
 def test_what_callers_and_operators_see(database_url: str, engine: Engine, tmp_path: Path) -> None:
     """How much is still to be looked at, why a batch was paused, and the input itself, small."""
     app = create_app(IntakeSettings(database_url=database_url, storage_url=tmp_path.as_uri()))
     api = app.test_client()
-    told = api.post("/v1/files", data=image()).get_json()
-    made = hand_in(api, {"prompt": "A hat", "image_urls": [told["reference"]]}, check_inputs="sample")
+    answer = api.post("/v1/files", data=image()).get_json()
+    made = hand_in(api, {"prompt": "A hat", "image_urls": [answer["reference"]]}, check_inputs="sample")
     address = f"/batches/{made['batch_id']}"
     shown = api.get(f"/v1{address}").get_json()
     assert (shown["inputs"], shown["pause_reason"]) == ({"check": "sample", "number": 1, "waiting": 1}, None)
@@ -184,7 +184,7 @@ def test_what_callers_and_operators_see(database_url: str, engine: Engine, tmp_p
 
 
 def test_many_at_once(api: FlaskClient, tmp_path: Path) -> None:
-    """The same file from many sides, while somebody deletes it: who is told that it is there, finds it."""
+    """The same file from many sides, while somebody deletes it: who is answer that it is there, finds it."""
     contents = [image(colour) for colour in ("red", "green")]
     answers: list[Any] = []
 
