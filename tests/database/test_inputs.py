@@ -19,7 +19,7 @@ from intake.manifest import read_objects
 from models.due_work import EDITS_DUE, INPUTS_DUE, which_hold
 from models.input_claims import Kind, claim_inputs
 from models.retention import prune_batches
-from models.transitions import cancel_batch, settle_batches
+from models.transitions import cancel_batch, retry_failed, settle_batches
 from models.transitions.held_edits import let_edits_go
 from models.transitions.inputs import (
     InputFault,
@@ -161,6 +161,29 @@ def test_append_is_not_let_go_unseen(engine: Engine) -> None:
         assert held(connection) == [1]
         let_edits_go(connection, batch_id)
         assert held(connection) == [2]
+
+
+def test_retry_is_not_let_go_unseen(engine: Engine) -> None:
+    """The same while failed edits are being retried, whose inputs are to be looked at again."""
+    with engine.begin() as connection:
+        batch_id = hand_in(connection, [edit("https://e.example/a"), edit("https://e.example/b")], check_inputs="all")
+        end_inputs(connection, refused=["https://e.example/a"])
+        let_edits_go(connection, batch_id)
+        connection.exec_driver_sql("UPDATE batches SET inputs_ready_to = 0")  # as while the next step is to come
+
+    def let_go() -> None:
+        with engine.begin() as connection:
+            let_edits_go(connection, batch_id)
+
+    with engine.begin() as connection:
+        assert retry_failed(connection, batch_id) == 1
+        thread = threading.Thread(target=let_go)
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+    thread.join(5)
+    with engine.connect() as connection:
+        assert held(connection) == [0]
 
 
 def test_looking_again_holds_edits_back(engine: Engine) -> None:

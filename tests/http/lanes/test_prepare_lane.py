@@ -130,8 +130,9 @@ def test_one_content_is_uploaded_once(engine: Engine, emulator: Emulator, tmp_pa
 
 def test_nobody_reaches_the_objects_of_another(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """A client's name and an object's are no way out of the client's own folder."""
-    put(tmp_path, "secret.png", image(), client="local")
-    for client in ("../local", "shop", "local%2F..", "LOCAL", "."):
+    for name in ("secret.png", "sub/secret.png"):
+        put(tmp_path, name, image(), client="local")
+    for client in ("../local", "shop", "local/sub", "LOCAL", "."):
         hand_in(engine, [edit("storage://secret.png")], client=client)
     with lane_runner(engine, emulator, tmp_path) as worker:
         prepare(engine, worker, lambda: stand(engine) == {"failed": 5})
