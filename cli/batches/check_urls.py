@@ -98,7 +98,7 @@ def check_urls(entries: Iterable[Entry], check: Check) -> CheckedInputs:
 def _distinct(entries: Iterable[Entry], seen: set[bytes]) -> Iterator[Input]:
     for edit in entries:
         for entry in edit.arguments["image_urls"] if isinstance(edit, NewEdit) else ():
-            if entry[:6].lower().startswith(FETCHED) and (digest := _digest(entry)) not in seen:
+            if entry[: len(OBJECT)].lower().startswith(FETCHED) and (digest := _digest(entry)) not in seen:
                 seen.add(digest)
                 yield Input(edit.line, edit.custom_id, entry)
 

@@ -32,6 +32,7 @@ from tests.support.receiving import rows
 from tests.support.unknown_submits import (
     assert_every_image_is_of_its_input,
     different,
+    listed,
     looking_up,
     make_inputs,
     post_all,
@@ -243,7 +244,7 @@ def test_objects_of_the_store_are_matched_by_what_was_sent(engine: Engine, emula
     folder.mkdir(parents=True)
     for number in range(4):
         Image.new("RGB", (64, 64 + number)).save(folder / f"{number}.png")
-    make_inputs(engine, [{"image_urls": [f"storage://{number}.png"]} for number in range(4)])
+    make_inputs(engine, emulator, [{"image_urls": [f"storage://{number}.png"]} for number in range(4)])
     with looking_up(engine, emulator, tmp_path, provider_retry_after=0.05) as (worker, look):
         ready = "SELECT count(*) FROM batches WHERE inputs_ready_to IS NULL"
         worker.work_until(lambda: rows(engine, ready) == [(1,)], lanes=("prepare",))
