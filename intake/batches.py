@@ -31,7 +31,7 @@ METADATA_MAX = 64 * 1024
 """Bytes of a batch's metadata, as JSON. Every list of batches and every notification carries it."""
 
 
-ADDED_LATER = ("output_expires_after",)
+ADDED_LATER = ("check_inputs", "output_expires_after")
 """Fields that a header did not have once: where they say nothing, a batch is the same content as it was before."""
 
 
@@ -96,10 +96,6 @@ class BatchHeader(BaseModel):
     idempotency_key: Annotated[_Name, AfterValidator(_own_key)] | None = Field(
         None, description="one batch per client and key, however often it is asked"
     )
-
-
-ADDED_LATER = ("check_inputs",)
-"""Fields that are no part of the content where they say nothing: a batch of a release without them is the same."""
 
 
 @dataclass(frozen=True, slots=True)

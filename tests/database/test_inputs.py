@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine
 
 from cli.batches.local_files import Manifest
 from intake.batch_actions import append, next_position
-from intake.batches import BatchHeader, IdempotencyConflict, create
+from intake.batches import ADDED_LATER, BatchHeader, IdempotencyConflict, create
 from intake.insert_edits import as_json
 from intake.manifest import read_objects
 from models.due_work import EDITS_DUE, INPUTS_DUE, which_hold
@@ -238,7 +238,7 @@ def test_a_batch_of_a_release_before_is_the_same(engine: Engine) -> None:
     """What is said by nobody is no part of a batch's content: its idempotency key goes on to find it."""
     with engine.connect() as connection:
         hand_in(connection, [edit("https://e.example/a")], name="n")
-        about = BatchHeader(name="n").model_dump(mode="json", exclude={"client", "idempotency_key", "check_inputs"})
+        about = BatchHeader(name="n").model_dump(mode="json", exclude={"client", "idempotency_key", *ADDED_LATER})
         text = f"{as_json(about)}\n {as_json(edit('https://e.example/a'))}"
         expected = hashlib.sha256(text.encode()).hexdigest()
         assert connection.exec_driver_sql("SELECT content_sha256 FROM batches").scalar() == expected
@@ -257,7 +257,7 @@ def test_uploaded_file_counts_by_its_content(engine: Engine, tmp_path: Path) -> 
 
     with engine.connect() as connection:
         assert [submit("https://cdn.example/1"), submit("https://cdn.example/2")] == [False, True]
-        of_before = f"{as_json(header.model_dump(mode='json', exclude={'client', 'idempotency_key', 'check_inputs'}))}"
+        of_before = f"{as_json(header.model_dump(mode='json', exclude={'client', 'idempotency_key', *ADDED_LATER}))}"
         of_before += f"\n {as_json(edit('https://cdn.example/1'))}"
         sha256 = hashlib.sha256(of_before.encode()).hexdigest()
         connection.exec_driver_sql("UPDATE batches SET content_sha256 = %s", (sha256,))
