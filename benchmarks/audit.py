@@ -131,11 +131,13 @@ def audit(
     `manifests` are what was handed in, `messages` what the service at `notify_url` was told; without them nobody is
     asked about that.
     """
+    injected = system.injected()
+    system.inject()  # what is fetched now comes as it is
     with system.engine.connect() as connection:
-        books = read_books(system.ledger(), connection, system.home / "images")
+        books = read_books(system.ledger(), connection, system.home / "images", system.fetch)
     found = judge(books, unknown_deadline=system.unknown_deadline)
     found.seconds, found.settled = seconds, settled
-    found.kills, found.injected, found.messages = dict(kills), system.injected(), len(messages)
+    found.kills, found.injected, found.messages = dict(kills), injected, len(messages)
     found.unexplained += handed_in_wrongly(books, manifests)
     if notify_url is not None:
         found.unexplained += wrong_notifications(books, notify_url, messages)
@@ -164,7 +166,9 @@ def judge(books: Books, *, unknown_deadline: float) -> Audit:
         callbacks=books.callbacks,
         messages=0,
         lost=_some(judging.lost_edits(owned, unknown_deadline)),
-        wrong_images=_some([*judging.wrong_requests(owned), *judging.wrong_images(owned)]),
+        wrong_images=_some(
+            [*judging.wrong_requests(owned), *judging.wrong_images(owned), *judging.wrong_inputs(owned)]
+        ),
         missing_images=_some(judging.missing_images(owned)),
         unexplained=_some(
             [
@@ -173,6 +177,7 @@ def judge(books: Books, *, unknown_deadline: float) -> Audit:
                 *judging.untrue_views(owned),
                 *judging.unexplained_failures(owned),
                 *judging.broken_limits(owned),
+                *judging.unfit_inputs(owned),
                 *judging.nameless_objects(owned),
                 *books.imbalances,
             ]

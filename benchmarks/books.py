@@ -6,7 +6,7 @@ down, never what the judged code concluded from it: no `outcome` and no `doubled
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +75,8 @@ class Submission(NamedTuple):
     doubled: bool
     cost: float | None
     """USD."""
+    sent: dict[str, str] = {}  # noqa: RUF012  # of a NamedTuple, and never written to
+    """What was sent in the place of an object of the store, by its place in `image_urls`."""
 
 
 class Image(NamedTuple):
@@ -115,6 +117,8 @@ class Books(NamedTuple):
     """Key -> SHA-256 of the bytes that lie in storage."""
     imbalances: list[str]
     callbacks: dict[str, int]
+    delivered: dict[str, str] = {}  # noqa: RUF012
+    """URL of what was sent so -> SHA-256 of the bytes that the provider has there."""
 
 
 def canonical_sha256(value: Any) -> str:
@@ -122,12 +126,20 @@ def canonical_sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def read_books(ledger: list[dict[str, Any]], connection: Connection, folder: Path) -> Books:
-    """All of it, at one moment at which nothing happens any more."""
+def read_books(
+    ledger: list[dict[str, Any]],
+    connection: Connection,
+    folder: Path,
+    fetch: Callable[[str], bytes] = lambda _: b"",
+) -> Books:
+    """All of it, at one moment at which nothing happens any more; `fetch` has what the provider has at a URL."""
+    submissions = {row.id: Submission(*row) for row in connection.exec_driver_sql(_SUBMISSIONS)}
+    sent = {url for submission in submissions.values() for url in submission.sent.values()}
     return Books(
         requests={row["request_id"]: read_request(row) for row in ledger},
         edits={edit.id: edit for edit in map(_edit, connection.exec_driver_sql(_EDITS))},
-        submissions={row.id: Submission(*row) for row in connection.exec_driver_sql(_SUBMISSIONS)},
+        submissions=submissions,
+        delivered={url: hashlib.sha256(fetch(url)).hexdigest() for url in sorted(sent)},
         images=[Image(*row) for row in connection.exec_driver_sql(_IMAGES)],
         batches={row.id: _batch(row) for row in connection.exec_driver_sql(_BATCHES)},
         objects=_objects(folder),
@@ -192,7 +204,8 @@ SELECT id, batch_id::text, position, custom_id, state, due_at IS NULL AS final, 
 FROM edits
 """
 _SUBMISSIONS = """
-SELECT id::text, edit_id, request_id, outcome, images_returned, doubled, cost::float8 FROM submissions
+SELECT id::text, edit_id, request_id, outcome, images_returned, doubled, cost::float8, coalesce(sent_urls, '{}')
+FROM submissions
 """
 _IMAGES = """
 SELECT submission_id::text, index, storage_key, sha256, state = 'stored' FROM images WHERE storage_key IS NOT NULL

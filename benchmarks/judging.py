@@ -9,8 +9,10 @@ refusal, a failure) needs no excuse.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from benchmarks.books import Batch, Books, Edit, Image, Request, Submission, canonical_sha256
+from benchmarks.manifests import NO_IMAGE, NO_OBJECT
 
 PRICE = 0.03
 """USD per image, at the emulator."""
@@ -22,8 +24,11 @@ SENT_WITHIN = 1.0
 """Seconds from the claim of an edit to its POST at the provider, on a busy machine; a callback then stops none."""
 WRONG_SIZE = frozenset({"wrong_size", "one_wrong_size", "wrong_dimensions"})
 INCIDENT = "downstream_service_unavailable"
-NOT_OURS = ("quarantine/", ".incoming/")
-"""Where storage may hold what no row names: refused files, and what a killed writer left half-way."""
+NOT_OURS = ("quarantine/", ".incoming/", "inputs/")
+"""Where storage may hold what no row names: refused files, what a killed writer left half-way, what callers own."""
+OBJECT, OBJECTS = "storage://", "inputs/local/"
+"""How an input begins that is an object of a caller, and where storage holds it."""
+OF_INPUTS = ("input_refused", "input_unreachable")
 
 
 class Owned:
@@ -52,6 +57,12 @@ class Owned:
     def edit(self, submission: Submission) -> Edit:
         return self.books.edits[submission.edit_id]
 
+    def sent(self, submission: Submission) -> dict[str, Any]:
+        """The input as it was POSTed."""
+        edit = self.edit(submission)
+        urls = [submission.sent.get(str(n), entry) for n, entry in enumerate(edit.input["image_urls"])]
+        return {**edit.input, "image_urls": urls}
+
     def charged(self, edit_id: int) -> list[Request]:
         """What we were charged for POSTs of this edit, the earliest first; not what another program was."""
         return self._charged[edit_id]
@@ -68,9 +79,34 @@ def wrong_requests(owned: Owned) -> Iterator[str]:
     """Requests that an edit holds, or was charged for, though they were made for another input."""
     for request in owned.books.requests.values():
         owner = owned.owner(request)
-        if owner and request.input_sha256 != canonical_sha256(owned.edit(owner).input):
+        if owner and request.input_sha256 != canonical_sha256(owned.sent(owner)):
             whose = "another program's" if request.foreign else "another input's"
             yield f"edit {owned.edit(owner).name} has {whose} request {request.id}"
+
+
+def wrong_inputs(owned: Owned) -> Iterator[str]:
+    """POSTs with something else than the bytes of the object that their edit names."""
+    for submission in owned.books.submissions.values():
+        if submission.outcome == "rejected" and not submission.request_id:
+            continue  # it was never sent
+        edit = owned.edit(submission)
+        for number, entry in enumerate(edit.input["image_urls"]):
+            if not entry.startswith(OBJECT):
+                continue
+            there = owned.books.delivered.get(submission.sent.get(str(number), ""))
+            if there is None or there != owned.books.objects.get(OBJECTS + entry.removeprefix(OBJECT)):
+                yield f"edit {edit.name} was sent with something else than {entry}"
+
+
+def unfit_inputs(owned: Owned) -> Iterator[str]:
+    """Edits that were POSTed with an input that had to be refused, or failed for an input that had not."""
+    sent = {s.edit_id for s in owned.books.submissions.values() if s.outcome != "rejected" or s.request_id}
+    for edit in owned.books.edits.values():
+        unfit = not {NO_IMAGE, NO_OBJECT}.isdisjoint(edit.input["image_urls"])
+        if unfit and edit.id in sent:
+            yield f"edit {edit.name} was POSTed with an input that is none"
+        if not unfit and edit.error_type in OF_INPUTS:
+            yield f"edit {edit.name} failed with {edit.error_type}, and its inputs are fit"
 
 
 def unknown_requests(owned: Owned) -> Iterator[str]:
@@ -218,13 +254,13 @@ def wrong_images(owned: Owned) -> Iterator[str]:
     """Stored images whose bytes are not what the provider made, or were made for another input."""
     for image in owned.books.images:
         submission = owned.books.submissions[image.submission_id]
-        edit, request = owned.edit(submission), owned.books.requests.get(submission.request_id or "")
+        request = owned.books.requests.get(submission.request_id or "")
         there = owned.books.objects.get(image.key)
         if there is not None and there != image.sha256:
             yield f"{image.key} is not what the database says"
         if request is None or there not in (None, *(file.sha256 for file in request.files[image.place :][:1])):
             yield f"{image.key} is not what the provider made for it"
-        elif request.input_sha256 != canonical_sha256(edit.input):
+        elif request.input_sha256 != canonical_sha256(owned.sent(submission)):
             yield f"{image.key} was made for another input"
 
 
@@ -280,6 +316,8 @@ def unexplained_failures(owned: Owned) -> Iterator[str]:
         elif edit.error_type == "invalid_input":
             if owned.posts[edit.id]:
                 yield f"{edit.name} failed with invalid_input, and was POSTed"
+        elif edit.error_type in OF_INPUTS:
+            continue  # `unfit_inputs` looks at these
         elif edit.error_type == "submission_unknown":
             if owned.posts[edit.id] <= len(requests):
                 yield f"{edit.name} failed with submission_unknown, and the provider had accepted every POST"

@@ -56,6 +56,21 @@ SELECT b.id, 'batch.finished', b.notify_url, '{{}}', CASE WHEN n = 0 AND b.edit_
        CASE WHEN NOT (n = 0 AND b.edit_count % 7 = 0) THEN now() END
 FROM batches b CROSS JOIN generate_series(0, 4) n WHERE b.finished_at IS NOT NULL;
 
+INSERT INTO inputs (batch_id, digest, position, number, holds_from, host, state, due_at, sha256, url, url_expires_at)
+SELECT e.batch_id, sha256(convert_to(e.id::text, 'UTF8')), e.position, 0, e.position, w.host, w.state,
+       CASE WHEN w.state = 'waiting' THEN now() END, CASE WHEN w.state = 'ready' THEN 'hash' END,
+       CASE WHEN w.state = 'ready' AND w.host IS NULL THEN 'https://example.com/' || e.id END,
+       CASE WHEN w.state = 'ready' AND w.host IS NULL THEN now() + interval '1 d' END
+FROM edits e JOIN batches b ON b.id = e.batch_id CROSS JOIN LATERAL (SELECT
+    CASE WHEN e.id % 3 > 0 THEN 'example.com' END AS host, CASE
+    WHEN b.finished_at IS NULL AND e.id % 2 = 0 THEN 'waiting' WHEN e.id % 50 = 0 THEN 'refused' ELSE 'ready' END
+    AS state) w;
+
+INSERT INTO input_files (client, sha256, name, storage_key, content_type, bytes, width, height, stored_at, expires_at)
+SELECT 'client-' || n % 20, 'hash-' || n, 'files/hash-' || n, 'inputs/' || n, 'image/png', 100, 10, 10, now(),
+       now() + n * interval '1 min'
+FROM generate_series(1, 5000) n;
+
 INSERT INTO uploads (sha256, cdn_url, url, content_type, bytes)
 SELECT 'hash-' || n, 'https://example.com', 'https://example.com/' || n, 'image/png', 100
 FROM generate_series(1, 5000) n

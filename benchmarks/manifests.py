@@ -6,6 +6,7 @@ several images. Nothing in an edit says which one it is, but its whole input.
 
 import base64
 import csv
+import hashlib
 import io
 import json
 import random
@@ -31,6 +32,8 @@ class Manifest:
     header: Mapping[str, Any] = field(default_factory=dict)
     steer: str = ""
     """What its caller does in the middle of it: `cancel`, `pause`, `retry`, or nothing."""
+    files: tuple[bytes, ...] = ()
+    """What its caller hands in before, because its lines name it."""
 
     def jsonl(self) -> str:
         """Its lines as JSONL."""
@@ -53,13 +56,40 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def image(number: int) -> str:
-    """One of as many small images as there are numbers, as a data URI."""
+NO_OBJECT = "storage://never/there.png"
+NO_IMAGE = "data:image/png;base64," + base64.b64encode(b"no image").decode()
+"""Inputs that are refused, where somebody looks at them."""
+
+
+def draw(number: int) -> bytes:
+    """One of as many small images as there are numbers."""
     colour = (number % 256, number // 256 % 256, number // 65536 % 256)
     out = io.BytesIO()
     Image.new("RGB", (8, 8), colour).save(out, "PNG" if number % 3 else "GIF")
+    return out.getvalue()
+
+
+def image(number: int) -> str:
+    """The same as a data URI."""
     kind = "png" if number % 3 else "gif"
-    return f"data:image/{kind};base64," + base64.b64encode(out.getvalue()).decode()
+    return f"data:image/{kind};base64," + base64.b64encode(draw(number)).decode()
+
+
+def own_files(first: int, count: int, seed: int) -> tuple[list[EditLine], tuple[bytes, ...]]:
+    """Edits that name files of their caller, each of two of them, beside an image of their own; and these files."""
+    shared = {"prompt": PROMPT, "seed": seed, "image_size": SIZE}
+    files = [draw(3 * (first + number) + 1) for number in range(count // 2 + 1)]  # all of them PNG
+    names = [f"storage://files/{hashlib.sha256(content).hexdigest()}.png" for content in files]
+    urls = [[names[number // 2], image(first + number)] for number in range(count)]
+    return [{**shared, "image_urls": each} for each in urls], tuple(files)
+
+
+def some_unfit(first: int, count: int, seed: int) -> list[EditLine]:
+    """The usual manifest, in which every third input is refused by whoever looks at it."""
+    lines = one_prompt(first, count, seed)
+    for number in range(1, count, 3):
+        lines[number]["image_urls"] = [image(first), NO_IMAGE if number % 2 else NO_OBJECT]
+    return lines
 
 
 def one_prompt(first: int, count: int, seed: int) -> list[EditLine]:
@@ -118,7 +148,8 @@ def wave(dice: random.Random, number: int, edits: int, notify_url: str) -> Itera
     """What callers hand in at one time, together so many edits."""
     first, seed = 1 + number * 100_000, dice.randrange(2**31)
     notify = {"notify_url": notify_url}
-    shares = {"prompt": 0.34, "repeated": 0.08, "seedless": 0.12, "csv": 0.14, "task": 0.08, "several": 0.12}
+    shares = {"prompt": 0.26, "repeated": 0.08, "seedless": 0.10, "csv": 0.14, "task": 0.08, "several": 0.10}
+    shares |= {"own": 0.08, "unfit": 0.05}
     count = {kind: max(2, round(edits * share)) for kind, share in shares.items()}
     count["steered"] = max(3, edits - sum(count.values()))
     made = f"wave {number}"
@@ -128,6 +159,10 @@ def wave(dice: random.Random, number: int, edits: int, notify_url: str) -> Itera
     yield Manifest(f"{made} spreadsheet", "csv", several(first + 30_000, count["csv"], seed), notify)
     yield Manifest(f"{made} task", "task", one_prompt(first + 40_000, count["task"], seed), notify)
     yield Manifest(f"{made} several", "api", several(first + 50_000, count["several"], seed), {"priority": 1})
+    own, files = own_files(first + 70_000, count["own"], seed)
+    yield Manifest(f"{made} own files", "api", own, notify, files=files)
+    unfit, all_inputs = some_unfit(first + 80_000, count["unfit"], seed), {"check_inputs": "all"}
+    yield Manifest(f"{made} unfit", "api", unfit, {**notify, **all_inputs})
     yield _build_controlled(made, number, one_prompt(first + 60_000, count["steered"], seed + 1), notify)
 
 

@@ -149,6 +149,14 @@ class System:
         with requests.Session() as session:
             session.put(f"{self.provider}/_emulator/faults", json=faults, timeout=30).raise_for_status()
 
+    def fetch(self, url: str) -> bytes:
+        """What the provider has at a URL of its own."""
+        with requests.Session() as session:
+            session.trust_env = False
+            reply = session.get(url, timeout=30)
+            reply.raise_for_status()
+            return reply.content
+
     def injected(self) -> dict[str, int]:
         """How often the provider injected each kind of fault."""
         with requests.Session() as session:

@@ -7,6 +7,7 @@ from cli.connection import open_database
 from cli.output import json_option, plural, print_json, print_pairs
 from core.errors import DownloadError, UserError
 from core.settings import StorageSettings, load
+from models.input_files import count_expired_files
 from models.retention import COUNTS, count_batches, count_kept, record_step
 from models.states import Kept
 from provider.platform import PlatformAPI
@@ -25,6 +26,7 @@ NOUNS = {
     Kept.MOMENTS: "row",
     Kept.IMAGES: "image",
     Kept.PROVIDER_COPIES: "request",
+    Kept.INPUT_FILES: "file",
 }
 """What is counted of each kind."""
 
@@ -78,6 +80,9 @@ def _count(engine: Engine, pruning: Pruning, kind: Kept) -> int:
         return 0
     if kind is Kept.QUARANTINE:
         return pruning.count_files(kept or 0)
+    if kind is Kept.INPUT_FILES:
+        with engine.connect() as connection:
+            return count_expired_files(connection)
     with engine.connect() as connection:
         if kind in COUNTS:
             return count_kept(connection, kind, kept)

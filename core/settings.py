@@ -344,6 +344,15 @@ class PolicySettings(OutputSettings):
     fal_user_id: str | None = Field(None, description="the account whose callbacks count; learned if not set")
 
 
+def _forever(value: object) -> object:
+    return None if isinstance(value, str) and value.strip().lower() == "forever" else value
+
+
+KeptFor = Annotated[Seconds | None, BeforeValidator(_forever)]
+"""A duration, or `forever`, which is None."""
+DAY = 86_400.0
+
+
 class TracingSettings(Settings):
     """Where traces go, in OpenTelemetry's own variables; whatever else its SDK reads, it reads by itself."""
 

@@ -59,7 +59,6 @@ class ApiContext:
         self.rate_limit = RateLimit(settings.intake_rate)
         self.priority_bounds = read_bounds(settings.intake_priority_max)
         self.images = ImageReader(engine, settings.storage_url)
-
         self.links = LinkSigner(settings, lambda: self.images.storage)
 
 
@@ -69,18 +68,19 @@ def install(app: Flask, context: ApiContext) -> None:
     app.register_blueprint(v1)
 
 
-def _context() -> ApiContext:
+def get_context() -> ApiContext:
+    """That of the application which answers."""
     context: ApiContext = current_app.extensions["darkroom"]
     return context
 
 
 @v1.before_request
-def _authenticate() -> None:
+def authenticate() -> None:
     """Strangers are counted by their address, before they learn that they are strangers. What a page of another site
     made a browser send is refused before it counts for anybody."""
     refuse_foreign(request)
-    client = _context().keys.client(request.headers.get("Authorization"))
-    if wait := _context().rate_limit.wait(f"client {client}" if client else f"address {request.remote_addr}"):
+    client = get_context().keys.client(request.headers.get("Authorization"))
+    if wait := get_context().rate_limit.wait(f"client {client}" if client else f"address {request.remote_addr}"):
         raise TooManyRequests("Too many requests.", retry_after=wait)
     if client is None:
         raise Unauthorized("Send Authorization: Bearer KEY.", www_authenticate=WWWAuthenticate("bearer"))
@@ -99,7 +99,7 @@ def _require_own(connection: Connection, batch_id: UUID) -> None:
 
 
 def _check_priority(priority: int) -> None:
-    highest = highest_priority(_context().priority_bounds, g.client)
+    highest = highest_priority(get_context().priority_bounds, g.client)
     if priority > highest:
         raise RequestFaults([Fault("priority", f"may be {highest} at most for {g.client}")])
 
@@ -111,7 +111,8 @@ def _key() -> str | None:
     return key
 
 
-def _answer(model: BaseModel, status: int = 200) -> Response:
+def answer_with(model: BaseModel, status: int = 200) -> Response:
+    """A model as JSON."""
     return Response(model.model_dump_json(), status, mimetype=JSON)
 
 
@@ -125,7 +126,7 @@ def _respond_created(made: CreatedBatch) -> Response:
         warnings=list(made.warnings),
         links=where,
     )
-    response = _answer(created, 200 if made.existing else 201)
+    response = answer_with(created, 200 if made.existing else 201)
     response.headers["Location"] = where.self
     return response
 
@@ -151,16 +152,16 @@ def create_batch() -> Response:
     _check_priority(batch.header.priority)
     if options.dry_run:
         return _estimated(batch, options)
-    with _context().engine.begin() as connection:
+    with get_context().engine.begin() as connection:
         made = create(connection, batch.header, batch.entries(0), on_invalid=options.on_invalid)
     return _respond_created(made)
 
 
 def _estimated(batch: NewBatch, options: CreateOptions) -> Response:
-    with _context().engine.connect() as connection:
-        price = price_per_image(connection, _context().settings.price_per_image)
+    with get_context().engine.connect() as connection:
+        price = price_per_image(connection, get_context().settings.price_per_image)
     found = estimate(batch.header, batch.entries(0), price=price, on_invalid=options.on_invalid)
-    return _answer(Estimated(**{**found._asdict(), "warnings": list(found.warnings)}))
+    return answer_with(Estimated(**{**found._asdict(), "warnings": list(found.warnings)}))
 
 
 @v1.get("/batches")
@@ -168,16 +169,16 @@ def _estimated(batch: NewBatch, options: CreateOptions) -> Response:
 def list_batches() -> Response:
     """List batches, newest first."""
     query = _parse_query(BatchQuery)
-    with _context().engine.connect() as connection:
-        return _answer(queries.list_batches(connection, g.client, query))
+    with get_context().engine.connect() as connection:
+        return answer_with(queries.list_batches(connection, g.client, query))
 
 
 @v1.get("/batches/<uuid:batch_id>")
 @describe_route(Operation({200: (BatchDetail,)}))
 def get_batch(batch_id: UUID) -> Response:
     """Show one batch, counted at this moment."""
-    with _context().engine.connect() as connection:
-        return _answer(queries.get_batch_detail(connection, g.client, batch_id))
+    with get_context().engine.connect() as connection:
+        return answer_with(queries.get_batch_detail(connection, g.client, batch_id))
 
 
 @v1.patch("/batches/<uuid:batch_id>")
@@ -186,10 +187,10 @@ def change_batch(batch_id: UUID) -> Response:
     """Let a batch go before, or after, others."""
     change = validate(ChangeRequest, read_fields(request))
     _check_priority(change.priority)
-    with _context().engine.begin() as connection:
+    with get_context().engine.begin() as connection:
         _require_own(connection, batch_id)
         batch_actions.set_priority(connection, batch_id, change.priority)
-        return _answer(queries.get_batch(connection, batch_id))
+        return answer_with(queries.get_batch(connection, batch_id))
 
 
 @v1.get("/batches/<uuid:batch_id>/edits")
@@ -197,8 +198,8 @@ def change_batch(batch_id: UUID) -> Response:
 def list_edits(batch_id: UUID) -> Response:
     """List the edits of a batch with their errors, in their order."""
     query = _parse_query(EditQuery)
-    with _context().engine.connect() as connection:
-        return _answer(queries.list_edits(connection, g.client, batch_id, query))
+    with get_context().engine.connect() as connection:
+        return answer_with(queries.list_edits(connection, g.client, batch_id, query))
 
 
 @v1.post("/batches/<uuid:batch_id>/edits")
@@ -215,7 +216,7 @@ def append_edits(batch_id: UUID) -> Response:
     """Add edits to a batch that is not finished."""
     options, key = _parse_query(AppendOptions), _key()
     entries = read_edits(request)
-    with _context().engine.begin() as connection:
+    with get_context().engine.begin() as connection:
         _require_own(connection, batch_id)
         first = batch_actions.next_position(connection, batch_id)
         made = batch_actions.append(
@@ -232,7 +233,7 @@ def get_results(batch_id: UUID) -> Response:
     Sent as they are read. An answer that broke off ends without the last chunk of HTTP, which every client takes for
     an error; go on with `after`. A line may be handed in again as it is: then the edit that it carries is what counts.
     """
-    query, context = _parse_query(ResultQuery), _context()
+    query, context = _parse_query(ResultQuery), get_context()
     with context.engine.connect() as connection:
         _require_own(connection, batch_id)
         require_unpruned(connection, batch_id)  # while there is a status yet to be chosen
@@ -245,7 +246,7 @@ def get_results(batch_id: UUID) -> Response:
 @describe_route(Operation({200: (), 206: (), 304: ()}, media_type="image/*", pruned=True))
 def get_image(batch_id: UUID, image: int) -> Response:
     """Fetch a stored image, whole or a range of its bytes."""
-    images = _context().images
+    images = get_context().images
     return images.answer(request, images.find(batch_id, image, g.client))
 
 
@@ -253,30 +254,30 @@ def get_image(batch_id: UUID, image: int) -> Response:
 @describe_route(Operation({200: (ActionResult,)}, conflicts=True))
 def cancel_batch(batch_id: UUID) -> Response:
     """Cancel what is not paid for yet."""
-    with _context().engine.begin() as connection:
+    with get_context().engine.begin() as connection:
         _require_own(connection, batch_id)
         edits = batch_actions.cancel(connection, batch_id)
-    return _answer(ActionResult(batch_id=batch_id, edits=edits))
+    return answer_with(ActionResult(batch_id=batch_id, edits=edits))
 
 
 @v1.post("/batches/<uuid:batch_id>/pause")
 @describe_route(Operation({200: (Batch,)}, conflicts=True))
 def pause_batch(batch_id: UUID) -> Response:
     """Submit no more of a batch for now; what is in flight finishes."""
-    with _context().engine.begin() as connection:
+    with get_context().engine.begin() as connection:
         _require_own(connection, batch_id)
         batch_actions.pause(connection, batch_id)
-        return _answer(queries.get_batch(connection, batch_id))
+        return answer_with(queries.get_batch(connection, batch_id))
 
 
 @v1.post("/batches/<uuid:batch_id>/resume")
 @describe_route(Operation({200: (Batch,)}, conflicts=True))
 def resume_batch(batch_id: UUID) -> Response:
     """Go on with a paused batch."""
-    with _context().engine.begin() as connection:
+    with get_context().engine.begin() as connection:
         _require_own(connection, batch_id)
         batch_actions.resume(connection, batch_id)
-        return _answer(queries.get_batch(connection, batch_id))
+        return answer_with(queries.get_batch(connection, batch_id))
 
 
 @v1.post("/batches/<uuid:batch_id>/retry")
@@ -284,7 +285,7 @@ def resume_batch(batch_id: UUID) -> Response:
 def retry_batch(batch_id: UUID) -> Response:
     """Try the failed edits of a batch again, all or those of some error types."""
     wanted = validate(RetryRequest, read_fields(request))
-    with _context().engine.begin() as connection:
+    with get_context().engine.begin() as connection:
         _require_own(connection, batch_id)
         edits = batch_actions.retry(connection, batch_id, wanted.error_types)
-    return _answer(ActionResult(batch_id=batch_id, edits=edits))
+    return answer_with(ActionResult(batch_id=batch_id, edits=edits))

@@ -14,6 +14,7 @@ from core.tracing import start_tracing
 from intake import api, problems
 from intake.api_keys import ApiKeys, is_loopback
 from intake.docs_page import ASSETS, PAGE
+from intake.file_routes import files
 from intake.metrics import write_metrics
 from intake.openapi import Operation, describe_route, document
 from intake.pages import PageContext, install_page
@@ -55,6 +56,7 @@ def create_app(settings: IntakeSettings | None = None) -> Flask:
     problems.install(app)
     context = api.ApiContext(settings, engine, keys)
     api.install(app, context)
+    app.register_blueprint(files)
     install_page(app, PageContext(settings, engine, keys, context.rate_limit, context.images))
     _install_service_routes(app)
     return app

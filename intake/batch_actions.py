@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row
 from core.errors import Conflict, ManifestError, NotFound
 from intake.batches import CreatedBatch, IdempotencyConflict
 from intake.insert_edits import ManifestTotals, OnInvalid, count_entries, write_edits
+from intake.insert_inputs import NewInputs
 from intake.manifest import Entry, FaultyLine, LineFault, NewEdit
 from models.queries.batches import (
     ADDITION_OF_KEY,
@@ -127,20 +128,23 @@ def append(
                 raise Conflict(PRUNED)
             raise Conflict(f"The batch is {'cancelled' if batch.cancelled_at else 'finished'}; nothing can be added.")
         fresh = _refuse_existing(connection, batch_id, batch.edit_count, entries)
-        write_edits(connection, batch_id, fresh, content, on_invalid=on_invalid, first=batch.edit_count)
+        inputs = NewInputs(batch.check_inputs)
+        write_edits(connection, batch_id, fresh, content, inputs, on_invalid=on_invalid, first=batch.edit_count)
         if not content.edits:
             raise ManifestError("There is no edit to be added.")
-        _count_in(connection, batch_id, content, idempotency_key)
+        _count_in(connection, batch_id, content, inputs, idempotency_key)
     return CreatedBatch(batch_id, content.edits, content.warnings(), skipped=content.skipped)
 
 
 def _require_same_content(known_sha256: str, content: ManifestTotals, idempotency_key: str) -> None:
-    if known_sha256 != content.sha256():
+    if not content.matches(known_sha256):
         raise IdempotencyConflict(f"The idempotency key {idempotency_key} was used for other edits; use a new one.")
 
 
-def _count_in(connection: Connection, batch_id: UUID, content: ManifestTotals, idempotency_key: str | None) -> None:
-    connection.exec_driver_sql(GROW_BATCH, (content.edits, batch_id))
+def _count_in(
+    connection: Connection, batch_id: UUID, content: ManifestTotals, inputs: NewInputs, idempotency_key: str | None
+) -> None:
+    connection.exec_driver_sql(GROW_BATCH, (content.edits, inputs.written, inputs.first, batch_id))
     if idempotency_key is not None:
         row = {
             "batch": batch_id,

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from core.errors import Conflict, ManifestError
 from core.tracing import current_traceparent
 from intake.insert_edits import ManifestTotals, OnInvalid, count_entries, write_edits
+from intake.insert_inputs import NewInputs
 from intake.manifest import Entry
 from models.database_errors import LOCK_NOT_AVAILABLE, sqlstate
 from models.image_inputs import is_web_url
@@ -30,7 +31,7 @@ METADATA_MAX = 64 * 1024
 """Bytes of a batch's metadata, as JSON. Every list of batches and every notification carries it."""
 
 
-ADDED_LATER = ("output_expires_after",)
+ADDED_LATER = ("check_inputs", "output_expires_after")
 """Fields that a header did not have once: where they say nothing, a batch is the same content as it was before."""
 
 
@@ -86,6 +87,11 @@ class BatchHeader(BaseModel):
         None, ge=1, description="seconds from its end for which its images are stored; unless given, `KEEP_IMAGES`"
     )
     notify_url: Annotated[Text, Field(max_length=2048), AfterValidator(_web_url)] | None = None
+    check_inputs: Literal["none", "sample", "all"] = Field(
+        "none",
+        description="inputs to look at before any edit of theirs is submitted: a `sample` of 100, or `all`; objects of "
+        "the store are always looked at",
+    )
     metadata: Annotated[dict[str, JsonValue], AfterValidator(_storable_json)] = Field(default_factory=dict)
     idempotency_key: Annotated[_Name, AfterValidator(_own_key)] | None = Field(
         None, description="one batch per client and key, however often it is asked"
@@ -123,10 +129,12 @@ def create(
         batch_id = _claimed(connection, header)
         if batch_id is None:
             return _existing(connection, header, content, entries, on_invalid)
-        write_edits(connection, batch_id, entries, content, on_invalid=on_invalid)
+        inputs = NewInputs(header.check_inputs)
+        write_edits(connection, batch_id, entries, content, inputs, on_invalid=on_invalid)
         if not content.edits:
             raise ManifestError("The manifest holds no edit.")
-        connection.exec_driver_sql(COMPLETE_BATCH, (content.edits, content.sha256(), batch_id))
+        complete = (content.edits, content.sha256(), inputs.written, inputs.first, batch_id)
+        connection.exec_driver_sql(COMPLETE_BATCH, complete)
         if header.max_cost is not None:
             connection.exec_driver_sql(TRACK_SPENDING, (batch_id,))
     return CreatedBatch(batch_id, content.edits, content.warnings(), skipped=content.skipped)
@@ -174,7 +182,7 @@ def estimate(
 
 
 def _content(header: BatchHeader) -> ManifestTotals:
-    unsaid = {name for name in ADDED_LATER if getattr(header, name) is None}
+    unsaid = {name for name in ADDED_LATER if getattr(header, name) == BatchHeader.model_fields[name].default}
     return ManifestTotals(header.model_dump(mode="json", exclude={"client", "idempotency_key", *unsaid}))
 
 
@@ -207,7 +215,7 @@ def _existing(
 ) -> CreatedBatch:
     count_entries(entries, content, on_invalid=on_invalid)
     found = connection.exec_driver_sql(BATCH_OF_KEY, (header.client, header.idempotency_key)).first()
-    if found is None or found.content_sha256 != content.sha256():
+    if found is None or not content.matches(found.content_sha256):
         raise IdempotencyConflict(
             f"The idempotency key {header.idempotency_key} was used for a batch of other content; use a new one."
         )

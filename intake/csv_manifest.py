@@ -41,7 +41,7 @@ _UNNAMED = re.compile(r"(?:Unnamed: \d+)?")
 _FORMULA_ERRORS = {"#N/A", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NULL!", "#NUM!", "#SPILL!", "#ERROR!"}
 """What Excel and Google Sheets write where a formula failed; as a prompt it would be paid for."""
 _SEVERAL = re.compile(r"[,;|\s\[]")
-_BETWEEN_URLS = re.compile(r"\s*[,;|\s]\s*(?=https?://|data:image/)", re.IGNORECASE)
+_BETWEEN_URLS = re.compile(r"\s*[,;|\s]\s*(?=https?://|storage://|data:image/)", re.IGNORECASE)
 _BETWEEN_PATHS = re.compile(r"\s*[,;|\n]\s*")
 _IMAGE_PATH = re.compile(r"[^:]+\.(?:png|jpe?g|webp|gif)", re.IGNORECASE)
 

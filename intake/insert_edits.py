@@ -14,6 +14,7 @@ from uuid import UUID
 import psycopg
 from sqlalchemy import Connection
 
+from intake.insert_inputs import NewInputs
 from intake.manifest import Entry, FaultyLine, LineFault, ManifestFaults, NewEdit
 from models.queries.edits import COPY_EDITS
 from models.seedream import unstorable
@@ -40,12 +41,14 @@ def as_json(value: object) -> str:
 class ManifestTotals:
     """What the lines add up to while they pass: counts, worst case, hash and warnings.
 
-    A seed that we drew is no part of the hash: the same manifest given again is the same content.
+    A seed that we drew is no part of the hash: the same manifest given again is the same content. Nor is the URL under
+    which a local file was uploaded, which is another one once the provider has deleted it.
     """
 
     def __init__(self, about: object) -> None:
         self.edits = self.skipped = self.images_least = self.images_most = 0
         self._digest = hashlib.sha256(as_json(about).encode())
+        self._as_sent: hashlib._Hash | None = None
         self._warnings: dict[str, tuple[int, int]] = {}
 
     def count_edit(self, edit: NewEdit) -> str:
@@ -54,7 +57,10 @@ class ManifestTotals:
         self.images_least += edit.arguments.get("num_images") or 1
         self.images_most += edit.expected_images
         arguments = as_json(edit.arguments)
-        self._digest.update(f"\n{edit.custom_id or ''} {arguments}".encode())
+        if edit.content is not None and self._as_sent is None:
+            self._as_sent = self._digest.copy()
+        content = arguments if edit.content is None else as_json(edit.content)
+        self._update(edit.custom_id, content, arguments)
         for warning in edit.warnings:
             line, count = self._warnings.get(warning, (edit.line, 0))
             if count or len(self._warnings) < WARNINGS_MAX:
@@ -66,12 +72,22 @@ class ManifestTotals:
         self.edits += 1
         self.skipped += 1
         fields = "{}" if unstorable(line.fields) else as_json(line.fields)
-        self._digest.update(f"\n{line.custom_id or ''} {fields} {len(line.faults)}".encode())
+        text = f"{fields} {len(line.faults)}"
+        self._update(line.custom_id, text, text)
         return fields
+
+    def _update(self, custom_id: str | None, content: str, as_sent: str) -> None:
+        self._digest.update(f"\n{custom_id or ''} {content}".encode())
+        if self._as_sent is not None:
+            self._as_sent.update(f"\n{custom_id or ''} {as_sent}".encode())
 
     def sha256(self) -> str:
         """Of everything so far, lower-case hex."""
         return self._digest.hexdigest()
+
+    def matches(self, sha256: str | None) -> bool:
+        """Whether this is the hash of the same content; releases before took the URLs of uploaded files for it."""
+        return sha256 == self.sha256() or (self._as_sent is not None and sha256 == self._as_sent.hexdigest())
 
     def warnings(self) -> tuple[str, ...]:
         """Each once, with its first line and how many more have it."""
@@ -119,11 +135,12 @@ def write_edits(
     batch_id: UUID,
     entries: Iterable[Entry],
     content: ManifestTotals,
+    inputs: NewInputs,
     *,
     on_invalid: OnInvalid,
     first: int = 0,
 ) -> None:
-    """Write the edits of a batch from position `first` on.
+    """Write the edits of a batch from position `first` on, and which `inputs` of them are to be looked at.
 
     Raises:
         ManifestFaults: lines are faulty, and are not to be skipped; the caller's transaction must not be committed.
@@ -134,11 +151,16 @@ def write_edits(
         chunk.add(
             position, entry, content.count_edit(entry) if isinstance(entry, NewEdit) else content.count_faulty(entry)
         )
+        if isinstance(entry, NewEdit):
+            inputs.add(position, entry.arguments["image_urls"])
         if chunk.full:
             _write(connection, batch_id, chunk)
+            inputs.write(connection, batch_id)
             chunk = _Chunk()
     if chunk.rows:
         _write(connection, batch_id, chunk)
+    inputs.write(connection, batch_id)
+    inputs.write_sample(connection, batch_id, first)
     if content.edits >= ANALYZED_FROM:
         connection.exec_driver_sql("ANALYZE (SKIP_LOCKED) edits")
 

@@ -49,6 +49,8 @@ class NewEdit:
     seed: int
     expected_images: int
     warnings: tuple[str, ...]
+    content: dict[str, Any] | None = None
+    """Its arguments as they count when two batches are compared, where that is not `arguments`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The OpenAPI document, made of the routes themselves and of the models that they read and answer with."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,6 +18,13 @@ from intake.problems import MEDIA_TYPE, Problem
 Model = type[BaseModel]
 View = TypeVar("View", bound=Callable[..., Any])
 
+ARGUMENT = re.compile(r"<(?:\w+:)?(\w+)>")
+"""An argument of a path, as Flask has it."""
+ARGUMENTS: dict[str, dict[str, Any]] = {"sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}
+"""What an argument may be that is no UUID."""
+UUID_SCHEMA = {"type": "string", "format": "uuid"}
+NUMBER_SCHEMA: dict[str, Any] = {"type": "integer", "minimum": 0}
+BYTES = "application/octet-stream"
 KEY_PATTERN, KEY_MAX = r"^[!-~]([ -~]*[!-~])?$", 255
 """An idempotency key: ASCII, without blanks around it, which HTTP would lose; as long as a batch keeps it."""
 REFERENCE = "#/components/schemas/{model}"
@@ -31,7 +39,7 @@ MEANINGS = {
     304: "It is still the same",
     400: "The request cannot be read",
     401: "No key, or an unknown one",
-    404: "There is no such batch, or it is another client's",
+    404: "There is no such batch or file, or it is another client's",
     408: "The body did not come in time",
     409: "Not as it stands, or the idempotency key stands for something else",
     410: "Its edits are no longer kept",
@@ -82,10 +90,10 @@ def document(app: Flask, *, keys: bool) -> dict[str, Any]:
     schemas = _schemas()
     rules = [(rule, app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules()]
     rules = [(rule, view) for rule, view in rules if view.__name__ in _OPERATIONS]
-    links = {view.__name__: _link(view.__name__) for rule, view in rules if rule.arguments}
+    links = {view.__name__: _link(view.__name__) for rule, view in rules if "batch_id" in rule.arguments}
     paths: dict[str, Any] = {}
     for rule, view in rules:
-        path = paths.setdefault(rule.rule.replace("<uuid:", "{").replace("<int:", "{").replace(">", "}"), {})
+        path = paths.setdefault(ARGUMENT.sub(r"{\1}", rule.rule), {})
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             path[method.lower()] = _operation(rule, view, schemas, links, keys=keys)
     queries = {operation.query.__name__ for operation in _OPERATIONS.values() if operation.query}
@@ -122,16 +130,17 @@ def _operation(
     made: dict[str, Any] = {"operationId": view.__name__, "summary": summary.rstrip(".")}
     if description:
         made["description"] = description
-    made["tags"] = ["batches" if rule.rule.startswith("/v1/") else "process"]
+    tags = ("files", "/v1/files"), ("batches", "/v1/"), ("process", "/")
+    made["tags"] = [next(tag for tag, beginning in tags if rule.rule.startswith(beginning))]
     made["parameters"] = list(_parameters(rule, operation, schemas))
     if operation.body:
-        content = {media_type: _content(body) for media_type, body in operation.body.items()}
+        content = {media_type: _content(media_type, body) for media_type, body in operation.body.items()}
         made["requestBody"] = {"required": operation.body_required, "content": content}
     made["responses"] = {
         **{str(status): _answer(status, operation, models) for status, models in operation.answers.items()},
         **{str(status): _problem(status) for status in sorted(_problems(rule, operation, keys=keys))},
     }
-    if "201" in made["responses"] and not rule.arguments:
+    if "201" in made["responses"] and rule.rule == "/v1/batches":
         made["responses"]["201"]["links"] = links
     secured = keys and rule.rule.startswith("/v1/")
     return {**made, "security": [{"key": []}]} if secured else made
@@ -145,7 +154,7 @@ def _link(operation: str) -> dict[str, Any]:
 def _parameters(rule: Rule, operation: Operation, schemas: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name in sorted(rule.arguments):
         number = f"<int:{name}>" in rule.rule
-        schema: dict[str, Any] = {"type": "integer", "minimum": 0} if number else {"type": "string", "format": "uuid"}
+        schema = NUMBER_SCHEMA if number else ARGUMENTS.get(name, UUID_SCHEMA)
         yield {"name": name, "in": "path", "required": True, "schema": schema}
     if operation.key:
         described = "The same request with the same key is written once, however often it is sent."
@@ -156,7 +165,9 @@ def _parameters(rule: Rule, operation: Operation, schemas: Mapping[str, Any]) ->
             yield {"name": name, "in": "query", "description": schema.get("description", ""), "schema": schema}
 
 
-def _content(body: Model | str) -> dict[str, Any]:
+def _content(media_type: str, body: Model | str) -> dict[str, Any]:
+    if media_type == BYTES:
+        return {}  # which is how OpenAPI 3.1 has bytes
     if isinstance(body, str):
         return {"schema": {"type": "string"}, "example": body}
     return {"schema": _reference(body)}

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from core.errors import NotFound
 from intake.cursors import read_cursor, write_cursor
 from intake.request_schemas import BatchQuery, EditQuery
-from intake.responses import Batch, BatchDetail, BatchPage, Counts, Edit, EditPage, Images, Limits, links
+from intake.responses import Batch, BatchDetail, BatchPage, Counts, Edit, EditPage, Images, Inputs, Limits, links
 from intake.results import require_unpruned
 from models.queries.batches import BATCH, BATCH_DETAIL, BATCH_PAGE, OWN_BATCH
 from models.queries.edits import EDIT_PAGE
@@ -48,8 +48,9 @@ def get_batch_detail(connection: Connection, client: str, batch_id: UUID) -> Bat
     row = dict(rows.mappings().one())
     images = {name.removeprefix("images_"): row[name] for name in row if name.startswith("images_")}
     images |= {name: row[name] for name in ("bytes_stored", "bytes_deleted", "first_stored_at", "last_stored_at")}
+    inputs = Inputs(check=row["check_inputs"], number=row["inputs"], waiting=row["inputs_waiting"])
     return BatchDetail(
-        **_plain(row, BatchDetail),
+        **{**_plain(row, BatchDetail), "inputs": inputs},
         links=links(batch_id),
         counts=Counts(**_plain(row, Counts)),
         images=Images(**images),

@@ -123,7 +123,7 @@ class ChangeRequest(_Schema):
 def _describe_lines(schema: dict[str, Any]) -> None:
     """What validators of our own ask for, as far as JSON Schema can say it."""
     schema["properties"]["prompt"]["pattern"] = r"\S"
-    schema["properties"]["image_urls"]["items"]["pattern"] = r"^(https?://[^\s/?#]\S*|data:image/.+)$"
+    schema["properties"]["image_urls"]["items"]["pattern"] = r"^(https?://[^\s/?#]\S*|data:image/.+|storage://.+)$"
     for name, described in schema["properties"].items():
         if name not in schema["required"]:  # null is a field left out
             schema["properties"][name] = {"anyOf": [described, {"type": "null"}]}

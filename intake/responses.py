@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field, PlainSerializer
 
 from intake.request_schemas import BatchState
-from models.states import Criterion, EditState
+from models.states import Criterion, EditState, InputCheck
 
 Money = Annotated[Decimal, PlainSerializer(float, return_type=float)]
 
@@ -54,6 +54,25 @@ class Estimated(BaseModel):
     warnings: list[str]
 
 
+class InputFile(BaseModel):
+    """A file that was handed in as an input."""
+
+    reference: str = Field(description="what stands for it in `image_urls`")
+    sha256: str = Field(description="of its bytes, lower-case hex")
+    bytes: int
+    content_type: str = Field(description="as its bytes have it")
+    width: int = Field(description="pixels")
+    height: int = Field(description="pixels")
+    expires_at: datetime | None = Field(description="unless it is handed in again, or named by a batch; null: never")
+
+
+class NewInputFile(InputFile):
+    """A file that was just handed in."""
+
+    existing: bool = Field(description="the same content had been handed in before")
+    warnings: list[str] = Field(description="what may come of it")
+
+
 class ActionResult(BaseModel):
     """What was done."""
 
@@ -72,6 +91,7 @@ class Batch(BaseModel):
     metadata: dict[str, Any]
     created_at: datetime
     paused_at: datetime | None
+    pause_reason: str | None = Field(description="where it was not a person who paused it")
     cancelled_at: datetime | None
     finished_at: datetime | None
     pruned_at: datetime | None = Field(
@@ -108,6 +128,16 @@ class Images(BaseModel):
     per_second: float | None
 
 
+class Inputs(BaseModel):
+    """Inputs of a batch that are looked at before their edits are submitted."""
+
+    check: InputCheck = Field(description="which of them, beside objects of the store")
+    number: int
+    waiting: int | None = Field(
+        description="of these, not looked at yet, 10001 for more than that; null: no edit waits for one"
+    )
+
+
 class Limits(BaseModel):
     """The batch's own limits, as handed in."""
 
@@ -124,6 +154,7 @@ class BatchDetail(Batch):
 
     counts: Counts
     images: Images
+    inputs: Inputs
     limits: Limits
     output_expires_after: int | None = Field(description="seconds from its end for which its images are stored")
     notify_url: str | None

@@ -7,7 +7,9 @@ provider, so it does not even read them.
 from pydantic import Field, SecretStr, field_validator
 
 from core.settings import (
+    DAY,
     DatabaseSettings,
+    KeptFor,
     LinkSettings,
     MediaSettings,
     NetworkSettings,
@@ -38,6 +40,11 @@ class IntakeSettings(DatabaseSettings, PriceSettings, LinkSettings, MediaSetting
         "`name:number` with a plain number for everyone else",
     )
     intake_max_bytes: int = Field(256 * 1024 * 1024, ge=1, description="bytes one request may have; more: 413")
+    keep_input_files: KeptFor = Field(
+        30 * DAY,
+        description="files handed in by `POST /v1/files`, from when they were last handed in or named by a batch; "
+        "`forever`, or seconds",
+    )
     intake_rate: str = Field("600/minute", description="requests of one client to the intake API; more: 429")
 
     @field_validator("intake_priority_max")

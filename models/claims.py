@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from models.criteria import MAX_IMAGES_SQL
 from models.pauses import claim_probes, due_probes
-from models.predicates import batch_submits, edit_in_flight, submission_open
+from models.predicates import batch_submits, edit_has_inputs, edit_in_flight, submission_open
 from models.provider import is_paused
 from models.queries.locks import LOCK_UNTIL_COMMIT
 from models.statements import Statement
@@ -36,9 +36,10 @@ def claim_edits(connection: Connection, *, limit: int, window: int, probe_after:
 
     A batch's turn counts what it has in flight already, so that a batch of 10 does not wait behind one of
     100 000. A batch with a ceiling of cost gets what fits under it in the worst case, at `price` (USD an image),
-    beside what it has committed. While the provider's account is paused nothing is claimed; once `retry_at` has come
-    one edit probes it, and the next probe is put off, doubling from `probe_after` seconds up to 15 minutes. So it is
-    with an endpoint whose model is down (`incidents.py`), while other endpoints go on.
+    beside what it has committed. An edit whose inputs were not looked at yet is left out (`input_claims.py`).
+    While the provider's account is paused nothing is claimed; once `retry_at` has come one edit probes it, and the next
+    probe is put off, doubling from `probe_after` seconds up to 15 minutes. So it is with an endpoint whose model is
+    down (`incidents.py`), while other endpoints go on.
     """
     connection.exec_driver_sql(LOCK_UNTIL_COMMIT, (WINDOW_LOCK,))
     paused = connection.exec_driver_sql(
@@ -68,6 +69,7 @@ def _choose_edits(*, batches: str, edits: str, order: str) -> Statement:
         in_flight=edit_in_flight("edits"),
         submission_open=submission_open("s"),
         batch_submits=batch_submits("b"),
+        has_inputs=edit_has_inputs("e", "b"),
         max_images=MAX_IMAGES_SQL,
     )
 
@@ -88,6 +90,7 @@ _CHOOSE_EDITS = """
                * %(price)s::numeric AS cost
         FROM edits e
         WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now() AND e.cancel_requested_at IS NULL
+          AND {has_inputs}
           AND NOT EXISTS (SELECT FROM submissions s WHERE s.edit_id = e.id AND {submission_open})
           AND {edits}
         ORDER BY {order}

@@ -42,7 +42,9 @@ from models.states import EditState, Outcome
 
 EDIT_COUNTERS: dict[str, str] = {
     **{str(state): f"(r.state = '{state}')::int" for state in EditState},
-    "skipped": "(r.state = 'failed' AND r.attempt = 0)::int",
+    # not so an edit whose input was refused before its first POST: it failed
+    "skipped": "(r.state = 'failed' AND r.attempt = 0"
+    " AND r.errors -> -1 ->> 'type' IS NOT DISTINCT FROM 'invalid_input')::int",
 }
 """What a row `r` of `edits` adds to each counter of its batch."""
 SUBMISSION_COUNTERS: dict[str, str] = {

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from models.predicates import batch_submits, batch_to_be_audited
+from models.predicates import batch_submits, batch_to_be_audited, batch_waits_for_inputs, edit_has_inputs
 from models.statements import Statement, fill
 from models.transitions import finishable_batches
+from models.transitions.held_edits import MAY_GO_ON
 
 EDITS_DUE = Statement(
     """
@@ -16,11 +17,13 @@ EDITS_DUE = Statement(
                      AND NOT EXISTS (SELECT FROM lane_pauses p
                                      WHERE p.lane = 'submit' AND p.subject = b.endpoint AND p.retry_at > now())
                      AND EXISTS (SELECT FROM edits e
-                                 WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now()))
+                                 WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now()
+                                       AND {has_inputs}))
            AND NOT EXISTS (SELECT FROM provider_status WHERE retry_at > now())
     """,
     index="edits_open",
     batch_submits=batch_submits("b"),
+    has_inputs=edit_has_inputs("e", "b"),
 )
 SUBMISSIONS_DUE = Statement("SELECT EXISTS (SELECT FROM submissions WHERE due_at <= now())", index="submissions_due")
 IMAGES_DUE = Statement(
@@ -30,6 +33,21 @@ IMAGES_DUE = Statement(
                            WHERE lane = 'download' AND subject = 'storage' AND retry_at > now())
     """,
     index="images_due",
+)
+INPUTS_DUE = Statement(
+    """
+    SELECT EXISTS (SELECT FROM batches b
+                   WHERE {waits}
+                     AND (EXISTS (SELECT FROM inputs i
+                                  WHERE i.batch_id = b.id AND i.state = 'waiting' AND i.due_at <= now()
+                                    AND (i.host IS NOT NULL
+                                         OR NOT EXISTS (SELECT FROM lane_pauses
+                                                        WHERE lane = 'prepare' AND retry_at > now())))
+                          OR {may_go_on}))
+    """,
+    waits=batch_waits_for_inputs("b"),
+    may_go_on=MAY_GO_ON,
+    index="inputs_waiting",
 )
 BATCHES_UNFINISHED = Statement("SELECT EXISTS (SELECT FROM batches WHERE finished_at IS NULL)")
 NOTIFICATIONS_DUE = Statement(
@@ -44,6 +62,7 @@ RETENTION_DUE = Statement(
     index="batches_unaudited",
 )
 IS_DUE = {
+    "prepare": INPUTS_DUE,
     "submit": EDITS_DUE,
     "poll": SUBMISSIONS_DUE,
     "download": IMAGES_DUE,
@@ -73,7 +92,7 @@ class FirstDue(NamedTuple):
 _FIRST_DUE = "SELECT id::text, due_at::text, extract(epoch FROM now() - due_at)::float8 FROM {table} WHERE id = %s"
 FIRST_DUE = {
     table: Statement(_FIRST_DUE, table=table, index=f"{table}_pkey")
-    for table in ("edits", "submissions", "images", "notifications")
+    for table in ("edits", "submissions", "images", "notifications", "inputs")
 }
 
 

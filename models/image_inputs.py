@@ -1,4 +1,6 @@
-"""What an entry of `image_urls` may be: a web URL, a data URI, or a path of this machine. Judged by its text alone.
+"""What an entry of `image_urls` may be: a web URL, a data URI, an object of the store, or a path of this machine.
+
+Judged by its text alone.
 
 A URL is parsed, not matched by its beginning. A data URI is read as RFC 2397 has it and written in the one form
 that the provider takes, `data:image/…;base64,…` (provider-protocol 8).
@@ -14,7 +16,8 @@ _WEB = re.compile(r"https?:", re.IGNORECASE)
 _SCHEME = re.compile(r"data:|https?:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
 _JOINED = re.compile(
-    r"(?:[,;|+>\uff0c\uff1b\uff5c\u3001]\s*|(?<=\w)(?<!%[0-9A-F]{2}))(?:https?://|data:image/)", re.IGNORECASE
+    r"(?:[,;|+>\uff0c\uff1b\uff5c\u3001]\s*|(?<=\w)(?<!%[0-9A-F]{2}))(?:https?://|storage://|data:image/)",
+    re.IGNORECASE,
 )
 """Another URL behind what separates two, also in the wide characters of East Asian keyboards, or behind nothing at all.
 One that belongs to the first stands behind `/`, `=` or the like, or is written with percent signs."""
@@ -29,6 +32,27 @@ _UNUSUAL = str.maketrans("-_", "+/", " \t\r\n")
 def is_plain_url(text: str) -> bool:
     """Whether it is surely one http(s) URL, as most are; what is not is looked at more closely."""
     return _PLAIN_URL.fullmatch(text) is not None and text.find("://", len("https://")) < 0
+
+
+OBJECT = "storage://"
+"""How an entry begins that names an object of the store, among those of the batch's client."""
+OBJECT_MAX = 512
+"""Bytes of its name."""
+_NO_KEY = re.compile(r"[\x00-\x1f\x7f\\]")
+
+
+def is_object(entry: str) -> bool:
+    """Whether an entry of `image_urls` names an object of the store."""
+    return entry.startswith(OBJECT)
+
+
+def host_of(entry: str) -> str | None:
+    """Of a web URL its host with its port; '' of a data URI, None of an object of the store."""
+    if is_object(entry):
+        return None
+    if entry[:5].lower() == "data:":
+        return ""
+    return urlsplit(entry).netloc.rpartition("@")[2].lower()
 
 
 def is_web_url(text: str) -> bool:
@@ -66,17 +90,32 @@ def check_web_url(text: str) -> str | None:
 
 
 def read_image_url(entry: str) -> str:
-    """A web URL as it is, a data URI in the form in which it is sent.
+    """A web URL as it is, a data URI in the form in which it is sent, the name of an object with its scheme in small
+    letters.
 
     Raises:
         ValueError: it is neither; its text is why, as words that follow its name.
     """
     if entry[:5].lower() == "data:":
         return _read_data_uri(entry)
+    if entry[: len(OBJECT)].lower() == OBJECT:
+        return _read_object(entry[len(OBJECT) :])
     if reason := check_web_url(entry):
         web = _WEB.match(entry)
         raise ValueError(reason if web else "is neither a URL (http, https) nor a data URI of an image")
     return entry
+
+
+def _read_object(name: str) -> str:
+    if not name:
+        raise ValueError("names no object: after storage:// stands its key")
+    if len(name.encode()) > OBJECT_MAX:
+        raise ValueError(f"names an object by more than {OBJECT_MAX} bytes")
+    if _NO_KEY.search(name) or not {"", ".", ".."}.isdisjoint(name.split("/")):
+        raise ValueError(
+            "names no object: a key has no control character or backslash, no part of it is empty, . or .."
+        )
+    return OBJECT + name
 
 
 def _read_data_uri(entry: str) -> str:

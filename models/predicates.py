@@ -25,6 +25,16 @@ def batch_submits(batch: str = "batches") -> str:
     return f"{batch}.finished_at IS NULL AND {batch}.paused_at IS NULL AND {batch}.cancelled_at IS NULL"
 
 
+def batch_waits_for_inputs(batch: str = "batches") -> str:
+    """SQL: some edits of the batch are held back until inputs have been looked at. It reads `batches_active`."""
+    return f"{batch}.finished_at IS NULL AND {batch}.cancelled_at IS NULL AND {batch}.inputs_ready_to IS NOT NULL"
+
+
+def edit_has_inputs(edit: str = "e", batch: str = "b") -> str:
+    """SQL: the edit is not held back for its inputs. It is a bound on the `position` that `edits_open` reads by."""
+    return f"{edit}.position < coalesce({batch}.inputs_ready_to, 2147483647)"
+
+
 def batch_to_be_audited(batch: str = "batches") -> str:
     """SQL: the batch is finished, and was not audited since. It reads the index `batches_unaudited`."""
     return (

@@ -21,7 +21,8 @@ from models.tables.batch_tables import IMAGES_TO_DELETE, REQUESTS_TO_DELETE
 LEASE = 60.0
 """Seconds for which a kind is one worker's; a step takes far less."""
 BATCHES_AT_ONCE, EDITS_AT_ONCE, CALLBACKS_AT_ONCE, UPLOADS_AT_ONCE = 100, 500, 1_000, 1_000
-"""Rows of one step."""
+INPUTS_AT_ONCE = 5_000
+"""Rows of one step: an edit has ten inputs at most, and most share theirs."""
 
 
 class Step(NamedTuple):
@@ -183,6 +184,10 @@ DELETE_IMAGES = Statement(
     "DELETE FROM images WHERE submission_id = ANY(%(ids)s)", index="images_submission_id_index_key"
 )
 DELETE_SUBMISSIONS = Statement("DELETE FROM submissions WHERE id = ANY(%(ids)s)", index="submissions_pkey")
+DELETE_INPUTS = Statement(
+    "DELETE FROM inputs WHERE id IN (SELECT id FROM inputs WHERE batch_id = %s LIMIT %s)",
+    index="inputs_batch_id_digest_key|inputs_refused|inputs_waiting inputs_pkey",
+)
 DELETE_EDITS = Statement("DELETE FROM edits WHERE id = ANY(%(ids)s)", index="edits_pkey")
 DELETE_NOTIFICATIONS = Statement("DELETE FROM notifications WHERE batch_id = %s", index="notifications_batch")
 END_BATCH = Statement("UPDATE batches SET prune_ended_at = now() WHERE id = %s", index="batches_pkey")
@@ -200,7 +205,8 @@ def _prune_edits(connection: Connection, batch_id: UUID) -> int:
         (DELETE_EDITS, edits),
     ):
         _run(connection, statement, ids)
-    if len(edits) < EDITS_AT_ONCE:
+    inputs = connection.exec_driver_sql(DELETE_INPUTS, (batch_id, INPUTS_AT_ONCE)).rowcount
+    if len(edits) < EDITS_AT_ONCE and inputs < INPUTS_AT_ONCE:
         connection.exec_driver_sql(DELETE_NOTIFICATIONS, (batch_id,))
         connection.exec_driver_sql(END_BATCH, (batch_id,))
     return len(edits)

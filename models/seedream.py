@@ -158,7 +158,9 @@ class EditArguments(BaseModel):
 
     prompt: Annotated[str, AfterValidator(_prompt)] = Field(description="what to do with the images")
     image_urls: list[Annotated[str, AfterValidator(_input_image)]] = Field(
-        min_length=1, max_length=MAX_INPUTS, description="the images to edit: URLs or data URIs, 1 to 10"
+        min_length=1,
+        max_length=MAX_INPUTS,
+        description="the images to edit: URLs, data URIs or `storage://` references, 1 to 10",
     )
     image_size: Annotated[
         Annotated[PresetName, Tag("name")] | Annotated[ImageSize, Tag("object")], Discriminator(_form_of_size)

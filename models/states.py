@@ -29,6 +29,22 @@ class ImageState(StrEnum):
     DISCARDED = "discarded"
 
 
+class InputState(StrEnum):
+    """Where one input of a batch stands."""
+
+    WAITING = "waiting"
+    READY = "ready"
+    REFUSED = "refused"
+
+
+class InputCheck(StrEnum):
+    """Which inputs of a batch are looked at before its edits are submitted; objects of the store always are."""
+
+    NONE = "none"
+    SAMPLE = "sample"
+    ALL = "all"
+
+
 class Outcome(StrEnum):
     """How one submission ended; NULL in the database while it is in flight."""
 
@@ -90,6 +106,8 @@ class Kept(StrEnum):
     """Stored images themselves, of batches that have finished."""
     PROVIDER_COPIES = "provider_copies"
     """What the provider keeps of requests of finished batches; deleted there as soon as may be."""
+    INPUT_FILES = "input_files"
+    """What callers handed in as inputs; each has its own end."""
     MOMENTS = "moments"
     """Figures by minute and by hour (`models/moments.py`); old ones become one."""
 
@@ -125,7 +143,10 @@ EDIT_STATES: dict[EditState, Story] = {
 EDIT_ARROWS: dict[tuple[EditState, EditState], str] = {
     (EditState.PENDING, EditState.SUBMITTING): "claimed: the submission is written down, then POSTed",
     (EditState.PENDING, EditState.CANCELLED): "cancelled before any POST",
-    (EditState.PENDING, EditState.FAILED): "its line was faulty, and faulty lines were to be skipped",
+    (
+        EditState.PENDING,
+        EditState.FAILED,
+    ): "an input of it was refused, or its line was faulty and faulty lines were to be skipped",
     (EditState.SUBMITTING, EditState.SUBMITTED): "the reply, or an early callback, reveals the request id",
     (EditState.SUBMITTING, EditState.READY): "the callback overtakes the reply",
     (EditState.SUBMITTING, EditState.PENDING): "certainly not sent, refused for the account, or proven dead",
@@ -161,6 +182,13 @@ IMAGE_ARROWS: dict[tuple[ImageState, ImageState], str] = {
     (ImageState.STORED, ImageState.DISCARDED): "its set could not be stored whole, and another one was taken instead",
     (ImageState.FAILED, ImageState.DISCARDED): "its set could not be stored whole, and another one was taken instead",
     (ImageState.DISCARDED, ImageState.WAITING): "the set that was taken first could not be stored whole",
+}
+
+INPUT_ARROWS: dict[tuple[InputState, InputState], str] = {
+    (InputState.WAITING, InputState.READY): "looked at, and where it is an object of the store, delivered",
+    (InputState.WAITING, InputState.REFUSED): "it cannot be had, or is no input that the model takes",
+    (InputState.READY, InputState.WAITING): "what was delivered would expire before its next edit is over",
+    (InputState.REFUSED, InputState.WAITING): "someone retries the edits that failed for it",
 }
 
 FINAL: frozenset[EditState] = frozenset({EditState.STORED, EditState.FAILED, EditState.CANCELLED})

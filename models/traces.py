@@ -1,4 +1,4 @@
-"""Which trace a submission, an image or a notification belongs to: that of the request that brought its batch."""
+"""Which trace a submission, an image, an input or a notification belongs to: that of the request that brought it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -47,6 +47,15 @@ TRACES_OF_NOTIFICATIONS = Statement("""
     FROM notifications n JOIN batches b ON b.id = n.batch_id
     WHERE n.id = ANY(%s::uuid[]) AND b.traceparent IS NOT NULL
 """)
+
+TRACES_OF_INPUTS = Statement(
+    """
+    SELECT i.id, b.traceparent, b.id AS batch_id, NULL::bigint AS edit_id, i.attempt
+    FROM inputs i JOIN batches b ON b.id = i.batch_id
+    WHERE i.id = ANY(%s::bigint[]) AND b.traceparent IS NOT NULL
+    """,
+    index="inputs_pkey",
+)
 
 
 def find_origins(connection: Connection, statement: Statement, ids: Sequence[object]) -> list[TraceOrigin]:

@@ -12,14 +12,18 @@ from urllib.parse import quote
 
 import requests
 
-from core.errors import AccountPaused, TryLater
-from http_client.sessions import NotConnected, ThreadSessions, exchange
+from core.errors import AccountPaused, Refused, TryLater
+from http_client.sessions import BODY_TIMEOUT, CONNECT_TIMEOUT, NotConnected, ThreadSessions, exchange
 from models.image_inputs import is_web_url
 
 TIMEOUT = 60.0
 """Seconds until a reply begins."""
 REPLY_MAX_BYTES = 256 * 1024
 TRIES = 3
+PASSING = frozenset({404, 408, 425, 429})
+"""Statuses that say nothing about a file; 404, because a wrong address answers it for every file."""
+LONGEST_UPLOAD = TRIES * (CONNECT_TIMEOUT + TIMEOUT + BODY_TIMEOUT)
+"""Seconds, where the storage is as slow as it may be; beside the sending of the file itself."""
 MARGIN = timedelta(minutes=5)
 """A token that ends sooner is renewed."""
 
@@ -38,6 +42,7 @@ class CDN:
 
         Raises:
             AccountPaused: the key was refused.
+            Refused: this file is not taken, or not under this name.
             TryLater: it did not work, several times.
         """
         headers = {"Content-Type": content_type, "X-Fal-File-Name": quote(file_name)}
@@ -82,6 +87,8 @@ class CDN:
             raise TryLater(f"{type(error).__name__}: {error}"[:300]) from error
         if status in (401, 403):
             raise AccountPaused("invalid_key" if status == 401 else "locked", f"the storage answered {status}")
+        if 400 <= status < 500 and status not in PASSING:
+            raise Refused(status, "upload_refused", "the storage does not take it")
         if not isinstance(document, dict):
             raise TryLater(f"the storage answered {status}")
         return document

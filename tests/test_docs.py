@@ -14,7 +14,7 @@ from intake.settings import IntakeSettings
 from models.monitor_role import ROLE, WITHHELD
 from models.monitoring import VIEWS
 from models.seedream import EditArguments
-from models.states import EDIT_ARROWS, EDIT_STATES, FINAL, IMAGE_ARROWS
+from models.states import EDIT_ARROWS, EDIT_STATES, FINAL, IMAGE_ARROWS, INPUT_ARROWS
 from tests.http.storage import conformance
 from tests.support.factories import make_submitted
 from webhook_receiver.settings import ReceiverSettings
@@ -120,7 +120,7 @@ def test_state_diagram_is_the_code() -> None:
     assert set(re.findall(r"^    (\w+) --> \[\*\]$", page, re.MULTILINE)) == {state.value for state in FINAL}
     for state, story in EDIT_STATES.items():
         assert f"| `{state}` | {' | '.join(story)} |" in page
-    for (was, state), when in [*EDIT_ARROWS.items(), *IMAGE_ARROWS.items()]:
+    for (was, state), when in [*EDIT_ARROWS.items(), *IMAGE_ARROWS.items(), *INPUT_ARROWS.items()]:
         assert f"| `{was}` | `{state}` | {when} |" in page
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Engine
 
 from core.errors import AccountPaused, DownloadError, Gone, SettingsError, TryLater
+from models.input_files import delete_input_file, lock_expired_files
 from models.pauses import pause_lane, resume_lane
 from models.queries.callbacks import LIMIT_LOCK_WAIT
 from models.retention import Step
@@ -23,11 +24,17 @@ from worker.download_claims import UNOPENED
 
 FILES_AT_ONCE = 100
 """Refused files of one step."""
+INPUTS_AT_ONCE = 20
+"""Files of callers of one step, which holds their rows."""
 DELETED_AT_ONCE = 8
 """Objects, or requests, whose deletion is under way at one time."""
 LOCK_WAIT = "1s"
 PAUSE = 3600.0
 """Seconds that stand in `lane_pauses`; the lane comes back when it looks at that kind again."""
+
+
+NOTHING = Step(0, more=False)
+"""Nobody was asked to delete anything, which says nothing of whether they would."""
 
 
 class Elsewhere(NamedTuple):
@@ -60,6 +67,23 @@ def delete_images(engine: Engine, elsewhere: Elsewhere, kept: float | None) -> S
             return Step(0, more=False)
         _delete_all(elsewhere.open_storage().delete, deletion.keys)
         return _end(engine, deletion, end_images)
+
+    return _try(engine, "storage", delete)
+
+
+def delete_input_files(engine: Engine, elsewhere: Elsewhere, _: float) -> Step:
+    """The next files of callers whose time is over, each object before its row, which is held meanwhile."""
+
+    def delete() -> Step:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(LIMIT_LOCK_WAIT, (LOCK_WAIT,))
+            files = lock_expired_files(connection, limit=INPUTS_AT_ONCE)
+            if not files:
+                return NOTHING
+            _delete_all(elsewhere.open_storage().delete, [file.storage_key for file in files])
+            for file in files:
+                delete_input_file(connection, file)
+        return Step(len(files), more=len(files) == INPUTS_AT_ONCE)
 
     return _try(engine, "storage", delete)
 
@@ -103,8 +127,9 @@ def _try(engine: Engine, subject: str, delete: Callable[[], Step]) -> Step:
             reason, message = _explain(error)
             pause_lane(connection, "prune", subject, reason=reason, message=message, retry_after=PAUSE)
         return Step(0, more=False)
-    with engine.begin() as connection:
-        resume_lane(connection, "prune", subject)
+    if step is not NOTHING:
+        with engine.begin() as connection:
+            resume_lane(connection, "prune", subject)
     return step
 
 

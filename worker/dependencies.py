@@ -16,12 +16,14 @@ from provider.listing import Listing
 from provider.platform import PlatformAPI
 from provider.price_client import Pricing
 from provider.queue_api import SUBMIT_TIMEOUT, QueueAPI
+from worker.host_limits import SilentHosts
 from worker.lanes import LANES, UPKEEP
 from worker.settings import WorkerSettings
 from worker.webhook_sender import WebhookSender
 from worker.webhook_signing import Signer
 
 if TYPE_CHECKING:
+    from provider.input_uploads import InputUploads
     from storage.store import Storage
 
 stopping = threading.Event()
@@ -80,6 +82,30 @@ class Dependencies:
     def fetcher(self) -> Fetcher:
         """This process's downloader."""
         return Fetcher(self.settings.fal_media_hosts, max_bytes=self.settings.picture_max_bytes)
+
+    @shared
+    def input_fetcher(self) -> Fetcher:
+        """This process's way to inputs, which may be anywhere that the provider may reach."""
+        from core.input_images import INPUT_MAX_BYTES  # brings Pillow along
+
+        hosts = ("*", *self.settings.fal_media_hosts)
+        return Fetcher(hosts, max_bytes=INPUT_MAX_BYTES, plain_http=True)
+
+    @shared
+    def silent_hosts(self) -> SilentHosts:
+        """Hosts of inputs that have not answered for long."""
+        return SilentHosts()
+
+    @shared
+    def input_uploads(self) -> "InputUploads":
+        """This process's way to the provider's storage.
+
+        Raises:
+            SettingsError: there is no key.
+        """
+        from provider.input_uploads import InputUploads  # brings Pillow along
+
+        return InputUploads(self.engine, self.settings)
 
     @shared
     def storage(self) -> "Storage":

@@ -13,7 +13,14 @@ from models.retention import (
 )
 from models.states import Kept
 from storage.store import QUARANTINE
-from worker.deletion import LOCK_WAIT, Elsewhere, delete_images, delete_refused_files, delete_requests
+from worker.deletion import (
+    LOCK_WAIT,
+    Elsewhere,
+    delete_images,
+    delete_input_files,
+    delete_refused_files,
+    delete_requests,
+)
 from worker.settings import RetentionSettings
 
 LOOK_AGAIN, SELDOM = 60.0, 3600.0
@@ -27,7 +34,11 @@ STEPS = {
     Kept.ORPHANS: prune_orphans,
     Kept.UPLOADS: prune_uploads,
 }
-ELSEWHERE = {Kept.QUARANTINE: delete_refused_files, Kept.PROVIDER_COPIES: delete_requests}
+ELSEWHERE = {
+    Kept.QUARANTINE: delete_refused_files,
+    Kept.PROVIDER_COPIES: delete_requests,
+    Kept.INPUT_FILES: delete_input_files,
+}
 
 
 class Pruning:
@@ -48,6 +59,7 @@ class Pruning:
             Kept.MOMENTS: settings.keep_moments,
             Kept.IMAGES: settings.keep_images,
             Kept.PROVIDER_COPIES: settings.fal_keep_requests,
+            Kept.INPUT_FILES: 0.0,  # each row has its own end
         }[kind]
 
     def look_again_in(self, kind: Kept) -> float:

@@ -6,14 +6,16 @@ it opens no connection and creates no folder.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from core.settings import (
+    DAY,
     INTAKE_URL,
     BaseURL,
     BrokerURL,
     DatabaseSettings,
+    KeptFor,
     MediaSettings,
     PolicySettings,
     PriceSettings,
@@ -38,15 +40,6 @@ def _poll_after(data: dict[str, Any]) -> float:
 
 def _poll_every(data: dict[str, Any]) -> float:
     return POLL_EVERY if data["public_url"] else POLL_ALONE
-
-
-def _forever(value: object) -> object:
-    return None if isinstance(value, str) and value.strip().lower() == "forever" else value
-
-
-KeptFor = Annotated[Seconds | None, BeforeValidator(_forever)]
-"""A duration, or `forever`, which is None."""
-DAY = 86_400.0
 
 
 class RetentionSettings(Settings):
@@ -138,6 +131,13 @@ class WorkerSettings(
     submit_threads: int = Field(64, ge=1, le=512, description="POSTs under way at one time, per submit process")
     download_threads: int = Field(16, ge=1, le=256, description="images under way at one time, per download process")
 
+    input_delivery: Literal["upload", "presign"] = Field(
+        "upload",
+        description="how the provider gets inputs that are objects of the store: `upload`, to its own storage; "
+        "`presign`, by a URL into the store that needs no key, where `STORAGE_URL` is `s3://`, `gs://` or `az://`",
+    )
+    input_link_lifetime: Seconds = Field(DAY, description="how long such a URL leads there; at most 7 days", le=7 * DAY)
+
     notify_secret: SecretStr | None = Field(
         None,
         description="comma list of `client:whsec_…`: what each client's notifications are signed with, the newest "
@@ -151,6 +151,21 @@ class WorkerSettings(
         None, description="for tests only, `point:file,…`: the worker that reaches a point kills itself, once"
     )
 
+    @field_validator("input_delivery")
+    @classmethod
+    def _can_be_delivered(cls, delivery: str, info: ValidationInfo) -> str:
+        if delivery == "presign" and str(info.data.get("storage_url", "")).startswith("file://"):
+            raise ValueError("a folder has no URLs that the provider could fetch: set upload, or another STORAGE_URL")
+        return delivery
+
+    @field_validator("input_link_lifetime")
+    @classmethod
+    def _lasts_long_enough(cls, lifetime: float, info: ValidationInfo) -> float:
+        least = info.data.get("submit_start_timeout", 0.0) + info.data.get("run_allowance", 0.0)
+        if info.data.get("input_delivery") == "presign" and lifetime < 2 * least:
+            raise ValueError(f"it must be at least {2 * least:g}: twice SUBMIT_START_TIMEOUT and RUN_ALLOWANCE")
+        return lifetime
+
     @field_validator("notify_secret")
     @classmethod
     def _well_formed(cls, secret: SecretStr | None) -> SecretStr | None:
@@ -162,6 +177,11 @@ class WorkerSettings(
     def notify_secrets(self) -> dict[str, tuple[bytes, ...]]:
         """What notifications are signed with, by client, the first one first; none where there is none."""
         return read_secrets(self.notify_secret.get_secret_value()) if self.notify_secret else {}
+
+    @property
+    def input_needed_for(self) -> float:
+        """Seconds from a POST until the provider has certainly fetched its inputs."""
+        return self.submit_start_timeout + self.run_allowance
 
     @property
     def unknown_deadline(self) -> float:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from models.claims import DueUnknown
 from models.queries.submissions import INPUT_OF_SUBMISSION, REQUESTS_OF_OURS, TWINS_IN_FLIGHT
 from models.seedream import as_sent, identify_input
+from models.sent_inputs import with_sent_urls
 from provider.listing import Listed
 from worker.settings import WorkerSettings
 from worker.unknown_search import CLOCKS_DIFFER_BY, ended_after, ended_before
@@ -23,7 +24,7 @@ def identify_submission(connection: Connection, submission_id: UUID) -> str:
         INPUT_OF_SUBMISSION,
         (submission_id,),
     ).one()
-    return identify_input(as_sent(row.arguments, row.seed))
+    return identify_input(as_sent(with_sent_urls(row.arguments, row.sent_urls), row.seed))
 
 
 def select_free(connection: Connection, listed: Sequence[Listed]) -> list[Listed]:

@@ -6,6 +6,7 @@ from decimal import Decimal
 from cli.batches.progress import Row, counts, duration, when
 from cli.output import escape, plural
 from models.states import Criterion
+from models.views.progress import INPUTS_COUNTED
 
 BROKEN = {
     Criterion.TOLERATED_FAILURES: "more edits failed than were tolerated",
@@ -26,7 +27,8 @@ def batch_text(row: Row) -> str:
         return f"{cancelled}finished {when(row['finished_at'])}{pruned}"
     for column, word in (("cancelled_at", "cancelled"), ("paused_at", "paused")):
         if row[column]:
-            return f"[yellow]{word}[/] {when(row[column])}"
+            why = f": {escape(row['pause_reason'])}" if word == "paused" and row.get("pause_reason") else ""
+            return f"[yellow]{word}[/] {when(row[column])}{why}"
     return f"running, about {duration(row['time_left'].total_seconds())} left" if row["time_left"] else "running"
 
 
@@ -58,6 +60,7 @@ def status_pairs(
         ("priority", str(row["priority"]) if row["priority"] else ""),
         ("state", batch_text(row)),
         ("stopped", broken(row)),
+        ("inputs", inputs_text(row)),
         ("deadline", deadline(row)),
         ("edits", f"{row['edits']}: {counts(row)}{skipped}"),
         ("images", ", ".join(images) + rate if images else ""),
@@ -65,6 +68,16 @@ def status_pairs(
         ("notified", delivery_text(notification) if notification else ""),
     ]
     return [*pairs, *error_pairs(errors)]
+
+
+def inputs_text(row: Row) -> str:
+    """How far the look at its inputs is, while edits wait for it."""
+    number, waiting = int(row["inputs"]), row["inputs_waiting"]
+    if waiting is None:
+        return ""
+    if waiting >= INPUTS_COUNTED:
+        return f"[yellow]waits for its inputs[/]: more than {INPUTS_COUNTED - 1} of {number} are still to be looked at"
+    return f"[yellow]waits for its inputs[/]: {number - waiting} of {number} looked at"
 
 
 def error_pairs(errors: list[Row]) -> list[tuple[str, str]]:

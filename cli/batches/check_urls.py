@@ -10,19 +10,24 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import cached_property
 from heapq import nsmallest
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from cli.output import gather_warnings
-from core.errors import DownloadError, FetchAgain, StorageUnavailable, UnfitInput, UserError
+from core.errors import DownloadError, FetchAgain, NotFound, StorageUnavailable, UnfitInput, UserError
 from core.input_images import INPUT_MAX_BYTES, inspect_input
-from core.settings import MediaSettings, load
+from core.settings import MediaSettings, StorageSettings, load
 from http_client.fetch import Fetcher
+from intake.api_keys import LOCAL
 from intake.manifest import Entry, NewEdit
+from models.image_inputs import OBJECT, is_object
+from storage.input_objects import input_key
+from storage.store import Storage
 
 Check = Literal["none", "sample", "all"]
-FETCHED = ("http:", "https:", "data:")
+FETCHED = ("http:", "https:", "data:", OBJECT)
 """How the inputs begin that are looked at."""
 SAMPLE = 100
 """Inputs of a sample: those with the smallest digests, which is as good as by lot, and the same ones again."""
@@ -93,7 +98,7 @@ def check_urls(entries: Iterable[Entry], check: Check) -> CheckedInputs:
 def _distinct(entries: Iterable[Entry], seen: set[bytes]) -> Iterator[Input]:
     for edit in entries:
         for entry in edit.arguments["image_urls"] if isinstance(edit, NewEdit) else ():
-            if entry[:6].lower().startswith(FETCHED) and (digest := _digest(entry)) not in seen:
+            if entry[: len(OBJECT)].lower().startswith(FETCHED) and (digest := _digest(entry)) not in seen:
                 seen.add(digest)
                 yield Input(edit.line, edit.custom_id, entry)
 
@@ -134,8 +139,27 @@ class _Looker:
         self._silent: Counter[str] = Counter()
         self._lock = threading.Lock()
 
+    @cached_property
+    def _storage(self) -> Storage:
+        return Storage(load(StorageSettings).storage_url)
+
+    def _look_in_store(self, found: Input) -> CheckedInput:
+        """An object of the command line's client, as the prepare lane finds it."""
+        try:
+            key = input_key(self._storage, LOCAL, found.entry.removeprefix(OBJECT))
+            with self._storage.get(key, max_bytes=INPUT_MAX_BYTES) as file:
+                return CheckedInput(found, None, inspect_input(file, name=found.name).warnings)
+        except NotFound:
+            return CheckedInput(found, f"there is no {found.name} in the store")
+        except UnfitInput as error:
+            return CheckedInput(found, str(error).rstrip("."))
+        except DownloadError as error:
+            raise UserError(f"The store gives nothing now: {error.message}.") from None
+
     def look_at(self, found: Input) -> CheckedInput:
         """Fetch one input, again where that may help, and judge it."""
+        if is_object(found.entry):
+            return self._look_in_store(found)
         host = urlsplit(found.entry).netloc if not found.entry.startswith("data:") else ""
         for tried in range(1, TRIES + 1):
             if self._silent[host] >= HOST_TRIES:

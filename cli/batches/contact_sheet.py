@@ -87,7 +87,7 @@ def first_of(limit: int, total: int, what: str) -> str:
 
 def write_html(engine: Engine, row: Row, output: Path, limit: int) -> Iterator[Path]:
     """Write the pages as HTML; gives each file when it is there."""
-    sheet = Sheet(engine, row["batch_id"], Thumbnails(load(WorkerSettings)))
+    sheet = Sheet(engine, row["batch_id"], Thumbnails(load(WorkerSettings), row["client"]))
     note = first_of(limit, int(row["edits"]), "edit") if row["edits"] > limit else ""
     with closing(sheet.cards(limit)) as cards:
         yield from write_html_sheet(row, cards, output, note)

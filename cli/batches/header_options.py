@@ -36,6 +36,13 @@ _HEADER_OPTIONS = (
     click.option("--tolerate", metavar="N|N%", help="More failed edits than this cancel the rest."),
     click.option("--deadline", metavar="WHEN", help="What is not submitted by then is cancelled: 2h, or an ISO time."),
     click.option("--output-expires-after", metavar="LENGTH", help="Delete its images so long after its end: 30d, 12h."),
+    click.option(
+        "--check-inputs",
+        type=click.Choice(["none", "sample", "all"]),
+        default="none",
+        show_default=True,
+        help="Look at inputs before anything is paid: a sample of 100, or all. With --dry-run: now.",
+    ),
     click.option("--notify-url", metavar="URL", help="Whom to tell when it has ended."),
     click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the batch; repeatable."),
 )

@@ -73,10 +73,19 @@ class Manifest:
         """The lines, with the URL of each uploaded file in the place of its path as given."""
         for entry in map(self._check_local_files, self._lines(first=first)):
             if isinstance(entry, NewEdit) and urls:
-                images = [urls.get(given, given) for given in entry.arguments["image_urls"]]
-                yield replace(entry, arguments={**entry.arguments, "image_urls": images})
+                yield self._put_urls(entry, urls)
             else:
                 yield entry
+
+    def _put_urls(self, entry: NewEdit, urls: Mapping[str, str]) -> NewEdit:
+        given = entry.arguments["image_urls"]
+        if not any(image in urls for image in given):
+            return entry
+        images = [urls.get(image, image) for image in given]
+        # by what the file holds: an upload that has expired is made again, under another URL
+        content = [f"sha256:{self.files[image].sha256}" if image in urls else image for image in given]
+        arguments = {**entry.arguments, "image_urls": images}
+        return replace(entry, arguments=arguments, content={**entry.arguments, "image_urls": content})
 
     def _lines(self, *, first: int) -> Iterator[Entry]:
         self.stream.seek(0)

@@ -82,8 +82,8 @@ def submit(
 
     MANIFEST is JSONL, one edit a line, or CSV with the same names in its
     first row, also packed with gzip; - is standard input. An entry of
-    image_urls may be a URL, a data URI or a path, which is relative to the
-    manifest's folder.
+    image_urls may be a URL, a data URI, an object of the store (storage://KEY)
+    or a path, which is relative to the manifest's folder.
 
     With --images and --prompts each image is edited with each prompt. What
     that would cost is shown first, and confirmed.
@@ -93,11 +93,9 @@ def submit(
         if pairs is not None and out is not None:
             write_pairs(pairs, out, as_json=as_json)
             return 0
-        if check_inputs != "none" and not dry_run:
-            raise click.UsageError("--check-inputs goes with --dry-run.")
         if pairs is not None and not dry_run:
             require_consent(pairs, yes=yes, as_json=as_json)
-        header, engine = header_from(**about), open_database()
+        header, engine = header_from(check_inputs=check_inputs, **about), open_database()
         with _open_edits(manifest, pairs, convert=convert, on_invalid=on_invalid) as given:
             if dry_run:
                 found = estimate_manifest(engine, header, given, on_invalid=on_invalid, check=check_inputs)

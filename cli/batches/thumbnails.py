@@ -11,6 +11,8 @@ from PIL import Image
 from core.errors import DarkroomError, FetchAgain, NotFound, Unusable
 from core.small_images import TYPE, encode_small, shrink
 from http_client.fetch import Fetcher
+from models.image_inputs import OBJECT, is_object
+from storage.input_objects import input_key
 from storage.store import Storage
 from worker.settings import WorkerSettings
 
@@ -29,10 +31,10 @@ class Refused(Exception):
 
 
 class Thumbnails:
-    """Makes thumbnails as data URIs. Safe for threads."""
+    """Makes thumbnails as data URIs, of a batch of `client`. Safe for threads."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
-        self._max_bytes = settings.picture_max_bytes
+    def __init__(self, settings: WorkerSettings, client: str) -> None:
+        self._max_bytes, self._client = settings.picture_max_bytes, client
         self._storage = Storage(settings.storage_url)
         self._fetcher = Fetcher(("*", *settings.fal_media_hosts), max_bytes=INPUT_MAX_BYTES)
         self._failures: Counter[str] = Counter()
@@ -51,7 +53,7 @@ class Thumbnails:
         return _as_data_uri(small)
 
     def of_input(self, url: str) -> str:
-        """Of an input, by its URL or data URI; fetched under the guards of a download.
+        """Of an input, by its URL, data URI or name in the store; fetched under the guards of a download.
 
         Raises:
             Refused: why there is none.
@@ -62,6 +64,10 @@ class Thumbnails:
         return made
 
     def _fetch(self, url: str) -> str:
+        if is_object(url):
+            key = input_key(self._storage, self._client, url.removeprefix(OBJECT))
+            small = read_stored(self._storage, INPUT_MAX_BYTES, key, SIDE)
+            return small if isinstance(small, str) else _as_data_uri(small)
         try:
             host = urlsplit(url).netloc
         except ValueError:

@@ -34,6 +34,7 @@ from models.queries.page import (
 )
 from models.statements import Statement
 from models.states import EditState
+from models.views.progress import INPUTS_COUNTED
 
 BATCHES, EDITS, ERRORS, EVENTS = 25, 24, 20, 500
 """Rows of a page."""
@@ -71,7 +72,8 @@ def _batches(connection: Connection) -> dict[str, Any]:
 @page.get("/batches/<uuid:batch_id>")
 def batch(batch_id: UUID) -> Response:
     """One batch: how far it is, what went wrong, how fast it goes, what it costs, and its images."""
-    return render("batch.html", edit_states=list(EditState), **read(lambda connection: _batch(connection, batch_id)))
+    found = read(lambda connection: _batch(connection, batch_id))
+    return render("batch.html", edit_states=list(EditState), inputs_counted=INPUTS_COUNTED, **found)
 
 
 def _batch(connection: Connection, batch_id: UUID) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from core.errors import DarkroomError
 from core.small_images import TYPE, encode_small, shrink
 from http_client.fetch import Fetcher
 from intake.settings import IntakeSettings
+from models.image_inputs import OBJECT, is_object
+from storage.input_objects import input_key
 from storage.store import Storage
 
 SIZE = 320
@@ -58,14 +60,18 @@ class Thumbnails:
         largest = self._settings.picture_max_bytes
         return self._stored.start(lambda: self._keep(digest, lambda: self.storage.get(key, max_bytes=largest)))
 
-    def of_input(self, find_url: Callable[[], str | None]) -> "Future[bytes | None]":
-        """Of an input, whose URL or data URI is found once its turn comes: those that wait may have megabytes each."""
-        return self._inputs.start(lambda: self._make_of_input(find_url()))
+    def of_input(self, find_url: Callable[[], str | None], client: str) -> "Future[bytes | None]":
+        """Of an input of a client's batch, whose URL or data URI is found once its turn comes: those that wait may have
+        megabytes each. It may also be the name of an object of the client."""
+        return self._inputs.start(lambda: self._make_of_input(find_url(), client))
 
-    def _make_of_input(self, url: str | None) -> bytes | None:
+    def _make_of_input(self, url: str | None, client: str) -> bytes | None:
         if url is None:
             return None
-        return self._keep(sha256(url.encode()).hexdigest(), lambda: self._fetcher.fetch(url))
+        if not is_object(url):
+            return self._keep(sha256(url.encode()).hexdigest(), lambda: self._fetcher.fetch(url))
+        key = input_key(self.storage, client, url.removeprefix(OBJECT))
+        return self._keep(sha256(key.encode()).hexdigest(), lambda: self.storage.get(key, max_bytes=INPUT_MAX))
 
     def _keep(self, digest: str, open_original: Callable[[], AbstractContextManager[IO[bytes]]]) -> bytes:
         key = f"{FOLDER}/{digest[:2]}/{digest}.webp"

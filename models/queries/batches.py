@@ -12,7 +12,9 @@ NOTIFIED_CLIENTS = Statement("""
 """)
 
 _PROGRESS = """
-    SELECT *, (SELECT reason FROM provider_status WHERE paused_at IS NOT NULL) AS provider_paused FROM batch_progress
+    SELECT *, (SELECT reason FROM provider_status WHERE paused_at IS NOT NULL) AS provider_paused,
+           (SELECT b.pause_reason FROM batches b WHERE b.id = batch_id AND b.paused_at IS NOT NULL) AS pause_reason
+    FROM batch_progress
 """
 PROGRESS_OF_BATCH = Statement("{progress} WHERE batch_id = %s", progress=_PROGRESS, index="batches_pkey")
 PROGRESS_OF_BATCHES = Statement("{progress} WHERE batch_id = ANY(%s::uuid[])", progress=_PROGRESS, index="batches_pkey")
@@ -45,7 +47,8 @@ BATCH_STATE = """CASE WHEN b.cancelled_at IS NOT NULL THEN 'cancelled' WHEN b.fi
      WHEN b.paused_at IS NOT NULL THEN 'paused' ELSE 'running' END"""
 """SQL: the state of the batch `b`, as the HTTP API names it."""
 _COLUMNS = f"""b.id AS batch_id, b.name, {BATCH_STATE} AS state, b.priority, b.edit_count AS edits, b.metadata,
-     b.created_at, b.paused_at, b.cancelled_at, b.finished_at, b.pruned_at, b.broken_criterion"""
+     b.created_at, b.paused_at, CASE WHEN b.paused_at IS NOT NULL THEN b.pause_reason END AS pause_reason,
+     b.cancelled_at, b.finished_at, b.pruned_at, b.broken_criterion"""
 BATCH = Statement("SELECT {columns} FROM batches b WHERE b.id = %s", columns=_COLUMNS, index="batches_pkey")
 BATCH_DETAIL = Statement(
     """
@@ -85,31 +88,39 @@ BATCH_PAGE = Statement(
 )
 PRUNED_AT = Statement("SELECT pruned_at FROM batches WHERE id = %s", index="batches_pkey")
 PAUSE_BATCH = Statement("UPDATE batches SET paused_at = coalesce(paused_at, now()) WHERE id = %s", index="batches_pkey")
-RESUME_BATCH = Statement("UPDATE batches SET paused_at = NULL WHERE id = %s", index="batches_pkey")
+RESUME_BATCH = Statement("UPDATE batches SET paused_at = NULL, pause_reason = NULL WHERE id = %s", index="batches_pkey")
 
 # How batches come in and grow.
 CREATE_BATCH = Statement("""
     INSERT INTO batches (name, client, priority, max_in_flight, max_attempts, max_cost, tolerated_failures,
                          tolerated_failure_percent, deadline, notify_url, metadata, idempotency_key,
-                         endpoint, traceparent, output_expires_after, edit_count)
+                         check_inputs, endpoint, traceparent, output_expires_after, edit_count)
     VALUES (%(name)s, %(client)s, %(priority)s, %(max_in_flight)s, %(max_attempts)s, %(max_cost)s,
             %(tolerated_failures)s, %(tolerated_failure_percent)s, %(deadline)s, %(notify_url)s, %(metadata)s,
-            %(idempotency_key)s, %(endpoint)s, %(traceparent)s, %(output_expires_after)s, 1)
+            %(idempotency_key)s, %(check_inputs)s, %(endpoint)s, %(traceparent)s, %(output_expires_after)s, 1)
     ON CONFLICT (client, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING id
 """)
 COMPLETE_BATCH = Statement(
-    "UPDATE batches SET edit_count = %s, content_sha256 = %s WHERE id = %s", index="batches_pkey"
+    "UPDATE batches SET edit_count = %s, content_sha256 = %s, inputs = %s, inputs_ready_to = %s WHERE id = %s",
+    index="batches_pkey",
 )
 TRACK_SPENDING = Statement("INSERT INTO spending (batch_id) VALUES (%s)")
 BATCH_OF_KEY = Statement(
     "SELECT id, content_sha256 FROM batches WHERE client = %s AND idempotency_key = %s", index="batches_idempotency"
 )
 STATE_OF_BATCH = Statement(
-    "SELECT edit_count, finished_at, cancelled_at, pruned_at FROM batches WHERE id = %s", index="batches_pkey"
+    "SELECT edit_count, finished_at, cancelled_at, pruned_at, check_inputs FROM batches WHERE id = %s",
+    index="batches_pkey",
 )
 LOCK_BATCH = Statement("{batch} FOR UPDATE", batch=STATE_OF_BATCH, index="batches_pkey")
 SET_PRIORITY = Statement("UPDATE batches SET priority = %s WHERE id = %s", index="batches_pkey")
-GROW_BATCH = Statement("UPDATE batches SET edit_count = edit_count + %s WHERE id = %s", index="batches_pkey")
+GROW_BATCH = Statement(
+    """
+    UPDATE batches SET edit_count = edit_count + %s, inputs = inputs + %s, inputs_ready_to = least(inputs_ready_to, %s)
+    WHERE id = %s
+    """,
+    index="batches_pkey",
+)
 ADDITION_OF_KEY = Statement("SELECT content_sha256 FROM additions WHERE batch_id = %s AND idempotency_key = %s")
 KEEP_ADDITION = Statement("""
     INSERT INTO additions (batch_id, idempotency_key, content_sha256, edit_count, skipped)

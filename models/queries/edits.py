@@ -7,7 +7,9 @@ EDIT_STATUS = Statement(
     """
     SELECT e.state, e.attempt, s.request_id, b.endpoint, e.errors -> -1 AS error,
            CASE WHEN p.paused_at IS NOT NULL THEN p.reason || coalesce(': ' || p.message, '')
-                WHEN b.paused_at IS NOT NULL THEN 'the batch is paused' END AS paused
+                WHEN b.paused_at IS NOT NULL THEN 'the batch is paused' || coalesce(': ' || b.pause_reason, '')
+                WHEN e.state = 'pending' AND e.position >= b.inputs_ready_to THEN 'its inputs are looked at first'
+                END AS paused
     FROM edits e JOIN batches b ON b.id = e.batch_id
     LEFT JOIN LATERAL (SELECT request_id FROM submissions WHERE edit_id = e.id
                        ORDER BY posted_at DESC LIMIT 1) s ON true

@@ -30,7 +30,8 @@ LAST_LOOKED = Statement(
 """The last of those that `BATCH_LIST` looks through, and the next one, if there is one."""
 BATCH_OF_CLIENT = Statement(
     """
-    SELECT p.*, {state} AS state, b.metadata, b.notify_url, b.max_in_flight, b.max_attempts, b.tolerated_failures,
+    SELECT p.*, {state} AS state, CASE WHEN b.paused_at IS NOT NULL THEN b.pause_reason END AS pause_reason,
+           b.metadata, b.notify_url, b.max_in_flight, b.max_attempts, b.tolerated_failures,
            b.tolerated_failure_percent
     FROM batches b JOIN batch_progress p ON p.batch_id = b.id
     WHERE b.id = %(batch)s AND (%(client)s::text IS NULL OR b.client = %(client)s)
@@ -111,7 +112,7 @@ IMAGES_OF_EDIT = Statement(
 )
 INPUT_IS_THERE = Statement(
     """
-    SELECT FROM edits e JOIN batches b ON b.id = e.batch_id
+    SELECT b.client FROM edits e JOIN batches b ON b.id = e.batch_id
     WHERE e.batch_id = %(batch)s AND e.position = %(position)s AND e.arguments -> 'image_urls' -> %(number)s IS NOT NULL
       AND (%(client)s::text IS NULL OR b.client = %(client)s)
     """,

@@ -3,7 +3,7 @@
 from models.statements import Statement
 
 INPUT_OF_SUBMISSION = Statement(
-    "SELECT e.arguments, e.seed FROM submissions s JOIN edits e ON e.id = s.edit_id WHERE s.id = %s",
+    "SELECT e.arguments, e.seed, s.sent_urls FROM submissions s JOIN edits e ON e.id = s.edit_id WHERE s.id = %s",
     index="submissions_pkey edits_pkey",
 )
 STILL_UNKNOWN = Statement(

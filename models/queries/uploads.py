@@ -4,7 +4,8 @@ from models.statements import Statement
 
 USABLE_UPLOADS = Statement(
     """
-    SELECT sha256, url FROM uploads WHERE sha256 = ANY(%s) AND cdn_url = %s
+    SELECT sha256, url, extract(epoch FROM expires_at - now())::float8 AS lasts FROM uploads
+    WHERE sha256 = ANY(%s) AND cdn_url = %s
     AND (expires_at IS NULL OR expires_at > now() + %s * interval '1 s')
     """,
     index="uploads_pkey",

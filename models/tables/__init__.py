@@ -10,6 +10,7 @@ from models.tables.callback_tables import callbacks, rejected_callbacks
 from models.tables.counter_tables import batch_counters, callback_counters, error_counters, spending
 from models.tables.edit_tables import edits, submissions
 from models.tables.image_tables import images, uploads
+from models.tables.input_tables import input_files, inputs
 from models.tables.monitoring_tables import (
     batch_events,
     day_counters,
@@ -39,6 +40,8 @@ __all__ = [
     "error_counters",
     "heartbeats",
     "images",
+    "input_files",
+    "inputs",
     "lane_pauses",
     "latency_counters",
     "metadata",

@@ -3,7 +3,7 @@
 from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Table, text
 from sqlalchemy.dialects.postgresql import BIGINT, INTEGER, JSONB, NUMERIC, SMALLINT, TEXT, UUID
 
-from models.states import Criterion, NotificationEvent
+from models.states import Criterion, InputCheck, NotificationEvent
 from models.tables.schema import EMPTY_OBJECT, NOW, metadata, one_of, timestamp
 
 IMAGES_TO_DELETE = "finished_at IS NOT NULL AND (images_deleted_at IS NULL OR images_deleted_at < finished_at)"
@@ -32,6 +32,16 @@ batches = Table(
     Column("traceparent", TEXT, comment="the trace of the request that brought it, as W3C writes it"),
     timestamp("created_at", nullable=False, server_default=NOW),
     timestamp("paused_at"),
+    Column("pause_reason", TEXT, comment="where it was not a person who paused it"),
+    Column(
+        "check_inputs", TEXT, nullable=False, server_default=text("'none'"), comment="which inputs are looked at first"
+    ),
+    Column("inputs", INTEGER, nullable=False, server_default=text("0"), comment="its rows of `inputs`"),
+    Column(
+        "inputs_ready_to",
+        INTEGER,
+        comment="no edit from this position on is submitted yet, for its inputs; NULL: none waits for them",
+    ),
     timestamp("cancelled_at"),
     timestamp("finished_at"),
     Column("broken_criterion", TEXT, comment="why the rest was not done: which of its own limits the batch broke"),
@@ -50,6 +60,7 @@ batches = Table(
     timestamp("provider_deleted_at", comment="when the last was gone; before finished_at: there are newer ones"),
     one_of("broken_criterion", Criterion),
     CheckConstraint("output_expires_after > 0", name="output_expires_after"),
+    one_of("check_inputs", InputCheck),
     CheckConstraint("audit_difference IS NULL OR audited_at IS NOT NULL", name="audit_difference"),
     # whoever opens a finished batch again, and comes too late, is refused whole
     CheckConstraint("pruned_at IS NULL OR finished_at IS NOT NULL", name="pruned_at"),

@@ -106,6 +106,7 @@ submissions = Table(
         comment="it failed because the model was down, and used up no attempt of its edit",
     ),
     Column("seed", BIGINT, comment="the one that the provider says it used"),
+    Column("sent_urls", JSONB, comment="what was sent in the place of entries of image_urls: {place from 0: URL}"),
     Column(
         "set_number",
         INTEGER,

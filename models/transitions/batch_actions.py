@@ -15,7 +15,10 @@ from models.criteria import TO_CANCEL, has_edits
 from models.predicates import edit_in_flight
 from models.statements import RowSet, Statement
 from models.states import Criterion
+from models.transitions.inputs import look_again_at_refused
 
+OF_INPUTS = frozenset({"input_refused", "input_unreachable"})
+"""The error types of edits that failed for an input: once they are retried it is looked at again."""
 INVALID_INPUT = "invalid_input"
 """The error type of an edit whose line was faulty; no retry can help it."""
 
@@ -265,6 +268,8 @@ def retry_failed(connection: Connection, batch_id: UUID, error_types: Sequence[s
     while reached is not None:
         some, reached = _retry_chunk(connection, batch_id, list(error_types), reached)
         retried += some
+    if retried and (not error_types or not OF_INPUTS.isdisjoint(error_types)):
+        look_again_at_refused(connection, batch_id)
     if retried and connection.exec_driver_sql(REOPEN_RETRIED_BATCH, (batch_id,)).first() is None:
         raise Conflict(PRUNED)
     return retried

@@ -1,9 +1,12 @@
 """How far each batch is, how fast, and what went wrong in it."""
 
 from models.counters import FADED, RATE_OVER
+from models.predicates import batch_waits_for_inputs
 from models.statements import fill
 from models.views.totals import JOIN_FOLDED, join_unfolded, total
 
+INPUTS_COUNTED = 10_001
+"""Waiting inputs of a batch that are counted, at most: more would say nothing new."""
 _SHOWN = (
     *("pending", "submitting", "submitted", "ready", "stored", "failed", "cancelled", "skipped"),
     *("submissions", "unknown", "doubled", "cost", "images_returned"),
@@ -28,7 +31,10 @@ SELECT b.id AS batch_id, b.name, b.client, b.priority,
        c.skipped, spending.committed,
        CASE WHEN c.ended_lately > 0.05 AND b.finished_at IS NULL AND b.paused_at IS NULL AND {open} > 0
             THEN make_interval(secs => round({open} * {window} / c.ended_lately)) END AS time_left,
-       b.pruned_at
+       b.pruned_at, b.check_inputs, b.inputs,
+       CASE WHEN {waits} THEN (SELECT count(*) FROM (
+           SELECT FROM inputs i WHERE i.batch_id = b.id AND i.state = 'waiting' LIMIT {most_inputs}) w)
+       END AS inputs_waiting
 FROM batches b
 LEFT JOIN spending ON spending.batch_id = b.id
 {folded}
@@ -49,6 +55,8 @@ CROSS JOIN LATERAL (
         ),
     ),
     totals=", ".join(total(name) for name in _SHOWN),
+    waits=batch_waits_for_inputs("b"),
+    most_inputs=str(INPUTS_COUNTED),
     open=_OPEN,
     window=fill(_WINDOW, over=str(RATE_OVER)),
 )

@@ -1,11 +1,18 @@
 """What is under way, what is due, what stands still, and what has waited too long."""
 
 from models.criteria import OPEN, has_edits
-from models.predicates import batch_submits, batch_to_be_audited, edit_in_flight, submission_open
+from models.predicates import (
+    batch_submits,
+    batch_to_be_audited,
+    batch_waits_for_inputs,
+    edit_has_inputs,
+    edit_in_flight,
+    submission_open,
+)
 from models.statements import fill
 from models.states import FINAL, EditState
 
-LANES = ("submit", "poll", "download", "settle", "notify", "prune")
+LANES = ("prepare", "submit", "poll", "download", "settle", "notify", "prune")
 """Those of `worker/lanes/`, which nothing here imports."""
 LOOKED_AT = 1000
 """Due rows that are counted, at most: more would say nothing new."""
@@ -22,6 +29,7 @@ FROM batches b CROSS JOIN LATERAL (
     SELECT f.id, f.due_at FROM (
         SELECT id, due_at FROM edits
         WHERE batch_id = b.id AND state = 'pending' AND due_at IS NOT NULL AND cancel_requested_at IS NULL
+          AND {has_inputs}
         ORDER BY position LIMIT {first}
     ) f ORDER BY f.due_at LIMIT 1
 ) e
@@ -59,15 +67,21 @@ UNION ALL
 SELECT 'notification', CASE WHEN n.attempt = 0 THEN 'not tried' ELSE 'not tried again' END,
        n.batch_id, n.id::text, n.due_at, now() - n.due_at, 1
 FROM notifications n WHERE n.due_at < {late}
+UNION ALL
+SELECT 'input', i.state, b.id, i.id::text, i.due_at, now() - i.due_at, 1
+FROM batches b JOIN inputs i ON i.batch_id = b.id AND i.state = 'waiting'
+WHERE {waits} AND i.due_at < {late}
 """,
     late=_LATE,
     under_way=_UNDER_WAY,
+    waits=batch_waits_for_inputs("b"),
     pending=fill(
         _PENDING_LATE,
         first=str(FIRST_EDITS),
         batch_submits=batch_submits("b"),
         late=_LATE,
         in_flight=edit_in_flight("f"),
+        has_inputs=edit_has_inputs("edits", "b"),
     ),
 )
 
@@ -111,8 +125,13 @@ _DUE = "SELECT due_at FROM {table} WHERE due_at <= now() ORDER BY due_at LIMIT {
 _PENDING_DUE = """
     SELECT f.due_at FROM batches b CROSS JOIN LATERAL (
         SELECT e.due_at FROM edits e WHERE e.batch_id = b.id AND e.state = 'pending' AND e.due_at <= now()
+            AND {has_inputs}
         ORDER BY e.position LIMIT {first}
     ) f WHERE {batch_submits} LIMIT {most}
+"""
+_INPUTS_DUE = """
+    SELECT i.due_at FROM batches b JOIN inputs i ON i.batch_id = b.id AND i.state = 'waiting'
+    WHERE {waits} AND i.due_at <= now() LIMIT {most}
 """
 _FINISHABLE = """
     SELECT (SELECT max(k.ended_at) FROM batch_counters k WHERE k.batch_id = b.id) AS due_at
@@ -125,7 +144,14 @@ _RETENTION_DUE = """
 """
 _MOST = str(LOOKED_AT)
 _DUE_OF_LANE = {
-    "submit": fill(_PENDING_DUE, first=str(FIRST_EDITS), batch_submits=batch_submits("b"), most=_MOST),
+    "prepare": fill(_INPUTS_DUE, waits=batch_waits_for_inputs("b"), most=_MOST),
+    "submit": fill(
+        _PENDING_DUE,
+        first=str(FIRST_EDITS),
+        batch_submits=batch_submits("b"),
+        has_inputs=edit_has_inputs("e", "b"),
+        most=_MOST,
+    ),
     "poll": fill(_DUE, table="submissions", most=_MOST),
     "download": fill(_DUE, table="images", most=_MOST),
     "settle": fill(_FINISHABLE, open=has_edits(OPEN), most=_MOST),

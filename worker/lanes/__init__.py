@@ -21,6 +21,7 @@ class LaneProcess:
 
 
 LANES: dict[str, LaneProcess] = {
+    "prepare": LaneProcess(stop_within=640),
     "submit": LaneProcess(stop_within=210),  # one turn at once: claimers take turns anyway
     "poll": LaneProcess(stop_within=430),
     "download": LaneProcess(stop_within=250, turns_at_once=2),
@@ -30,7 +31,8 @@ LANES: dict[str, LaneProcess] = {
 }
 """Name of the lane, its queue and its container -> how its worker is run."""
 
-UPKEEP = ("settle", "notify", "prune")
+UPKEEP = ("prepare", "settle", "notify", "prune")
 """Lanes that share one worker where all runs on one machine: they rest most of the time, wait for others the rest of
 it, and each keeps threads of its own (`worker/turns.py`), because each may be busy for minutes, as the notify lane is
-with a caller who does not answer. The others compute, and one interpreter would have them take turns."""
+with a caller who does not answer. What prepare computes it computes outside the interpreter, as it decodes images. The
+others compute in it, and would have to take turns."""

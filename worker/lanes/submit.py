@@ -21,6 +21,7 @@ from models.claims import claim_edits, fit_edits
 from models.due_work import EDITS_DUE, FirstDue, first_due, which_hold
 from models.provider import count_unknown, pause, price_per_image, resume
 from models.seedream import as_sent
+from models.sent_inputs import put_delivered_inputs
 from models.traces import TRACES_OF_SUBMISSIONS
 from models.transitions import (
     Refusal,
@@ -132,7 +133,8 @@ def start_due_edits(
     if not ids:
         return []
     ids = fit_edits(connection, ids, max_bytes=max_bytes)
-    return start_submissions(connection, ids, unknown_deadline=settings.unknown_deadline, price=price)
+    submissions = start_submissions(connection, ids, unknown_deadline=settings.unknown_deadline, price=price)
+    return put_delivered_inputs(connection, submissions, needed_for=settings.input_needed_for)
 
 
 def text_size(value: object) -> int:

@@ -27,10 +27,11 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def api(database_url: str) -> Iterator[str]:
+def api(database_url: str, tmp_path: Path) -> Iterator[str]:
     """A served API with the page's keys."""
     port = closed_port()
-    with intake_served(database_url, port, DARKROOM_API_KEYS="shop:shop-key-7d41c8,press:press-key-0b93e5"):
+    keys = "shop:shop-key-7d41c8,press:press-key-0b93e5"
+    with intake_served(database_url, port, DARKROOM_API_KEYS=keys, STORAGE_URL=str(tmp_path / "store")):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -52,6 +53,7 @@ def test_every_command_works(api: str, engine: Engine, tmp_path: Path) -> None:
     assert rows(engine, "SELECT name, client, priority, edit_count FROM batches ORDER BY created_at") == [
         ("catalogue", "shop", 5, 1),
         ("catalogue", "shop", 9, 3),
+        ("own input", "shop", 0, 1),
         ("second try", "shop", 0, 3),
     ]
     assert len((tmp_path / "results.jsonl").read_text().split("\n")) == 5

@@ -36,4 +36,4 @@ def test_api_keeps_to_its_document(database_url: str, tmp_path: Path) -> None:
         )
     if found.returncode:
         pytest.fail(found.stdout + found.stderr)
-    assert "13 / 13" in found.stdout or "13/13" in found.stdout
+    assert "16 / 16" in found.stdout or "16/16" in found.stdout

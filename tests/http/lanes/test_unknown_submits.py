@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 from uuid import UUID
 
 import pytest
+from PIL import Image
 from sqlalchemy import Engine
 
 from models.claims import DueUnknown, claim_unknown
@@ -36,6 +37,7 @@ from tests.support.servers import Peer, serve
 from tests.support.unknown_submits import (
     assert_every_image_is_of_its_input,
     different,
+    listed,
     looking_up,
     make_inputs,
     post_all,
@@ -289,3 +291,23 @@ def test_of_two_successes_the_own_is_taken(engine: Engine, emulator: Emulator, t
             connection, due, {submission.id: identity}, Search([theirs, ours], None), worker.settings
         )
         assert connection.exec_driver_sql("SELECT request_id FROM submissions").scalar_one() == "ours"
+
+
+def test_objects_of_the_store_are_matched_by_what_was_sent(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
+    """Edits that name objects, of one prompt and one seed, no reply and no callback: each gets its own, paid once."""
+    emulator.mark(concurrency=100)
+    folder = tmp_path / "inputs" / "local"
+    folder.mkdir(parents=True)
+    for number in range(4):
+        Image.new("RGB", (64, 64 + number)).save(folder / f"{number}.png")
+    make_inputs(engine, emulator, [{"image_urls": [f"storage://{number}.png"]} for number in range(4)])
+    with looking_up(engine, emulator, tmp_path, provider_retry_after=0.05) as (worker, look):
+        ready = "SELECT count(*) FROM batches WHERE inputs_ready_to IS NULL"
+        worker.work_until(lambda: rows(engine, ready) == [(1,)], lanes=("prepare",))
+        emulator.faults(reset_after_accept=1)
+        work(worker, look, all_are(engine, stored=4))
+
+    assert [row["charges"] for row in emulator.rows] == [1] * 4
+    sent = rows(engine, "SELECT request_id, sent_urls ->> '0' FROM submissions")
+    inputs = listed(emulator)
+    assert {request: inputs[request]["image_urls"][0] for request, _ in sent} == dict(sent)

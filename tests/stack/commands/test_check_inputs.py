@@ -106,3 +106,19 @@ def test_private_addresses_are_not_asked(run_cli: CommandLine, tmp_path: Path) -
     private, data = (found["reason"] for found in inputs["refused"])
     assert "a private address" in private
     assert data.startswith("the data URI is no image")
+
+
+def test_objects_of_the_store_are_looked_at(run_cli: CommandLine, engine: Engine, tmp_path: Path) -> None:
+    """Where the prepare lane would find them: those of the client of the command line."""
+    store = tmp_path / "store"
+    folder = store / "inputs" / "local"
+    folder.mkdir(parents=True)
+    (folder / "good one.png").write_bytes(FILES["/good.png"])
+    (folder / "scan.png").write_bytes(FILES["/scan.tif"])
+    run_cli.set(STORAGE_URL=str(store))
+    path = manifest(tmp_path, ["storage://good one.png"], ["storage://scan.png"], ["storage://gone.png"])
+    shown = run_cli("submit", path, "--dry-run", "--check-inputs", "all", "--json")
+    refused = shown.json["inputs"]["refused"]
+    assert [found["input"] for found in refused] == ["storage://scan.png", "storage://gone.png"]
+    assert "it is TIFF" in refused[0]["reason"]
+    assert refused[1]["reason"] == "there is no storage://gone.png in the store"

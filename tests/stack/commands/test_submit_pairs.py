@@ -126,7 +126,6 @@ def test_the_manifest_instead(run_cli: CommandLine, photos: Path, prompts: Path,
         ((), "Give a MANIFEST, or --images and --prompts."),
         (("--images", "."), "Give a MANIFEST, or --images and --prompts."),
         (("m.jsonl", "--yes"), "--images, --prompts, --sample, --out and --yes stand in the place of MANIFEST."),
-        (("m.jsonl", "--check-inputs", "all"), "--check-inputs goes with --dry-run."),
     ],
 )
 def test_options_that_do_not_go_together(

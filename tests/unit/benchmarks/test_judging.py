@@ -10,7 +10,7 @@ import pytest
 from benchmarks.audit import Audit, handed_in_wrongly, judge
 from benchmarks.books import Batch, Books, Edit, File, Image, Request, Submission, canonical_sha256, read_request
 from benchmarks.faults import VICTIMS
-from benchmarks.manifests import Manifest
+from benchmarks.manifests import NO_OBJECT, Manifest
 from benchmarks.notified import Message, wrong_notifications
 from benchmarks.system import part_of
 from cli.stack.processes import Stage, emulator, intake, local_workers, receiver
@@ -429,3 +429,35 @@ def test_an_audit_is_clean_only_if_it_settled() -> None:
     assert found.clean
     assert not with_fields(found, settled=False).clean
     assert Counter(found.edits) == {"stored": 2}
+
+
+def of_own_file(sent: dict[str, str], **changed: object) -> Books:
+    """One edit that names an object of its caller, and was sent with what the provider has at `sent`."""
+    given = {"prompt": "p", "seed": 1, "image_urls": ["data:,1", "storage://a.png"]}
+    posted = {**given, "image_urls": ["data:,1", *sent.values()] if sent else given["image_urls"]}
+    asked = request("a", input_sha256=canonical_sha256(posted))
+    found = books([asked], [submission("a", sent=sent)], [edit(1, input=given)], {"a": 1})
+    there = {**found.objects, "inputs/local/a.png": "bytes"}
+    return found._replace(objects=there, delivered={"https://cdn/1": "bytes", "https://cdn/2": "others"}, **changed)
+
+
+@pytest.mark.parametrize(
+    ("sent", "wrong"), [({"1": "https://cdn/1"}, 0), ({"1": "https://cdn/2"}, 1), ({"1": "https://cdn/3"}, 1), ({}, 1)]
+)
+def test_what_was_sent_is_the_object_named(sent: dict[str, str], wrong: int) -> None:
+    """By its bytes; another object's, none, or the name itself is found."""
+    found = judge(of_own_file(sent), unknown_deadline=UNKNOWN_DEADLINE)
+    assert len(found.wrong_images) == wrong, found.wrong_images
+    assert found.unexplained == []
+
+
+def test_refused_inputs_are_never_posted() -> None:
+    """And nothing else fails for its inputs."""
+    given = {"prompt": "p", "seed": 1, "image_urls": [NO_OBJECT]}
+    failed = {"state": "failed", "error_type": "input_unreachable"}
+    ended = books([], [], [edit(1, input=given, **failed)], {})
+    assert judge(ended, unknown_deadline=UNKNOWN_DEADLINE).clean
+    posted = books([request("a")], [submission("a")], [edit(1, input=given)], {"a": 1})
+    assert any("is none" in one for one in judge(posted, unknown_deadline=UNKNOWN_DEADLINE).unexplained)
+    fit = books([], [], [edit(1, **failed)], {})
+    assert any("are fit" in one for one in judge(fit, unknown_deadline=UNKNOWN_DEADLINE).unexplained)

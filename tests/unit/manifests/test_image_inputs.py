@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from intake.csv_manifest import read_csv
 from intake.manifest import FaultyLine, NewEdit, read_jsonl, read_objects
 from models.image_inputs import check_web_url, is_local_path, is_web_url, read_image_url
 
@@ -143,3 +144,43 @@ def test_whatever_the_text_is(text: str) -> None:
     else:
         assert read_image_url(sent) == sent
         assert not set(sent) & set(" \n")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a b/ö %2F?#,c.png", "...", "C:/x", "x" * 512, "é" * 256])
+def test_an_object_is_named_as_it_is(name: str) -> None:
+    """Whatever a key holds; only the scheme may be in capitals."""
+    assert read_image_url(f"storage://{name}") == f"storage://{name}"
+    assert read_image_url(f"STORAGE://{name}") == f"storage://{name}"
+    assert not is_local_path(f"storage://{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "names no object"),
+        ("/a", "no part of it is empty"),
+        ("a//b", "no part of it is empty"),
+        ("a/", "no part of it is empty"),
+        ("a/../b", "no part of it is empty"),
+        (".", "no part of it is empty"),
+        ("a\nb", "no control character"),
+        ("a\\b", "or backslash"),
+        ("a.png, storage://b.png", "no part of it is empty"),
+        ("é" * 257, "more than 512 bytes"),
+    ],
+)
+def test_what_names_no_object_is_told_why(name: str, words: str) -> None:
+    """The same at every entry point, and never a way out of the client's own objects."""
+    [entry] = read_objects([{"prompt": "x", "image_urls": [f"storage://{name}"]}])
+    assert isinstance(entry, FaultyLine)
+    assert words in str(entry)
+
+
+def test_objects_in_a_cell_of_a_table() -> None:
+    """Several are told apart as URLs are, and one with blanks and commas is one."""
+    table = b'prompt,image_urls\nx,"storage://a, b.png; storage://c.png"\nx,storage://my holiday.png\n'
+    entries = list(read_csv(io.BytesIO(table)))
+    assert [entry.arguments["image_urls"] for entry in entries if isinstance(entry, NewEdit)] == [
+        ["storage://a, b.png", "storage://c.png"],
+        ["storage://my holiday.png"],
+    ]

@@ -1,6 +1,6 @@
 """deletion.
 
-Revision 0016, after 0013: stored images that are kept for a time only, and requests that the provider is told to
+Revision 0014, after 0013: stored images that are kept for a time only, and requests that the provider is told to
 forget. Programs of the release before write and read none of it, and an empty column rewrites no row.
 """
 
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0016"
+revision = "0014"
 down_revision = "0013"
 branch_labels = None
 depends_on = None
