@@ -32,7 +32,20 @@ def _strip_slash(value: object) -> object:
     return value.rstrip("/") if isinstance(value, str) else value
 
 
-BaseURL = Annotated[str, BeforeValidator(_strip_slash), Field(pattern=r"^https?://[^/\s?#]+[^\s?#]*$")]
+def _known_host(url: str) -> str:
+    """What a pattern does not tell: an address in brackets that is none, a port that is no number."""
+    parts = urlsplit(url)
+    if not parts.hostname or parts.port == 0:
+        raise ValueError("it names no host")
+    return url
+
+
+BaseURL = Annotated[
+    str,
+    BeforeValidator(_strip_slash),
+    Field(pattern=r"^https?://[^/\s?#]+[^\s?#]*$"),
+    AfterValidator(_known_host),
+]
 """An http(s) address to which paths are appended; kept without its last slash."""
 
 

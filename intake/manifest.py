@@ -29,6 +29,7 @@ NESTED_MAX = 64
 _SEVERAL = (
     "holds several edits; hand in a list of objects, or one object a line (in pandas with orient='records', lines=True)"
 )
+_WRONG_LINE_ENDS = "is not JSON: its lines end in a carriage return, each must end in a line feed"
 _ANOTHER = re.compile(r"[,\s]*\{")
 """Another object behind the end of one."""
 _CUSTOM_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -109,8 +110,8 @@ class _Refused(ValueError):
 class _SeveralEdits(ManifestError):
     """It stands for many edits: as one faulty line, all of them would be passed over."""
 
-    def __init__(self) -> None:
-        super().__init__(_SEVERAL)
+    def __init__(self, reason: str = _SEVERAL) -> None:
+        super().__init__(reason)
 
 
 def read_jsonl(stream: BinaryIO, *, local_paths: bool = False, first: int = 0) -> Iterator[Entry]:
@@ -299,7 +300,7 @@ def read_object(raw: bytes) -> dict[str, Any]:
         raise ManifestError(name_bad_byte(error)) from None
     except json.JSONDecodeError as error:
         if _ANOTHER.match(error.doc, error.pos) and error.msg == "Extra data":
-            raise _SeveralEdits from None
+            raise _SeveralEdits(_WRONG_LINE_ENDS if "\r" in error.doc.strip() else _SEVERAL) from None
         raise ManifestError(_why_not_json(raw, error)) from None
     except _Refused as error:
         raise ManifestError(str(error)) from None
@@ -313,7 +314,7 @@ def _why_not_json(raw: bytes, error: json.JSONDecodeError) -> str:
     if raw[:4].count(0) == 2:
         return "is not UTF-8: zero bytes stand in it, as in UTF-16"
     if b"\r" in raw.strip() and error.msg == "Extra data":
-        return "is not JSON: its lines end in a carriage return, each must end in a line feed"
+        return _WRONG_LINE_ENDS
     return f"is not JSON (column {error.colno}: {error.msg})"
 
 

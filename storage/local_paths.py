@@ -80,12 +80,12 @@ def list_beneath(folder: Path, prefix: str) -> Iterator[tuple[str, float]]:
     top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with suppress(FileNotFoundError):  # there is nothing of that prefix
-            for place, _, names, handle in os.fwalk(prefix, dir_fd=top):
+            for place, _, names, handle in os.fwalk(prefix or ".", dir_fd=top):
                 for name in names:
                     with suppress(FileNotFoundError):
                         found = os.stat(name, dir_fd=handle, follow_symlinks=False)
                         if stat.S_ISREG(found.st_mode):
-                            yield f"{place}/{name}", found.st_mtime
+                            yield f"{place}/{name}".removeprefix("./"), found.st_mtime
     finally:
         os.close(top)
 

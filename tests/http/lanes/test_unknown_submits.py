@@ -201,7 +201,7 @@ def test_an_entry_that_cannot_be_read_proves_nothing(
     spoil: dict[str, Any], engine: Engine, emulator: Emulator, tmp_path: Path
 ) -> None:
     """It may be the lost one, in a form that the provider did not document: the edit is not paid for again at once."""
-    make_inputs(engine, different(1))
+    make_inputs(engine, emulator, different(1))
     with engine.begin() as connection:
         (submission,) = claim(connection)
         connection.exec_driver_sql("UPDATE submissions SET due_at = now()")
@@ -223,7 +223,7 @@ def test_an_entry_that_cannot_be_read_proves_nothing(
 
 def test_who_was_given_more_time_than_is_given_now(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """The clocks were set shorter meanwhile: the listing is read over the time that this request was allowed."""
-    make_inputs(engine, different(1))
+    make_inputs(engine, emulator, different(1))
     with engine.begin() as connection:
         (submission,) = claim(connection)
         connection.exec_driver_sql("UPDATE submissions SET posted_at = posted_at - interval '1500 s', due_at = now()")

@@ -73,7 +73,6 @@ BAD: dict[str, Any] = {
     "a number as custom_id": {**EDIT, "custom_id": 5},
     "a zero character": {**EDIT, "prompt": "a\0b"},
     "half a surrogate": {**EDIT, "prompt": "\ud83d"},
-    "a list": [EDIT],
     "text": "A red hat",
     "nothing": None,
 }
@@ -189,6 +188,16 @@ def test_the_same_is_refused(sample: str, entry_points: dict[str, EntryPoint], e
     words = (wanted.partition(": ")[2] or wanted).partition(";")[0][:38]
     for reason in reasons:
         assert words in str(reason)
+
+
+def test_several_edits_in_the_place_of_one(entry_points: dict[str, EntryPoint], engine: Engine) -> None:
+    """In a list of edits it is one that is none; on a line it may stand for all, so nothing is taken, `skip` or not."""
+    for entry_point, hand_in in entry_points.items():
+        reason = str(hand_in([EDIT, [EDIT, EDIT]], "skip"))
+        listed = entry_point in ("HTTP, document", "Celery, list")
+        assert ("None" if listed else "holds several edits") in reason, entry_point
+        if listed:
+            assert rows_of_newest(engine)[1][-1] == "is not a JSON object"
 
 
 @pytest.mark.parametrize("sample", HOSTILE)
