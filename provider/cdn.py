@@ -22,8 +22,8 @@ REPLY_MAX_BYTES = 256 * 1024
 TRIES = 3
 PASSING = frozenset({404, 408, 425, 429})
 """Statuses that say nothing about a file; 404, because a wrong address answers it for every file."""
-LONGEST_UPLOAD = TRIES * (CONNECT_TIMEOUT + TIMEOUT + BODY_TIMEOUT)
-"""Seconds, where the storage is as slow as it may be; beside the sending of the file itself."""
+LONGEST_TRY = 2 * (CONNECT_TIMEOUT + TIMEOUT + BODY_TIMEOUT)
+"""Seconds for the token and one upload, where the storage is as slow as it may be; beside the sending itself."""
 MARGIN = timedelta(minutes=5)
 """A token that ends sooner is renewed."""
 
@@ -37,16 +37,16 @@ class CDN:
         self._lock = threading.Lock()
         self._token: tuple[str, datetime] | None = None
 
-    def upload(self, content: IO[bytes], *, content_type: str, file_name: str) -> str:
+    def upload(self, content: IO[bytes], *, content_type: str, file_name: str, tries: int = TRIES) -> str:
         """Upload one file; returns the URL under which the provider finds it.
 
         Raises:
             AccountPaused: the key was refused.
             Refused: this file is not taken, or not under this name.
-            TryLater: it did not work, several times.
+            TryLater: it did not work, in so many tries.
         """
         headers = {"Content-Type": content_type, "X-Fal-File-Name": quote(file_name)}
-        for tried in range(1, TRIES + 1):
+        for tried in range(1, tries + 1):
             content.seek(0)
             try:
                 reply = self._post(
@@ -56,7 +56,7 @@ class CDN:
                 )
                 return _address(reply)
             except TryLater:
-                if tried == TRIES:
+                if tried == tries:
                     raise
         raise AssertionError("unreachable")
 

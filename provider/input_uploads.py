@@ -47,7 +47,8 @@ class InputUploads:
         with self._one_at_a_time(found.sha256):
             if known := self._find(found.sha256):
                 return known
-            url = self._cdn.upload(file, content_type=found.content_type, file_name=file_name)
+            # once: whoever calls comes again, and has others wait meanwhile
+            url = self._cdn.upload(file, content_type=found.content_type, file_name=file_name, tries=1)
             row = {"sha256": found.sha256, "content_type": found.content_type, "bytes": found.bytes}
             place = {"cdn": self._settings.fal_cdn_url, "url": url, "kept": KEPT_FOR}
             with self._engine.begin() as connection:

@@ -21,7 +21,7 @@ class LaneProcess:
 
 
 LANES: dict[str, LaneProcess] = {
-    "prepare": LaneProcess(stop_within=640),
+    "prepare": LaneProcess(stop_within=510),
     "submit": LaneProcess(stop_within=210),  # one turn at once: claimers take turns anyway
     "poll": LaneProcess(stop_within=430),
     "download": LaneProcess(stop_within=250, turns_at_once=2),

@@ -26,7 +26,7 @@ from models.transitions.inputs import (
     record_ready_inputs,
     release_inputs,
 )
-from provider.cdn import LONGEST_UPLOAD
+from provider.cdn import LONGEST_TRY
 from worker.dependencies import Dependencies
 from worker.host_limits import HostSlots
 from worker.input_check import DeliveryTrouble, Result, check_input
@@ -55,7 +55,7 @@ class PrepareLane(CallingLane[DueInput, Result]):
     """Looks at inputs until none is due, and lets edits go whose inputs were looked at."""
 
     traces = TRACES_OF_INPUTS
-    longest_call = WHOLE_TIMEOUT + READ_TIMEOUT + LONGEST_UPLOAD
+    longest_call = WHOLE_TIMEOUT + READ_TIMEOUT + LONGEST_TRY
     width = WIDTH
 
     def __init__(self, dependencies: Dependencies) -> None:

@@ -1,6 +1,7 @@
 """Who may ask, how often, and in what form every refusal comes."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -245,7 +246,7 @@ def test_document_describes_every_route(app: Flask) -> None:
     client = app.test_client()
     document = client.get("/openapi.json").json
     routes = {
-        (rule.rule.replace("<uuid:", "{").replace("<int:", "{").replace(">", "}"), method.lower())
+        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
         for rule in app.url_map.iter_rules()
         if rule.rule.startswith("/v1")
         for method in rule.methods - {"HEAD", "OPTIONS"}

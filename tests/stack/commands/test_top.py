@@ -47,8 +47,15 @@ def test_once(run_cli: CommandLine, engine: Engine) -> None:
     lines = said.out.splitlines()
     assert said.code == 0
     assert re.fullmatch(r"darkroom  \d\d:\d\d:\d\d  1 in flight, the oldest \d+ s  tick \d+ s ago", lines[0])
-    lanes = [line.split()[:2] for line in lines[3:8]]
-    assert lanes == [["submit", "2"], ["poll", "0"], ["download", "1"], ["settle", "0"], ["notify", "0"]]
+    lanes = [line.split()[:2] for line in lines[3:9]]
+    assert lanes == [
+        ["prepare", "0"],
+        ["submit", "2"],
+        ["poll", "0"],
+        ["download", "1"],
+        ["settle", "0"],
+        ["notify", "0"],
+    ]
     assert "overdue  1 image waiting, late by up to 5 min 0 s" in lines
     assert any(line.startswith("called back") for line in lines)
     shown = [line for line in lines if r"Été [red]\x1b[2J" in line]
