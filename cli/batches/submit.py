@@ -54,13 +54,6 @@ MANIFEST_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_ty
 @on_invalid_option
 @convert_option
 @click.option("--dry-run", is_flag=True, help="Only say what it would come to; uploads and writes nothing.")
-@click.option(
-    "--check-inputs",
-    type=click.Choice(["none", "sample", "all"]),
-    default="none",
-    show_default=True,
-    help="In a dry run: fetch what the URLs lead to, and judge it like local files.",
-)
 @click.option("--wait", is_flag=True, help="Watch the batch; exit code 0 only if every edit is stored.")
 @json_option
 def submit(

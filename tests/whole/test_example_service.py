@@ -1,26 +1,31 @@
-"""docs/example-service.md, as it stands there, beside a whole system: order, signed message, list of images."""
+"""docs/example-service.md, as it stands there, beside a whole system on a real S3: photos, message, images by links."""
 
+import hashlib
+import json
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 import requests
+from PIL import Image
 
 from benchmarks.system import System
 from cli.settings import environment
 from cli.stack.embedded import free_port
 from tests.support.notify_receiver import stand
 from tests.support.running_stack import eventually
-from tests.whole.conftest import IMAGE, Start
+from tests.support.stores import BUCKET, ObjectStore
+from tests.whole.conftest import Start
 
 PAGE = Path(__file__).parents[2] / "docs" / "example-service.md"
 LONGEST = 60.0
-PRODUCTS = ("red-hat", "blue-hat", "green-hat")
+PRODUCTS = ("red-hat", "blue-hat")
+STORE = f"s3://{BUCKET}/shop"
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +36,20 @@ def session() -> Iterator[requests.Session]:
 
 
 @pytest.fixture(scope="module")
-def system(start: Start) -> System:
+def system(start: Start, s3_server: ObjectStore) -> System:
     """A whole system that may tell services of this machine; its secret is the one that it made for itself."""
-    return start(NOTIFY_PRIVATE_HOSTS="127.0.0.1")
+    return start(NOTIFY_PRIVATE_HOSTS="127.0.0.1", STORAGE_URL=STORE, **s3_server.environment)
 
 
 @pytest.fixture(scope="module")
-def shop(system: System, session: requests.Session, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the shop is."""
+    return tmp_path_factory.mktemp("shop")
+
+
+@pytest.fixture(scope="module")
+def shop(system: System, session: requests.Session, folder: Path) -> Iterator[str]:
     """The page's service, started as the page says."""
-    folder = tmp_path_factory.mktemp("shop")
     found = re.search(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert found
     (folder / "shop.py").write_text(found[1])
@@ -50,7 +60,7 @@ def shop(system: System, session: requests.Session, tmp_path_factory: pytest.Tem
     command = [sys.executable, "-m", "flask", "--app", "shop", "run", "--port", str(port)]
     with subprocess.Popen(command, cwd=folder, env={**environment(), **variables}) as process:
         try:
-            assert eventually(lambda: responds(session, f"{url}/images"), within=LONGEST)
+            assert eventually(lambda: responds(session, url), within=LONGEST)
             yield url
         finally:
             process.terminate()
@@ -58,23 +68,38 @@ def shop(system: System, session: requests.Session, tmp_path_factory: pytest.Tem
 
 def responds(session: requests.Session, url: str) -> bool:
     try:
-        return session.get(url, timeout=5).ok
+        return session.get(url, timeout=5).status_code == 404
     except requests.ConnectionError:
         return False
 
 
-def test_order_becomes_images(system: System, shop: str, session: requests.Session) -> None:
-    """The order is one batch however often it is sent; the message is believed; every product has its image."""
-    order = dict.fromkeys(PRODUCTS, IMAGE)
-    first, again = (session.post(f"{shop}/orders/4711", json=order, timeout=30) for _ in range(2))
+def photo(colour: str) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (600, 400), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_order_becomes_images(
+    system: System, shop: str, folder: Path, session: requests.Session, s3_server: ObjectStore
+) -> None:
+    """The order is one batch however often it is sent; the message is believed; every product has its image, which lies
+    in the store and came by a link of the store's."""
+    photos = {product: photo(product.partition("-")[0]) for product in PRODUCTS}
+    first, again = (session.post(f"{shop}/orders/4711", files=photos, timeout=60) for _ in range(2))
     assert first.ok, first.text
     assert first.json()["batch_id"] == again.json()["batch_id"]
 
-    assert eventually(lambda: set(session.get(f"{shop}/images", timeout=5).json()) == set(PRODUCTS), within=LONGEST)
-    listed = session.get(f"{shop}/images", timeout=5).json()
-    for (url,) in listed.values():
-        assert Path(urlsplit(url).path).is_file()
-    assert eventually(lambda: stand(system.engine) == [(1, True, None, 204, None)])
+    assert eventually(lambda: stand(system.engine) == [(1, True, None, 204, None)], within=LONGEST)
+    results = session.get(f"{system.intake}/v1/batches/{first.json()['batch_id']}/results", timeout=10)
+    edits = {edit["custom_id"]: edit for edit in map(json.loads, results.content.splitlines())}
+    assert set(edits) == set(PRODUCTS)
+    for product, edit in edits.items():
+        (image,) = edit["images"]
+        assert image["url"].startswith(s3_server.url)
+        assert hashlib.sha256((folder / "images" / f"{product}-0").read_bytes()).hexdigest() == image["sha256"]
+        assert edit["edit"]["image_urls"] == [f"storage://files/{hashlib.sha256(photos[product]).hexdigest()}.png"]
+    with system.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM submissions").scalar() == len(PRODUCTS)
 
 
 @pytest.mark.parametrize("signature", ["v1,AAAA", "v1,not base64", "nonsense", "v1,ключ", ""])
