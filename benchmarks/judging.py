@@ -60,7 +60,7 @@ class Owned:
     def sent(self, submission: Submission) -> dict[str, Any]:
         """The input as it was POSTed."""
         edit = self.edit(submission)
-        urls = [submission.sent.get(str(n), entry) for n, entry in enumerate(edit.input["image_urls"])]
+        urls = [submission.sent.get(str(n), entry) for n, entry in enumerate(edit.input.get("image_urls", ()))]
         return {**edit.input, "image_urls": urls}
 
     def charged(self, edit_id: int) -> list[Request]:
@@ -90,7 +90,7 @@ def wrong_inputs(owned: Owned) -> Iterator[str]:
         if submission.outcome == "rejected" and not submission.request_id:
             continue  # it was never sent
         edit = owned.edit(submission)
-        for number, entry in enumerate(edit.input["image_urls"]):
+        for number, entry in enumerate(edit.input.get("image_urls", ())):
             if not entry.startswith(OBJECT):
                 continue
             there = owned.books.delivered.get(submission.sent.get(str(number), ""))
@@ -102,7 +102,7 @@ def unfit_inputs(owned: Owned) -> Iterator[str]:
     """Edits that were POSTed with an input that had to be refused, or failed for an input that had not."""
     sent = {s.edit_id for s in owned.books.submissions.values() if s.outcome != "rejected" or s.request_id}
     for edit in owned.books.edits.values():
-        unfit = not {NO_IMAGE, NO_OBJECT}.isdisjoint(edit.input["image_urls"])
+        unfit = not {NO_IMAGE, NO_OBJECT}.isdisjoint(edit.input.get("image_urls", ()))
         if unfit and edit.id in sent:
             yield f"edit {edit.name} was POSTed with an input that is none"
         if not unfit and edit.error_type in OF_INPUTS:

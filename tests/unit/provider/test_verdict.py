@@ -202,8 +202,8 @@ def _texts(verdict: Verdict) -> Iterator[str | None]:
 
 def _assert_recordable(verdict: Verdict) -> None:
     """Every value fits its column, and the verdict does not contradict itself."""
-    for text in _texts(verdict):
-        assert text is None or (text.encode() and "\0" not in text)
+    for text in filter(None, _texts(verdict)):
+        assert b"\0" not in text.encode()
     for image in verdict.images:
         assert all(side is None or 0 < side <= INT32_MAX for side in (image.width, image.height))
         assert image.file_size is None or 0 < image.file_size <= INT64_MAX
