@@ -29,12 +29,12 @@ LOOKED = threading.Event()
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     LOOKED.clear()
 
-    def look(*given: Any) -> Any:
+    def read_and_note(*given: Any) -> Any:
         found = progress_of_all(*given)
         LOOKED.set()
         return found
 
-    monkeypatch.setattr(poll_progress, "progress_of_all", look)
+    monkeypatch.setattr(poll_progress, "progress_of_all", read_and_note)
     monkeypatch.setattr(poll_progress, "LOOK_EVERY", 0.05)
     monkeypatch.setattr(watch_batches, "LINE_EVERY", 0.0)
 
