@@ -1,5 +1,6 @@
 """Stored images by their links: the client's own only, whole or in part; and links that the store signs."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,12 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
 from intake import stored_images
+from models.claims import claim_images
+from models.record_reports import record_reports
+from models.transitions import ImageFault, StoredImage, record_image_faults, record_stored
 from storage.store import Storage
 from tests.support.api_client import ALICE, BOB, intake_app, intake_served, problem
+from tests.support.factories import POLICY, accept, answer, claim, make_batch, success
 from tests.support.servers import closed_port
 from tests.support.stored_images import png, stored
 
@@ -157,3 +162,25 @@ def test_signed_links(s3: str, engine: Engine, database_url: str, tmp_path: Path
             assert requests.get(image["url"].partition("?")[0], timeout=10).status_code == 403
             part = client.get(f"/v1/batches/{batch}/images/{image['id']}", headers={"Range": "bytes=1-3"})
             assert (part.status_code, part.data) == (206, png(number)[1:4])
+
+
+def test_partial_edit_lists_what_came(engine: Engine, alice: FlaskClient, tmp_path: Path) -> None:
+    """One of its two images could not be had: the edit failed, and the other one is there to be fetched."""
+    with engine.begin() as connection:
+        batch = make_batch(connection, client="alice")
+        (submission,) = claim(connection)
+        accept(connection, [submission])
+        record_reports(connection, [answer(submission, success(2))], POLICY)
+        first, second = claim_images(connection, limit=2, lease=60)
+        content, key = png(7), f"{first.name}.png"
+        path = tmp_path / key
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        record_stored(connection, [StoredImage(first.id, key, digest, len(content), "image/png", 4, 3)])
+        record_image_faults(connection, [ImageFault(second.id, "not_an_image", "it was a page", None)])
+    (line,) = alice.get(f"/v1/batches/{batch}/results").data.splitlines()
+    edit = json.loads(line)
+    assert (edit["state"], [error["type"] for error in edit["errors"]]) == ("failed", ["not_an_image"])
+    (image,) = edit["images"]
+    assert alice.get(image["url"]).data == content
