@@ -57,7 +57,7 @@ def steps(connection: Connection) -> dict[str, Step]:
         for which in ("IS NOT NULL", "IS NULL")
     )
     page = dict.fromkeys(("state", "name", "after", "until", "field", "value", "before", "batch"))
-    lines = {"batch": old, "after": -1, "edits": 500, "bytes": 4 * 2**20, "store": "file:///images/"}
+    lines = {"batch": old, "after": -1, "edits": 500, "bytes": 4 * 2**20, "link": "file:///images/", "by_key": True}
     listed = {**page, "client": None, "limit": 26, "looked": 20_000}
     tiles = {"batch": old, "after": -1, "until": 20_000, "state": "failed", "error_type": None, "limit": 25}
     some = {"batch": running, "after": -1, "state": "ready", "custom_id": None, "error_type": None, "limit": 51}
