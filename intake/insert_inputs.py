@@ -55,13 +55,13 @@ class NewInputs:
                 self._draw(position, number, entry)
 
     def _hold(self, position: int, number: int, entry: str) -> None:
-        digest = _digest(entry)
+        digest = digest_input(entry)
         if digest not in self._chunk:
             self._chunk[digest] = _NewInput(digest, position, number, position, False, host_of(entry))
             self.first = position if self.first is None else min(self.first, position)
 
     def _draw(self, position: int, number: int, entry: str) -> None:
-        digest = _digest(entry)
+        digest = digest_input(entry)
         if digest in self._sample:
             return
         heappush(self._largest, (-int.from_bytes(digest), digest))
@@ -89,5 +89,6 @@ class NewInputs:
             self.written += connection.exec_driver_sql(INSERT_INPUTS, values).rowcount
 
 
-def _digest(entry: str) -> bytes:
+def digest_input(entry: str) -> bytes:
+    """By which an input is known, and drawn into a sample, whatever asks."""
     return hashlib.sha256(entry.encode()).digest()

@@ -19,3 +19,9 @@ def check_key(key: str) -> None:
     wrong = wrong or any(segment in ("", ".", "..") for segment in key.split("/"))
     if wrong or any(ord(character) < 32 or character in FORBIDDEN for character in key):
         raise Unusable("storage_key_refused", f"{key[:300]!r} cannot be a key in storage."[:500])
+
+
+def metadata_of(key: str) -> dict[str, str]:
+    """Whose image lies under `batch/edit/…`: kept with it, so that a bucket can be read without the database."""
+    batch, edit, _ = key.split("/")
+    return {"batch": batch, "edit": edit}

@@ -10,6 +10,7 @@ from core.errors import DownloadError, FetchAgain, NotFound, StorageUnavailable,
 from core.image_files import check_image
 from http_client.fetch import Fetcher
 from models.queries.images import IMAGE_URL
+from storage.storage_keys import metadata_of
 from storage.store import Storage
 
 
@@ -95,5 +96,5 @@ class StoredCheck:
             found = check_image(file, file_size=image.bytes, width=image.width, height=image.height)
             if found.sha256 != image.sha256:
                 raise DownloadError("other_bytes", "what the provider has there now is another file")
-            about = {"batch": image.storage_key.split("/")[0], "edit": image.name, "sha256": image.sha256}
+            about = {**metadata_of(image.storage_key), "sha256": image.sha256}
             self._storage.put(image.storage_key, file, image.content_type, about)

@@ -4,7 +4,6 @@ As a worker would fetch them, from public addresses only; an input of several ed
 rate (`local_files.py`).
 """
 
-import hashlib
 import threading
 import time
 from collections import Counter
@@ -21,6 +20,7 @@ from core.input_images import INPUT_MAX_BYTES, inspect_input
 from core.settings import MediaSettings, StorageSettings, load
 from http_client.fetch import Fetcher
 from intake.api_keys import LOCAL
+from intake.insert_inputs import SAMPLE, digest_input
 from intake.manifest import Entry, NewEdit
 from models.image_inputs import OBJECT, is_object
 from storage.input_objects import input_key
@@ -29,8 +29,6 @@ from storage.store import Storage
 Check = Literal["none", "sample", "all"]
 FETCHED = ("http:", "https:", "data:", OBJECT)
 """How the inputs begin that are looked at."""
-SAMPLE = 100
-"""Inputs of a sample: those with the smallest digests, which is as good as by lot, and the same ones again."""
 AT_ONCE, WAITING = 16, 64
 """Inputs that are fetched at one time, and that wait for it: a manifest's data URIs are not all held at once."""
 TRIES = 2
@@ -98,7 +96,7 @@ def check_urls(entries: Iterable[Entry], check: Check) -> CheckedInputs:
 def _distinct(entries: Iterable[Entry], seen: set[bytes]) -> Iterator[Input]:
     for edit in entries:
         for entry in edit.arguments["image_urls"] if isinstance(edit, NewEdit) else ():
-            if entry[: len(OBJECT)].lower().startswith(FETCHED) and (digest := _digest(entry)) not in seen:
+            if entry[: len(OBJECT)].lower().startswith(FETCHED) and (digest := digest_input(entry)) not in seen:
                 seen.add(digest)
                 yield Input(edit.line, edit.custom_id, entry)
 
@@ -107,12 +105,8 @@ def _place(found: CheckedInput) -> tuple[int, str]:
     return found.input.line, found.input.entry
 
 
-def _digest(entry: str) -> bytes:
-    return hashlib.sha256(entry.encode()).digest()
-
-
 def _with_digests(inputs: Iterable[Input]) -> Iterator[tuple[bytes, Input]]:
-    return ((_digest(found.entry), found) for found in inputs)
+    return ((digest_input(found.entry), found) for found in inputs)
 
 
 def _look_side_by_side(looker: "_Looker", inputs: Iterable[Input]) -> Iterator[CheckedInput]:

@@ -23,6 +23,7 @@ from models.due_work import FirstDue, first_due
 from models.pauses import MayClaim, pause_lane, probe_again, resume_lane
 from models.traces import TRACES_OF_IMAGES
 from models.transitions import ImageFault, StoredImage, record_image_faults, record_stored, release_images
+from storage.storage_keys import metadata_of
 from storage.store import QUARANTINE, Storage, extension
 from worker.crash_points import crash_point
 from worker.dependencies import Dependencies
@@ -130,18 +131,12 @@ def _store(fetcher: Fetcher, storage: Storage, due: DueImage, settings: WorkerSe
             checked = check_image(file, file_size=due.file_size, width=due.width, height=due.height)
         except DownloadError as error:
             if _delay(due, error, settings) is None:
-                storage.put(f"{QUARANTINE}/{storage.key_of(due.name)}", file, metadata=_name_edit(due))
+                storage.put(f"{QUARANTINE}/{storage.key_of(due.name)}", file, metadata=metadata_of(due.name))
             raise
         crash_point("in_download", settings)
         key = storage.key_of(due.name) + extension(checked.content_type)
-        storage.put(key, file, checked.content_type, {**_name_edit(due), "sha256": checked.sha256})
+        storage.put(key, file, checked.content_type, {**metadata_of(due.name), "sha256": checked.sha256})
     return StoredImage(due.id, key, checked.sha256, checked.bytes, checked.content_type, checked.width, checked.height)
-
-
-def _name_edit(due: DueImage) -> dict[str, str]:
-    """What is kept with the object, so that a bucket can be read without the database."""
-    batch, edit, _ = due.name.split("/")
-    return {"batch": batch, "edit": edit}
 
 
 def _delay(due: DueImage, error: DownloadError, settings: WorkerSettings) -> float | None:
