@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
+CONTRADICTORY = "mismatched_id"
+"""The emulator's fault of a callback that names one request in its head and another in its body."""
 OTHER_PROGRAM = "other-program"
 """How the User-Agent of a program begins that shares the account and is none of ours."""
 
@@ -40,7 +42,7 @@ class Request(NamedTuple):
     faults: frozenset[str]
     listed: bool
     told_at: float | None
-    """When the provider first got its answer through: a webhook taken, or the result read."""
+    """When the provider first got its answer through: a webhook taken that can be believed, or the result read."""
 
 
 class Edit(NamedTuple):
@@ -153,7 +155,9 @@ def read_books(
 
 def read_request(row: Mapping[str, Any]) -> Request:
     """A row of the ledger's JSON."""
-    heard_at = [at for at in (row["webhook"]["delivered_at"], row["reads"]["result"]["first_at"]) if at is not None]
+    # two request ids in one callback: whoever is careful believes neither
+    delivered_at = None if CONTRADICTORY in row["faults"] else row["webhook"]["delivered_at"]
+    heard_at = [at for at in (delivered_at, row["reads"]["result"]["first_at"]) if at is not None]
     files = zip(row["sha256"], row["reads"]["files"], strict=True)
     return Request(
         id=row["request_id"],

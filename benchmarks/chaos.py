@@ -282,8 +282,15 @@ def _number(engine: Engine, query: str, *values: Any) -> int:
 
 
 def unfinished(engine: Engine) -> int:
-    """Batches that are not finished; -1 while the database does not answer."""
-    return _number(engine, "SELECT count(*) FROM batches WHERE finished_at IS NULL")
+    """Batches that are not finished, and submissions of which more is to come; -1 while the database does not answer.
+
+    A result that makes itself heard late opens its submission again, and not the batch before it is read.
+    """
+    query = """
+        SELECT (SELECT count(*) FROM batches WHERE finished_at IS NULL)
+             + (SELECT count(*) FROM submissions WHERE outcome IS NULL)
+    """
+    return _number(engine, query)
 
 
 def count_answered(engine: Engine) -> int:
@@ -316,7 +323,7 @@ def wait_until(what: Callable[[], bool], timeout: float) -> bool:
 
 
 def wait_until_finished(engine: Engine, timeout: float) -> bool:
-    """Whether every batch came to its end in time."""
+    """Whether every batch and every submission came to its end in time."""
     return wait_until(lambda: unfinished(engine) == 0, timeout)
 
 

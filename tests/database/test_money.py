@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
+from benchmarks.chaos import unfinished
 from models.claims import DueImage, claim_images, claim_polls, claim_unknown
 from models.decisions import ProviderReport
 from models.record_reports import record_reports
@@ -26,6 +27,7 @@ from models.transitions import (
     resolve_unknown,
     retry_failed,
     revert_unsent,
+    settle_batches,
     start_submissions,
 )
 from models.verdict import DeclaredImage, Kind, Retry, Verdict, read_result
@@ -274,6 +276,20 @@ def test_late_success_takes_the_place_of_a_set_that_is_not_whole(connection: Con
     assert submissions_stored(connection) == [first.id]
     rows = connection.exec_driver_sql("SELECT id, doubled, set_number FROM submissions ORDER BY attempt").all()
     assert [tuple(row) for row in rows] == [(first.id, False, 2), (second.id, True, 1)]
+
+
+def test_a_run_goes_on_while_a_late_result_is_asked_for(engine: Engine) -> None:
+    """What `make chaos` waits for before it judges: a stale callback opens the first POST of a failed edit again."""
+    with engine.begin() as connection:
+        first, second = two_posts(connection)
+        report(connection, second, failure(retry=Retry.NEVER))
+    with engine.begin() as connection:
+        settle_batches(connection)
+    assert unfinished(engine) == 0
+    with engine.begin() as connection:
+        report(connection, first, UNREADABLE)
+        assert states(connection) == {"failed": 1}
+    assert unfinished(engine) == 1
 
 
 def test_download_that_outlives_its_set(connection: Connection, shelf: Shelf) -> None:

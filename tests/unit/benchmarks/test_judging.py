@@ -406,6 +406,8 @@ def test_the_ledger_is_read_as_it_is() -> None:
     }
     read = read_request(row)
     assert (read.token, read.foreign, read.told_at, read.files) == ("s", True, 3.0, (File("f", 0, 2),))
+    for faults, told_at in ((["drop_webhook"], 2.5), (["mismatched_id"], 3.0)):
+        assert read_request({**row, "faults": faults, "webhook": {"delivered_at": 2.5}}).told_at == told_at
 
 
 def test_every_process_is_a_victim() -> None:
