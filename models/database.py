@@ -1,8 +1,10 @@
 """One engine per process from a URL, with bounded waits; straight to the server, or through a pooler.
 
-Hot paths send plain SQL through the driver (`connection.exec_driver_sql`): sets in, sets out, no ORM. Nothing depends
-on a session: no LISTEN, no temporary table, no advisory lock that outlives its transaction. So a pooler may hand every
-transaction to another server connection.
+Hot paths send plain SQL through the driver (`connection.exec_driver_sql`): sets in, sets out, no ORM. Who only reads
+commits too (`engine.begin()`): after a rollback the driver forgets every statement that the connection had prepared,
+and planning some of them takes ten times as long as running them. Nothing depends on a session: no LISTEN, no temporary
+table, no advisory lock that outlives its transaction. So a pooler may hand every transaction to another server
+connection.
 """
 
 import time
