@@ -14,8 +14,9 @@ RUNNING = 10
 
 _FILL = """
 INSERT INTO batches (endpoint, client, name, edit_count, created_at, finished_at, audited_at, notify_url)
-SELECT 'model/' || n % 3, 'client-' || n % 20, 'batch ' || n, {each}, now() - n * interval '{span} s' / {batches},
-       CASE WHEN n > {running} THEN now() END, CASE WHEN n > {running} THEN now() END, 'https://example.com/told'
+SELECT 'model/' || n % 3, 'client-' || n % {clients}, 'batch ' || n, {each},
+       now() - n * interval '{span} s' / {batches}, CASE WHEN n > {running} THEN now() END,
+       CASE WHEN n > {running} THEN now() END, 'https://example.com/told'
 FROM generate_series({batches}, 1, -1) n;
 
 INSERT INTO edits (batch_id, position, custom_id, arguments, seed, state, due_at, finished_at, attempt)
@@ -67,7 +68,7 @@ FROM edits e JOIN batches b ON b.id = e.batch_id CROSS JOIN LATERAL (SELECT
     AS state) w;
 
 INSERT INTO input_files (client, sha256, name, storage_key, content_type, bytes, width, height, stored_at, expires_at)
-SELECT 'client-' || n % 20, 'hash-' || n, 'files/hash-' || n, 'inputs/' || n, 'image/png', 100, 10, 10, now(),
+SELECT 'client-' || n % {clients}, 'hash-' || n, 'files/hash-' || n, 'inputs/' || n, 'image/png', 100, 10, 10, now(),
        now() + n * interval '1 min'
 FROM generate_series(1, 5000) n;
 
@@ -82,7 +83,9 @@ _IN_ORDER = fill(NEW_ID, at="now() + e.id * interval '1 ms'")
 _COUNTED = "(SELECT 1 AS sign, {columns} FROM {table})"
 
 
-def fill_tables(connection: Any, *, batches: int = BATCHES, edits_each: int = EDITS_EACH, days: int = 1) -> None:
+def fill_tables(
+    connection: Any, *, batches: int = BATCHES, edits_each: int = EDITS_EACH, days: int = 1, clients: int = 20
+) -> None:
     """Write the rows and their counters, and have the server look at them; takes some seconds.
 
     What is over ended in the last so many days, evenly, whatever the number of edits.
@@ -95,6 +98,7 @@ def fill_tables(connection: Any, *, batches: int = BATCHES, edits_each: int = ED
             batches=str(batches),
             each=str(edits_each),
             running=str(RUNNING),
+            clients=str(clients),
             span=span,
             ended=fill(_ENDED, span=span, edits=str(batches * edits_each)),
             new_id=_IN_ORDER,

@@ -4,10 +4,13 @@ A socket's timeout starts anew with every byte, so a peer that sends one now and
 handshake, could hold a thread for hours.
 """
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+
+from http_client.alarms import CLOCK
 
 
 class Call:
@@ -21,8 +24,8 @@ class Call:
     def watch(self, sock: socket.socket) -> None:
         """Cut this connection too, when it is time, or now, if it is."""
         with self._lock:
-            # a copy: TLS takes the socket itself over; both are the same connection
-            self._sockets.append(sock.dup())
+            # the same connection beneath TLS, whose own `shutdown` another thread must not call
+            self._sockets.append(socket.socket(fileno=os.dup(sock.fileno())))
             if self.cut_off:
                 self._shut_down()
 
@@ -45,6 +48,18 @@ class Call:
             self._sockets.clear()
 
 
+@contextmanager
+def cut_after(seconds: float) -> Iterator[Call]:
+    """After so many seconds cut the connections of the call, unless the block ends before."""
+    call = Call()
+    alarm = CLOCK.set_alarm(seconds, call.cut)
+    try:
+        yield call
+    finally:
+        alarm.cancel()
+        call.close()
+
+
 class Deadline:
     """One per client, safe for threads: hand `watch` to its sessions."""
 
@@ -54,15 +69,9 @@ class Deadline:
     @contextmanager
     def within(self, seconds: float) -> Iterator[Call]:
         """After so many seconds cut what this thread connects to inside the block."""
-        call = self._local.call = Call()
-        timer = threading.Timer(seconds, call.cut)
-        timer.daemon = True
-        timer.start()
-        try:
+        with cut_after(seconds) as call:
+            self._local.call = call
             yield call
-        finally:
-            timer.cancel()
-            call.close()
 
     def watch(self, sock: socket.socket) -> None:
         """A connection that this thread has just made."""

@@ -10,14 +10,13 @@ connection, so nothing was sent. The proxy's own password goes to the proxy alon
 """
 
 import ipaddress
-import os
 import re
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.client import HTTPException
 from typing import IO, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -32,6 +31,7 @@ from core.network import Network, literal
 from core.settings import read_network
 from http_client.arrivals import WatchedResponse
 from http_client.bodies import read_bounded
+from http_client.deadline import cut_after
 
 CONNECT_TIMEOUT = 5.0
 """Seconds."""
@@ -70,9 +70,10 @@ class _Watched:
         """The head of the answer, whole within `head_timeout`: a socket's own timeout starts anew with every byte."""
         if self.head_timeout is None:
             return super().getresponse()  # type: ignore[misc]
-        with _cut_after(self.sock, self.head_timeout) as cut:  # type: ignore[attr-defined]
+        with cut_after(self.head_timeout) as call:
+            call.watch(self.sock)  # type: ignore[attr-defined]
             response = super().getresponse()  # type: ignore[misc]
-            if cut.is_set():  # in the middle of the head, and `http.client` takes what came for all of it
+            if call.cut_off:  # in the middle of the head, and `http.client` takes what came for all of it
                 raise TimeoutError(f"no whole answer began within {self.head_timeout:g} seconds")
             return response
 
@@ -94,28 +95,6 @@ class _Watched:
             sock.close()
             raise
         return sock
-
-
-@contextmanager
-def _cut_after(sock: socket.socket, seconds: float) -> Iterator[threading.Event]:
-    """End a connection, whoever reads it, unless the block ends in time; the event tells that it was ended."""
-    cut = threading.Event()
-
-    def end() -> None:
-        cut.set()
-        with suppress(OSError):  # it is closed already
-            same.shutdown(socket.SHUT_RDWR)
-
-    # the same connection beneath TLS, whose own `shutdown` another thread must not call
-    with socket.socket(fileno=os.dup(sock.fileno())) as same:
-        timer = threading.Timer(seconds, end)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield cut
-        finally:
-            timer.cancel()
-            timer.join()
 
 
 def _pool_classes(

@@ -158,7 +158,7 @@ def create_batch() -> Response:
 
 
 def _estimated(batch: NewBatch, options: CreateOptions) -> Response:
-    with get_context().engine.connect() as connection:
+    with get_context().engine.begin() as connection:
         price = price_per_image(connection, get_context().settings.price_per_image)
     found = estimate(batch.header, batch.entries(0), price=price, on_invalid=options.on_invalid)
     return answer_with(Estimated(**{**found._asdict(), "warnings": list(found.warnings)}))
@@ -169,7 +169,7 @@ def _estimated(batch: NewBatch, options: CreateOptions) -> Response:
 def list_batches() -> Response:
     """List batches, newest first."""
     query = _parse_query(BatchQuery)
-    with get_context().engine.connect() as connection:
+    with get_context().engine.begin() as connection:
         return answer_with(queries.list_batches(connection, g.client, query))
 
 
@@ -177,7 +177,7 @@ def list_batches() -> Response:
 @describe_route(Operation({200: (BatchDetail,)}))
 def get_batch(batch_id: UUID) -> Response:
     """Show one batch, counted at this moment."""
-    with get_context().engine.connect() as connection:
+    with get_context().engine.begin() as connection:
         return answer_with(queries.get_batch_detail(connection, g.client, batch_id))
 
 
@@ -198,7 +198,7 @@ def change_batch(batch_id: UUID) -> Response:
 def list_edits(batch_id: UUID) -> Response:
     """List the edits of a batch with their errors, in their order."""
     query = _parse_query(EditQuery)
-    with get_context().engine.connect() as connection:
+    with get_context().engine.begin() as connection:
         return answer_with(queries.list_edits(connection, g.client, batch_id, query))
 
 
@@ -234,7 +234,7 @@ def get_results(batch_id: UUID) -> Response:
     an error; go on with `after`. A line may be handed in again as it is: then the edit that it carries is what counts.
     """
     query, context = _parse_query(ResultQuery), get_context()
-    with context.engine.connect() as connection:
+    with context.engine.begin() as connection:
         _require_own(connection, batch_id)
         require_unpruned(connection, batch_id)  # while there is a status yet to be chosen
     links = context.links.sign() or link_api(context.settings.intake_url or request.host_url.rstrip("/"), batch_id)

@@ -108,14 +108,14 @@ def _install_service_routes(app: Flask) -> None:
     @describe_route(Operation({200: (Alive,)}))
     def livez() -> Response:
         """Say whether the API and its database answer."""
-        with context.engine.connect() as connection:
+        with context.engine.begin() as connection:
             connection.exec_driver_sql(PING)
         return jsonify(Alive().model_dump())
 
     @app.get("/healthz")
     def healthz() -> tuple[Response, int]:
         """Say whether the work gets done: whether what is due is taken."""
-        with context.engine.connect() as connection:
+        with context.engine.begin() as connection:
             stalled = find_stalled(connection)
         return jsonify(status="stalled" if stalled else "ok", stalled=stalled), 503 if stalled else 200
 

@@ -67,7 +67,7 @@ def show_file(engine: Engine, client: str, sha256: str) -> InputFile:
     Raises:
         NotFound: the client has no such file.
     """
-    with engine.connect() as connection:
+    with engine.begin() as connection:
         found = find_input_file(connection, client, sha256)
     if found is None:
         raise NotFound(f"There is no file {sha256}.")

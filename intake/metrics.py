@@ -25,7 +25,7 @@ def write_metrics(engine: Engine, accept: str) -> tuple[bytes, str]:
 
 def read_views(engine: Engine) -> dict[str, Sequence[RowMapping]]:
     """Every answer that a metric is made of, all of one moment."""
-    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
         return {
             name: connection.exec_driver_sql(question).mappings().all() for name, question in questions.METRICS.items()
         }

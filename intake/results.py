@@ -39,7 +39,7 @@ def results(
         "by_key": links.by_key,
     }
     while True:
-        with engine.connect() as connection:
+        with engine.begin() as connection:
             page = connection.exec_driver_sql(statement, {**parameters, "after": after}).all()
             require_unpruned(connection, batch_id)  # else a page that is not whole would pass for the last one
         if not page:

@@ -42,7 +42,7 @@ class ImageReader:
             Pruned: it was deleted, because its time was over.
         """
         parameters = {"image": min(image, 2**63 - 1), "batch": batch_id, "client": client}
-        with self._engine.connect() as connection:
+        with self._engine.begin() as connection:
             row = connection.exec_driver_sql(STORED_IMAGE, parameters).first()
         if row is None:
             raise NotFound("There is no such image.")

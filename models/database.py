@@ -1,8 +1,10 @@
 """One engine per process from a URL, with bounded waits; straight to the server, or through a pooler.
 
-Hot paths send plain SQL through the driver (`connection.exec_driver_sql`): sets in, sets out, no ORM. Nothing depends
-on a session: no LISTEN, no temporary table, no advisory lock that outlives its transaction. So a pooler may hand every
-transaction to another server connection.
+Hot paths send plain SQL through the driver (`connection.exec_driver_sql`): sets in, sets out, no ORM. Who only reads
+commits too (`engine.begin()`): after a rollback the driver forgets every statement that the connection had prepared,
+and planning some of them takes ten times as long as running them. Nothing depends on a session: no LISTEN, no temporary
+table, no advisory lock that outlives its transaction. So a pooler may hand every transaction to another server
+connection.
 """
 
 import time
@@ -33,6 +35,11 @@ STATEMENT_TIMEOUT = 30_000
 """Milliseconds a statement may take; every statement of ours is bounded to a set far below this."""
 LOCK_TIMEOUT = 10_000
 """Milliseconds to wait for a row or advisory lock before the step is tried again later."""
+
+PLANNING = {"enable_seqscan": "off"}
+"""Every statement of ours that reads a large table finds its rows by an index (`Statement.index`). A planner that has
+seen a table only when it was small would read all of it instead, and keep that plan: on a new database for the minutes
+until the server's first look at it, in which a first batch of 100 000 edits comes."""
 
 SILENCE_MAX = 60.0
 """Seconds for which the database may be away while somebody watches."""
@@ -154,7 +161,7 @@ def make_engine(url: str, *, application: str, pool_size: int = 5, **limits: str
         SettingsError: the URL cannot be used.
     """
     address = parse_database_url(url)
-    ours = {"statement_timeout": str(STATEMENT_TIMEOUT), "lock_timeout": str(LOCK_TIMEOUT)}
+    ours = {"statement_timeout": str(STATEMENT_TIMEOUT), "lock_timeout": str(LOCK_TIMEOUT), **PLANNING}
     connector = Connector(address, application, {**ours, **limits})
     engine = create_engine(
         address.url,

@@ -81,7 +81,7 @@ class Receiver:
     def account(self) -> str | None:
         """What the provider calls our account; None while nobody knows."""
         if self._account is None:
-            with self.engine.connect() as connection:
+            with self.engine.begin() as connection:
                 self._account = user_id(connection)
         return self._account
 
@@ -152,7 +152,7 @@ _ANSWERS = {effect: Response(f'{{"effect":"{effect.value}"}}\n', mimetype="appli
 def livez() -> ResponseReturnValue:
     """200 while the receiver can take deliveries: its database answers."""
     receiver: Receiver = current_app.extensions["darkroom"]
-    with receiver.engine.connect() as connection:
+    with receiver.engine.begin() as connection:
         connection.exec_driver_sql(PING)
     return jsonify(status="ok")
 
@@ -161,7 +161,7 @@ def livez() -> ResponseReturnValue:
 def healthz() -> ResponseReturnValue:
     """200 while the work gets done: what is due is taken."""
     receiver: Receiver = current_app.extensions["darkroom"]
-    with receiver.engine.connect() as connection:
+    with receiver.engine.begin() as connection:
         stalled = find_stalled(connection)
     return {"status": "stalled" if stalled else "ok", "stalled": stalled}, 503 if stalled else 200
 

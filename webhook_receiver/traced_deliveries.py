@@ -37,7 +37,7 @@ class DeliveryTracer:
         tokens = {token for recorded in deliveries if (token := read_token(recorded.delivery.token)) is not None}
         if not tokens:
             return {}
-        with self._engine.connect() as connection:
+        with self._engine.begin() as connection:
             return {origin.id: origin for origin in find_origins(connection, TRACES_OF_SUBMISSIONS, list(tokens))}
 
 

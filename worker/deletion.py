@@ -92,7 +92,7 @@ def delete_requests(engine: Engine, elsewhere: Elsewhere, kept: float) -> Step:
     """The next requests, at the provider, of a batch that has finished `kept` seconds ago."""
 
     def delete() -> Step:
-        with engine.connect() as connection:
+        with engine.begin() as connection:
             deletion = begin_requests(connection, kept)
         if deletion is None:
             return Step(0, more=False)

@@ -17,7 +17,7 @@ def main(name: str) -> int:
     """Look at one lane."""
     try:
         engine = make_engine(load(DatabaseSettings).database_url, application="darkroom health", pool_size=1)
-        with engine.connect() as connection:
+        with engine.begin() as connection:
             stalled = find_stalled(connection).get(name)
         engine.dispose()
     except (UserError, *DATABASE_ERRORS) as error:

@@ -34,7 +34,7 @@ class TracedCalls(Generic[Item, Reply]):
         items = self._lane.claim(free)
         if items:
             try:
-                with self._lane.engine.connect() as connection:
+                with self._lane.engine.begin() as connection:
                     origins = find_origins(connection, self._lane.traces, [item.id for item in items])
             except Exception as error:  # the items are claimed, and are worked on whatever happens here
                 log.warning("calls_not_traced", calls=len(items), reason=reason(error))

@@ -71,7 +71,7 @@ def look_up_unknown(engine: Engine, listing: Listing, settings: WorkerSettings) 
                     ],
                 )
             continue
-        with engine.connect() as connection:
+        with engine.begin() as connection:
             identities = {due.id: identify_submission(connection, due.id) for due in together}
         search = search_listing(listing, together, set(identities.values()), settings, stop)
         try:

@@ -36,11 +36,14 @@ REPEATED = 15
 """Runs of a query in one turn, of which the quickest counts."""
 DAYS = 60
 """For which each database looks as if it had been in use: what is asked for a day has a whole day in all of them."""
+CLIENTS = 2
+"""So few that each has work of nearly every day in the smallest database too: what has a row for each client and day
+has as many in all of them."""
 TEXT = f"""\
 Milliseconds of each polled query and each claim, by the number of edits in the tables. They stand in batches of
-{EDITS_EACH}, of which {RUNNING} run; all others ended in the last {DAYS} days, with their submissions, callbacks and
-images. What has a row for each batch is given for a hundred of them. A row that takes more than {FLAT} times what it
-takes at 10 000 edits says so in front."""
+{EDITS_EACH} of {CLIENTS} clients, and {RUNNING} of them run; all others ended in the last {DAYS} days, with their
+submissions, callbacks and images. What has a row for each batch is given for a hundred of them. A row that takes more
+than {FLAT} times what it takes at 10 000 edits says so in front."""
 
 Step = Callable[[Connection], Any]
 
@@ -142,7 +145,7 @@ def _filled(url: str, size: int) -> Iterator[Engine]:
     address = make_url(url).set(database=name).render_as_string(hide_password=False)
     upgrade(address)
     with psycopg.connect(address, autocommit=True) as connection:
-        fill_tables(connection, batches=size // EDITS_EACH, days=DAYS)
+        fill_tables(connection, batches=size // EDITS_EACH, days=DAYS, clients=CLIENTS)
     engine = make_engine(address, application="darkroom bench", statement_timeout="600000")
     print(f"{size} edits filled in", flush=True)
     try:

@@ -134,7 +134,7 @@ def render(template: str, **values: Any) -> Response:
 
 def read(question: Callable[[Connection], dict[str, Any]]) -> dict[str, Any]:
     """What a page shows, read in one transaction, with what the frame of each shows."""
-    with context().engine.connect() as connection:
+    with context().engine.begin() as connection:
         found = question(connection)
         pause = connection.exec_driver_sql(PROVIDER_PAUSE).mappings().first()
     return {**found, "account_pause": pause, "now": datetime.now(UTC)}

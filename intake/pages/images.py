@@ -47,13 +47,13 @@ def input_thumbnail(batch_id: UUID, position: int, number: int) -> ResponseRetur
     """A small version of an input of an edit."""
     parameters = {"batch": batch_id, "position": min(position, 2**31 - 1), "number": min(number, 2**31 - 1)}
     engine = context().engine
-    with engine.connect() as connection:
+    with engine.begin() as connection:
         client = connection.exec_driver_sql(INPUT_IS_THERE, {**parameters, "client": viewer().sees}).scalar()
     if client is None:
         raise NotFound("There is no such input.")
 
     def find_url() -> str | None:
-        with engine.connect() as connection:
+        with engine.begin() as connection:
             return connection.exec_driver_sql(INPUT_OF_EDIT, parameters).scalar()
 
     return _answer_later(lambda: context().thumbnails.of_input(find_url, client), _show_small)

@@ -1,10 +1,12 @@
 """Every statement of the product can be listed; each parses, and those on a hot path find their rows by an index."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import Engine
 
 from benchmarks.large_tables import BATCHES, EDITS_EACH, fill_tables
 from models.monitoring import VIEWS
@@ -73,6 +75,26 @@ def test_with_100_000_edits_plans_use_the_indexes_that_statements_name(connectio
     assert detours(connection) == {}
     connection.execute("DROP INDEX submissions_due")
     assert {"models.claims.CLAIM_POLLS", "models.claims.CLAIM_UNKNOWN"} <= set(detours(connection))
+
+
+def test_on_an_empty_database_no_plan_reads_a_large_table(engine: Engine) -> None:
+    """The plans that a new database begins with are kept while its first batch comes in, however large it is."""
+    with closing(engine.raw_connection()) as pooled:
+        connection = pooled.driver_connection
+        connection.autocommit, connection.prepare_threshold = True, None
+        assert read_whole(connection) == {}
+        connection.execute("SET enable_seqscan = on")
+        assert "models.record_reports.RELATED_SUBMISSIONS" in read_whole(connection)
+
+
+def read_whole(connection: psycopg.Connection[Any]) -> dict[str, set[str]]:
+    """Which large tables are read from end to end by statements that name an index."""
+    indexed = {name: statement for name, statement in list_statements().items() if statement.indexes}
+    scanned = {
+        name: {node["Relation Name"] for node in plan_of(connection, statement) if node["Node Type"] == "Seq Scan"}
+        for name, statement in indexed.items()
+    }
+    return {name: tables & LARGE for name, tables in scanned.items() if tables & LARGE}
 
 
 def test_what_names_no_index_reads_no_large_table() -> None:

@@ -93,7 +93,7 @@ class PrepareLane(CallingLane[DueInput, Result]):
         try:
             if due.text is not None:
                 return check_input(self.dependencies, due, due.text)
-            with self.engine.connect() as connection:
+            with self.engine.begin() as connection:
                 text = read_long_input(connection, due.id)
             return check_input(self.dependencies, due, text)
         finally:
@@ -110,7 +110,7 @@ class PrepareLane(CallingLane[DueInput, Result]):
         """Step by step; a batch of very many does not keep the others waiting."""
         began, steps = time.monotonic(), 0
         while time.monotonic() - began < GO_ON_FOR:
-            with self.engine.connect() as connection:
+            with self.engine.begin() as connection:
                 batches = batches_to_go_on(connection, limit=BATCHES_AT_ONCE)
             if not batches:
                 break

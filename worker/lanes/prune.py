@@ -57,7 +57,7 @@ class PruneLane(Lane):
         return first_due_retention(connection)
 
     def _audit(self, may_continue: Callable[[], bool]) -> int:
-        with self.engine.connect() as connection:
+        with self.engine.begin() as connection:
             batches = unaudited_batches(connection, AUDITS_AT_ONCE)
         audited = 0
         for batch in batches:

@@ -103,7 +103,7 @@ def _finish(engine: Engine, settings: WorkerSettings) -> int:
             crash_point("before_settle", settings)
         return settled
 
-    with engine.connect() as connection:
+    with engine.begin() as connection:
         found = finishable_batches(connection)
     finished = 0
     for batch_id in _each(engine, found, settle):
@@ -114,7 +114,7 @@ def _finish(engine: Engine, settings: WorkerSettings) -> int:
 
 def _cancel_the_rest(engine: Engine, should_continue: Callable[[], bool]) -> None:
     """A chunk of each cancelled batch in turn, until all is done or the turn is over."""
-    with engine.connect() as connection:
+    with engine.begin() as connection:
         reached = {batch_id: _REACHED.get(batch_id, -1) for batch_id in cancelled_with_open_edits(connection)}
     rounds = 0
     # whatever the questions before took of the turn, a large cancel makes way

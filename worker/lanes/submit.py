@@ -108,7 +108,7 @@ class SubmitLane(CallingLane[Submission, Reply]):
 
     def has_backlog(self) -> bool:
         """Whether edits are due that find no place in the window."""
-        with self.engine.connect() as connection:
+        with self.engine.begin() as connection:
             return which_hold(connection, {"edits": EDITS_DUE})["edits"]
 
     @classmethod

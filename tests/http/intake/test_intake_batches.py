@@ -38,6 +38,18 @@ def test_document_becomes_a_batch(engine: Engine, api: FlaskClient) -> None:
     ]
 
 
+def test_what_is_polled_is_planned_once(api: FlaskClient) -> None:
+    """A question that comes again and again stays prepared; a transaction that is rolled back would forget it."""
+    link = hand_in(api, *edits(1))["links"]["self"]
+    for _ in range(8):
+        assert api.get(link).status_code == 200
+
+    engine = api.application.extensions["darkroom"].engine
+    assert any(
+        "AS batch_id" in statement for (statement,) in rows(engine, "SELECT statement FROM pg_prepared_statements")
+    )
+
+
 def test_lines_become_the_same_batch(engine: Engine, api: FlaskClient) -> None:
     """The two forms are one order: under one key the second finds what the first made."""
     key = {"Idempotency-Key": "k-1"}
