@@ -54,8 +54,8 @@ TROUBLE = (OSError, ValueError, obstore.exceptions.BaseError)
 class Storage:
     """One open store; safe for threads."""
 
-    def __init__(self, url: str) -> None:
-        """Open the store.
+    def __init__(self, url: str, *, make: bool = True) -> None:
+        """Open the store; a folder is made where it is missing, unless `make` says that it must be there.
 
         Raises:
             SettingsError: the URL names no store that can be opened.
@@ -63,6 +63,8 @@ class Storage:
         self.url = url
         parts = urlsplit(url)
         folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
+        if folder and not make and not folder.is_dir():
+            raise SettingsError(f"STORAGE_URL: the folder {folder} is not there; is its disk mounted?")
         try:
             options: Any = {} if folder else store_options(url)
             self._store: ObjectStore = LocalStore(folder, mkdir=True) if folder else _open(url, options)

@@ -48,7 +48,8 @@ def download(batch: str, folder: Path, state: str | None, only: str | None, temp
     if row["pruned_at"]:
         raise Pruned
     batch_id: UUID = row["batch_id"]
-    copy = FolderCopy(Storage(load(StorageSettings).storage_url), folder, names, batch_id)
+    storage = Storage(load(StorageSettings).storage_url, make=False)
+    copy = FolderCopy(storage, folder, names, batch_id)
     work = choose(copy.copy, copy.read_failures()) if only else copy.copy
     counts: Counter[Outcome] = Counter()
     with copy.keep_failures() as keep, image_bar("copying", int(row["images_stored"])) as bar:

@@ -44,7 +44,7 @@ def verify(batch: str, repair: bool, as_json: bool) -> None:
     if row["pruned_at"]:
         raise Pruned
     batch_id: UUID = row["batch_id"]
-    storage = Storage(settings.storage_url)
+    storage = Storage(settings.storage_url, make=False)
     fetcher = Fetcher(settings.fal_media_hosts, max_bytes=settings.picture_max_bytes) if repair else None
     check = StoredCheck(engine, storage, fetcher, max_bytes=settings.picture_max_bytes)
     counts: Counter[str] = Counter()

@@ -26,6 +26,20 @@ def test_all_is_sound(run_cli: CommandLine, engine: Engine, store: Path) -> None
     assert (said.code, said.out.split()) == (0, ["sound", "3", "images"])
 
 
+@pytest.mark.parametrize("command", ["verify last --repair", "download last out"])
+def test_folder_that_is_not_there(
+    command: str, run_cli: CommandLine, engine: Engine, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is not mounted: said at once; nothing is made in its place, and no image is called missing."""
+    monkeypatch.chdir(tmp_path)
+    stored(engine, store, 1)
+    store.rename(tmp_path / "elsewhere")
+    said = run_cli(*command.split())
+    assert (said.code, said.out) == (2, "")
+    assert f"the folder {store} is not there; is its disk mounted?" in said.err.replace("\n", " ")
+    assert not store.exists()
+
+
 def test_every_kind_of_damage(run_cli: CommandLine, engine: Engine, store: Path) -> None:
     """Gone, cut, longer, one bit changed, another image of the same size, and a file of nobody's."""
     batch, paths = stored(engine, store, 6)
