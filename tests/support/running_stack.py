@@ -50,7 +50,7 @@ def darkroom(*arguments: str, timeout: float = 60.0, **variables: str) -> subpro
     return subprocess.CompletedProcess(arguments, code, out, err)
 
 
-def eventually(holds: Callable[[], Any], within: float = 30.0) -> bool:
+def eventually(holds: Callable[[], Any], within: float = 60.0) -> bool:
     """Whether something comes true in time."""
     deadline = time.monotonic() + within
     while not holds():
