@@ -185,7 +185,7 @@ def test_migrating_twice_at_once(empty_url: str) -> None:
     command = [sys.executable, "-m", "cli.main", "migrate"]
     environment = {**os.environ, "DATABASE_URL": empty_url}
     both = [subprocess.Popen(command, env=environment) for _ in range(2)]
-    assert [process.wait(30) for process in both] == [0, 0]
+    assert [process.wait(60) for process in both] == [0, 0]
     assert current(empty_url) == newest()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.doctor import lane_checks
 from tests.support.command_line import CommandLine
 from tests.support.running_stack import Stack
 
@@ -23,6 +24,13 @@ def stack(clean_environment: None) -> Iterator[Stack]:
         stack.start()
         yield stack
         stack.end(signal.SIGTERM, within=5)
+
+
+@pytest.fixture
+def quick_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor's clocks that run out where something is missing run out at once."""
+    for name, value in {"WATCHED_FOR": 1.0, "LOOK_EVERY": 0.2, "ANSWER_WITHIN": 0.2, "ROUNDS": 1}.items():
+        monkeypatch.setattr(lane_checks, name, value)
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ def test_one_lane_by_hand(stack: Stack, tmp_path: Path) -> None:
         finally:
             for process in [*psutil.Process(worker.pid).children(), psutil.Process(worker.pid)]:
                 process.terminate()
-            worker.wait(30)
+            worker.wait(60)
     finally:
         run("bash", "-euc", take_out.splitlines()[0].replace(" stop ", " start "))
     assert eventually(lambda: status(stack)["finished_at"])

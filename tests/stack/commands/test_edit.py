@@ -32,7 +32,7 @@ def provider(stack: Stack) -> Iterator[str]:
 
 def options(url: str, **changes: object) -> None:
     with requests.Session() as session:
-        session.put(f"{url}/_emulator/options", json=changes, timeout=5).raise_for_status()
+        session.put(f"{url}/_emulator/options", json=changes, timeout=60).raise_for_status()
 
 
 def waited(stack: Stack, *more: str) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def test_what_is_not_given_is_not_sent(stack: Stack, provider: str) -> None:
     page = f"{provider}/v1/models/requests/by-endpoint"
     query = {"endpoint_id": ENDPOINT, "request_id": shown["request_id"], "expand": "payloads"}
     with requests.Session() as session:
-        reply = session.get(page, params=query, headers={"Authorization": "Key a:b"}, timeout=5).json()
+        reply = session.get(page, params=query, headers={"Authorization": "Key a:b"}, timeout=60).json()
     assert reply["items"][0]["json_input"] == {"prompt": "a hat", "image_urls": [DOT], "seed": shown["seed"]}
 
 
@@ -214,7 +214,7 @@ def test_ctrl_c_leaves_the_edit_alone(stack: Stack, provider: str) -> None:
         while "submitted" not in process.stdout.readline():
             pass
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"darkroom watch {batch_id}" in errors
     assert stack.run("watch", batch_id).returncode == 0
