@@ -3,7 +3,6 @@
 import gc
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -12,8 +11,8 @@ from xdist.scheduler import LoadFileScheduling
 
 OURS = ("FAL_", "DARKROOM_", "OTEL_", "DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "PGDATABASE", "PGHOST")
 WAYS_OUT = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
-SHARE_A_STACK = ("test_edit.py", "test_commands_on_a_stack.py", "test_provider_page.py")
-SHARE_A_BROWSER = "tests/browser/"
+TOGETHER = ("tests/browser/", "tests/stack/running/")
+"""Folders whose files share a browser, or a stack."""
 TAKES_MINUTES = "tests/whole/"
 LONGEST_FIRST = ("tests/whole", "tests/stack", "tests/browser", "fal_emulator/tests", "tests/http", "tests/database")
 
@@ -23,14 +22,11 @@ hypothesis.settings.load_profile("darkroom")
 
 
 class Scheduling(LoadFileScheduling):
-    """With several processes, the tests of one file stay together, and so do the files that share a stack, or a
-    browser."""
+    """With several processes, the tests of one file stay together, and so do the files that share what is dear."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = str(super()._split_scope(nodeid))
-        if file.startswith(SHARE_A_BROWSER):
-            return SHARE_A_BROWSER
-        return "stack" if Path(file).name in SHARE_A_STACK else file
+        return next((folder for folder in TOGETHER if file.startswith(folder)), file)
 
     def _assign_work_unit(self, node: Any) -> None:
         """A process always holds its next file in reserve: behind a test of minutes the last and shortest, else the

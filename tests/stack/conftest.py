@@ -1,29 +1,11 @@
 """What the tests of the command line share."""
 
-import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cli.doctor import lane_checks
 from tests.support.command_line import CommandLine
-from tests.support.running_stack import Stack
-
-
-@pytest.fixture(scope="session")
-def stack(clean_environment: None) -> Iterator[Stack]:
-    """One running stack for every file that asks for it (conftest.py keeps these together).
-
-    Not in pytest's own folder, which other runs lock again for the user that PostgreSQL runs as under root.
-    """
-    with tempfile.TemporaryDirectory(prefix="darkroom-stack-") as folder:
-        stack = Stack(Path(folder) / "home")
-        stack.variables |= {"POLL_AFTER": "2", "POLL_EVERY": "1"}
-        stack.start()
-        yield stack
-        stack.end(signal.SIGTERM, within=5)
 
 
 @pytest.fixture
