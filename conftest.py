@@ -13,8 +13,26 @@ OURS = ("FAL_", "DARKROOM_", "OTEL_", "DATABASE_URL", "REDIS_URL", "STORAGE_URL"
 WAYS_OUT = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 TOGETHER = ("tests/browser/", "tests/stack/running/")
 """Folders whose files share a browser, or a stack."""
-TAKES_MINUTES = "tests/whole/"
-LONGEST_FIRST = ("tests/whole", "tests/stack", "tests/browser", "fal_emulator/tests", "tests/http", "tests/database")
+TAKES_MINUTES = ("tests/whole/", "tests/database/test_machine.py")
+LONGEST_FIRST = (
+    "tests/whole/test_chaos.py",
+    "tests/whole/test_outages.py",
+    "tests/stack/running/",
+    "tests/browser/",
+    "tests/stack/start/test_up.py",
+    "tests/whole/test_crash.py",
+    "tests/stack/commands/test_doctor.py",
+    "tests/database/test_machine.py",
+    "tests/whole/",
+    "tests/http/intake/test_intake_openapi.py",
+    "fal_emulator/tests/test_fault_choice.py",
+    "tests/stack/",
+    "fal_emulator/tests/",
+    "tests/http/",
+    "tests/database/",
+)
+"""Files and folders that a run begins with, in this order: some wait and some compute, so that two cores have always
+something to do, and a process is never left over with a long one. The rest is short."""
 
 # a busy machine is no fault of the code
 hypothesis.settings.register_profile("darkroom", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -42,9 +60,9 @@ gc.disable()  # until all tests are collected: next to nothing of what that make
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits longest starts first, so that no process is left over with it; files stay as they are."""
-    places = {folder: place for place, folder in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: places.get("/".join(item.nodeid.split("/")[:2]), len(places)))
+    """What takes longest starts first; files stay as they are."""
+    places = list(enumerate(LONGEST_FIRST))
+    items.sort(key=lambda item: next((place for place, start in places if item.nodeid.startswith(start)), len(places)))
 
 
 def pytest_collection_finish() -> None:
