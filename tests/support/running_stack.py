@@ -89,6 +89,16 @@ class Stack:
         self.output = home.parent / "up.out"
 
     @property
+    def provider(self) -> str:
+        """The emulator's address."""
+        return f"http://127.0.0.1:{self.emulator_port}"
+
+    def set_options(self, **changes: object) -> None:
+        """Have the emulator go on with other options."""
+        with requests.Session() as session:
+            session.put(f"{self.provider}/_emulator/options", json=changes, timeout=60).raise_for_status()
+
+    @property
     def said(self) -> str:
         return self.output.read_text()
 

@@ -21,5 +21,6 @@ def stack(clean_environment: None) -> Iterator[Stack]:
         stack = Stack(Path(folder) / "home")
         stack.variables |= {"POLL_AFTER": "2", "POLL_EVERY": "1"}
         stack.start()
+        stack.set_options(image_mode="plain")  # what is in an image costs more than all that is done with it
         yield stack
         stack.end(signal.SIGTERM, within=20)
