@@ -3,7 +3,6 @@
 import gc
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -12,10 +11,28 @@ from xdist.scheduler import LoadFileScheduling
 
 OURS = ("FAL_", "DARKROOM_", "OTEL_", "DATABASE_URL", "REDIS_URL", "STORAGE_URL", "PUBLIC_URL", "PGDATABASE", "PGHOST")
 WAYS_OUT = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
-SHARE_A_STACK = ("test_edit.py", "test_commands_on_a_stack.py", "test_provider_page.py")
-SHARE_A_BROWSER = "tests/browser/"
-TAKES_MINUTES = "tests/whole/"
-LONGEST_FIRST = ("tests/whole", "tests/stack", "tests/browser", "fal_emulator/tests", "tests/http", "tests/database")
+TOGETHER = ("tests/browser/", "tests/stack/running/")
+"""Folders whose files share a browser, or a stack."""
+TAKES_MINUTES = ("tests/whole/", "tests/database/test_machine.py")
+LONGEST_FIRST = (
+    "tests/whole/test_chaos.py",
+    "tests/whole/test_outages.py",
+    "tests/stack/running/",
+    "tests/browser/",
+    "tests/stack/start/test_up.py",
+    "tests/whole/test_crash.py",
+    "tests/stack/commands/test_doctor.py",
+    "tests/database/test_machine.py",
+    "tests/whole/",
+    "tests/http/intake/test_intake_openapi.py",
+    "fal_emulator/tests/test_fault_choice.py",
+    "tests/stack/",
+    "fal_emulator/tests/",
+    "tests/http/",
+    "tests/database/",
+)
+"""Files and folders that a run begins with, in this order: some wait and some compute, so that two cores have always
+something to do, and a process is never left over with a long one. The rest is short."""
 
 # a busy machine is no fault of the code
 hypothesis.settings.register_profile("darkroom", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -23,14 +40,11 @@ hypothesis.settings.load_profile("darkroom")
 
 
 class Scheduling(LoadFileScheduling):
-    """With several processes, the tests of one file stay together, and so do the files that share a stack, or a
-    browser."""
+    """With several processes, the tests of one file stay together, and so do the files that share what is dear."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = str(super()._split_scope(nodeid))
-        if file.startswith(SHARE_A_BROWSER):
-            return SHARE_A_BROWSER
-        return "stack" if Path(file).name in SHARE_A_STACK else file
+        return next((folder for folder in TOGETHER if file.startswith(folder)), file)
 
     def _assign_work_unit(self, node: Any) -> None:
         """A process always holds its next file in reserve: behind a test of minutes the last and shortest, else the
@@ -46,9 +60,9 @@ gc.disable()  # until all tests are collected: next to nothing of what that make
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits longest starts first, so that no process is left over with it; files stay as they are."""
-    places = {folder: place for place, folder in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: places.get("/".join(item.nodeid.split("/")[:2]), len(places)))
+    """What takes longest starts first; files stay as they are."""
+    places = list(enumerate(LONGEST_FIRST))
+    items.sort(key=lambda item: next((place for place, start in places if item.nodeid.startswith(start)), len(places)))
 
 
 def pytest_collection_finish() -> None:

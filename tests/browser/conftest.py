@@ -31,7 +31,7 @@ FLAGS = (
     "--disable-sync",
 )
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
-SOON = 15_000
+SOON = 60_000
 """Milliseconds that anything on a page may take on a busy machine."""
 Open = Callable[..., Page]
 

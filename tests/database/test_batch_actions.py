@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from time import monotonic, sleep
 from uuid import UUID, uuid4
 
 import pytest
@@ -40,6 +39,7 @@ from tests.support.factories import (
     success,
     unbalanced,
 )
+from tests.support.locks import wait_for_a_lock
 
 IMAGES = ["https://example.com/a.png"]
 
@@ -257,7 +257,7 @@ def test_retry_that_meets_settle_leaves_no_edit_behind(engine: Engine) -> None:
         settling = threading.Thread(target=settle)
         settling.start()
         wait_for_a_lock(engine, settling)
-    settling.join(10)
+    settling.join(60)
     with engine.begin() as connection:
         assert column(connection, "finished_at") is None
         assert len(claim(connection)) == 1
@@ -277,21 +277,10 @@ def test_append_that_meets_cancel_leaves_no_edit_behind(engine: Engine) -> None:
         cancelling = threading.Thread(target=cancel)
         cancelling.start()
         wait_for_a_lock(engine, cancelling)
-    cancelling.join(10)
+    cancelling.join(60)
     with engine.begin() as connection:
         assert states(connection) == {"cancelled": 3}
         assert settle_batches(connection) == [batch_id]
-
-
-def wait_for_a_lock(engine: Engine, thread: threading.Thread) -> None:
-    """Until somebody waits for a lock, or the thread is through."""
-    deadline = monotonic() + 10
-    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    while thread.is_alive() and monotonic() < deadline:
-        with engine.connect() as connection:
-            if connection.exec_driver_sql(query).scalar():
-                return
-        sleep(0.01)
 
 
 def test_append_goes_on_where_the_batch_ends(engine: Engine) -> None:

@@ -241,12 +241,12 @@ class _Paused:
         entries = _entries(*self._lines)
         yield next(entries)
         self.reached.set()
-        assert self.should_continue.wait(10)
+        assert self.should_continue.wait(60)
         yield from entries
 
 
 def _until(condition: Callable[[], object]) -> None:
-    deadline = monotonic() + 10
+    deadline = monotonic() + 60
     while not condition():
         assert monotonic() < deadline
         sleep(0.01)
@@ -261,7 +261,7 @@ def _race(engine: Engine, first: _Paused, *second: dict[str, object]) -> tuple[A
 
     with ThreadPoolExecutor(2) as pool:
         ahead = pool.submit(run_first)
-        assert first.reached.wait(10)
+        assert first.reached.wait(60)
         behind = pool.submit(_create, engine, KEYED, *second)
         _until(lambda: _rows(engine, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
         first.should_continue.set()
@@ -295,7 +295,7 @@ def test_a_request_does_not_wait_for_ever_for_its_twin(engine: Engine) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(run_first)
-        assert first.reached.wait(10)
+        assert first.reached.wait(60)
         with engine.begin() as connection:
             connection.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")
             with pytest.raises(IdempotencyConflict, match="being created"):

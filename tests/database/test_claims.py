@@ -21,6 +21,7 @@ from tests.support.factories import (
     states,
     success,
 )
+from tests.support.locks import wait_for_a_lock
 from worker.beat_scheduler import lanes_due
 
 
@@ -113,7 +114,7 @@ def test_claimers_take_turns(engine: Engine) -> None:
 
         thread = threading.Thread(target=take)
         thread.start()
-        thread.join(0.5)
+        wait_for_a_lock(engine, thread)
         start_submissions(first, chosen, unknown_deadline=60, price=PRICE)
     thread.join()
     with engine.begin() as connection:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from models.database import check_schema, make_engine
 from models.database_errors import DATABASE_ERRORS, explain, is_away, sqlstate
 from tests.support.api_client import counts, edits, intake_app, lines, problem
 from tests.support.databases import NUMBERS, database_named
+from tests.support.locks import wait_for_a_lock
 from tests.support.own_postgres import OwnServer, own_postgres, wheel_programs
 from tests.support.running_stack import darkroom, eventually
 
@@ -61,12 +61,9 @@ def run(engine: Engine, *statements: str) -> Callable[[], None]:
 def test_timeouts_and_cancels(database_url: str) -> None:
     with engine_with(database_url, statement_timeout="100") as engine:
         assert "statement timeout" in trouble(run(engine, "SELECT pg_sleep(5)"), "57014")
+    with engine_with(database_url) as engine, administering(database_url, "pg_cancel_backend", "pg_sleep(61)"):
+        assert "user request" in trouble(run(engine, "SELECT pg_sleep(61)"), "57014")
     with engine_with(database_url) as engine:
-        timer = threading.Timer(0.3, lambda: administer(database_url, "pg_cancel_backend", "pg_sleep(6)"))
-        timer.start()
-        assert "user request" in trouble(run(engine, "SELECT pg_sleep(6)"), "57014")
-        timer.join()
-    with engine_with(database_url, idle_in_transaction_session_timeout="100") as engine:
         trouble(lambda: dawdle(engine), "25P03")
         run(engine, "SELECT 1")()  # on a new connection
     with engine_with(database_url, transaction_timeout="100") as engine:
@@ -77,25 +74,40 @@ def test_timeouts_and_cancels(database_url: str) -> None:
 
 
 def dawdle(engine: Engine) -> None:
+    """Say nothing in the middle of a transaction until its session has been ended for that."""
+
+    def is_there() -> bool:
+        with engine.connect() as other:
+            return bool(other.exec_driver_sql("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)).scalar())
+
     with engine.begin() as connection:
-        connection.exec_driver_sql("SELECT 1")
-        time.sleep(0.5)
+        pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '100ms'")
+        assert eventually(lambda: not is_there())
         connection.exec_driver_sql("SELECT 1")
 
 
-def administer(url: str, function: str, text: str) -> None:
-    """Call a function of an administrator with the sessions that run a statement like this."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        query = f"SELECT {function}(pid) FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()"
-        connection.execute(query, (f"SELECT {text}%",))
+@contextmanager
+def administering(url: str, function: str, text: str) -> Iterator[None]:
+    """Call a function of an administrator with the session that runs a statement like this, once there is one."""
+    query = f"SELECT {function}(pid) FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()"
+
+    def administer() -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            eventually(lambda: connection.execute(query, (f"SELECT {text}%",)).fetchall())
+
+    thread = threading.Thread(target=administer)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def test_ended_by_an_administrator(database_url: str) -> None:
     with engine_with(database_url) as engine:
-        timer = threading.Timer(0.3, lambda: administer(database_url, "pg_terminate_backend", "pg_sleep(7)"))
-        timer.start()
-        trouble(run(engine, "SELECT pg_sleep(7)"), "57P01")
-        timer.join()
+        with administering(database_url, "pg_terminate_backend", "pg_sleep(62)"):
+            trouble(run(engine, "SELECT pg_sleep(62)"), "57P01")
         run(engine, "SELECT 1")()
 
 
@@ -114,11 +126,12 @@ def test_a_deadlock_and_a_serialization_failure(database_url: str) -> None:
                     connection.exec_driver_sql(rows[1])
                     thread = threading.Thread(target=other.exec_driver_sql, args=(rows[1],))
                     thread.start()
+                    wait_for_a_lock(engine, thread)
                     try:
                         connection.exec_driver_sql(rows[0])
                     finally:
                         connection.rollback()
-                        thread.join(10)
+                        thread.join(60)
 
             trouble(cross, "40P01")
     with engine_with(database_url, default_transaction_isolation="serializable") as engine, engine.begin() as ours:
@@ -144,7 +157,7 @@ def test_no_connection_is_free(small: OwnServer) -> None:
     with engine_with(url) as engine:
         assert "remaining connection slots" in trouble(lambda: engine.connect(), None)
         others.pop().close()
-        assert eventually(lambda: succeeds(run(engine, "SELECT 1")), within=5)
+        assert eventually(lambda: succeeds(run(engine, "SELECT 1")), within=60)
     for other in others:
         other.close()
 
@@ -161,7 +174,7 @@ def test_a_server_that_crashes_shuts_down_and_starts(small: OwnServer) -> None:
         victim = psycopg.connect(small.url())
         # PostgreSQL then ends every session and recovers; its 57P02 is a warning, the error is the end of the line
         os.kill(victim.info.backend_pid, signal.SIGKILL)
-        trouble(lambda: [kept.exec_driver_sql("SELECT pg_sleep(0.05)") for _ in range(200)], None)
+        trouble(lambda: [kept.exec_driver_sql("SELECT pg_sleep(0.05)") for _ in range(1200)], None)
         victim.close()
         assert eventually(lambda: succeeds(run(engine, "SELECT 1")))
     with psycopg.connect(small.url()), engine_with(small.url()) as engine:
@@ -181,7 +194,7 @@ def test_a_server_that_starts_up_takes_nobody_yet() -> None:
             def says() -> str:
                 return trouble(lambda: engine.connect(), None)
 
-            assert eventually(lambda: "refused" not in says(), within=10)
+            assert eventually(lambda: "refused" not in says(), within=60)
             assert "starting up" in says() or "not accepting connections" in says()
         with engine_with(server.url()) as engine:
             said = trouble(lambda: engine.connect(), None)

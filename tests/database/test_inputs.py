@@ -31,6 +31,7 @@ from models.transitions.inputs import (
 )
 from tests.support.command_line import CommandLine
 from tests.support.factories import claim, unbalanced
+from tests.support.locks import wait_for_a_lock
 
 
 @pytest.fixture
@@ -141,11 +142,9 @@ def test_append_is_not_let_go_unseen(engine: Engine) -> None:
     with engine.begin() as connection:
         batch_id = hand_in(connection, [edit("storage://a")])
         end_inputs(connection)
-    waiting = threading.Event()
 
     def let_go() -> None:
         with engine.begin() as connection:
-            waiting.set()
             let_edits_go(connection, batch_id)
 
     with engine.begin() as connection:
@@ -153,10 +152,9 @@ def test_append_is_not_let_go_unseen(engine: Engine) -> None:
         append(connection, batch_id, read_objects([edit("https://e.example/b"), edit("storage://c")], first=first))
         thread = threading.Thread(target=let_go)
         thread.start()
-        waiting.wait(5)
-        thread.join(0.3)
+        wait_for_a_lock(engine, thread)
         assert thread.is_alive()
-    thread.join(5)
+    thread.join(60)
     with engine.connect() as connection:
         assert held(connection) == [1]
         let_edits_go(connection, batch_id)
@@ -179,9 +177,9 @@ def test_retry_is_not_let_go_unseen(engine: Engine) -> None:
         assert retry_failed(connection, batch_id) == 1
         thread = threading.Thread(target=let_go)
         thread.start()
-        thread.join(0.3)
+        wait_for_a_lock(engine, thread)
         assert thread.is_alive()
-    thread.join(5)
+    thread.join(60)
     with engine.connect() as connection:
         assert held(connection) == [0]
 

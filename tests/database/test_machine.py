@@ -74,7 +74,7 @@ FROM batch_progress p JOIN batch_costs c USING (batch_id) ORDER BY p.batch_id
 """
 """What people read of a batch, whether or not its rows are there."""
 ENDED = ("stored", "failed", "cancelled")
-AUDITED_EVERY = 4
+AUDITED_EVERY = 10
 """Steps."""
 CHARGED = {"one": 1, "three": 3}
 """Units that a request of such a fate is charged: success alone, as long as nobody says otherwise."""

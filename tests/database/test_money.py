@@ -46,6 +46,7 @@ from tests.support.factories import (
     success,
     unbalanced,
 )
+from tests.support.locks import wait_for_a_lock
 
 UNREADABLE = Verdict(Kind.UNFETCHED)
 
@@ -192,7 +193,7 @@ def test_claim_that_waited_sees_the_first_open_again(engine: Engine) -> None:
         lock_edits(connection, [first.id])
         thread = threading.Thread(target=submit)
         thread.start()
-        thread.join(0.5)
+        wait_for_a_lock(engine, thread)
         attach_request_id(connection, first.id, request_id(first), overdue_after=60)
     thread.join()
     assert written == []

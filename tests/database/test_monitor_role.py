@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 
 from cli.database_commands import NO_MONITOR_ROLE
 from models.claims import claim_images
+from models.database import make_engine
 from models.incidents import REASON
 from models.monitor_role import NOT_FOR_POLLING, ROLE, WITHHELD
 from models.monitoring import VIEWS
@@ -21,9 +22,10 @@ from models.tables import metadata
 from models.transitions import ImageFault, Refusal, record_image_faults, record_refused, schedule_poll, settle_batches
 from models.transitions.submissions import NextPoll
 from models.verdict import DeclaredImage, Kind, Retry, Verdict
-from tests.support.databases import database_named
+from tests.support.databases import Databases, database_named
 from tests.support.factories import POLICY, accept, answer, claim, keep_callback, make_batch, request_id
 from tests.support.own_postgres import own_postgres, wheel_programs
+from tests.support.running_stack import darkroom
 
 SECRET = "planted-secret"
 """Part of everything that no caller would show."""
@@ -67,14 +69,17 @@ def plant(connection: Connection) -> list[str]:
     return [str(submission.id) for submission in submissions]
 
 
-@pytest.fixture
-def monitor(engine: Engine, database_url: str) -> Iterator[tuple[psycopg.Connection, list[str]]]:
-    """A connection as the role, to a database with secrets, and the tokens in it."""
-    with engine.begin() as connection:
-        tokens = plant(connection)
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(f"SET ROLE {ROLE}")
-        yield connection, tokens
+@pytest.fixture(scope="module")
+def monitor(databases: Databases) -> Iterator[tuple[psycopg.Connection, list[str]]]:
+    """A connection as the role, to a database with secrets, and the tokens in it; nothing of it can be changed."""
+    with databases.lend() as url:
+        engine = make_engine(url, application="darkroom test")
+        with engine.begin() as connection:
+            tokens = plant(connection)
+        engine.dispose()
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"SET ROLE {ROLE}")
+            yield connection, tokens
 
 
 def is_secret(value: str, tokens: list[str]) -> bool:
@@ -132,18 +137,29 @@ def test_what_is_withheld_is_refused(monitor: tuple[psycopg.Connection, list[str
             connection.execute(statement)
 
 
-@pytest.fixture
-def two_databases() -> Iterator[list[str]]:
-    """Empty ones in a cluster of their own, owned by somebody who may create no role."""
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The URL of a server that knows no role of ours, and somebody who may create none."""
     with own_postgres(wheel_programs()) as server:
         with psycopg.connect(server.url(), autocommit=True) as connection:
             connection.execute("CREATE ROLE owner LOGIN")
-            for name in ("watched_1", "watched_2"):
-                connection.execute(f"CREATE DATABASE {name} OWNER owner")
-        yield [database_named(server.url(), name) for name in ("watched_1", "watched_2")]
+        yield server.url()
 
 
-def migrate(*urls: str) -> list[str]:
+@pytest.fixture
+def two_databases(cluster: str) -> Iterator[list[str]]:
+    """Empty ones of that server, owned by that somebody; the role goes with them."""
+    names = ("watched_1", "watched_2")
+    with psycopg.connect(cluster, autocommit=True) as connection:
+        for name in names:
+            connection.execute(f"CREATE DATABASE {name} OWNER owner")
+        yield [database_named(cluster, name) for name in names]
+        for name in names:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        connection.execute(f"DROP ROLE {ROLE}")
+
+
+def migrate_at_once(*urls: str) -> list[str]:
     """What `darkroom migrate` says of each, all at one time."""
     command = [sys.executable, "-m", "cli.main", "migrate"]
     running = [
@@ -155,6 +171,13 @@ def migrate(*urls: str) -> list[str]:
     return said
 
 
+def migrate(url: str) -> str:
+    """What `darkroom migrate` says."""
+    done = darkroom("migrate", DATABASE_URL=url)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def assert_watched(url: str) -> None:
     with psycopg.connect(url) as connection:
         connection.execute(f"SET ROLE {ROLE}")
@@ -163,7 +186,7 @@ def assert_watched(url: str) -> None:
 
 def test_two_databases_of_a_cluster_are_migrated_at_one_time(two_databases: list[str]) -> None:
     """The role is the cluster's: whoever comes second finds it, and both grant it their own views."""
-    assert not any(ROLE in said for said in migrate(*two_databases))
+    assert not any(ROLE in said for said in migrate_at_once(*two_databases))
     for url in two_databases:
         assert_watched(url)
 
@@ -172,10 +195,9 @@ def test_an_owner_who_may_create_no_role_is_told(two_databases: list[str]) -> No
     """Everything else is there; once somebody has made the role, migrating again lets it read."""
     url = two_databases[0].replace("//postgres@", "//owner@")
     assert url != two_databases[0]
-    (said,) = migrate(url)
+    said = migrate(url)
     assert said.splitlines()[1:] == [NO_MONITOR_ROLE]
     with psycopg.connect(two_databases[0], autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {ROLE} NOLOGIN")
-    (said,) = migrate(url)
-    assert ROLE not in said
+    assert ROLE not in migrate(url)
     assert_watched(two_databases[0])

@@ -39,6 +39,7 @@ from tests.support.factories import (
     success,
     unbalanced,
 )
+from tests.support.locks import wait_for_a_lock
 
 
 @pytest.fixture
@@ -304,7 +305,7 @@ def test_late_failure_that_waited_for_the_newer_post_sees_it(engine: Engine) -> 
         claim(connection)
         thread = threading.Thread(target=report)
         thread.start()
-        thread.join(0.5)
+        wait_for_a_lock(engine, thread)
     thread.join()
     with engine.begin() as connection:
         assert states(connection) == {"submitting": 1}
@@ -386,7 +387,7 @@ def test_two_last_edits_at_once_do_not_leave_the_batch_open(engine: Engine) -> N
         def end(submission, barrier=barrier) -> None:
             with engine.begin() as connection:
                 record_reports(connection, [answer(submission, failure("value_error", Retry.NEVER))], POLICY)
-                barrier.wait(5)
+                barrier.wait(60)
             with engine.begin() as connection:
                 settle_batches(connection)
 
@@ -419,8 +420,8 @@ def test_two_open_submissions_of_one_edit_that_fail_at_once_end_it(engine: Engin
     with engine.begin() as connection:
         record_reports(connection, [answer(first, failure("value_error", Retry.NEVER))], POLICY)
         late.start()
-        late.join(0.5)
-    late.join(10)
+        wait_for_a_lock(engine, late)
+    late.join(60)
     with engine.begin() as connection:
         assert states(connection) == {"failed": 1}
 

@@ -27,6 +27,7 @@ from models.states import Kept
 from models.transitions import retry_failed
 from tests.support.factories import accept, claim, make_batch, unbalanced
 from tests.support.finished_batches import KEPT, age, called_back, finished
+from tests.support.locks import wait_for_a_lock
 from tests.support.provider_callbacks import ok
 from tests.support.receiving import deliveries, rows
 
@@ -198,11 +199,9 @@ def test_a_callback_that_is_just_being_written_is_counted(engine: Engine) -> Non
         assert called_back(connection, token, request, ok("another")) == "mismatch"
         pruning = threading.Thread(target=prune, args=(engine,))
         pruning.start()
-        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        while pruning.is_alive() and rows(engine, waits) == [(0,)]:
-            pass
+        wait_for_a_lock(engine, pruning)
         connection.commit()
-        pruning.join(20)
+        pruning.join(60)
     assert counts(engine) == [0] * 4
     assert accounts(engine) == []
 
@@ -301,7 +300,7 @@ def test_killed_anywhere_it_goes_on(engine: Engine, database_url: str) -> None:
         for _ in range(9):
             process.stdout.readline()
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()
         killed += 1
         assert accounts(engine) == []

@@ -1,28 +1,18 @@
 """What the tests of the command line share."""
 
-import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cli.doctor import lane_checks
 from tests.support.command_line import CommandLine
-from tests.support.running_stack import Stack
 
 
-@pytest.fixture(scope="session")
-def stack(clean_environment: None) -> Iterator[Stack]:
-    """One running stack for every file that asks for it (conftest.py keeps these together).
-
-    Not in pytest's own folder, which other runs lock again for the user that PostgreSQL runs as under root.
-    """
-    with tempfile.TemporaryDirectory(prefix="darkroom-stack-") as folder:
-        stack = Stack(Path(folder) / "home")
-        stack.variables |= {"POLL_AFTER": "2", "POLL_EVERY": "1"}
-        stack.start()
-        yield stack
-        stack.end(signal.SIGTERM, within=5)
+@pytest.fixture
+def quick_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor's clocks that run out where something is missing run out at once."""
+    for name, value in {"WATCHED_FOR": 1.0, "LOOK_EVERY": 0.2, "ANSWER_WITHIN": 0.2, "ROUNDS": 1}.items():
+        monkeypatch.setattr(lane_checks, name, value)
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def darkroom(*arguments: str, timeout: float = 60.0, **variables: str) -> subpro
     return subprocess.CompletedProcess(arguments, code, out, err)
 
 
-def eventually(holds: Callable[[], Any], within: float = 30.0) -> bool:
+def eventually(holds: Callable[[], Any], within: float = 60.0) -> bool:
     """Whether something comes true in time."""
     deadline = time.monotonic() + within
     while not holds():
@@ -87,6 +87,16 @@ class Stack:
         self.port, self.intake_port = self.variables["RECEIVER_PORT"], self.variables["INTAKE_PORT"]
         self.emulator_port = str(free_port())
         self.output = home.parent / "up.out"
+
+    @property
+    def provider(self) -> str:
+        """The emulator's address."""
+        return f"http://127.0.0.1:{self.emulator_port}"
+
+    def set_options(self, **changes: object) -> None:
+        """Have the emulator go on with other options."""
+        with requests.Session() as session:
+            session.put(f"{self.provider}/_emulator/options", json=changes, timeout=60).raise_for_status()
 
     @property
     def said(self) -> str:

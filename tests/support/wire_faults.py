@@ -29,19 +29,22 @@ def listening(serve: Callable[[socket.socket], None]) -> Iterator[int]:
     threads: list[threading.Thread] = []
     lines: set[socket.socket] = set()
 
-    def hold(line: socket.socket) -> None:
+    def hold(line: socket.socket, twin: socket.socket) -> None:
         try:
-            with suppress(OSError):
+            with line, suppress(OSError):
                 serve(line)
         finally:
-            line.close()
+            lines.discard(twin)
+            hang_up(twin)
+            twin.close()
 
     def accept() -> None:
         with suppress(OSError):
             while True:
                 line, _ = listener.accept()
-                lines.add(line)
-                threads.append(threading.Thread(target=hold, args=(line,), daemon=True))
+                twin = line.dup()  # what speaks TLS on a line takes its place
+                lines.add(twin)
+                threads.append(threading.Thread(target=hold, args=(line, twin), daemon=True))
                 threads[-1].start()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -51,11 +54,16 @@ def listening(serve: Callable[[socket.socket], None]) -> Iterator[int]:
             yield listener.getsockname()[1]
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            for line in lines:
-                with suppress(OSError):
-                    line.shutdown(socket.SHUT_RDWR)
+            for line in list(lines):
+                hang_up(line)
             for thread in (api, *threads):
                 thread.join(5)
+
+
+def hang_up(line: socket.socket) -> None:
+    """End it in both directions, whoever waits on it."""
+    with suppress(OSError):
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def pump(one: socket.socket, other: socket.socket) -> None:

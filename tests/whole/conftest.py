@@ -14,15 +14,13 @@ from sqlalchemy.exc import OperationalError
 
 from benchmarks.audit import Audit, audit
 from benchmarks.chaos import wait_until_finished
-from benchmarks.system import CLOCKS, System
+from benchmarks.system import System
 from intake.batches import BatchHeader, create
 from intake.manifest import read_jsonl
 
 IMAGE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
 Start = Callable[..., System]
-UNKNOWN_DEADLINE = sum(float(CLOCKS[name]) for name in ("SUBMIT_START_TIMEOUT", "RUN_ALLOWANCE", "DELIVERY_ALLOWANCE"))
-"""Seconds; the deadline of an unknown submit under the shrunk clocks."""
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +56,7 @@ def hand_in(system: System, edits: int, prompt: str = "edit", notify_url: str | 
         create(connection, BatchHeader(notify_url=notify_url), read_jsonl(BytesIO("\n".join(lines).encode())))
 
 
-def finish(system: System, timeout: float = 90.0, states: Set[str] = frozenset({"stored"})) -> Audit:
+def finish(system: System, timeout: float = 180.0, states: Set[str] = frozenset({"stored"})) -> Audit:
     """Wait for the end of every batch, in these states, and compare the books: nothing lost, doubled or wrong."""
     settled = wait_until_finished(system.engine, timeout)
     found = audit(system, kills=Counter(), seconds=0, settled=settled)
@@ -79,7 +77,7 @@ def heard_too_late(system: System) -> int:
         system,
         f"""
         SELECT count(*) FROM submissions WHERE request_id IS NOT NULL
-        AND accepted_at - posted_at >= {UNKNOWN_DEADLINE} * interval '1 s'
+        AND accepted_at - posted_at >= {system.unknown_deadline} * interval '1 s'
         """,
     )
 
@@ -97,7 +95,7 @@ def suspended(system: System, *parts: str) -> Iterator[None]:
             process.resume()
 
 
-def wait_for(what: Callable[[], object], missing: str, timeout: float = 30.0) -> None:
+def wait_for(what: Callable[[], object], missing: str, timeout: float = 60.0) -> None:
     """Return once it is so; `missing` says what never came."""
     deadline = time.monotonic() + timeout
     while not what():
@@ -119,4 +117,4 @@ def half_way(system: System) -> None:
         except OperationalError:  # PostgreSQL is among those that are killed
             return False
 
-    wait_for(begun, "nothing is stored", 60)
+    wait_for(begun, "nothing is stored", 120)

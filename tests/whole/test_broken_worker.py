@@ -39,7 +39,7 @@ def test_broken_worker_ends(tmp_path: Path, clean_environment: None) -> None:
             try:
                 wait_for(begun.exists, "the worker does not begin")
                 broker.kill()
-                assert worker.wait(30) == 1
+                assert worker.wait(60) == 1
             finally:
                 broker.kill()
                 worker.kill()

@@ -90,7 +90,7 @@ def test_order_becomes_images(
     assert first.json()["batch_id"] == again.json()["batch_id"]
 
     assert eventually(lambda: stand(system.engine) == [(1, True, None, 204, None)], within=LONGEST)
-    results = session.get(f"{system.intake}/v1/batches/{first.json()['batch_id']}/results", timeout=10)
+    results = session.get(f"{system.intake}/v1/batches/{first.json()['batch_id']}/results", timeout=LONGEST)
     edits = {edit["custom_id"]: edit for edit in map(json.loads, results.content.splitlines())}
     assert set(edits) == set(PRODUCTS)
     for product, edit in edits.items():
@@ -106,5 +106,5 @@ def test_order_becomes_images(
 def test_stranger_is_turned_away(shop: str, session: requests.Session, signature: str) -> None:
     """What darkroom did not sign is answered 401, however malformed its headers are."""
     headers = {"webhook-id": "1", "webhook-timestamp": str(int(time.time())), "webhook-signature": signature.encode()}
-    answer = session.post(f"{shop}/darkroom", data=b'{"data": {}}', headers=headers, timeout=5)
+    answer = session.post(f"{shop}/darkroom", data=b'{"data": {}}', headers=headers, timeout=LONGEST)
     assert answer.status_code == 401

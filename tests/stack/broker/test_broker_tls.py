@@ -42,7 +42,7 @@ def tls_server(*options: str) -> Iterator[int]:
             ) as process,
         ):
             try:
-                if eventually(lambda: process.poll() is not None or _responds(port), 20) and process.poll() is None:  # noqa: B023
+                if eventually(lambda: process.poll() is not None or _responds(port), 60) and process.poll() is None:  # noqa: B023
                     yield port
                     return
             finally:
@@ -86,7 +86,7 @@ def test_a_task_there_and_its_result_back(own_tls: int) -> None:
         return 2 * number
 
     with start_worker(app, pool="solo", perform_ping_check=False, loglevel="ERROR"):
-        assert double.delay(21).get(timeout=20) == 42
+        assert double.delay(21).get(timeout=60) == 42
 
 
 def test_the_machines_own_store(own_tls: int, monkeypatch: pytest.MonkeyPatch) -> None:

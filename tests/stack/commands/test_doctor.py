@@ -39,16 +39,14 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
 def redis_url() -> Iterator[str]:
     """A broker to which no worker listens."""
     with broker_process() as (url, process):
-        assert until(lambda: redis_answers(url), timeout=20)
+        assert until(lambda: redis_answers(url), timeout=60)
         yield url
         process.terminate()
 
 
 @pytest.fixture
-def healthy(run_cli: CommandLine, emulator: Emulator, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+def healthy(run_cli: CommandLine, emulator: Emulator, redis_url: str, quick_doctor: None) -> CommandLine:
     """Everything is there but workers and a receiver."""
-    for name, value in {"WATCHED_FOR": 1.5, "LOOK_EVERY": 0.2, "ANSWER_WITHIN": 0.2, "ROUNDS": 1}.items():
-        monkeypatch.setattr(lane_checks, name, value)
     for name in ("FAL_QUEUE_URL", "FAL_REST_URL", "FAL_API_URL", "FAL_CDN_URL"):
         run_cli.set(**{name: emulator.url})
     run_cli.set(REDIS_URL=redis_url, FAL_KEY=KEY)
@@ -203,6 +201,7 @@ def test_keys_unreadable(healthy: CommandLine) -> None:
 
 def test_silence_is_bounded(healthy: CommandLine) -> None:
     """Servers that take the connection and say nothing do not hold it up for long."""
+    healthy.set(SUBMIT_START_TIMEOUT="1")
     with serve(lambda line: line.silence(BOUND), reads=False) as wire:
         healthy.set(PUBLIC_URL=wire.url, FAL_JWKS_URL=wire.url, FAL_QUEUE_URL=wire.url)
         healthy.set(REDIS_URL=f"redis://127.0.0.1:{wire.port}/0")
@@ -281,8 +280,9 @@ def test_due_work_that_nobody_takes(healthy: CommandLine, engine: Engine) -> Non
         assert connection.exec_driver_sql(query).all() == before
 
 
-def test_a_busy_lane_is_no_fault(healthy: CommandLine, engine: Engine) -> None:
+def test_a_busy_lane_is_no_fault(healthy: CommandLine, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the line, and however old it is: while somebody takes from its head the lane is well."""
+    monkeypatch.setattr(lane_checks, "WATCHED_FOR", 60.0)
     with engine.begin() as connection:
         make_submitted(connection, 40)
         connection.exec_driver_sql("UPDATE submissions SET due_at = now() - interval '1 hour'")

@@ -7,7 +7,7 @@ from tests.support.command_line import CommandLine
 from tests.support.factories import make_batch
 
 
-def test_the_reason_is_in_status_and_doctor(run_cli: CommandLine, engine: Engine) -> None:
+def test_the_reason_is_in_status_and_doctor(run_cli: CommandLine, engine: Engine, quick_doctor: None) -> None:
     why = "No space left on device [x]"
     with engine.begin() as connection:
         make_batch(connection, 1)

@@ -24,7 +24,7 @@ from tests.support.command_line import CommandLine
 from tests.support.factories import POLICY, answer, failure, make_batch, make_submitted, success
 from tests.support.running_stack import PYTHON
 
-WITHIN = 20.0
+WITHIN = 60.0
 
 
 def work(engine: Engine) -> None:

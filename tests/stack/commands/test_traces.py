@@ -59,7 +59,7 @@ def stack(clean_environment: None, collector: Wire) -> Iterator[Stack]:
         }
         stack.start()
         yield stack
-        stack.end(signal.SIGTERM, within=5)
+        stack.end(signal.SIGTERM, within=20)
 
 
 def environment(stack: Stack) -> dict[str, str]:
@@ -88,7 +88,7 @@ def test_one_trace_from_request_to_image(stack: Stack, collector: Wire, caller: 
         f"http://127.0.0.1:{stack.intake_port}/v1/batches",
         json=document(caller),
         headers={"traceparent": TRACEPARENT},
-        timeout=10,
+        timeout=60,
     )
     assert answer.status_code == 201, answer.text
     assert eventually(lambda: set(spans_of(collector, TRACE)) == {"POST /v1/batches", *CALLS}), stack.said

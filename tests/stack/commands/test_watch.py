@@ -51,7 +51,7 @@ def ending(engine: Engine, after: float) -> Iterator[None]:
     """All that is in flight fails so many seconds after the command has looked at it."""
 
     def end() -> None:
-        LOOKED.wait(30)
+        LOOKED.wait(60)
         time.sleep(after)
         with engine.begin() as connection:
             fail_each(connection)

@@ -45,7 +45,11 @@ def test_every_kind_of_address_is_there() -> None:
 
 
 def test_the_rights_suffice(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    quick_doctor: None,
 ) -> None:
     """A role with the page's rights hands in a batch; the doctor misses nothing."""
     role = f"worker_{next(NUMBERS)}"

@@ -37,7 +37,7 @@ def test_the_supervisor_runs_what_it_is_told_where_it_is_told(
         try:
             supervisor.wait()
             supervisor.start(Stage.SERVERS)
-            assert until((folder / "said").exists, timeout=20)
+            assert until((folder / "said").exists, timeout=60)
             assert (folder / "said").read_text() == str(folder)
             variables = {"STORAGE_URL": home.images.as_uri(), "DARKROOM_HOME": str(home.folder)}
             home.publish(variables)
@@ -70,7 +70,7 @@ def test_the_embedded_servers_and_the_images(name: str, tmp_path: Path, monkeypa
             supervisor.start(Stage.SERVERS)
             url = embedded.database_url(home, emulated=True)
             assert until(lambda: ensure_database(url), timeout=60)
-            assert until(lambda: redis_answers(broker.broker_url(home)), timeout=20)
+            assert until(lambda: redis_answers(broker.broker_url(home)), timeout=60)
             with psycopg.connect(url) as connection:
                 assert connection.execute("SELECT 1").fetchone() == (1,)
         finally:

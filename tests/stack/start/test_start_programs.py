@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +11,17 @@ import pytest
 from cli.stack.embedded import free_port
 from cli.stack.home import Home
 from cli.stack.processes import Process, Stage
+from cli.stack.start_programs import last_line
 from cli.stack.supervision import Supervisor
 from core.errors import UserError
 from tests.support.running_stack import darkroom
 from tests.support.servers import closed_port
 
 ENDS = {
-    "well": "import time; print('first', flush=True); time.sleep(0.3); print('last')",
+    "well": (
+        "import os, sys, time; print('first', flush=True); heard = sys.argv[1]; "
+        "next(n for n in range(600) if os.path.exists(heard) or time.sleep(0.1)); os.unlink(heard); print('last')"
+    ),
     "trouble": "import sys; print('first'); print('The disk is full.'); sys.exit(2)",
     "bug": "print('first', flush=True); raise KeyError('x')",
     "killed": "import os; print('first', flush=True); os.kill(os.getpid(), 9)",
@@ -25,32 +29,51 @@ ENDS = {
 
 
 @pytest.fixture(scope="module")
-def supervisor() -> Iterator[Supervisor]:
-    """One that runs nothing yet."""
-    programs = [Process(name, (sys.executable, "-c", code), Stage.STARTING, once=True) for name, code in ENDS.items()]
+def home() -> Iterator[Home]:
     with tempfile.TemporaryDirectory(prefix="darkroom-starting-") as folder:
         home = Home(Path(folder))
         home.create()
-        with home.hold() as lock:
-            supervisor = Supervisor(home, programs, os.environ, lock)
-            try:
-                supervisor.wait()
-                yield supervisor
-            finally:
-                supervisor.stop()
+        yield home
 
 
-def end(supervisor: Supervisor, name: str) -> list[str]:
-    """Run one of them to its end; gives what was said meanwhile."""
-    said: list[str] = []
-    supervisor.finish(Process(name, (), Stage.STARTING, once=True), said.append)
-    return said
+@pytest.fixture(scope="module")
+def listened(home: Home) -> Path:
+    """Made once the first word of the program that ends well was heard: it waits for that."""
+    return home.folder / "listened"
 
 
-def test_an_end_is_waited_for(supervisor: Supervisor) -> None:
-    """Again and again, as after the death of a supervisor."""
+@pytest.fixture(scope="module")
+def supervisor(home: Home, listened: Path) -> Iterator[Supervisor]:
+    """One that runs nothing yet."""
+    commands = {name: (sys.executable, "-c", code, str(listened)) for name, code in ENDS.items()}
+    programs = [Process(name, command, Stage.STARTING, once=True) for name, command in commands.items()]
+    with home.hold() as lock:
+        supervisor = Supervisor(home, programs, os.environ, lock)
+        try:
+            supervisor.wait()
+            yield supervisor
+        finally:
+            supervisor.stop()
+
+
+def end(supervisor: Supervisor, name: str, say: Callable[[str], None] = lambda _: None) -> None:
+    """Run one of them to its end."""
+    supervisor.finish(Process(name, (), Stage.STARTING, once=True), say)
+
+
+def test_an_end_is_waited_for(supervisor: Supervisor, home: Home, listened: Path) -> None:
+    """What it says meanwhile is heard, and it goes on; again and again, as after the death of a supervisor."""
     for _ in range(2):
-        assert "first" in end(supervisor, "well")
+        said: list[str] = []
+
+        def hear(line: str, said: list[str] = said) -> None:
+            if line == "first" and line not in said:
+                listened.touch()
+            said.append(line)
+
+        end(supervisor, "well", hear)
+        assert "first" in said
+        assert last_line(home, "well") == "last"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cli.stack import up
 from core.errors import UserError
-from tests.support.running_stack import Stack, darkroom, eventually
+from tests.support.running_stack import READY_WITHIN, Stack, darkroom, eventually
 
 EDIT = {"prompt": "make it blue", "image_urls": ["http://127.0.0.1:1/none.png"]}
 
@@ -92,7 +92,7 @@ def test_submitted_batch_ends(stack: Stack, tmp_path: Path) -> None:
 def test_batch_over_http_is_exported(stack: Stack, tmp_path: Path) -> None:
     """Another service hands in a batch; its results are exported, and what failed goes in again as it is."""
     api = f"http://127.0.0.1:{stack.intake_port}/v1/batches"
-    made = requests.Session().post(api, json={"edits": [{**EDIT, "custom_id": "a"}]}, timeout=10).json()
+    made = requests.Session().post(api, json={"edits": [{**EDIT, "custom_id": "a"}]}, timeout=60).json()
     assert stack.run("watch", made["batch_id"]).returncode == 1
     output = tmp_path / "failed.jsonl"
     answer = stack.run("export", made["batch_id"], "--state", "failed", "--output", str(output))
@@ -142,7 +142,7 @@ def test_what_dies_comes_back(stack: Stack, program: str) -> None:
     assert killed is not None
     old = [psutil.Process(killed), *psutil.Process(killed).children(recursive=True)]
     os.kill(killed, signal.SIGKILL)
-    assert psutil.wait_procs(old, timeout=10)[1] == []
+    assert psutil.wait_procs(old, timeout=60)[1] == []
     assert eventually(lambda: stack.pid(program) not in (None, killed))
     assert eventually(stack.healthy)
 
@@ -153,8 +153,8 @@ def test_supervisor_dies(stack: Stack) -> None:
     supervisor = next(process for process in before if process.ppid() == stack.process.pid)
     stack.output.write_text("")
     supervisor.kill()
-    assert psutil.wait_procs(before, timeout=30)[1] == []
-    assert eventually(stack.is_ready, 60)
+    assert psutil.wait_procs(before, timeout=60)[1] == []
+    assert eventually(stack.is_ready, READY_WITHIN)
 
 
 def test_a_restart_that_fails_is_not_the_last(
@@ -178,7 +178,7 @@ def test_a_restart_that_fails_is_not_the_last(
 
 def test_stop_leaves_nothing(stack: Stack) -> None:
     """SIGTERM ends everything, and well."""
-    code, left = stack.end(signal.SIGTERM, within=1)
+    code, left = stack.end(signal.SIGTERM, within=20)
     assert (code, left) == (0, [])
     assert stack.run("env").returncode == 2
 
@@ -186,6 +186,6 @@ def test_stop_leaves_nothing(stack: Stack) -> None:
 def test_kill_leaves_nothing(stack: Stack) -> None:
     """After a SIGKILL of `darkroom up` nothing stays behind, and the next one works."""
     stack.start()
-    _, left = stack.end(signal.SIGKILL, within=20)
+    _, left = stack.end(signal.SIGKILL, within=60)
     assert left == []
     assert stack.run("env").returncode == 2

@@ -25,14 +25,8 @@ CALLBACK_MAX_BYTES = 4 * 1024 * 1024
 @pytest.fixture
 def provider(stack: Stack) -> Iterator[str]:
     """The emulator's address; slow within a test that asks for it."""
-    url = f"http://127.0.0.1:{stack.emulator_port}"
-    yield url
-    options(url, latency=0.1, concurrency=2, image_mode="full")
-
-
-def options(url: str, **changes: object) -> None:
-    with requests.Session() as session:
-        session.put(f"{url}/_emulator/options", json=changes, timeout=5).raise_for_status()
+    yield stack.provider
+    stack.set_options(latency=0.1, concurrency=2, image_mode="plain")
 
 
 def waited(stack: Stack, *more: str) -> dict[str, Any]:
@@ -50,7 +44,7 @@ def query_rows(stack: Stack, query: str, *values: object) -> list[tuple[Any, ...
 
 def test_live(stack: Stack, provider: str, tmp_path: Path) -> None:
     """States, log lines once each, the size that will come, and a stored image where it is said to be."""
-    options(provider, latency=1.5)
+    stack.set_options(latency=1.5)
     Image.new("RGB", (300, 200), "teal").save(tmp_path / "a.jpg")
     answer = stack.run("edit", "--prompt", "a hat", "--image", str(tmp_path / "a.jpg"), "--size", "square", "--wait")
 
@@ -101,7 +95,7 @@ def test_what_is_not_given_is_not_sent(stack: Stack, provider: str) -> None:
     page = f"{provider}/v1/models/requests/by-endpoint"
     query = {"endpoint_id": ENDPOINT, "request_id": shown["request_id"], "expand": "payloads"}
     with requests.Session() as session:
-        reply = session.get(page, params=query, headers={"Authorization": "Key a:b"}, timeout=5).json()
+        reply = session.get(page, params=query, headers={"Authorization": "Key a:b"}, timeout=60).json()
     assert reply["items"][0]["json_input"] == {"prompt": "a hat", "image_urls": [DOT], "seed": shown["seed"]}
 
 
@@ -121,8 +115,9 @@ def test_json_tells_everything_once(stack: Stack) -> None:
     assert "seed 7" in shown["logs"][-1]
 
 
-def test_failure_is_told(stack: Stack) -> None:
+def test_failure_is_told(stack: Stack, provider: str) -> None:
     """Exit code 1, and the provider's own words."""
+    stack.set_options(image_mode="full")  # else no input is looked at
     answer = stack.run("edit", "--prompt", "x", "--image", "data:image/png;base64,AAAA", "--wait")
     assert answer.returncode == 1
     assert answer.stdout.splitlines()[-1].startswith("image_load_error: ")
@@ -153,8 +148,9 @@ def test_bad_input(stack: Stack, arguments: tuple[str, ...], words: list[str]) -
 
 
 @pytest.mark.parametrize("noise", [False, True], ids=["in the callback", "above its limit"])
-def test_sync_mode_ends_in_storage(stack: Stack, tmp_path: Path, noise: bool) -> None:
+def test_sync_mode_ends_in_storage(stack: Stack, provider: str, tmp_path: Path, noise: bool) -> None:
     """An image inside the answer is decoded into storage; one too large for a callback is fetched by polling."""
+    stack.set_options(image_mode="full")  # as the prompt says: what goes in comes out
     source = tmp_path / "a.png"
     size = (1600, 1600)
     pixels = os.urandom(1600 * 1600 * 3)
@@ -205,23 +201,24 @@ def test_no_stack(tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_the_edit_alone(stack: Stack, provider: str) -> None:
     """Watching stops, the edit goes on, and it is said how to see it again."""
-    options(provider, latency=3)
+    stack.set_options(concurrency=0)
     command = (*PYTHON, *EDIT, "--wait")
     variables = os.environ | {"DARKROOM_HOME": str(stack.home)}
     with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         batch_id = process.stdout.readline().split()[1].rstrip(":")
-        while "submitted" not in process.stdout.readline():
-            pass
+        assert any("submitted" in line for line in process.stdout)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"darkroom watch {batch_id}" in errors
+    stack.set_options(concurrency=2)
     assert stack.run("watch", batch_id).returncode == 0
 
 
-def test_on_a_terminal(stack: Stack) -> None:
-    """The same lines, and one below them that moves and is gone at the end."""
+def test_on_a_terminal(stack: Stack, provider: str) -> None:
+    """The same lines, and one below them that moves and is gone at the end; it has begun before the edit may end."""
+    stack.set_options(concurrency=0)
     try:
         leader, follower = pty.openpty()
     except OSError as error:  # a chroot without /dev/pts
@@ -236,9 +233,10 @@ def test_on_a_terminal(stack: Stack) -> None:
                 shown += os.read(leader, 65536)
             except OSError:  # the other end is closed
                 break
+            if b"submitted, " in shown:
+                stack.set_options(concurrency=2)
     os.close(leader)
     assert process.returncode == 0
-    assert b"submitted, " in shown
     assert shown.rstrip().endswith(b"B")  # the size of the stored image
 
 
@@ -260,7 +258,7 @@ def test_request_that_is_ours(stack: Stack) -> None:
 
 def test_cancel(stack: Stack, provider: str) -> None:
     """A request that waits at the provider leaves the queue, and its edit ends as asked."""
-    options(provider, concurrency=0)
+    stack.set_options(concurrency=0)
     batch_id = json.loads(stack.run(*EDIT, "--json").stdout)["batch_id"]
     query = "SELECT s.request_id FROM submissions s JOIN edits e ON e.id = s.edit_id WHERE e.batch_id = %s"
     assert eventually(lambda: query_rows(stack, query, batch_id) not in ([], [(None,)]))
@@ -269,7 +267,7 @@ def test_cancel(stack: Stack, provider: str) -> None:
     assert (early.returncode, early.stderr) == (2, f"darkroom: The request {request_id} is still in progress.\n")
     answer = stack.run("request", "cancel", request_id, "--json")
     assert (answer.returncode, json.loads(answer.stdout)["answer"]) == (0, "OK")
-    options(provider, concurrency=2)
+    stack.set_options(concurrency=2)
     stack.run("watch", batch_id)
     assert query_rows(stack, "SELECT state FROM edits WHERE batch_id = %s", batch_id) == [("cancelled",)]
 

@@ -13,6 +13,8 @@ import psutil
 import pytest
 from PIL import Image
 
+from cli.doctor import lane_checks
+from tests.support.command_line import CommandLine
 from tests.support.running_stack import Stack, eventually
 
 ROOT = Path(__file__).parents[3]
@@ -101,8 +103,12 @@ def test_pause_append_resume_cancel(stack: Stack, manifest: Path, tmp_path: Path
     assert row["stored"] + row["cancelled"] + row["failed"] == 81
 
 
-def test_worker_that_takes_nothing(stack: Stack, manifest: Path) -> None:
+def test_worker_that_takes_nothing(
+    stack: Stack, manifest: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A worker whose processes are there but do nothing is found by the work that nobody takes."""
+    monkeypatch.setattr(lane_checks, "WATCHED_FOR", 3.0)
+    run_here = CommandLine(monkeypatch, capsys, stack.home)
     pid = stack.pid("download@")
     assert pid is not None
     stopped = [psutil.Process(pid), *psutil.Process(pid).children()]
@@ -111,8 +117,9 @@ def test_worker_that_takes_nothing(stack: Stack, manifest: Path) -> None:
     try:
         assert stack.run("submit", str(manifest), "--on-invalid", "skip").returncode == 0
         assert eventually(lambda: status(stack)["images_waiting"] > 0)
-        found = doctor(stack)
-        assert found["download"]["result"] == "fault"
+        said = run_here("doctor", "--json")
+        found = {line["check"]: line for line in said.lines}
+        assert (said.code, found["download"]["result"]) == (1, "fault")
         assert "download" in found["workers"]["message"]
         assert {check for check, one in found.items() if one["result"] == "fault"} == {"download", "workers"}
     finally:
@@ -163,7 +170,7 @@ def test_one_lane_by_hand(stack: Stack, tmp_path: Path) -> None:
         finally:
             for process in [*psutil.Process(worker.pid).children(), psutil.Process(worker.pid)]:
                 process.terminate()
-            worker.wait(30)
+            worker.wait(60)
     finally:
         run("bash", "-euc", take_out.splitlines()[0].replace(" stop ", " start "))
     assert eventually(lambda: status(stack)["finished_at"])

@@ -193,5 +193,5 @@ def test_heic_of_a_phone_reaches_the_model(stack: Stack, tmp_path: Path) -> None
     assert said.returncode == 0, said.stderr
     assert "IMG_2.jpg: HEIC sent as JPEG" in said.stderr
     [url] = json.loads(stack.run("export", "last").stdout)["edit"]["image_urls"]
-    with Image.open(requests.Session().get(url, stream=True, timeout=5).raw) as image:
+    with Image.open(requests.Session().get(url, stream=True, timeout=60).raw) as image:
         assert (image.format, image.size) == ("JPEG", (300, 200))

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from PIL import Image
@@ -46,10 +47,28 @@ def run(reader: tuple[Path, dict[str, str]], *command: str) -> str:
     return answer.stdout
 
 
-def test_page_runs_from_top_to_bottom(reader: tuple[Path, dict[str, str]]) -> None:
+def run_edit(stack: Stack, reader: tuple[Path, dict[str, str]], command: str) -> str:
+    """What it says; the provider begins once the request has been named."""
+    folder, variables = reader
+    stack.set_options(concurrency=0)
+    try:
+        with subprocess.Popen(("bash", "-c", command), cwd=folder, env=variables, stdout=PIPE, text=True) as process:
+            assert process.stdout is not None
+            said = []
+            for line in process.stdout:
+                said.append(line)
+                if line.startswith("submitted"):
+                    stack.set_options(concurrency=2)
+    finally:
+        stack.set_options(concurrency=2)
+    assert process.returncode == 0
+    return "".join(said)
+
+
+def test_page_runs_from_top_to_bottom(stack: Stack, reader: tuple[Path, dict[str, str]]) -> None:
     """The edit is stored; the request that it names is asked about; the example follows it and finds its image."""
     edit, *follow_ups = COMMANDS
-    said = run(reader, "bash", "-c", edit)
+    said = run_edit(stack, reader, edit)
     assert re.search(r"0\.png  3840x2160  image/png", said)
     (request_id,) = re.findall(r"^submitted  request (\S+)$", said, re.MULTILINE)
     reader[1]["REQUEST_ID"] = request_id
