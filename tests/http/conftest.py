@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, make_url
 
 from models.tables import metadata
+from tests.support.cached_apps import cache_what_apps_share
 from tests.support.databases import Databases
 from tests.support.factories import unbalanced
 from tests.support.lane_runner import Emulator, emulating
@@ -19,6 +20,14 @@ from tests.support.servers import Wire
 from webhook_receiver.settings import ReceiverSettings
 
 Away = Callable[[], AbstractContextManager[None]]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cached_apps() -> Iterator[None]:
+    """Whatever every application has is made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache_what_apps_share(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
