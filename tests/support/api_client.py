@@ -31,14 +31,14 @@ def granian(command: Sequence[str], port: int, **environment: str) -> Iterator[p
     """A program as the local stack starts it, once it answers."""
     server = subprocess.Popen([sys.executable, "-m", *command], env={**os.environ, **environment})
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not http_answers(f"http://127.0.0.1:{port}/livez"):
             assert time.monotonic() < deadline, "granian did not come up"
             time.sleep(0.05)
         yield psutil.Process(server.pid)
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(60)
 
 
 @contextmanager
