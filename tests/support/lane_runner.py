@@ -47,13 +47,13 @@ class Emulator:
     seen: int = 0
 
     def ask(self, method: str, path: str, **content: Any) -> dict[str, Any]:
-        reply = self.session.request(method, f"{self.url}/_emulator/{path}", json=content or None, timeout=5)
+        reply = self.session.request(method, f"{self.url}/_emulator/{path}", json=content or None, timeout=LONG)
         reply.raise_for_status()
         return dict(reply.json())
 
     def mark(self, **options: object) -> None:
         """From here on: no faults, these options, a ledger that looks empty."""
-        self.session.put(f"{self.url}/_emulator/faults", json={}, timeout=5).raise_for_status()
+        self.session.put(f"{self.url}/_emulator/faults", json={}, timeout=LONG).raise_for_status()
         listing = {"listing_status": 200, "listing_page": 100}
         self.ask("PUT", "options", **{"latency": 0.03, "concurrency": 8, **listing, **options})
         self.seen = max([row["seq"] for row in self.ask("GET", "ledger?limit=10000")["rows"]], default=0)
@@ -85,7 +85,7 @@ def emulating(folder: Path) -> Iterator[Emulator]:
             yield Emulator(found[1], session)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(LONG)
         process.stdout.close()
 
 
@@ -120,7 +120,7 @@ class LaneRunner:
 
     @property
     def queue(self) -> QueueAPI:
-        timeout = {"start_timeout": self.settings.submit_start_timeout, "submit_timeout": 2.0}
+        timeout = {"start_timeout": self.settings.submit_start_timeout, "submit_timeout": 30.0}
         return QueueAPI(self.settings.fal_queue_url, KEY, **timeout, preferences=self.settings.preferences)
 
     def lane(self, name: str) -> Callable[[Engine, Callable[[], bool]], int]:
