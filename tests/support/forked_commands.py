@@ -61,7 +61,7 @@ class ForkedCommands:
 
     def end(self) -> None:
         self._socket.close()
-        self._process.wait(10)
+        self._process.wait(60)
 
 
 def _text(file: IO[bytes]) -> str:

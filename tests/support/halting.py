@@ -20,7 +20,7 @@ class Halting(io.BytesIO):
     def read(self, size: int | None = -1) -> bytes:
         if self.tell() > LARGE // 2 and not self.halted.is_set():
             self.halted.set()
-            self.should_continue.wait(10)
+            self.should_continue.wait(60)
             if self.breaks:
                 raise OSError("the disk of the temporary file is gone")
         return super().read(size)

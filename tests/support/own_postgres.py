@@ -45,7 +45,7 @@ class OwnServer:
     def restart(self, *, standby: bool = False) -> None:
         """Stop it and start it again."""
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(30)
+        self.process.wait(60)
         if standby:
             (self.folder / "standby.signal").touch()
         self.process = start_server(self.programs, self.folder, self.user)
@@ -110,7 +110,7 @@ def own_postgres(
             yield server
         finally:
             server.process.send_signal(signal.SIGQUIT)  # at once; nothing of it is kept
-            server.process.wait(30)
+            server.process.wait(60)
 
 
 def start_server(programs: Path, data: Path, user: str | None) -> "subprocess.Popen[bytes]":

@@ -55,7 +55,7 @@ def listening(serve: Callable[[socket.socket], None]) -> Iterator[int]:
                 with suppress(OSError):
                     line.shutdown(socket.SHUT_RDWR)
             for thread in (api, *threads):
-                thread.join(5)
+                thread.join(60)
 
 
 def pump(one: socket.socket, other: socket.socket) -> None:

@@ -82,7 +82,7 @@ def test_the_provider_learns_nothing_of_a_trace(
     def forward(peer: Peer) -> bool:
         got = peer.request
         headers = {name: value for name, value in got.headers.items() if name not in ("host", "connection")}
-        answer = requests.request(got.method, emulator.url + got.target, headers=headers, data=got.body, timeout=10)
+        answer = requests.request(got.method, emulator.url + got.target, headers=headers, data=got.body, timeout=60)
         body = answer.content.replace(emulator.url.encode(), wire.url.encode())
         return peer.reply(answer.status_code, body, content_type=answer.headers["Content-Type"])
 

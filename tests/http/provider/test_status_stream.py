@@ -198,17 +198,21 @@ def test_lines_are_fit_for_a_terminal() -> None:
 def test_follow_a_real_run(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the emulator, by its stream alone: place in the queue, start, lines one by one, end, then the result."""
     monkeypatch.setattr(QueueAPI, "status", None)
-    emulator.mark(latency=0.6, concurrency=1)
+    emulator.mark(latency=0.6, concurrency=0)
     queue = client(emulator.url)
     arguments = {**ARGUMENTS, "image_urls": ["data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="]}
-    ids = [queue.submit(ENDPOINT, arguments, webhook_url=None) for _ in range(2)]
-    updates = list(follow(queue, ENDPOINT, ids[1]))
+    request_id = queue.submit(ENDPOINT, arguments, webhook_url=None)
+    updates = []
+    for update in follow(queue, ENDPOINT, request_id):
+        updates.append(update)
+        if update.status == "IN_QUEUE":
+            emulator.ask("PUT", "options", concurrency=1)
 
     assert next(update.queue_position for update in updates if update.status == "IN_QUEUE") in (0, 1)
     assert [update.status for update in updates][-1] == "COMPLETED"
     messages = [line.message for update in updates for line in update.logs]
     assert len(messages) == len(set(messages)) > 3
-    assert queue.result(ENDPOINT, ids[1]).kind is not None
+    assert queue.result(ENDPOINT, request_id).kind is not None
 
 
 def test_many_follow_at_once(emulator: Emulator) -> None:
