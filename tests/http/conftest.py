@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import psycopg
 import pytest
@@ -37,12 +38,45 @@ def module_database_url(databases: Databases) -> Iterator[str]:
         yield url
 
 
+class Emptier:
+    """Empties a database before each test, over one connection as long as that lives."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: psycopg.Connection[Any] | None = None
+        self._statement = "; ".join(f"DELETE FROM {table.name}" for table in metadata.sorted_tables)
+
+    def run(self) -> None:
+        try:
+            self._connect().execute(self._statement)
+        except psycopg.OperationalError:  # a test has ended all sessions
+            self.close()
+            self._connect().execute(self._statement)
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        if self._connection is None:
+            self._connection = psycopg.connect(self._url, autocommit=True)
+            self._connection.execute("SET session_replication_role = replica")  # no trigger counts what goes
+        return self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+@pytest.fixture(scope="module")
+def emptier(module_database_url: str) -> Iterator[Emptier]:
+    """Of the module's database."""
+    emptier = Emptier(module_database_url)
+    yield emptier
+    emptier.close()
+
+
 @pytest.fixture
-def database_url(module_database_url: str) -> str:
+def database_url(module_database_url: str, emptier: Emptier) -> str:
     """The module's database, empty."""
-    with psycopg.connect(module_database_url, autocommit=True) as connection:
-        connection.execute("SET session_replication_role = replica")  # no trigger counts what goes
-        connection.execute("; ".join(f"DELETE FROM {table.name}" for table in metadata.sorted_tables))
+    emptier.run()
     return module_database_url
 
 
