@@ -10,6 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, make_url
 
+from models.database import make_engine
 from models.tables import metadata
 from tests.support.cached_apps import cache_what_apps_share
 from tests.support.databases import Databases
@@ -80,6 +81,20 @@ def database_url(module_database_url: str, emptier: Emptier) -> str:
     return module_database_url
 
 
+@pytest.fixture(scope="module")
+def module_engine(module_database_url: str) -> Iterator[Engine]:
+    """One for the tests of a module: connections, and what they know of the tables, are dear."""
+    engine = make_engine(module_database_url, application="darkroom test")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def engine(module_engine: Engine, database_url: str) -> Engine:
+    """An engine on the empty database."""
+    return module_engine
+
+
 @pytest.fixture
 def provider() -> Provider:
     """Who signs deliveries."""
@@ -137,7 +152,7 @@ def balanced(engine: Engine) -> Iterator[None]:
 
 
 @pytest.fixture
-def database_away(postgres_url: str, database_url: str) -> Away:
+def database_away(postgres_url: str, database_url: str, module_engine: Engine) -> Away:
     """`with database_away():` no session of the test's database lives on and none can be opened."""
     name = make_url(database_url).database
 
@@ -156,5 +171,6 @@ def database_away(postgres_url: str, database_url: str) -> Away:
             yield
         finally:
             run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+            module_engine.dispose()  # its connections are gone, too
 
     return away
