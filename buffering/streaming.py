@@ -12,7 +12,8 @@ answer would look like all of it.
 import asyncio
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 FILE_KEPT = 30.0
@@ -75,7 +76,24 @@ def end_connection(scope: Any) -> None:
     """End the connection of a request of this process; granian has no way to do so itself."""
     ours, client = (int(address.rpartition(":")[2]) for address in (scope.server, scope.client))
     for name in os.listdir("/dev/fd"):
-        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as found:
+        with suppress(OSError), _copy_of_socket(int(name)) as found:
             here, there = found.getsockname(), found.getpeername()
             if isinstance(here, tuple) and (here[1], there[1]) == (ours, client):
                 found.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def _copy_of_socket(handle: int) -> Iterator[socket.socket]:
+    """A socket by the handle that somebody else holds.
+
+    Raises:
+        OSError: it is none; nothing is left open, for a copy of a pipe's end would hide that the pipe has ended.
+    """
+    copy = os.dup(handle)
+    try:
+        found = socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise
+    with found:
+        yield found

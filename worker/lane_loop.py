@@ -88,8 +88,8 @@ class _Loop(Generic[Item, Reply]):
     in_flight: dict[Future[Reply], Item] = field(default_factory=dict)
     begun: dict[Future[Reply], float] = field(default_factory=dict)
     """When each of them was called; they stand in that order."""
-    renewed: float = field(default_factory=time.monotonic)
-    started: float = field(default_factory=time.monotonic)
+    renewed: float = field(default_factory=lambda: time.monotonic())
+    started: float = field(default_factory=lambda: time.monotonic())
 
     def run(self) -> int:
         made, pause = 0, IDLE[0]

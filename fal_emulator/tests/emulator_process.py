@@ -32,7 +32,7 @@ class RunningEmulator:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._runner = web.AppRunner(create_app(options), access_log=None, shutdown_timeout=0.2)
-        self.port = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        self.port = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(60)
         self.url = f"http://127.0.0.1:{self.port}"
 
     async def _start(self) -> int:
@@ -42,14 +42,14 @@ class RunningEmulator:
 
     def stop(self) -> None:
         self.session.close()
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(60)
         self._loop.close()
 
     def call(self, method: str, path: str, **more: Any) -> requests.Response:
         url = path if path.startswith("http") else self.url + path
-        return self.session.request(method, url, timeout=20, **more)
+        return self.session.request(method, url, timeout=60, **more)
 
     def get(self, path: str, **more: Any) -> requests.Response:
         return self.call("GET", path, **more)
@@ -91,13 +91,14 @@ class RunningEmulator:
         return dict(self.get("/_emulator/faults").json()["injected"])
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The first true value of the condition."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, 0.005
     while time.monotonic() < end:
         if value := condition():
             return value
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.05)
     raise AssertionError("it did not happen in time")
 
 
@@ -113,7 +114,7 @@ class Receiver:
     def next_answer(self) -> int | float:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
-    def wait(self, count: int = 1, seconds: float = 10.0) -> list[tuple[str, dict[str, str], bytes]]:
+    def wait(self, count: int = 1, seconds: float = 60.0) -> list[tuple[str, dict[str, str], bytes]]:
         wait_for(lambda: len(self.deliveries) >= count, seconds)
         return self.deliveries
 

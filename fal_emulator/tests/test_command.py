@@ -36,7 +36,7 @@ class Process:
     def end(self, number: signal.Signals) -> tuple[int, float]:
         begun = time.monotonic()
         self.child.send_signal(number)
-        code = self.child.wait(10)
+        code = self.child.wait(60)
         if self.child.stdout:
             self.child.stdout.close()
         return code, time.monotonic() - begun
@@ -59,7 +59,7 @@ def test_start_and_stop(tmp_path, session, number):
         body = {"prompt": "[[fault:hang_after_accept]]", "image_urls": ["u"]}
         with pytest.raises(requests.Timeout):
             session.post(f"{process.url}/{EDIT}", json=body, timeout=0.3)
-        assert session.get(f"{process.url}/_emulator/state", timeout=5).json()["counts"]["in_progress"] == 1
+        assert session.get(f"{process.url}/_emulator/state", timeout=60).json()["counts"]["in_progress"] == 1
     finally:
         code, seconds = process.end(number)
 
@@ -77,7 +77,7 @@ def test_killed_at_work(tmp_path, session, receiver):
                 f"{process.url}/{EDIT}",
                 json={"prompt": "x", "image_urls": ["u"], "seed": seed},
                 params={"fal_webhook": f"{receiver.url}/{seed}"},
-                timeout=5,
+                timeout=60,
             ).json()["request_id"]
             for seed in range(20)
         ]
@@ -88,7 +88,7 @@ def test_killed_at_work(tmp_path, session, receiver):
     try:
 
         def rows():
-            return session.get(f"{survivor.url}/_emulator/ledger", timeout=5).json()["rows"]
+            return session.get(f"{survivor.url}/_emulator/ledger", timeout=60).json()["rows"]
 
         wait_for(lambda: all(row["webhook"]["state"] == "delivered" for row in rows()))
         assert accepted == [row["request_id"] for row in rows()]
@@ -102,7 +102,7 @@ def test_killed_at_work(tmp_path, session, receiver):
 def error_of(*arguments: str) -> str:
     """What a start that must fail says."""
     done = subprocess.run(
-        [sys.executable, "-m", "fal_emulator", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20
+        [sys.executable, "-m", "fal_emulator", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 2
     return done.stderr

@@ -134,7 +134,7 @@ class Shell:
     def end(self, port: str) -> None:
         if server := self.servers.pop(port, None):
             server.terminate()
-            server.wait(20)
+            server.wait(60)
 
 
 def free_ports(count: int) -> list[str]:

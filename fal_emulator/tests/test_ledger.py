@@ -230,10 +230,10 @@ def test_keys_of_the_platform(make_emulator):
     emulator = make_emulator(key="kid:ksecret")
     with requests.Session() as anonymous:
         for path in (LISTING, "/v1/models/pricing", "/v1/storage/settings"):
-            refused = anonymous.get(emulator.url + path, timeout=5)
+            refused = anonymous.get(emulator.url + path, timeout=60)
             assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authorization_error")
-        assert anonymous.get(emulator.url + "/v1/meta", timeout=5).json()["webhook_ip_ranges"]
-        assert EDIT in anonymous.get(emulator.url + "/v1/models", timeout=5).text
+        assert anonymous.get(emulator.url + "/v1/meta", timeout=60).json()["webhook_ip_ranges"]
+        assert EDIT in anonymous.get(emulator.url + "/v1/models", timeout=60).text
 
 
 def test_deletion(make_emulator):
@@ -242,18 +242,18 @@ def test_deletion(make_emulator):
     job = emulator.submit()
     (image,) = emulator.finish(job).json()["images"]
     url = f"{emulator.url}/v1/models/requests/{job['request_id']}/payloads"
-    assert requests.delete(url, headers={"Authorization": "Key kid:ksecret"}, timeout=5).status_code == 403
+    assert requests.delete(url, headers={"Authorization": "Key kid:ksecret"}, timeout=60).status_code == 403
     admin = {"Authorization": "Key admin:secret"}
-    results = [requests.delete(url, headers=admin, timeout=5).json()["cdn_delete_results"] for _ in range(2)]
+    results = [requests.delete(url, headers=admin, timeout=60).json()["cdn_delete_results"] for _ in range(2)]
     assert results == [
         [{"link": image["url"], "exception": None}],
         [{"link": image["url"], "exception": "File not found"}],
     ]
-    assert requests.get(image["url"], timeout=5).status_code == 404
+    assert requests.get(image["url"], timeout=60).status_code == 404
     assert emulator.get(job["response_url"]).status_code == 404
     assert emulator.row(job)["charges"] == 1
     unknown = url.replace(job["request_id"], "00000000-0000-4000-8000-000000000000")
-    assert requests.delete(unknown, headers=admin, timeout=5).status_code == 404
+    assert requests.delete(unknown, headers=admin, timeout=60).status_code == 404
 
 
 def test_prices(emulator):

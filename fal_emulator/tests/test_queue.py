@@ -126,7 +126,7 @@ def test_keys(make_emulator, authorization, detail):
     emulator = make_emulator(key="right:key")
     headers = {"Authorization": authorization} if authorization else {}
     with requests.Session() as anonymous:
-        reply = anonymous.post(f"{emulator.url}/{EDIT}", json={}, headers=headers, timeout=5)
+        reply = anonymous.post(f"{emulator.url}/{EDIT}", json={}, headers=headers, timeout=60)
 
     assert reply.status_code == 401
     assert detail in reply.json()["detail"]

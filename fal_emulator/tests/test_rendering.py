@@ -134,7 +134,7 @@ def test_edit_of_an_uploaded_file(make_emulator, data_uri):
 
     assert (len(body["images"]), body["seed"]) == (2, 4)
     for image in body["images"]:
-        with requests.get(image["url"], timeout=5) as reply:
+        with requests.get(image["url"], timeout=60) as reply:
             assert "image/png" == reply.headers["Content-Type"] == image["content_type"]
             assert image["file_size"] == len(reply.content) == int(reply.headers["Content-Length"])
             assert (image["width"], image["height"]) == opened(reply.content).size == (1024, 1024)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import psycopg
 import pytest
@@ -9,7 +10,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, make_url
 
+from models.database import make_engine
 from models.tables import metadata
+from tests.support.cached_apps import cache_what_apps_share
 from tests.support.databases import Databases
 from tests.support.factories import unbalanced
 from tests.support.lane_runner import Emulator, emulating
@@ -21,6 +24,14 @@ from webhook_receiver.settings import ReceiverSettings
 Away = Callable[[], AbstractContextManager[None]]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cached_apps() -> Iterator[None]:
+    """Whatever every application has is made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache_what_apps_share(patch)
+        yield
+
+
 @pytest.fixture(scope="module")
 def module_database_url(databases: Databases) -> Iterator[str]:
     """One database for the tests of a module."""
@@ -28,13 +39,60 @@ def module_database_url(databases: Databases) -> Iterator[str]:
         yield url
 
 
+class Emptier:
+    """Empties a database before each test, over one connection as long as that lives."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: psycopg.Connection[Any] | None = None
+        self._statement = "; ".join(f"DELETE FROM {table.name}" for table in metadata.sorted_tables)
+
+    def run(self) -> None:
+        try:
+            self._connect().execute(self._statement)
+        except psycopg.OperationalError:  # a test has ended all sessions
+            self.close()
+            self._connect().execute(self._statement)
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        if self._connection is None:
+            self._connection = psycopg.connect(self._url, autocommit=True)
+            self._connection.execute("SET session_replication_role = replica")  # no trigger counts what goes
+        return self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+@pytest.fixture(scope="module")
+def emptier(module_database_url: str) -> Iterator[Emptier]:
+    """Of the module's database."""
+    emptier = Emptier(module_database_url)
+    yield emptier
+    emptier.close()
+
+
 @pytest.fixture
-def database_url(module_database_url: str) -> str:
+def database_url(module_database_url: str, emptier: Emptier) -> str:
     """The module's database, empty."""
-    with psycopg.connect(module_database_url, autocommit=True) as connection:
-        connection.execute("SET session_replication_role = replica")  # no trigger counts what goes
-        connection.execute("; ".join(f"DELETE FROM {table.name}" for table in metadata.sorted_tables))
+    emptier.run()
     return module_database_url
+
+
+@pytest.fixture(scope="module")
+def module_engine(module_database_url: str) -> Iterator[Engine]:
+    """One for the tests of a module: connections, and what they know of the tables, are dear."""
+    engine = make_engine(module_database_url, application="darkroom test")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def engine(module_engine: Engine, database_url: str) -> Engine:
+    """An engine on the empty database."""
+    return module_engine
 
 
 @pytest.fixture
@@ -94,7 +152,7 @@ def balanced(engine: Engine) -> Iterator[None]:
 
 
 @pytest.fixture
-def database_away(postgres_url: str, database_url: str) -> Away:
+def database_away(postgres_url: str, database_url: str, module_engine: Engine) -> Away:
     """`with database_away():` no session of the test's database lives on and none can be opened."""
     name = make_url(database_url).database
 
@@ -113,5 +171,6 @@ def database_away(postgres_url: str, database_url: str) -> Away:
             yield
         finally:
             run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+            module_engine.dispose()  # its connections are gone, too
 
     return away

@@ -1,6 +1,6 @@
 """A small application behind a buffering server with small limits; granian serves it in a process of its own."""
 
-import time
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,14 +9,14 @@ from flask import Flask, Response, request
 
 from buffering import NEEDS_THREAD, STREAMED, BufferingServer, Limits
 
-WHOLE_WITHIN, IDLE_WITHIN = 6.0, 1.0
-"""Seconds."""
+LONG = 60.0
+"""Seconds of every clock, until a test sets it shorter by `/limits`."""
 BODY_MAX, IN_MEMORY, HELD_MAX = 20_000_000, 10_000, 30_000_000
 """Bytes."""
 AT_ONCE = 100
 """Bytes of a body that is tried on the event loop."""
-STREAMS, TAKEN_WITHIN, PIECE = 4, 4.0, 50_000
-"""Answers at one time; seconds; bytes."""
+STREAMS, PIECE = 4, 50_000
+"""Answers at one time; bytes."""
 
 
 class Broken(Exception):
@@ -26,6 +26,7 @@ class Broken(Exception):
 def create_server() -> BufferingServer:
     """Echoes, makes long answers, breaks off, takes its time."""
     app = Flask("buffered", static_folder=None)
+    gate = Gate()
 
     @app.get("/livez")
     def livez() -> Response:
@@ -35,14 +36,10 @@ def create_server() -> BufferingServer:
     def length() -> Response:
         return Response(f"{len(request.get_data())}")
 
-    @app.post("/slow")
-    def slow() -> Response:
-        time.sleep(3)
-        return Response(f"{len(request.get_data())}")
-
     @app.get("/pieces/<int:number>")
     def pieces(number: int) -> Response:
-        return Response((b"x" * 1000 for _ in range(number)), headers={"X-Made": str(number)})
+        size = int(request.args.get("size", 1000))
+        return Response((b"x" * size for _ in range(number)), headers={"X-Made": str(number)})
 
     @app.get("/broken/<int:number>")
     def broken(number: int) -> Response:
@@ -54,16 +51,24 @@ def create_server() -> BufferingServer:
         return Response(made())
 
     add_streams(app)
-
-    add_tried(app)
+    add_slow(app, gate)
+    add_tried(app, gate)
 
     @app.errorhandler(Broken)
     def explained(error: Broken) -> tuple[str, int]:
         return "it broke", 502
 
-    bodies = Limits(lambda _: BODY_MAX, IN_MEMORY, HELD_MAX, WHOLE_WITHIN, IDLE_WITHIN, chunked=False)
-    limits = replace(bodies, streams=STREAMS, taken_within=TAKEN_WITHIN)
-    return BufferingServer(app, limits, threads=2, large=1, at_once=_is_tried_at_once)
+    bodies = Limits(lambda _: BODY_MAX, IN_MEMORY, HELD_MAX, LONG, LONG, chunked=False)
+    limits = replace(bodies, streams=STREAMS, taken_within=LONG)
+    server = BufferingServer(app, limits, threads=2, large=1, at_once=_is_tried_at_once)
+
+    @app.post("/limits")
+    def set_limits() -> dict[str, int]:
+        """Those given, in seconds; and the bytes that are held, and the requests that wait for `/end`."""
+        server._limits = replace(server._limits, **{name: float(value) for name, value in request.args.items()})
+        return {"held": server._memory.held, "waiting": gate.waiting}
+
+    return server
 
 
 def _is_tried_at_once(scope: Any, size: int) -> bool:
@@ -96,7 +101,38 @@ def add_streams(app: Flask) -> None:
         return made
 
 
-def add_tried(app: Flask) -> None:
+class Gate:
+    """Whatever takes its time takes it until somebody says so."""
+
+    def __init__(self) -> None:
+        self.is_open, self.waiting = threading.Event(), 0
+
+    def wait(self) -> None:
+        self.waiting += 1
+        assert self.is_open.wait(LONG)
+        self.waiting -= 1
+
+
+def add_slow(app: Flask, gate: Gate) -> None:
+    """What takes its time, from `/hold` to `/end`."""
+
+    @app.post("/slow")
+    def slow() -> Response:
+        gate.wait()
+        return Response(f"{len(request.get_data())}")
+
+    @app.post("/hold")
+    def hold() -> Response:
+        gate.is_open.clear()
+        return Response("ok")
+
+    @app.post("/end")
+    def end() -> Response:
+        gate.is_open.set()
+        return Response("ok")
+
+
+def add_tried(app: Flask, gate: Gate) -> None:
     """What is tried on the event loop."""
 
     @app.post("/tried")
@@ -106,6 +142,6 @@ def add_tried(app: Flask) -> None:
         if needs_thread and "wait" in request.args:
             return needs_thread()
         if "wait" in request.args:
-            time.sleep(3)
+            gate.wait()
         body = request.get_data()
         return Response(f"{'loop' if needs_thread else 'thread'} {len(body)}")

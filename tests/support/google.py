@@ -69,7 +69,7 @@ def _translate(address: str, peer: Peer) -> bytes:
     signed = AWSRequest(request.method, url, headers, request.body)
     S3SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY), "s3", REGION).add_auth(signed)
     target = urlsplit(url)
-    connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=10)
+    connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=60)
     try:
         connection.request(request.method, url.removeprefix(address), request.body, dict(signed.headers))
         response = connection.getresponse()

@@ -120,7 +120,7 @@ class LaneRunner:
 
     @property
     def queue(self) -> QueueAPI:
-        timeout = {"start_timeout": self.settings.submit_start_timeout, "submit_timeout": 2.0}
+        timeout = {"start_timeout": self.settings.submit_start_timeout, "submit_timeout": 30.0}
         return QueueAPI(self.settings.fal_queue_url, KEY, **timeout, preferences=self.settings.preferences)
 
     def lane(self, name: str) -> Callable[[Engine, Callable[[], bool]], int]:

@@ -32,7 +32,7 @@ def _hand_on(host: str, port: int, peer: Peer) -> bytes:
     """The real answer, whole; the request keeps its `Host`, for that is signed."""
     request = peer.request
     assert request
-    connection = http.client.HTTPConnection(host, port, timeout=10)
+    connection = http.client.HTTPConnection(host, port, timeout=60)
     try:
         connection.putrequest(request.method, request.target, skip_host=True, skip_accept_encoding=True)
         for name, value in request.headers.items():

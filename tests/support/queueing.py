@@ -24,7 +24,7 @@ def accepted(peer: Peer) -> bool:
 
 def dripping(peer: Peer) -> None:
     """A reply of one byte every tenth of a second, which no read timeout notices."""
-    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
-    for byte in b'{"request_id": "8f1c"'.ljust(100):
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    for byte in b'{"request_id": "8f1c"'.ljust(1000):
         peer.send(bytes([byte]))
         peer.silence(0.1)

@@ -8,8 +8,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-LONGEST = 10.0
-"""Seconds a script may be silent at most, so that no test hangs for long."""
+LONGEST = 60.0
+"""Seconds a script may be silent at most, so that no test hangs for long; far longer than a test may take that is to
+give up earlier."""
+SOON = 20.0
+"""Seconds: far less than `LONGEST`, far more than a busy machine adds to a short wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +65,13 @@ def reply(status: int = 200, body: bytes = b"", **headers: str) -> bytes:
 
 @dataclass(slots=True)
 class Wire:
-    """A running server. `received` holds every whole request, `connections` counts what was accepted."""
+    """A running server. `received` holds every whole request, `connections` counts what was accepted, `ended` what
+    the server has closed since."""
 
     port: int
     received: list[Received] = field(default_factory=list)
     connections: int = 0
+    ended: int = 0
     faults: list[BaseException] = field(default_factory=list)
 
     @property
@@ -91,6 +96,7 @@ def serve(script: Script, *, reads: bool = True, wrap: Callable[[socket.socket],
                 wire.faults.append(error)
             finally:
                 sock.close()
+                wire.ended += 1
                 open_sockets.discard(sock)
 
         def accept() -> None:

@@ -61,7 +61,7 @@ class ObjectStore:
         """As when its machine loses power."""
         if self.process:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
             self.process = None
 
 
@@ -189,7 +189,7 @@ def running_azure(folder: Path) -> Iterator[ObjectStore]:
 
 def _answers(url: str) -> bool:
     with suppress(requests.RequestException):
-        return requests.Session().get(url, timeout=5).status_code > 0
+        return requests.Session().get(url, timeout=60).status_code > 0
     return False
 
 
@@ -207,4 +207,4 @@ def _make_container(url: str) -> None:
     }
     session = requests.Session()
     session.trust_env = False
-    session.put(f"{url}/{BUCKET}?restype=container", headers=headers, timeout=10).raise_for_status()
+    session.put(f"{url}/{BUCKET}?restype=container", headers=headers, timeout=60).raise_for_status()

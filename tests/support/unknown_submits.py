@@ -41,7 +41,7 @@ def listed(emulator: Emulator) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     query: dict[str, str] = {"endpoint_id": ENDPOINT, "expand": "payloads", "limit": "100"}
     while True:
-        page = emulator.session.get(url, params=query, headers=headers, timeout=10).json()
+        page = emulator.session.get(url, params=query, headers=headers, timeout=60).json()
         found |= {item["request_id"]: item["json_input"] for item in page["items"]}
         if not page["has_more"]:
             return found

@@ -57,7 +57,7 @@ def listening(serve: Callable[[socket.socket], None]) -> Iterator[int]:
             for line in list(lines):
                 hang_up(line)
             for thread in (api, *threads):
-                thread.join(5)
+                thread.join(60)
 
 
 def hang_up(line: socket.socket) -> None:

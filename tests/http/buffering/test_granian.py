@@ -24,6 +24,7 @@ from tests.support.factories import request_id
 from tests.support.provider_callbacks import Provider, key_server, ok
 from tests.support.receiving import kept, rows, submitted
 from tests.support.servers import closed_port
+from webhook_receiver.app import BODY_WITHIN
 
 LIMIT = 100_000
 THREADS = 8
@@ -49,11 +50,11 @@ def port(module_database_url: str) -> Iterator[int]:
             yield port
         finally:
             server.terminate()
-            server.wait(10)
+            server.wait(60)
 
 
 def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with suppress(OSError):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
@@ -69,7 +70,7 @@ def _wait_for(port: int) -> None:
 @pytest.fixture
 def line(port: int) -> Iterator[http.client.HTTPConnection]:
     """One connection to the receiver, kept for the whole test."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.connect()
     yield connection
     connection.close()
@@ -191,7 +192,7 @@ def half_sent(port: int, submissions: list[Submission]) -> Iterator[list[tuple[s
         senders = []
         for submission in submissions:
             body, headers = letter(submission)
-            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
             sock.sendall(head(submission.id, headers, Content_Length=len(body)) + body[:10])
             senders.append((sock, body[10:]))
         time.sleep(0.2)
@@ -202,7 +203,7 @@ def half_sent(port: int, submissions: list[Submission]) -> Iterator[list[tuple[s
 def test_slow_senders_block_nobody(count: int, engine: Engine, port: int, line: http.client.HTTPConnection) -> None:
     """While some stop in mid-body another delivery is answered at once; when they go on, theirs are applied too."""
     *slow, quick = submitted(engine, count + 1)
-    line.sock.settimeout(1)
+    line.sock.settimeout(BODY_WITHIN / 2)
     with half_sent(port, slow) as senders:
         assert post(line, quick.id, *letter(quick))[0] == 200
 
@@ -221,7 +222,7 @@ def test_idle_connections_block_nobody(count: int, engine: Engine, port: int) ->
     with ExitStack() as stack:
         for _ in range(count):
             stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-        line = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+        line = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         stack.callback(line.close)
 
         assert post(line, one.id, *letter(one))[0] == 200
@@ -243,7 +244,7 @@ def test_deliveries_from_many_connections(engine: Engine, port: int) -> None:
     statuses: list[int] = []
 
     def postman(number: int) -> None:
-        line = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        line = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         for submission in (submissions * 2)[number::16]:
             statuses.append(post(line, submission.id, *letter(submission))[0])  # noqa: PERF401
         line.close()
@@ -267,7 +268,7 @@ def test_sixty_four_at_one_time(engine: Engine, port: int) -> None:
     answers: list[tuple[int, bytes]] = []
 
     def postman(submission: Submission) -> None:
-        line = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        line = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         body, headers = letter(submission)
         for sent in (body, body + b" ", body):
             answers.append(post(line, submission.id, sent, headers))  # noqa: PERF401
@@ -309,7 +310,7 @@ def test_what_was_answered_is_recorded(sent: signal.Signals, engine: Engine, dat
     port, enough = closed_port(), threading.Event()
 
     def postman(number: int) -> None:
-        line = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        line = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         with suppress(OSError, http.client.HTTPException):
             for submission in submissions[number::32] * 50:
                 status, _ = post(line, submission.id, *letter(submission))
@@ -326,10 +327,10 @@ def test_what_was_answered_is_recorded(sent: signal.Signals, engine: Engine, dat
             threads = [threading.Thread(target=postman, args=(number,)) for number in range(32)]
             for thread in threads:
                 thread.start()
-            assert enough.wait(20)
+            assert enough.wait(60)
             process.send_signal(sent)
             for thread in threads:
-                thread.join(30)
+                thread.join(60)
 
     assert len(answered) > 40
     assert statuses <= {200, 503}

@@ -10,7 +10,8 @@ from contextlib import ExitStack, closing, contextmanager
 import psutil
 import pytest
 
-from tests.support.buffered_app import PIECE, STREAMS, TAKEN_WITHIN
+from tests.support.buffered_app import LONG, PIECE, STREAMS
+from tests.support.lane_runner import wait_for
 
 ENDLESS = 1_000_000
 """Pieces: 50 GB."""
@@ -22,17 +23,17 @@ def made(line: http.client.HTTPConnection) -> dict[str, int]:
     return found
 
 
-def wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+def makes_nothing(line: http.client.HTTPConnection) -> bool:
+    """For a while."""
+    before = made(line)["pieces"]
+    time.sleep(0.5)
+    return made(line)["pieces"] == before
 
 
 @contextmanager
 def open_body(port: int, number: int, *, version: str = "1.1", query: str = "") -> Iterator[http.client.HTTPResponse]:
     """A client that has read the head of the answer, and nothing more unless the test does."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=LONG) as sock:
         sock.sendall(f"GET /streamed/{number}{query} HTTP/{version}\r\nHost: x\r\n\r\n".encode())
         with closing(http.client.HTTPResponse(sock)) as response:
             response.begin()
@@ -58,7 +59,22 @@ def test_a_client_that_goes_ends_the_making(port: int, line: http.client.HTTPCon
     with open_body(port, ENDLESS) as response:
         response.read(1_000_000)
         assert made(line)["open"] == 1
-    wait(lambda: made(line)["open"] == 0)
+    wait_for(lambda: made(line)["open"] == 0)
+
+
+def test_clients_that_go_leave_nothing_open(
+    port: int, served: psutil.Process, line: http.client.HTTPConnection
+) -> None:
+    """However many went in the middle, reading or not: every file and pipe is given back, and every place at once."""
+    made(line)
+    before = served.num_fds()
+    for _ in range(3):
+        with ExitStack() as readers:
+            for _ in range(STREAMS):
+                readers.enter_context(open_body(port, ENDLESS)).read(1_000_000)
+            wait_for(lambda: makes_nothing(line))
+        wait_for(lambda: made(line)["open"] == 0)
+    wait_for(lambda: served.num_fds() <= before)
 
 
 @pytest.mark.parametrize("number", [1, 3, 300])
@@ -86,23 +102,24 @@ def test_over_http_1_0_answers_are_whole_or_not_begun(port: int, served: psutil.
 
 
 def test_slow_readers_hold_no_thread_and_no_memory(
-    port: int, served: psutil.Process, line: http.client.HTTPConnection
+    port: int, served: psutil.Process, line: http.client.HTTPConnection, limits: Callable[..., dict[str, int]]
 ) -> None:
     """As many as may be, all reading nothing: making stops, others are served by the two threads, one more is refused,
     and after a time the places are free again and what was begun is recognised as cut."""
     before = served.memory_info().rss
     with ExitStack() as readers:
-        slow = [readers.enter_context(open_body(port, ENDLESS)) for _ in range(STREAMS)]
-        wait(lambda: made(line)["open"] == STREAMS)
-        time.sleep(1)
-        stopped = made(line)["pieces"]
-        time.sleep(1)
-        assert made(line) == {"pieces": stopped, "open": STREAMS}
+        for _ in range(STREAMS):
+            readers.enter_context(open_body(port, ENDLESS))
+        wait_for(lambda: made(line)["open"] == STREAMS and makes_nothing(line))
+        assert made(line)["open"] == STREAMS
         assert served.memory_info().rss - before < 60_000_000
         with open_body(port, 1) as refused:
             assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
-        time.sleep(TAKEN_WITHIN)
-        wait(lambda: made(line)["open"] == 0)
+    wait_for(lambda: made(line)["open"] == 0)
+    limits(taken_within=0.5)
+    with ExitStack() as readers:
+        slow = [readers.enter_context(open_body(port, ENDLESS)) for _ in range(STREAMS)]
+        wait_for(lambda: made(line)["open"] == 0)
         for response in slow:
             with pytest.raises((http.client.IncompleteRead, OSError)):
                 response.read()

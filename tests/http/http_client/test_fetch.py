@@ -16,18 +16,9 @@ from typing import ClassVar
 import pytest
 
 from core.errors import DownloadError, FetchAgain, StorageUnavailable, Unusable
-from http_client import fetch
+from http_client import fetch, sessions
 from tests.support.fetching import IMAGE, LIMIT, fault, fetched, fetcher, images
-from tests.support.servers import Peer, Script, closed_port, reply, serve
-
-BOMB = gzip.compress(bytes(10_000_000), 1)
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clocks of the fetcher, shrunk."""
-    monkeypatch.setattr(fetch, "READ_TIMEOUT", 0.3)
-    monkeypatch.setattr(fetch, "WHOLE_TIMEOUT", 0.5)
+from tests.support.servers import SOON, Peer, Script, closed_port, reply, serve
 
 
 class Temporary(fetch.DownloadFile):
@@ -129,19 +120,17 @@ def test_host_that_asks_to_wait(code: int) -> None:
 def test_body_that_drips_is_cut_off_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Long before the time for a whole file is over, because so slow a file would not come in time anyway; also where
     not a byte of the file itself comes, only of HTTP's marks around its chunks."""
-    monkeypatch.setattr(fetch, "WHOLE_TIMEOUT", 60.0)
     monkeypatch.setattr(fetch, "LEAST_RATE", (10_000, 0.3))
     for script in (drip, drip_in_chunks, *(partial(drip_between_chunks, *marks) for marks in MARKS)):
         began = time.monotonic()
         with serve(script) as wire:
             assert fault(wire.url, kind=FetchAgain) == "too_slow"
-            assert time.monotonic() - began < 1.5
+            assert time.monotonic() - began < SOON
 
 
 def test_slow_body_that_is_fast_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that takes several windows, each with enough bytes, comes whole."""
-    monkeypatch.setattr(fetch, "WHOLE_TIMEOUT", 60.0)
-    monkeypatch.setattr(fetch, "LEAST_RATE", (200, 0.2))
+    monkeypatch.setattr(fetch, "LEAST_RATE", (100, 0.05))  # a piece is enough, however late it comes
 
     def slowly(peer: Peer) -> None:
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
@@ -155,13 +144,12 @@ def test_slow_body_that_is_fast_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_head_that_drips_is_cut_off_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte of the head now and then, which no read timeout notices; on a kept connection too."""
-    monkeypatch.setattr(fetch, "READ_TIMEOUT", 0.4)
-    replies = iter([True])
+    replies, cut_after = iter([True]), sessions._cut_after
 
     def script(peer: Peer) -> bool | None:
         if next(replies, None):
             return peer.reply(200, IMAGE)
-        for byte in b"HTTP/1.1 200 OK\r\n" + b"X-Filler: 1\r\n" * 100:
+        for byte in b"HTTP/1.1 200 OK\r\n" + b"X-Filler: 1\r\n" * 1000:
             peer.send(bytes([byte]))
             peer.silence(0.05)
         return None
@@ -169,10 +157,11 @@ def test_head_that_drips_is_cut_off_soon(monkeypatch: pytest.MonkeyPatch) -> Non
     with serve(script) as wire:
         source = fetcher()
         source.fetch(wire.url).close()
+        monkeypatch.setattr(sessions, "_cut_after", lambda sock, seconds: cut_after(sock, seconds / 50))
         began = time.monotonic()
         with pytest.raises(FetchAgain) as caught:
             source.fetch(wire.url)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < SOON
 
     assert caught.value.type == "fetch_error"
     assert wire.connections == 1
@@ -181,14 +170,14 @@ def test_head_that_drips_is_cut_off_soon(monkeypatch: pytest.MonkeyPatch) -> Non
 def drip(peer: Peer) -> None:
     """A piece every tenth of a second: no read timeout notices."""
     peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")
-    for _ in range(100):
-        peer.send(bytes(50))
+    for _ in range(1000):
+        peer.send(bytes(5))
         peer.silence(0.1)
 
 
 def drip_in_chunks(peer: Peer) -> None:
     peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    for _ in range(100):
+    for _ in range(1000):
         peer.send(b"1\r\nx\r\n")
         peer.silence(0.1)
 
@@ -199,7 +188,7 @@ MARKS = ((b"", b"0"), (b"5;", b"x"), (b"3\r\nabc\r\n0\r\n", b"X-A: 1\r\n"))
 
 def drip_between_chunks(begin: bytes, drop: bytes, peer: Peer) -> None:
     peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + begin)
-    for _ in range(100):
+    for _ in range(1000):
         peer.send(drop)
         peer.silence(0.1)
 
@@ -260,7 +249,7 @@ SPOILT: dict[str, tuple[Script, type[DownloadError], tuple[str, ...]]] = {
     "endless": (endless, Unusable, ("too_large",)),
     "endless chunks": (endless_chunks, Unusable, ("too_large",)),
     "a bomb in gzip": (
-        lambda peer: peer.reply(200, BOMB, content_encoding="gzip"),
+        lambda peer: peer.reply(200, gzip.compress(bytes(10_000_000), 1), content_encoding="gzip"),
         Unusable,
         ("too_large",),
     ),
@@ -273,15 +262,26 @@ SPOILT: dict[str, tuple[Script, type[DownloadError], tuple[str, ...]]] = {
 }
 
 
+CLOCKS = {
+    "silent": ("READ_TIMEOUT", 0.3),
+    "silent in the middle": ("READ_TIMEOUT", 0.3),
+    "dripping": ("WHOLE_TIMEOUT", 0.5),
+    "dripping in chunks": ("WHOLE_TIMEOUT", 0.5),
+}
+"""The clock of the fetcher that ends a transfer, shrunk."""
+
+
 @pytest.mark.parametrize("manner", SPOILT)
-def test_spoilt_transfer(manner: str, files: list[Temporary]) -> None:
+def test_spoilt_transfer(manner: str, files: list[Temporary], monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut, slow, endless or too large: refused within its bounds, and no temporary file stays open."""
+    if manner in CLOCKS:
+        monkeypatch.setattr(fetch, *CLOCKS[manner])
     script, kind, types = SPOILT[manner]
     began = time.monotonic()
     with serve(script) as wire:
         assert fault(wire.url, kind=kind) in types
 
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < SOON
     assert len(wire.received) == 1
     assert all(file.closed for file in files)
 

@@ -10,6 +10,7 @@ import pytest
 from core.errors import UnknownOutcome
 from http_client import sessions
 from provider import queue_api
+from tests.support.lane_runner import wait_for
 from tests.support.queueing import ENDPOINT, KEY, accepted, client, submit
 from tests.support.servers import Peer, Script, serve
 
@@ -34,7 +35,7 @@ def test_connection_closed_while_idle(end: Script) -> None:
     with serve(lambda peer: end(peer) if accepted(peer) else None) as wire:
         api = client(wire.url)
         api.submit(ENDPOINT, {}, webhook_url=None)
-        time.sleep(0.1)
+        wait_for(lambda: wire.ended == 1)
         assert api.submit(ENDPOINT, {}, webhook_url=None) == "8f1c"
 
     assert (wire.connections, len(wire.received)) == (2, 2)
@@ -57,7 +58,7 @@ def test_connection_is_not_kept_for_long(monkeypatch: pytest.MonkeyPatch) -> Non
         assert not gone.is_set()
         time.sleep(0.3)
         api.submit(ENDPOINT, {}, webhook_url=None)
-        assert gone.wait(2)
+        assert gone.wait(60)
 
     assert (wire.connections, len(wire.received)) == (2, 2)
 
@@ -86,7 +87,7 @@ def test_connection_with_an_answer_half_read_is_not_kept(monkeypatch: pytest.Mon
         if peer.request.body == b"{}":
             return accepted(peer)
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + bytes(200))
-        peer.sock.settimeout(5)
+        peer.sock.settimeout(60)
         if not peer.sock.recv(1, socket.MSG_PEEK):  # waits for the next request, or the end
             gone.set()
         return True
@@ -95,7 +96,7 @@ def test_connection_with_an_answer_half_read_is_not_kept(monkeypatch: pytest.Mon
         api = client(wire.url)
         with pytest.raises(UnknownOutcome):
             api.submit(ENDPOINT, {"first": 1}, webhook_url=None)
-        assert gone.wait(2)
+        assert gone.wait(60)
         assert api.submit(ENDPOINT, {}, webhook_url=None) == "8f1c"
 
     assert (wire.connections, len(wire.received)) == (2, 2)
@@ -146,5 +147,5 @@ def test_wire_itself() -> None:
     with serve(accepted) as wire, socket.create_connection(("127.0.0.1", wire.port)) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
         assert sock.recv(100).startswith(b"HTTP/1.1 200 OK")
-        time.sleep(0.1)
+        wait_for(lambda: len(wire.received) == 2)
     assert (wire.connections, len(wire.received)) == (1, 2)

@@ -11,20 +11,14 @@ from email.utils import format_datetime
 import pytest
 
 from core.errors import FetchAgain, Unusable
-from http_client import fetch
+from http_client import arrivals, fetch
+from tests.support.clocks import SetClock
 from tests.support.fetching import LIMIT, fault, fetched
 from tests.support.servers import Peer, Wire, reply, serve
 
 OLD, NEW = os.urandom(50_000), os.urandom(60_000)
 CHANGED = format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
 NOW = format_datetime(datetime.now(UTC), usegmt=True)
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clocks of the fetcher, shrunk."""
-    monkeypatch.setattr(fetch, "READ_TIMEOUT", 0.5)
-    monkeypatch.setattr(fetch, "WHOLE_TIMEOUT", 3.0)
 
 
 @dataclass
@@ -181,11 +175,13 @@ def test_body_without_a_length_goes_on_too() -> None:
 
 def test_nothing_is_asked_for_that_could_not_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a rest nor one more hop, once half of the time for a file is over: a place is not held for long."""
-    monkeypatch.setattr(fetch, "WHOLE_TIMEOUT", 0.6)
+    clock = SetClock()
+    for module in (fetch, arrivals):
+        monkeypatch.setattr(module, "time", clock)
     host = Host([(OLD, {"etag": '"v"'})], cuts=(100,))
 
     def late(peer: Peer) -> bool | None:
-        peer.silence(0.4)
+        clock.now += 0.7 * fetch.WHOLE_TIMEOUT
         return host.answer(peer)
 
     with serve(late) as wire:
@@ -193,7 +189,7 @@ def test_nothing_is_asked_for_that_could_not_come_in_time(monkeypatch: pytest.Mo
     assert len(host.asked) == 1
 
     def send_on(peer: Peer) -> bool:
-        peer.silence(0.2)
+        clock.now += 0.3 * fetch.WHOLE_TIMEOUT
         return peer.reply(302, location="/again")
 
     with serve(send_on) as wire:

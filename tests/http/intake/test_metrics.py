@@ -122,7 +122,7 @@ def test_prometheus_takes_it(database_url: str, engine: Engine, work: None, tmp_
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/metrics", headers={"Authorization": f"Bearer {OPERATOR}"}
         )
-        page = urllib.request.urlopen(request, timeout=10).read()
+        page = urllib.request.urlopen(request, timeout=60).read()
         subprocess.run(("promtool", "check", "metrics"), input=page, check=True, capture_output=True)
         server = subprocess.Popen(
             ("prometheus", *listen, f"--storage.tsdb.path={tmp_path / 'data'}", "--log.level=error")
@@ -132,16 +132,16 @@ def test_prometheus_takes_it(database_url: str, engine: Engine, work: None, tmp_
             assert ask(own, 'darkroom_step_seconds_count{step="called_back"}') == 2
         finally:
             server.terminate()
-            server.wait(20)
+            server.wait(60)
 
 
 def ask(port: int, query: str) -> float:
     """What Prometheus answers, once it has an answer."""
     address = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.parse.quote(query)}"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            result = json.load(urllib.request.urlopen(address, timeout=5))["data"]["result"]
+            result = json.load(urllib.request.urlopen(address, timeout=60))["data"]["result"]
         except OSError:
             result = []
         if result:

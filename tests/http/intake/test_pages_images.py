@@ -216,7 +216,7 @@ def served(database_url: str, tmp_path: Path) -> Iterator[str]:
 def signed_in(url: str) -> requests.Session:
     session = requests.Session()
     session.trust_env = False
-    assert session.post(f"{url}/sign-in", data={"key": OLGA}, timeout=10).ok
+    assert session.post(f"{url}/sign-in", data={"key": OLGA}, timeout=60).ok
     return session
 
 
@@ -248,9 +248,9 @@ def test_a_slow_host_holds_up_nobody(served: str, engine: Engine, tmp_path: Path
         try:
             wait_for(lambda: statuses.count(503) == 20 and len(wire.received) == 3)
             other = signed_in(url)
-            assert other.get(f"{url}{path}/thumbnail", timeout=10).headers["Content-Type"] == "image/webp"
-            assert other.get(f"{url}/batches/{batch}", timeout=10).ok
-            assert other.get(f"{url}/v1/batches", headers={"Authorization": f"Bearer {ALICE}"}, timeout=10).ok
+            assert other.get(f"{url}{path}/thumbnail", timeout=60).headers["Content-Type"] == "image/webp"
+            assert other.get(f"{url}/batches/{batch}", timeout=60).ok
+            assert other.get(f"{url}/v1/batches", headers={"Authorization": f"Bearer {ALICE}"}, timeout=60).ok
         finally:
             released.set()
             for thread in threads:
@@ -265,7 +265,7 @@ def test_served_images_are_guarded_and_set_no_cookie(database_url: str, engine: 
         url = f"http://127.0.0.1:{port}"
         for part in (path, f"{path}/thumbnail", f"/batches/{batch}/edits/0/inputs/0/thumbnail"):
             for _ in range(2):
-                answer = requests.Session().get(f"{url}{part}", timeout=10)
+                answer = requests.Session().get(f"{url}{part}", timeout=60)
                 assert answer.status_code == 200
                 assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
                 assert answer.headers["X-Content-Type-Options"] == "nosniff"

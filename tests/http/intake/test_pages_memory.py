@@ -34,18 +34,18 @@ def test_slow_readers_of_stored_images_hold_no_memory(database_url: str, engine:
     request = f"GET /batches/{batch}/images/{image} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
     port = closed_port()
     with intake_served(database_url, port, DARKROOM_API_KEYS="", STORAGE_URL=tmp_path.as_uri()) as process:
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as first:  # what it loads for the first image
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as first:  # what it loads for the first image
             first.sendall(request)
             with first.makefile("rb") as answer:
                 assert answer.read().partition(b"\r\n\r\n")[2] == content
         before = process.memory_info().rss
         with ExitStack() as readers:
             for _ in range(READERS):
-                reader = readers.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+                reader = readers.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
                 reader.sendall(request)
                 assert reader.recv(15) == b"HTTP/1.1 200 OK"
             assert process.memory_info().rss - before < READERS * len(content) / 2
-            last = readers.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            last = readers.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
             last.sendall(request)
             with last.makefile("rb") as answer:
                 assert answer.read().partition(b"\r\n\r\n")[2] == content
@@ -58,7 +58,7 @@ def test_inputs_that_wait_for_their_turn_are_not_held(database_url: str, tmp_pat
 
     def find_url() -> str:
         begun.append(1)
-        released.wait(20)
+        released.wait(60)
         return INPUT
 
     made = [thumbnails.of_input(find_url, "local") for _ in range(3 * THREADS)]
@@ -66,7 +66,7 @@ def test_inputs_that_wait_for_their_turn_are_not_held(database_url: str, tmp_pat
     time.sleep(0.1)
     assert len(begun) == THREADS
     released.set()
-    assert all(future.result(20) for future in made)
+    assert all(future.result(60) for future in made)
 
 
 def test_an_edit_with_large_inputs_is_a_small_page(database_url: str, engine: Engine, tmp_path: Path) -> None:

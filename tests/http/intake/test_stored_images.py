@@ -136,14 +136,14 @@ def test_as_it_is_served(engine: Engine, database_url: str, tmp_path: Path) -> N
     port = closed_port()
     with intake_served(database_url, port, STORAGE_URL=tmp_path.as_uri()), requests.Session() as session:
         session.headers["Authorization"] = f"Bearer {ALICE}"
-        line = session.get(f"http://127.0.0.1:{port}/v1/batches/{batch}/results", timeout=10).json()
+        line = session.get(f"http://127.0.0.1:{port}/v1/batches/{batch}/results", timeout=60).json()
         url = line["images"][0]["url"]
         assert url.startswith(f"http://127.0.0.1:{port}/v1/batches/{batch}/images/")
-        whole = session.get(url, timeout=10)
+        whole = session.get(url, timeout=60)
         assert (whole.content, whole.headers["Content-Length"]) == (png(0), str(len(png(0))))
-        part = session.get(url, headers={"Range": "bytes=3-6"}, timeout=10)
+        part = session.get(url, headers={"Range": "bytes=3-6"}, timeout=60)
         assert (part.status_code, part.content, part.headers["Content-Length"]) == (206, png(0)[3:7], "4")
-        assert session.head(url, timeout=10).headers["Content-Length"] == str(len(png(0)))
+        assert session.head(url, timeout=60).headers["Content-Length"] == str(len(png(0)))
 
 
 def test_signed_links(s3: str, engine: Engine, database_url: str, tmp_path: Path) -> None:
@@ -157,9 +157,9 @@ def test_signed_links(s3: str, engine: Engine, database_url: str, tmp_path: Path
         client = app.test_client()
         images = images_of(client, batch)
         for number, image in enumerate(images):
-            answer = requests.get(image["url"], timeout=10)
+            answer = requests.get(image["url"], timeout=60)
             assert (answer.content, answer.headers["Content-Type"]) == (png(number), "image/png")
-            assert requests.get(image["url"].partition("?")[0], timeout=10).status_code == 403
+            assert requests.get(image["url"].partition("?")[0], timeout=60).status_code == 403
             part = client.get(f"/v1/batches/{batch}/images/{image['id']}", headers={"Range": "bytes=1-3"})
             assert (part.status_code, part.data) == (206, png(number)[1:4])
 

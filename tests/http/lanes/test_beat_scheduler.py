@@ -21,7 +21,7 @@ from worker.lanes import LANES, UPKEEP
 def redis_url() -> Iterator[str]:
     """A broker to which no worker listens."""
     with broker_process() as (url, process):
-        assert until(lambda: redis_answers(url), timeout=20)
+        assert until(lambda: redis_answers(url), timeout=60)
         yield url
         process.terminate()
 
@@ -33,7 +33,7 @@ def scheduler(engine: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("REDIS_URL", redis_url)
     app = Celery(broker=redis_url)
     app.conf.task_routes = {f"darkroom.{lane}": {"queue": lane} for lane in LANES}
-    with redis_client(redis_url, timeout=5) as client:
+    with redis_client(redis_url, timeout=60) as client:
         client.flushall()
     scheduler = BoundedScheduler(app=app)
     yield scheduler
@@ -42,7 +42,7 @@ def scheduler(engine: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def messages(redis_url: str) -> dict[str, int]:
-    with redis_client(redis_url, timeout=5) as client:
+    with redis_client(redis_url, timeout=60) as client:
         return {lane: int(client.llen(lane)) for lane in LANES if client.llen(lane)}
 
 

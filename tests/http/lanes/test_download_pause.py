@@ -78,7 +78,7 @@ def ready(engine: Engine, emulator: Emulator, folder: Path, edits: int, **change
 
 def test_full_disk_fails_nothing(engine: Engine, emulator: Emulator, small_disk: Path) -> None:
     """For as long as it is full images wait with all their tries; once there is room everything is stored."""
-    with ready(engine, emulator, small_disk, 6) as worker:
+    with ready(engine, emulator, small_disk, 6, provider_retry_after=0.05) as worker:
         ballast = fill(small_disk)
         download(worker, lambda: rows(engine, "SELECT 1 FROM lane_pauses WHERE probes > 3"))
 
@@ -116,16 +116,17 @@ def test_store_that_cannot_be_opened(engine: Engine, emulator: Emulator, tmp_pat
 
 def test_nothing_is_fetched_in_vain(engine: Engine, emulator: Emulator, small_disk: Path) -> None:
     """While the lane is paused nobody downloads what cannot be stored, and the tick starts no lane."""
-    with ready(engine, emulator, small_disk, 30, download_threads=4, provider_retry_after=3) as worker:
+    with ready(engine, emulator, small_disk, 30, download_threads=4, provider_retry_after=60) as worker:
         fill(small_disk)
         with serve(lambda peer: peer.reply(200, IMAGE)) as wire:
             serve_from(engine, wire.url, "true")
             download(worker, lambda: reasons(engine))
             begun = len(wire.received)
-            stop = time.monotonic() + 1.5
+            stop = time.monotonic() + 0.5
             download(worker, lambda: time.monotonic() > stop)
             assert not due(engine)
             assert len(wire.received) == begun <= 4
+            change(engine, "UPDATE lane_pauses SET retry_at = now()")
             download(worker, lambda: len(wire.received) > begun)
             stop = time.monotonic() + 0.5
             download(worker, lambda: time.monotonic() > stop)

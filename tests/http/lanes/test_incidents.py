@@ -58,7 +58,7 @@ def test_every_edit_survives_an_incident(kind: str, engine: Engine, emulator: Em
     emulator.faults(**{kind: 1})
     make_edits(engine, [f"edit {n}" for n in range(20)], max_attempts=2)
     lanes = ("submit", "poll", "download")
-    with lane_runner(engine, emulator, tmp_path, max_in_flight=10, provider_retry_after=0.3) as worker:
+    with lane_runner(engine, emulator, tmp_path, max_in_flight=10, provider_retry_after=0.1) as worker:
         worker.work_until(lambda: rows(engine, "SELECT 1 FROM lane_pauses WHERE probes >= 3"), lanes=lanes)
         made = len(emulator.rows)
         assert paused(engine) == [("submit", "model_down")]

@@ -72,7 +72,7 @@ def test_large_images_are_decoded_one_after_the_other(monkeypatch: pytest.Monkey
     file = BytesIO()
     Image.new("RGB", (3000, 3000)).save(file, "PNG")
     under_way = most = 0
-    lock = threading.Lock()
+    lock, together = threading.Lock(), threading.Event()
     load = PngImageFile.load
 
     def counted(image: PngImageFile) -> object:
@@ -80,6 +80,9 @@ def test_large_images_are_decoded_one_after_the_other(monkeypatch: pytest.Monkey
         with lock:
             under_way += 1
             most = max(most, under_way)
+        if most == 2:
+            together.set()
+        assert together.wait(60)
         try:
             return load(image)
         finally:

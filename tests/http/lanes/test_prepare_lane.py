@@ -93,7 +93,7 @@ def test_object_reaches_the_provider_as_it_is(engine: Engine, emulator: Emulator
         "SELECT e.arguments, e.seed, s.sent_urls, s.request_id FROM edits e JOIN submissions s ON s.edit_id = e.id"
         " WHERE e.position = 0",
     )
-    assert requests.get(sent["0"], timeout=5).content == content
+    assert requests.get(sent["0"], timeout=60).content == content
     posted = {row["request_id"]: row["input_sha256"] for row in emulator.rows}
     assert posted[request] == canonical_sha256({**arguments, "image_urls": [sent["0"]], "seed": seed})
     assert arguments["image_urls"] == [f"storage://{name}"]
@@ -442,7 +442,7 @@ def test_presigned_where_the_store_can(engine: Engine, emulator: Emulator, tmp_p
     with lane_runner(engine, emulator, tmp_path, storage_url=s3, input_delivery="presign") as worker:
         worker.work_until(all_are(engine, stored=1), lanes=ALL_LANES)
     ((sent,),) = rows(engine, "SELECT sent_urls FROM submissions")
-    assert requests.get(sent["0"], timeout=5).content == content
+    assert requests.get(sent["0"], timeout=60).content == content
     assert rows(engine, "SELECT count(*) FROM uploads") == [(0,)]
     lasts = "SELECT round(extract(epoch FROM url_expires_at - now()) / 3600) FROM inputs"
     assert [int(hours) for (hours,) in rows(engine, lasts)] == [24]

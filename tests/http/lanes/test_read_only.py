@@ -28,18 +28,23 @@ READ_ONLY_FOR = 3.0
 def read_only(postgres_url: str) -> Iterator[None]:
     """The whole server takes no change."""
 
-    def alter_system(setting: str) -> None:
+    def alter_system(setting: str, expected: str) -> None:
         with psycopg.connect(postgres_url, autocommit=True) as connection:
             connection.execute("SET default_transaction_read_only = off")
             connection.execute(f"ALTER SYSTEM {setting}")
             connection.execute("SELECT pg_reload_conf()")
-        time.sleep(0.2)
+        wait_for(lambda: shown() == expected)
 
-    alter_system("SET default_transaction_read_only = on")
+    def shown() -> str:
+        """To whoever comes now: the server has told its sessions, too."""
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            return str(connection.execute("SHOW default_transaction_read_only").fetchone()[0])
+
+    alter_system("SET default_transaction_read_only = on", "on")
     try:
         yield
     finally:
-        alter_system("RESET default_transaction_read_only")
+        alter_system("RESET default_transaction_read_only", "off")
 
 
 @pytest.mark.usefixtures("balanced")

@@ -83,24 +83,32 @@ def test_same_line_many_times(engine: Engine, emulator: Emulator, tmp_path: Path
     assert_every_image_is_of_its_input(engine, emulator)
 
 
+def pass_time(engine: Engine, *, seconds: int) -> None:
+    """Whatever was POSTed was POSTed so long ago."""
+    with engine.begin() as connection:
+        for table, moments in {"submissions": ("posted_at", "due_at"), "edits": ("due_at",)}.items():
+            ago = ", ".join(f"{moment} = {moment} - interval '{seconds} s'" for moment in moments)
+            connection.exec_driver_sql(f"UPDATE {table} SET {ago}")
+
+
 def test_request_of_a_live_submission_is_never_taken(engine: Engine, emulator: Emulator, tmp_path: Path) -> None:
     """Two of the same input, POSTed at different times, one request listed: neither has it before both are past their
     deadlines."""
     emulator.mark(concurrency=100)
     make_inputs(engine, emulator, [{"image_urls": ["https://example.com/a.png"]}])
     emulator.faults(nginx_502_before=1)  # it never arrives
-    with looking_up(engine, emulator, tmp_path, provider_retry_after=0.05) as (worker, look):
+    with looking_up(engine, emulator, tmp_path, provider_retry_after=0.05, submit_start_timeout=60) as (worker, look):
         worker.work_until(all_are(engine, submitting=1), lanes=("submit",))
-        time.sleep(0.8)
+        pass_time(engine, seconds=61)
         make_inputs(engine, emulator, [{"image_urls": ["https://example.com/a.png"]}])
         emulator.faults(reset_after_accept=1)
         post_all(worker, emulator, 1)
         emulator.faults(reset_after_accept=0)
-        wait_for(lambda: rows(engine, "SELECT 1 FROM submissions WHERE due_at <= now()"))
         assert look() == 1
         (first, second) = unheard(engine)
         assert (first[:2], second[:2]) == ((None, None), (None, None))
         assert "not past its own deadline" in first[2]
+        pass_time(engine, seconds=61)
         work(worker, look, all_are(engine, stored=2))
 
     assert rows(engine, "SELECT outcome, count(*) FROM submissions GROUP BY 1 ORDER BY 1") == [
@@ -139,9 +147,11 @@ def test_listing_that_keeps_saying_no(
     emulator.mark(concurrency=100, listing_status=status)
     emulator.faults(nginx_502_before="1*1")
     make_inputs(engine, emulator, different(1))
-    with looking_up(engine, emulator, tmp_path, delivery_allowance=0.01, run_allowance=0.01) as (worker, look):
+    short = {"submit_start_timeout": 0.5, "delivery_allowance": 0.01, "run_allowance": 0.01}
+    with looking_up(engine, emulator, tmp_path, **short) as (worker, look):
+        began = time.monotonic()  # no later than the POST from which the product counts
         worker.work_until(all_are(engine, submitting=1), lanes=("submit",))
-        began, unknown_deadline = time.monotonic(), worker.settings.unknown_deadline
+        unknown_deadline = worker.settings.unknown_deadline
         while time.monotonic() < began + (1 + unknown_submissions.PERSISTS) * unknown_deadline:
             assert stand(engine) == {"submitting": 1}
             look()

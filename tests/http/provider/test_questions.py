@@ -16,7 +16,7 @@ from provider import queue_api
 from provider.queue_api import QueueAPI
 from provider.status_stream import Status
 from tests.support.queueing import ENDPOINT, KEY, NGINX, dripping
-from tests.support.servers import Peer, Script, Wire, closed_port, serve
+from tests.support.servers import SOON, Peer, Script, Wire, closed_port, serve
 
 BASE = "/fal-ai/bytedance/requests/8f1c"
 IMAGES = {"images": [{"url": "https://v3.fal.media/x.png", "width": 8, "height": 8, "file_size": 70}], "seed": 7}
@@ -25,13 +25,6 @@ ASK = {
     "result": lambda url, request="8f1c": QueueAPI(url, KEY, start_timeout=600).result(ENDPOINT, request),
     "cancel": lambda url, request="8f1c": QueueAPI(url, KEY, start_timeout=600).cancel(ENDPOINT, request),
 }
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clocks of the client, shrunk."""
-    monkeypatch.setattr(queue_api, "ASK_TIMEOUT", 0.3)
-    monkeypatch.setattr(sessions, "BODY_TIMEOUT", 0.5)
 
 
 def answering(status: int, body: object, **headers: str) -> Script:
@@ -297,13 +290,21 @@ TROUBLE: dict[str, Script] = {
 }
 
 
+CLOCKS = {"silent": (queue_api, "ASK_TIMEOUT", 0.3), "dripping": (sessions, "BODY_TIMEOUT", 0.5)}
+"""The clock of the client that ends an answer, shrunk."""
+
+
 @pytest.mark.parametrize("question", ASK)
 @pytest.mark.parametrize("manner", TROUBLE)
-def test_no_whole_answer(question: str, manner: str) -> None:
+def test_no_whole_answer(question: str, manner: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever breaks on the way is no answer: asked again later, by the lane and not by the client."""
+    if manner in CLOCKS:
+        monkeypatch.setattr(*CLOCKS[manner])
+    began = time.monotonic()
     with serve(TROUBLE[manner]) as wire, pytest.raises(TryLater) as caught:
         ASK[question](wire.url)
 
+    assert time.monotonic() - began < SOON
     assert len(wire.received) == 1
     assert KEY not in str(caught.value)
 

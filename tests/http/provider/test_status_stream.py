@@ -14,7 +14,7 @@ from provider.follow_request import Update, follow
 from provider.queue_api import QueueAPI
 from tests.support.lane_runner import Emulator
 from tests.support.queueing import ARGUMENTS, KEY, client
-from tests.support.servers import Peer, closed_port, serve
+from tests.support.servers import SOON, Peer, closed_port, serve
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 STREAM = "/fal-ai/bytedance/requests/8f1c/status/stream?logs=1"
@@ -37,12 +37,18 @@ QUEUED, RUNNING, DONE = state("IN_QUEUE", queue_position=2), state("IN_PROGRESS"
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clocks of the client, shrunk."""
-    monkeypatch.setattr(queue_api, "STREAM_SILENCE", 0.4)
+    """The pause between questions, shrunk."""
     monkeypatch.setattr(follow_request, "POLL_EVERY", 0.05)
 
 
-def stream(url: str, seconds: float = 5) -> list[str]:
+@pytest.fixture
+def deaf(manner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The silence of a stream that ends it, shrunk where it is silent."""
+    if manner == "silent":
+        monkeypatch.setattr(queue_api, "STREAM_SILENCE", 0.4)
+
+
+def stream(url: str, seconds: float = 60) -> list[str]:
     return [status_stream.status for status_stream in client(url).stream(ENDPOINT, "8f1c", logs=True, seconds=seconds)]
 
 
@@ -79,6 +85,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.usefixtures("deaf")
 @pytest.mark.parametrize("manner", BROKEN)
 def test_broken_stream_is_one_error(manner: str) -> None:
     """However it breaks: TryLater, so that whoever listens asks in another way."""
@@ -104,7 +111,7 @@ def test_stream_of_nothing_but_comments_ends() -> None:
     began = time.monotonic()
     with serve(script) as wire, pytest.raises(TryLater):
         stream(wire.url, seconds=0.5)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < SOON
 
 
 @pytest.mark.parametrize(("code", "error"), [(404, Gone), (401, AccountPaused), (403, AccountPaused)])
@@ -121,6 +128,7 @@ def test_nobody_listens() -> None:
         stream(f"http://127.0.0.1:{closed_port()}")
 
 
+@pytest.mark.usefixtures("deaf")
 @pytest.mark.parametrize("manner", BROKEN)
 def test_following_goes_on_by_polling(manner: str) -> None:
     """The stream breaks: nothing is told twice, nothing is missing, and the end comes."""
@@ -189,19 +197,22 @@ def test_lines_are_fit_for_a_terminal() -> None:
 
 def test_follow_a_real_run(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the emulator, by its stream alone: place in the queue, start, lines one by one, end, then the result."""
-    monkeypatch.setattr(queue_api, "STREAM_SILENCE", 10)
     monkeypatch.setattr(QueueAPI, "status", None)
-    emulator.mark(latency=0.6, concurrency=1)
+    emulator.mark(latency=0.6, concurrency=0)
     queue = client(emulator.url)
     arguments = {**ARGUMENTS, "image_urls": ["data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="]}
-    ids = [queue.submit(ENDPOINT, arguments, webhook_url=None) for _ in range(2)]
-    updates = list(follow(queue, ENDPOINT, ids[1]))
+    request_id = queue.submit(ENDPOINT, arguments, webhook_url=None)
+    updates = []
+    for update in follow(queue, ENDPOINT, request_id):
+        updates.append(update)
+        if update.status == "IN_QUEUE":
+            emulator.ask("PUT", "options", concurrency=1)
 
     assert next(update.queue_position for update in updates if update.status == "IN_QUEUE") in (0, 1)
     assert [update.status for update in updates][-1] == "COMPLETED"
     messages = [line.message for update in updates for line in update.logs]
     assert len(messages) == len(set(messages)) > 3
-    assert queue.result(ENDPOINT, ids[1]).kind is not None
+    assert queue.result(ENDPOINT, request_id).kind is not None
 
 
 def test_many_follow_at_once(emulator: Emulator) -> None:

@@ -255,6 +255,6 @@ def test_uploaded_file_can_be_fetched(engine: Engine, emulator: Emulator, tmp_pa
     """Against the emulator: what lies behind the URL is the file."""
     path = image(tmp_path / "a.png")
     (url,) = upload([path], settings(emulator.url), engine).values()
-    fetched = emulator.session.get(url, timeout=5).content
+    fetched = emulator.session.get(url, timeout=60).content
     assert fetched == path.read_bytes()
     assert Image.open(BytesIO(fetched)).size == (8, 8)

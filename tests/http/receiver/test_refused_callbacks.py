@@ -190,7 +190,7 @@ def test_rows_that_somebody_holds(engine: Engine, client: FlaskClient, provider:
         thread.start()
         thread.join(0.2)
         assert found == []
-    thread.join(5)
+    thread.join(60)
 
     assert found == ["applied"]
     assert rows(engine, "SELECT state FROM edits") == [(EditState.READY,)]

@@ -25,7 +25,7 @@ def test_never_more_than_the_limit() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(5)
+        thread.join(60)
 
     assert 7 <= most <= 10
     assert len(served) == 32
@@ -34,22 +34,22 @@ def test_never_more_than_the_limit() -> None:
 def test_what_is_larger_than_the_limit_goes_alone() -> None:
     """And is not passed for ever by small ones that come after it."""
     budget, order = Budget(10), []
-    begun = threading.Event()
+    all_came = threading.Event()
 
-    def use(name: str, amount: int, seconds: float) -> None:
+    def use(name: str, amount: int) -> None:
         with budget.hold(amount):
-            begun.set()
             order.append(name)
-            time.sleep(seconds)
+            assert all_came.wait(60)
 
     threads = []
-    for name, amount, seconds in (("first", 5, 0.2), ("large", 1000, 0.05), ("small", 1, 0.0)):
-        threads.append(threading.Thread(target=use, args=(name, amount, seconds)))
+    for number, (name, amount) in enumerate((("first", 5), ("large", 1000), ("small", 1))):
+        threads.append(threading.Thread(target=use, args=(name, amount)))
         threads[-1].start()
-        assert begun.wait(5)
-        time.sleep(0.03)
+        while not (order and len(budget._waiting) == number):
+            time.sleep(0.001)
+    all_came.set()
     for thread in threads:
-        thread.join(5)
+        thread.join(60)
 
     assert order == ["first", "large", "small"]
 

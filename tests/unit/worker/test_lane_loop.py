@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
 from structlog.testing import CapturingLogger
 
+from tests.support.clocks import SetClock
 from worker import lane_loop
 from worker.lane_loop import run_turn
 
@@ -22,6 +23,14 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses of the loop, shrunk."""
     monkeypatch.setattr(lane_loop, "IDLE", (0.002, 0.02))
     monkeypatch.setattr(lane_loop, "GATHER", 0.005)
+
+
+@pytest.fixture(name="clock")
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
+    """The clock of the loop, which moves when the test says so."""
+    clock = SetClock()
+    monkeypatch.setattr(lane_loop, "time", clock)
+    return clock
 
 
 class Lane:
@@ -50,10 +59,14 @@ class Lane:
         with self._lock:
             self.in_flight += 1
             self.most = max(self.most, self.in_flight)
-        time.sleep(self.seconds)
+        self.take(number)
         with self._lock:
             self.in_flight -= 1
         return number
+
+    def take(self, number: int) -> None:
+        """Its time."""
+        time.sleep(self.seconds)
 
     def record(self, replies: Sequence[int]) -> None:
         self.sets.append(list(replies))
@@ -93,7 +106,8 @@ def test_nothing_due() -> None:
 @pytest.mark.parametrize("width", [1, 3, 8])
 def test_never_more_than_width(width: int) -> None:
     """At no moment are more calls under way, or items held, than there are places; and all places are used."""
-    lane = Lane(40, seconds=0.01)
+    lane, all_places = Lane(40), threading.Barrier(width)
+    lane.take = lambda number: all_places.wait(60) if number < width else time.sleep(0.002)
 
     lane.run(width)
 
@@ -110,7 +124,7 @@ def test_slow_call_holds_nobody_up() -> None:
 
     def call(number: int) -> int:
         if number == 0:
-            assert slow_is_over.wait(5)
+            assert slow_is_over.wait(60)
         return lane.call(number)
 
     def record(replies: Sequence[int]) -> None:
@@ -123,13 +137,14 @@ def test_slow_call_holds_nobody_up() -> None:
     assert recorded_meanwhile[-1] == 0
 
 
-def test_replies_come_in_sets() -> None:
+def test_replies_come_in_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replies that come together are recorded together: one commit for all of them."""
+    monkeypatch.setattr(lane_loop, "GATHER", 0.25)  # a busy machine lets none of them come later
     lane = Lane(32)
     together = threading.Barrier(16)
 
     def call(number: int) -> int:
-        together.wait(5)
+        together.wait(60)
         return number
 
     lane.run(16, perform=call)
@@ -146,7 +161,7 @@ def test_what_comes_due_during_a_call_is_taken() -> None:
     def call(number: int) -> int:
         if number == 0:
             lane.waiting.append(1)
-            assert found.wait(5)
+            assert found.wait(60)
         else:
             found.set()
         return number
@@ -155,111 +170,80 @@ def test_what_comes_due_during_a_call_is_taken() -> None:
 
 
 class Hanging(Lane):
-    """A lane without end, of which every so many calls hang."""
+    """A lane without end, the first of whose calls hangs; a second passes at each look at whether to go on."""
 
-    def __init__(self, *, every: int, hang: float) -> None:
-        super().__init__(10**6, seconds=0.005)
-        self.every, self.hang = every, hang
+    def __init__(self, clock: SetClock, *, seconds: float = 1.0) -> None:
+        super().__init__(10**6)
+        self.clock, self.began, self.step = clock, clock.now, seconds
+        self.release = threading.Event()
+        self.claimed_at: list[float] = []
+        self.performed = 0
+        self.stop_after = float("inf")
 
-    def call(self, number: int) -> int:
-        if number % self.every == 0:
-            time.sleep(self.hang)
-            return number
-        return super().call(number)
+    @property
+    def passed(self) -> float:
+        return self.clock.now - self.began
 
+    def should_continue(self) -> bool:
+        self.clock.now += self.step
+        if self.passed > self.stop_after + 20 * self.step:
+            self.release.set()  # the loop has had every opportunity
+        return self.passed <= self.stop_after
 
-class Uneven(Lane):
-    """Of which there is always a call under way that is older than another."""
+    def claim(self, free: int) -> Sequence[int]:
+        self.claimed_at.append(self.passed)
+        return super().claim(free)
 
-    def call(self, number: int) -> int:
-        time.sleep(0.05 + 0.03 * (number % 4))
-        return number
-
-
-def rate(every: int, seconds: float) -> float:
-    """Calls a second over several turns, one task after the other."""
-    lane, until = Hanging(every=every, hang=1.0), time.monotonic() + seconds
-    began = time.monotonic()
-    while time.monotonic() < until:
-        lane.run(16, should_continue=lambda: time.monotonic() < until)
-    assert lane.recorded == list(range(len(lane.recorded)))
-    return len(lane.recorded) / (time.monotonic() - began)
-
-
-def test_hanging_calls_do_not_cut_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the end of a turn a lane does not wait, with its other places empty, for the one call in 200 that hangs."""
-    monkeypatch.setattr(lane_loop, "SLICE_SECONDS", 0.3)
-    monkeypatch.setattr(lane_loop, "SLOW", 0.05)
-
-    assert rate(200, 4.0) > 0.35 * rate(10**7, 2.0)  # a fifth, where every end of a turn waits
-
-
-def test_turn_does_not_end_in_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one call hangs far past the end of the turn the other places are filled again and again."""
-    monkeypatch.setattr(lane_loop, "SLICE_SECONDS", 0.1)
-    monkeypatch.setattr(lane_loop, "SLOW", 0.05)
-    lane, over = Lane(10**6, seconds=0.005), threading.Event()
-    late: list[int] = []
-
-    def call(number: int) -> int:
+    def take(self, number: int) -> None:
         if number == 0:
-            over.wait(10)
-        elif time.monotonic() > began + 0.5:
-            late.append(number)
-            if len(late) == 50:
-                over.set()
-        return lane.call(number)
+            assert self.release.wait(60)
+        self.performed += 1
 
-    began = time.monotonic()
-    lane.run(4, perform=call)
 
+def test_turn_does_not_end_in_waiting(clock: SetClock) -> None:
+    """While one call hangs far past the end of the turn the other places are filled again and again: at the end of a
+    turn a lane does not wait, with these empty, for the one call in hundreds that hangs."""
+    lane = Hanging(clock)
+    lane.stop_after = 200.0
+
+    lane.run(4, should_continue=lane.should_continue)
+
+    late = [moment for moment in lane.claimed_at if moment > 20 * lane_loop.SLICE_SECONDS]
     assert len(late) >= 50
-
-
-def test_turn_ends_where_nothing_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much is due, the task makes room after its turn."""
-    monkeypatch.setattr(lane_loop, "SLICE_SECONDS", 0.2)
-    lane = Lane(10**6, seconds=0.005)
-    began = time.monotonic()
-
-    lane.run(4)
-
-    assert 0.2 <= time.monotonic() - began < 1.0
     assert lane.recorded == list(range(len(lane.recorded)))
 
 
-def test_turn_ends_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turn_ends_where_nothing_is_slow(clock: SetClock) -> None:
+    """However much is due, the task makes room after its turn."""
+    lane = Lane(10**6)
+
+    def record(replies: Sequence[int]) -> None:
+        lane.record(replies)
+        clock.now += 1.0
+
+    assert lane.run(1, record=record) == lane_loop.SLICE_SECONDS
+    assert lane.recorded == [0, 1, 2, 3, 4]
+
+
+def test_turn_ends_in_the_end(clock: SetClock) -> None:
     """Where there is always a slow call under way, after LONGEST_TURN."""
-    monkeypatch.setattr(lane_loop, "SLICE_SECONDS", 0.1)
-    monkeypatch.setattr(lane_loop, "SLOW", 0.01)
-    monkeypatch.setattr(lane_loop, "LONGEST_TURN", 0.5)
-    began = time.monotonic()
+    lane = Hanging(clock, seconds=4.0)
+    lane.stop_after = 1.2 * lane_loop.LONGEST_TURN
 
-    Uneven(10**6).run(4)
+    lane.run(4, should_continue=lane.should_continue)
 
-    assert 0.4 <= time.monotonic() - began < 1.5
+    assert 0.9 * lane_loop.LONGEST_TURN < max(lane.claimed_at) <= lane_loop.LONGEST_TURN
+    assert lane.held == 0
 
 
-def test_stop_waits_for_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_waits_for_no_turn(clock: SetClock) -> None:
     """Whatever is slow, once told to stop nothing more is claimed; only what is under way is waited for."""
-    monkeypatch.setattr(lane_loop, "SLICE_SECONDS", 0.1)
-    monkeypatch.setattr(lane_loop, "SLOW", 0.01)
-    lane, stopping = Uneven(10**6), threading.Event()
-    claims_after: list[float] = []
+    lane = Hanging(clock)
+    lane.stop_after = 50.0
 
-    def claim(free: int) -> Sequence[int]:
-        if stopping.is_set():
-            claims_after.append(time.monotonic())
-        return lane.claim(free)
+    lane.run(4, should_continue=lane.should_continue)
 
-    timer = threading.Timer(0.5, stopping.set)
-    timer.start()
-    began = time.monotonic()
-    lane.run(4, claim=claim, should_continue=lambda: not stopping.is_set())
-    timer.join()
-
-    assert 0.5 <= time.monotonic() - began < 1.2
-    assert claims_after == []
+    assert 45 < max(lane.claimed_at) <= 50
     assert lane.held == 0
 
 
@@ -292,23 +276,14 @@ def test_waits_while_there_is_reason() -> None:
     assert lane.recorded == [7]
 
 
-def test_waiting_ends_when_told_to_stop() -> None:
-    """A backlog is no reason to go on after the lane's turn."""
+def test_waiting_ends_when_told_to_stop(clock: SetClock) -> None:
+    """A backlog is no reason to go on after the lane's turn; looks for work while idle grow rarer."""
     lane = Lane(0)
-    until = time.monotonic() + 0.1
+    until = clock.now + 0.1
 
-    assert lane.run(2, should_continue=lambda: time.monotonic() < until, has_backlog=lambda: True) == 0
-    assert time.monotonic() < until + 1
-
-
-def test_waiting_does_not_hurry() -> None:
-    """Looks for work while idle grow rarer."""
-    lane = Lane(0)
-    until = time.monotonic() + 0.2
-
-    lane.run(2, should_continue=lambda: time.monotonic() < until, has_backlog=lambda: True)
-
-    assert 5 <= len(lane.free_places) <= 25
+    assert lane.run(2, should_continue=lambda: clock.now < until, has_backlog=lambda: True) == 0
+    assert clock.slept == pytest.approx([0.002, 0.004, 0.008, 0.016, 0.02, 0.02, 0.02, 0.02])
+    assert len(lane.free_places) == len(clock.slept)
 
 
 def away_for(lane: Lane, failures: int) -> Callable[[Sequence[int]], None]:
@@ -323,6 +298,7 @@ def away_for(lane: Lane, failures: int) -> Callable[[Sequence[int]], None]:
     return record
 
 
+@pytest.mark.usefixtures("clock")
 def test_database_away_while_recording() -> None:
     """Replies stay in hand until the database takes them."""
     lane = Lane(10, seconds=0.002)
@@ -331,25 +307,26 @@ def test_database_away_while_recording() -> None:
     assert lane.recorded == list(range(10))
 
 
-def test_database_away_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_away_for_good(clock: SetClock) -> None:
     """After RECORD_AGAIN_FOR seconds it gives up, aloud."""
-    monkeypatch.setattr(lane_loop, "RECORD_AGAIN_FOR", 0.3)
     lane = Lane(1)
-    began = time.monotonic()
 
     with pytest.raises(OperationalError):
         lane.run(1, record=away_for(lane, 1000))
-    assert 0.1 < time.monotonic() - began < 2
+    assert 0.9 * lane_loop.RECORD_AGAIN_FOR < sum(clock.slept) <= lane_loop.RECORD_AGAIN_FOR
 
 
 def test_database_away_while_claiming() -> None:
     """Calls under way when a claim fails are not forgotten: they end, are recorded, and the claim is tried again."""
-    lane = Lane(6, seconds=0.05)
+    lane, tried = Lane(6), threading.Event()
+    lane.take = lambda number: tried.wait(60)
     calls = count()
 
     def claim(free: int) -> Sequence[int]:
-        if 0 < next(calls) < 4:
+        if 0 < (number := next(calls)) < 4:
             raise AWAY
+        if number == 4:
+            tried.set()
         return lane.claim(min(free, 3))
 
     assert lane.run(6, claim=claim) == 6
@@ -418,36 +395,40 @@ def test_reply_that_the_database_refuses_does_not_hold_up_the_others() -> None:
     assert lane.recorded == [0, 1, 3]
 
 
-def test_leases_of_slow_calls_are_renewed() -> None:
+def test_leases_of_slow_calls_are_renewed(clock: SetClock) -> None:
     """What is still under way keeps its claim before it lapses, what has ended does not; one failure costs nothing."""
-    lane = Lane(4)
+    lane, lease = Lane(4), 15.0
     renewals: list[list[int]] = []
-    moments = [time.monotonic()]
+    moments = [clock.now]
     enough = threading.Event()
 
     def call(number: int) -> int:
-        assert number or enough.wait(5)
+        assert number or enough.wait(60)
         return number
+
+    def should_continue() -> bool:
+        clock.now += lease / 10
+        return True
 
     def renew(under_way: Sequence[int]) -> None:
         renewals.append(list(under_way))
-        moments.append(time.monotonic())
+        moments.append(clock.now)
         if len(renewals) == 1:
             raise AWAY
         if len(renewals) == 3:
             enough.set()
 
-    assert lane.run(4, perform=call, renew=renew, lease=0.6) == 4
+    assert lane.run(4, should_continue=should_continue, perform=call, renew=renew, lease=lease) == 4
     assert lane.recorded == [0, 1, 2, 3]
     assert renewals == [[0]] * 3
-    assert all(later - earlier < 0.6 for earlier, later in pairwise(moments))
+    assert all(later - earlier < lease for earlier, later in pairwise(moments))
 
 
 def test_leases_are_not_renewed_in_vain() -> None:
     """A call that ends well within its lease renews nothing."""
     renewals: list[object] = []
 
-    Lane(3, seconds=0.02).run(3, renew=renewals.append, lease=5.0)
+    Lane(3, seconds=0.02).run(3, renew=renewals.append, lease=600.0)
 
     assert renewals == []
 
