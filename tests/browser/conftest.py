@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from sqlalchemy import Engine
 
 from models.verdict import Retry
-from tests.http.conftest import database_away, database_url, module_database_url  # noqa: F401  # fixtures
+from tests.http.conftest import database_away, database_url, emptier, module_database_url, module_engine  # noqa: F401  # fixtures
 from tests.support.api_client import intake_served
 from tests.support.factories import failure, success
 from tests.support.pages import OLGA, create_batch, image_file, report, store_images

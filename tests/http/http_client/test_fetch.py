@@ -144,7 +144,7 @@ def test_slow_body_that_is_fast_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_head_that_drips_is_cut_off_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte of the head now and then, which no read timeout notices; on a kept connection too."""
-    replies, cut_after = iter([True]), sessions._cut_after
+    replies, cut_after = iter([True]), sessions.cut_after
 
     def script(peer: Peer) -> bool | None:
         if next(replies, None):
@@ -157,7 +157,7 @@ def test_head_that_drips_is_cut_off_soon(monkeypatch: pytest.MonkeyPatch) -> Non
     with serve(script) as wire:
         source = fetcher()
         source.fetch(wire.url).close()
-        monkeypatch.setattr(sessions, "_cut_after", lambda sock, seconds: cut_after(sock, seconds / 50))
+        monkeypatch.setattr(sessions, "cut_after", lambda seconds: cut_after(seconds / 50))
         began = time.monotonic()
         with pytest.raises(FetchAgain) as caught:
             source.fetch(wire.url)
