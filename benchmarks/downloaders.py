@@ -38,7 +38,7 @@ def with_darkroom(url: str, count: int, folder: Path) -> None:
     storage = Storage(folder.as_uri())
 
     def one(number: int) -> bool:
-        due = DueImage(number, f"{url}/{number}.png", None, 2048, 2048, 1, f"batch/{number}", "127.0.0.1")
+        due = DueImage(number, f"{url}/{number}.png", None, 2048, 2048, 1, f"batch/{number}/0", "127.0.0.1")
         return isinstance(store(fetcher, storage, due, settings), StoredImage)
 
     with ThreadPoolExecutor(settings.download_threads) as pool:

@@ -78,7 +78,7 @@ FROM generate_series(1, 5000) n
 """
 
 
-_ENDED = "now() - ({edits} - e.id) * interval '{span} s' / {edits}"
+_ENDED = "now() - ({edits} - e.id) * (interval '{span} s' / {edits})"
 _IN_ORDER = fill(NEW_ID, at="now() + e.id * interval '1 ms'")
 _COUNTED = "(SELECT 1 AS sign, {columns} FROM {table})"
 
