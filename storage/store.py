@@ -63,9 +63,9 @@ class Storage:
         self.url = url
         parts = urlsplit(url)
         folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
-        if folder and not make and not folder.is_dir():
-            raise SettingsError(f"STORAGE_URL: the folder {folder} is not there; is its disk mounted?")
         try:
+            if folder and not make and not folder.is_dir():
+                raise SettingsError(f"STORAGE_URL: the folder {folder} is not there; is its disk mounted?")
             options: Any = {} if folder else store_options(url)
             self._store: ObjectStore = LocalStore(folder, mkdir=True) if folder else _open(url, options)
             self._folder = LocalFolder(folder, url) if folder else None

@@ -88,6 +88,7 @@ class _Loop(Generic[Item, Reply]):
     in_flight: dict[Future[Reply], Item] = field(default_factory=dict)
     begun: dict[Future[Reply], float] = field(default_factory=dict)
     """When each of them was called; they stand in that order."""
+    # asked for when it is made, so that whoever sets another clock is heard
     renewed: float = field(default_factory=lambda: time.monotonic())
     started: float = field(default_factory=lambda: time.monotonic())
 

@@ -23,6 +23,13 @@ def storage(folder: Path) -> Storage:
     return Storage(folder.as_uri())
 
 
+@pytest.mark.parametrize("make", [True, False])
+def test_folder_that_can_have_no_such_name(make: bool) -> None:
+    """What the file system says of the name is a sentence, whether the folder is made or only looked for."""
+    with pytest.raises(SettingsError, match="STORAGE_URL cannot be opened"):
+        Storage(f"file:///{'x' * 300}", make=make)
+
+
 @pytest.mark.parametrize(
     "key", ["b/A.b_c-1/0.png", "b/a b/0", "b/ü🦊/0", "b/%2e%20%/0", "b/#?&=+/0", "b/...x/0", "b/~/0"]
 )

@@ -20,6 +20,7 @@ from models.verdict import Retry
 from tests.support.command_line import CommandLine
 from tests.support.factories import POLICY, answer, failure, make_submitted
 from tests.support.running_stack import PYTHON
+from tests.support.terminals import read_terminal
 
 LOOKED = threading.Event()
 """The command has looked at its batches once."""
@@ -145,13 +146,7 @@ def on_terminal(*arguments: str) -> tuple[str, int]:
     variables = os.environ | {"TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"}
     with subprocess.Popen((*PYTHON, *arguments), env=variables, stdout=follower, stderr=follower) as process:
         os.close(follower)
-        shown = b""
-        while True:
-            try:
-                shown += os.read(leader, 65536)
-            except OSError:  # the other end is closed
-                break
+        for shown in read_terminal(leader):
             if b"submitted" in shown:
                 LOOKED.set()
-    os.close(leader)
     return shown.decode(), process.returncode

@@ -16,6 +16,7 @@ from PIL import Image
 
 from models.seedream import ENDPOINT, EditArguments
 from tests.support.running_stack import PYTHON, Stack, darkroom, eventually
+from tests.support.terminals import read_terminal
 
 DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 EDIT = ("edit", "--prompt", "a hat", "--image", DOT)
@@ -227,15 +228,9 @@ def test_on_a_terminal(stack: Stack, provider: str) -> None:
     variables = os.environ | {"DARKROOM_HOME": str(stack.home), "TERM": "xterm", "COLUMNS": "100"}
     with subprocess.Popen(command, env=variables, stdout=follower, stderr=follower) as process:
         os.close(follower)
-        shown = b""
-        while True:
-            try:
-                shown += os.read(leader, 65536)
-            except OSError:  # the other end is closed
-                break
+        for shown in read_terminal(leader):
             if b"submitted, " in shown:
                 stack.set_options(concurrency=2)
-    os.close(leader)
     assert process.returncode == 0
     assert shown.rstrip().endswith(b"B")  # the size of the stored image
 

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from tests.support.command_line import CommandLine
 from tests.support.input_files import drawn, encoded, turned
 from tests.support.running_stack import PYTHON, Stack
+from tests.support.terminals import read_terminal
 
 
 @pytest.fixture
@@ -149,13 +150,7 @@ def answer(stack: Stack, said: bytes, *arguments: str) -> tuple[int, str]:
     with subprocess.Popen((*PYTHON, *arguments), env=variables, **streams) as process:
         os.close(follower)
         os.write(leader, said)
-        shown = b""
-        while True:
-            try:
-                shown += os.read(leader, 65536)
-            except OSError:  # the other end is closed
-                break
-    os.close(leader)
+        *_, shown = read_terminal(leader)
     return process.returncode, shown.decode()
 
 
