@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 from cli.migrate import upgrade
 from models.database import make_engine
 from tests.support.databases import NUMBERS, Databases, database_named
+from tests.support.kept_connections import keeping_connections
 from tests.support.stores import BUCKET, ObjectStore, find_seaweedfs, running_s3
 
 
@@ -64,9 +65,12 @@ def template(postgres_url: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def databases(postgres_url: str, template: str) -> Databases:
+def databases(postgres_url: str, template: str) -> Iterator[Databases]:
     """Those that tests are lent, one after the other."""
-    return Databases(postgres_url, template)
+    databases = Databases(postgres_url, template)
+    with keeping_connections():
+        yield databases
+    databases.close()
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_timeline_of_every_order(engine: Engine, isolation: str) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql(RECORDER)
     kinds: set[tuple[str, str]] = set()
-    for seed in range(25):
+    for seed in range(12):
         life, choice = Life(), random.Random(seed)
         life.begin(engine, isolation)
         try:

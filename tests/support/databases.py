@@ -13,6 +13,8 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import make_url
 
+from tests.support.kept_connections import KEPT
+
 NUMBERS = count()
 GROWN = 2_000_000
 """Bytes of dead rows, about, with which queries would be slow."""
@@ -36,7 +38,8 @@ What PostgreSQL itself brings has lower numbers than 16384.
 """
 SIZE = "SELECT sum(pg_relation_size(c.oid)) FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace"
 END_SESSIONS = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
+AND pid <> pg_backend_pid() AND pid <> ALL(%s)
 """
 TABLES = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1"
 RESTART_SEQUENCES = "SELECT setval(seqrelid, seqstart, false) FROM pg_sequence"
@@ -48,6 +51,7 @@ class Databases:
     def __init__(self, url: str, template: str) -> None:
         self._url, self._template = url, template
         self._spare: dict[str, Any] = {}
+        self._cleaners: dict[str, psycopg.Connection[Any]] = {}
         with self._connect(template) as connection:
             self._empty = make_empty(connection)
 
@@ -59,7 +63,18 @@ class Databases:
         if self._cleans(name, schema):
             self._spare[name] = schema
         else:
+            self._close(name)
             self._run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def close(self) -> None:
+        """End what is connected to them."""
+        for name in list(self._cleaners):
+            self._close(name)
+
+    def _close(self, name: str) -> None:
+        KEPT.close(name)
+        if cleaner := self._cleaners.pop(name, None):
+            cleaner.close()
 
     def _create(self) -> tuple[str, Any]:
         name = f"test_{next(NUMBERS)}"
@@ -70,11 +85,13 @@ class Databases:
     def _cleans(self, name: str, schema: Any) -> bool:
         """Empty it and leave nobody in it; False where it is no more what it was."""
         try:
-            with self._connect(name) as connection:
-                connection.execute(END_SESSIONS)
-                if connection.execute(SCHEMA).fetchone() != schema or connection.execute(SIZE).fetchone() > (GROWN,):
-                    return False
-                connection.execute(self._empty)
+            if name not in self._cleaners:
+                self._cleaners[name] = self._connect(name)
+            cleaner = self._cleaners[name]
+            cleaner.execute(END_SESSIONS, (KEPT.pids(name),))
+            if cleaner.execute(SCHEMA).fetchone() != schema or cleaner.execute(SIZE).fetchone() > (GROWN,):
+                return False
+            cleaner.execute(self._empty)
         except psycopg.Error:
             return False
         return True
