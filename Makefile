@@ -22,7 +22,7 @@ demo: $(USABLE) ## see it work: 24 edits through the whole system, on real parts
 test: $(READY) ## everything: style, types, arrows, and all tests
 	@said=$$(mktemp); trap 'rm -f "$$said"' EXIT; \
 	$(MAKE) --no-print-directory check >"$$said" 2>&1 & check=$$!; \
-	$(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder; tests=$$?; \
+	$(BIN)/pytest -n 6 --dist loadfile --no-loadscope-reorder; tests=$$?; \
 	wait $$check; check=$$?; cat "$$said"; exit $$((tests || check))
 
 test-fast: $(READY) ## the tests that need no services

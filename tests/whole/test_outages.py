@@ -1,4 +1,5 @@
-"""What a night may bring: the broker emptied or gone, the database restarted, beat dead or doubled, no callbacks."""
+"""What a night may bring: callbacks that never come or cannot be believed, the broker emptied or gone, the database
+restarted, beat dead or doubled."""
 
 import os
 import signal
@@ -66,6 +67,24 @@ def wait_for_receiver(system: System) -> None:
             return False
 
     wait_for(responds, "the receiver does not answer")
+
+
+def test_receiver_never_reached(system: System) -> None:
+    """Every callback is lost: every image is in storage all the same, before its result expired."""
+    system.inject(drop_webhook=1)
+    hand_in(system, 30)
+    found = finish(system)
+    assert found.callbacks == {}
+
+
+def test_clocks_ten_minutes_apart(system: System) -> None:
+    """Every callback looks like a replay: kept as stale, its body not believed, the result asked for at once."""
+    system.inject(stale_timestamp=1)
+    hand_in(system, 30)
+    found = finish(system)
+    system.inject()
+    assert found.callbacks.get("stale")
+    assert not found.callbacks.get("applied")
 
 
 def test_redis_emptied_in_mid_run(system: System) -> None:
