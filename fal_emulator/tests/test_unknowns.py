@@ -82,12 +82,14 @@ def page_of_three(emulator, _receiver):
 
 
 def expired(emulator, store_io):
-    """What the result says once its hour is over, which is a tenth of a second here."""
-    job, short = emulator.submit(headers={"X-Fal-Store-IO": store_io}), emulator.submit(headers={"X-Fal-Store-IO": "0"})
-    for one in (job, short):
-        wait_for(lambda one=one: emulator.row(one)["state"] == "COMPLETED")
-        emulator.finish(one)
-    wait_for(lambda: emulator.get(short["response_url"]).status_code == 404)
+    """What the result says once its hour is over, which is a tenth of a second here: one that ended later has gone."""
+    jobs = []
+    for kept in (store_io, "0"):
+        jobs.append(emulator.submit(headers={"X-Fal-Store-IO": kept}))
+        wait_for(lambda: emulator.row(jobs[-1])["state"] == "COMPLETED")
+        emulator.finish(jobs[-1])
+    job, later = jobs
+    wait_for(lambda: emulator.get(later["response_url"]).status_code == 404)
     return emulator.get(job["response_url"])
 
 
