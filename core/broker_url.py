@@ -64,7 +64,7 @@ def read_broker_url(url: str) -> BrokerAddress:
     if "#" in url:
         raise ValueError("a # in a password must be written as %23")
     if any(character.isspace() or not character.isprintable() for character in url) or "%00" in url:
-        raise ValueError("it holds a space or a control character")
+        raise ValueError("it holds a space or a control character; a space is written %20")
     try:
         parts = urlsplit(f"redis{url.removeprefix(scheme)}")
         host, port = parts.hostname or "", parts.port

@@ -132,7 +132,7 @@ def _why(said: str) -> str:
         )
     for text, why in {
         "forbidden value %00": "it holds a zero byte",
-        "unexpected spaces": "a blank stands in it; in a password it is written %20",
+        "unexpected spaces": "a blank stands in it; in a password or path it is written %20",
         "percent": "a % in it is not followed by two hexadecimal digits; a % in a password is written %25",
         "unexpected character": "something stands where only : or / may; in a password @ is written %40, / is written "
         "%2F, : is written %3A, ? is written %3F and # is written %23",

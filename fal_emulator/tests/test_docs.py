@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -93,7 +94,7 @@ class Shell:
     def local(self, text: str) -> str:
         for port, free in self.ports.items():
             text = text.replace(port, free)
-        return re.sub(r"(^|\s)python ", rf"\1{sys.executable} ", text)
+        return re.sub(r"(^|\s)python ", rf"\1{shlex.quote(sys.executable)} ", text)
 
     def console(self, block: str) -> None:
         exports = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -96,15 +97,17 @@ def test_the_machines_own_authorities(server: OwnServer, typing: CommandLine, mo
 def test_a_client_certificate(server: OwnServer, typing: CommandLine, tmp_path: Path) -> None:
     key = copy_key(CLIENT, tmp_path / "me.key")
     as_darkroom = server.url(**sslmode(sslrootcert=AUTHORITY)).replace("postgres@", "darkroom@")
-    typing.set(DATABASE_URL=f"{as_darkroom}&sslcert={CLIENT}&sslkey={key}")
+    typing.set(DATABASE_URL=f"{as_darkroom}&sslcert={quote(str(CLIENT))}&sslkey={key}")
     assert typing("migrate").code == 0
     assert typing("batches").code == 0
     typing.set(DATABASE_URL=as_darkroom)
     assert "sslcert" in refusal(typing, "batches")
-    typing.set(DATABASE_URL=f"{as_darkroom.replace('darkroom@', 'postgres@')}&sslcert={STRANGER}&sslkey={key}")
+    typing.set(
+        DATABASE_URL=f"{as_darkroom.replace('darkroom@', 'postgres@')}&sslcert={quote(str(STRANGER))}&sslkey={key}"
+    )
     assert "key" in refusal(typing, "batches")
     key.chmod(0o644)
-    typing.set(DATABASE_URL=f"{as_darkroom}&sslcert={CLIENT}&sslkey={key}")
+    typing.set(DATABASE_URL=f"{as_darkroom}&sslcert={quote(str(CLIENT))}&sslkey={key}")
     assert "0600" in refusal(typing, "migrate")
 
 

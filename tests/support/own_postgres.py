@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -39,7 +40,7 @@ class OwnServer:
     process: "subprocess.Popen[bytes]"
 
     def url(self, host: str = "127.0.0.1", **parameters: str) -> str:
-        query = "&".join(f"{name}={value}" for name, value in parameters.items())
+        query = urlencode(parameters, quote_via=quote)
         return f"postgresql://postgres@{host}:{self.port}/postgres" + (f"?{query}" if query else "")
 
     def restart(self, *, standby: bool = False) -> None:

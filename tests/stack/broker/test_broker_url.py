@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import redis
@@ -88,8 +89,8 @@ def test_a_user_and_an_encoded_password(plain: int) -> None:
 
 def test_tls_with_an_own_authority(plain: int) -> None:
     with serve_tls(plain) as port:
-        works(f"rediss://dark:{ENCODED}@localhost:{port}/0?ssl_ca_certs={AUTHORITY}")
-        works(f"rediss://127.0.0.1:{port}/0?ssl_cert_reqs=CERT_REQUIRED&ssl_ca_certs={AUTHORITY}")
+        works(f"rediss://dark:{ENCODED}@localhost:{port}/0?ssl_ca_certs={quote(str(AUTHORITY))}")
+        works(f"rediss://127.0.0.1:{port}/0?ssl_cert_reqs=CERT_REQUIRED&ssl_ca_certs={quote(str(AUTHORITY))}")
         works(f"rediss://localhost:{port}/0?ssl_cert_reqs=none")
 
 
@@ -144,7 +145,7 @@ def test_a_wrong_password_and_a_user_without_rights(plain: int) -> None:
 
 def test_the_workers_are_asked_over_tls(plain: int, quick_doctor: None) -> None:
     with serve_tls(plain) as port:
-        finding = lane_checks.workers(f"rediss://localhost:{port}/0?ssl_ca_certs={AUTHORITY}")
+        finding = lane_checks.workers(f"rediss://localhost:{port}/0?ssl_ca_certs={quote(str(AUTHORITY))}")
     assert "No worker answers" in finding.message
 
 

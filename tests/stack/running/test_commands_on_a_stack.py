@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import psutil
@@ -138,7 +139,11 @@ def guide(language: str) -> list[str]:
 def typed(block: str, home: Path) -> str:
     """What a block of commands asks to type, for this stack's home and these programs."""
     text = "\n".join(re.findall(r"^\$ (.*)", block, re.MULTILINE))
-    return text.replace("$PWD/.darkroom", str(home)).replace(".darkroom/", f"{home}/").replace(".venv/bin", str(BIN))
+    return (
+        text.replace("$PWD/.darkroom", str(home))
+        .replace(".darkroom/", f"{home}/")
+        .replace(".venv/bin", quote(str(BIN)))
+    )
 
 
 def test_one_lane_by_hand(stack: Stack, tmp_path: Path) -> None:

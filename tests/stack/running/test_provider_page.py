@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from subprocess import PIPE
 
 import pytest
@@ -34,7 +35,7 @@ def reader(stack: Stack) -> Iterator[tuple[Path, dict[str, str]]]:
             Image.new("RGB", (400, 300), colour).save(here / name)
         program = here / ".venv" / "bin" / "darkroom"
         program.parent.mkdir(parents=True)
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} -m cli.main "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec {quote(sys.executable)} -m cli.main "$@"\n')
         program.chmod(0o755)
         variables = dict(line.split("=", 1) for line in (stack.home / "stack.env").read_text().splitlines())
         yield here, os.environ | variables | {"PYTHONPATH": str(ROOT)}

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -27,9 +28,9 @@ def block(language: str) -> str:
 
 @pytest.mark.parametrize(("name", "value"), SETTINGS)
 def test_every_address_is_taken(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for place, file in {"company.pem": AUTHORITY, "me.pem": CERTIFICATES / "server.pem"}.items():
-        value = value.replace(f"/etc/ssl/{place}", str(file))
-    value = value.replace("/etc/ssl/me.key", str(CERTIFICATES / "server.pem"))
+    server = CERTIFICATES / "server.pem"
+    for place, file in {"company.pem": AUTHORITY, "me.pem": server, "me.key": server}.items():
+        value = value.replace(f"/etc/ssl/{place}", quote(str(file)) if "://" in value else str(file))
     given = {"DATABASE_URL": "postgresql://h/db", "REDIS_URL": "redis://h/0", name: value}
     for each, text in given.items():
         monkeypatch.setenv(each, text)
