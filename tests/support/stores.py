@@ -48,14 +48,18 @@ class ObjectStore:
 
     def start(self) -> None:
         """Start it, with all it held before, and wait until it answers."""
-        log = (self.folder / "log").open("ab")
-        self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder)
-        log.close()
+        self.process = self._run()
         deadline = time.monotonic() + LONGEST_START
         while not self.is_ready(self.url):
-            if self.process.poll() is not None or time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 raise AssertionError((self.folder / "log").read_text()[-2000:])
+            if self.process.poll() is not None:  # a connection of somebody else had one of its ports, for a moment
+                self.process = self._run()
             time.sleep(0.05)
+
+    def _run(self) -> "subprocess.Popen[bytes]":
+        with (self.folder / "log").open("ab") as log:
+            return subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder)
 
     def stop(self) -> None:
         """As when its machine loses power."""
