@@ -14,6 +14,7 @@ from core.resource_errors import storage_trouble
 from storage.durable_files import make_folder, sync_folders, write_durably
 from storage.local_paths import (
     folds_case,
+    is_folder,
     list_beneath,
     move_beneath,
     open_beneath,
@@ -111,8 +112,11 @@ class LocalFolder:
 
     def _judge_read(self, error: OSError, key: str) -> DarkroomError:
         linked = error.errno in (errno.ELOOP, errno.ENOTDIR) and self._is_linked(key)
-        if not self.path.is_dir():
-            return StorageUnavailable("bucket_missing", f"The folder of {self._url} is not there.")
+        try:
+            if not is_folder(self.path):
+                return StorageUnavailable("bucket_missing", f"The folder of {self._url} is not there.")
+        except OSError as trouble:
+            return storage_trouble(trouble, self._url) or storage_error(trouble, self._url)
         if error.errno in (errno.ENOENT, errno.ENOTDIR) and not linked:
             return NotFound(f"There is no {key} in {self._url}.")
         if linked:

@@ -1,5 +1,6 @@
 """Paths in a folder that others may write to: used without following links, and told apart where case is folded."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -12,6 +13,20 @@ from uuid import uuid4
 
 MARK = 8
 """Characters of the hash that tells two names apart which a file system takes for one."""
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; unlike `Path.is_dir`, which from Python 3.14 on takes any trouble for an absence.
+
+    Raises:
+        OSError: that cannot be found out.
+    """
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from stat import S_ISDIR
 from typing import IO, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
@@ -26,6 +25,7 @@ from core.settings import store_options
 from core.storage_url import can_sign
 from storage.attributes import encode_attributes
 from storage.local_folder import LocalFolder
+from storage.local_paths import is_folder
 from storage.profiles import find_profile
 from storage.ranges import StoredObject, read_local_range, read_range
 from storage.storage_keys import check_key
@@ -65,7 +65,7 @@ class Storage:
         parts = urlsplit(url)
         folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
         try:
-            if folder and not make and not _is_folder(folder):
+            if folder and not make and not is_folder(folder):
                 raise SettingsError(f"STORAGE_URL: the folder {folder} is not there; is its disk mounted?")
             options: Any = {} if folder else store_options(url)
             self._store: ObjectStore = LocalStore(folder, mkdir=True) if folder else _open(url, options)
@@ -211,14 +211,6 @@ class Storage:
                 yield from (found["path"] for found in page if found["last_modified"] < before)
         except TROUBLE as error:
             raise explain_refusal(error, self.url) from error
-
-
-def _is_folder(path: Path) -> bool:
-    """Unlike `Path.is_dir`, which from Python 3.14 on takes whatever goes wrong for an absence."""
-    try:
-        return S_ISDIR(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
 
 
 def _open(url: str, options: Any) -> ObjectStore:

@@ -68,7 +68,7 @@ def progress_of_all(engine: Engine, batch_ids: Sequence[str]) -> list[Row]:
 
     Both are as of one moment: an error that is told beside counts without it would be told twice.
     """
-    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+    with engine.execution_options(isolation_level="REPEATABLE READ").begin() as connection:
         rows = connection.exec_driver_sql(PROGRESS_OF_BATCHES, (list(batch_ids),)).mappings().all()
         errors = connection.exec_driver_sql(ERRORS_OF_BATCHES, (list(batch_ids),)).mappings().all()
     by_type: dict[str, list[Row]] = {batch_id: [] for batch_id in batch_ids}

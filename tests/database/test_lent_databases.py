@@ -12,6 +12,13 @@ from tests.support.factories import make_batch
 ROWS = "SELECT kind, removed, due_at FROM retention ORDER BY 1"
 
 
+KEPT_BY_A_SESSION = """
+SELECT pg_backend_pid(), current_setting('jit'), current_user, ARRAY(SELECT pg_listening_channels()),
+       (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
+       (SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND pg_table_is_visible(oid))
+"""
+
+
 def run(url: str, statement: str) -> list[tuple]:
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement)
@@ -76,3 +83,41 @@ def test_one_that_has_grown_is_lent_to_nobody(databases: Databases) -> None:
         fill(url, 5_000)
     with databases.lend() as url:
         assert name_of(url) != name
+
+
+def use(url: str, *statements: str) -> tuple:
+    """What a new engine's connection sees: its process, and what a session may keep; then it does these."""
+    engine = make_engine(url, application="darkroom test")
+    with engine.begin() as connection:
+        found = connection.exec_driver_sql(KEPT_BY_A_SESSION).one()
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    return tuple(found)
+
+
+def test_a_connection_is_kept_and_nothing_of_its_user(databases: Databases) -> None:
+    """Settings, the role, temporary tables, locks and channels end with the engine, as they do with a connection."""
+    with databases.lend() as url:
+        pid, *fresh = use(url)
+        changes = "SET jit = off", "CREATE TEMP TABLE mine (id int)", "SELECT pg_advisory_lock(1)", "LISTEN mine"
+        assert use(url, *changes, "SET ROLE pg_monitor") == (pid, *fresh)
+        assert use(url) == (pid, *fresh)
+    with databases.lend() as url:
+        assert use(url) == (pid, *fresh)
+
+
+def test_a_connection_that_was_ended_or_left_in_the_middle_is_not_kept(databases: Databases) -> None:
+    with databases.lend() as url:
+        pid, *_ = use(url)
+        run(url, f"SELECT pg_terminate_backend({pid}, 60000)")
+        other, *_ = use(url)
+        assert other != pid
+        engine = make_engine(url, application="darkroom test")
+        left = engine.raw_connection()
+        assert left.driver_connection.info.backend_pid == other
+        left.driver_connection.execute("LOCK TABLE edits")
+        left.driver_connection.close()
+        left.invalidate()
+        engine.dispose()
+        assert use(url)[0] != other

@@ -1,5 +1,6 @@
 """The data that every server of a run begins with: made once, with the migrated template in it, then copied."""
 
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -33,5 +34,6 @@ def make_cluster(place: Path) -> None:
 def copy_cluster(cluster: Path, place: Path) -> None:
     """Whole, or not at all; its files stay those of the user that the server runs as."""
     part = place.with_name(f"{place.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of one that was stopped
     subprocess.run(["cp", "-a", f"{cluster}", f"{part}"], check=True)
     part.rename(place)

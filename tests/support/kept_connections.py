@@ -20,6 +20,8 @@ from models.database import Connector
 Connection = psycopg.Connection[Any]
 LENT = "test_"
 """What the names of lent databases begin with."""
+AS_MADE = "RESET SESSION AUTHORIZATION; RESET ALL; DISCARD TEMP; UNLISTEN *; SELECT pg_advisory_unlock_all()"
+"""What takes a session back to its beginning, all but its prepared statements, of which the driver knows."""
 
 
 class KeptConnections:
@@ -48,7 +50,7 @@ class KeptConnections:
             found = self._kept[key].pop()
             with suppress(psycopg.Error):
                 found.autocommit = True
-                found.execute("RESET ALL")
+                found.execute(AS_MADE)
                 writes = found.execute("SHOW default_transaction_read_only").fetchone() == ("off",)
                 found.autocommit = False
                 if writes:

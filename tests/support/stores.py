@@ -54,6 +54,7 @@ class ObjectStore:
             if time.monotonic() > deadline:
                 raise AssertionError((self.folder / "log").read_text()[-2000:])
             if self.process.poll() is not None:  # a connection of somebody else had one of its ports, for a moment
+                time.sleep(1)
                 self.process = self._run()
             time.sleep(0.05)
 

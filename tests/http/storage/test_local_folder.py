@@ -3,6 +3,8 @@
 import io
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -116,3 +118,31 @@ def test_what_a_killed_writer_left_is_swept(folder: Path) -> None:
     Storage(folder.as_uri())
 
     assert [path.name for path in incoming.iterdir()] == ["young"]
+
+
+@contextmanager
+def shut(folder: Path) -> Iterator[None]:
+    """Nobody may enter it; root, whom nothing keeps out, is nobody meanwhile."""
+    folder.chmod(0)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+
+
+def test_folder_that_may_no_longer_be_entered(storage: Storage, folder: Path) -> None:
+    """It is there, and its images are not lost: trouble of the store, whatever Python says of such a folder."""
+    storage.put("b/a.png", io.BytesIO(b"x"))
+    with (
+        shut(folder.parent),
+        pytest.raises(StorageUnavailable, match="Permission denied"),
+        storage.get("b/a.png", max_bytes=10),
+    ):
+        pass
+    with shut(folder.parent), pytest.raises(SettingsError, match=r"STORAGE_URL cannot be opened: .*ermission denied"):
+        Storage(folder.as_uri(), make=False)

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, event
 
 from cli.batches import poll_progress, watch_batches
 from cli.batches.progress import progress_of_all
+from models.database import make_engine
 from models.record_reports import record_reports
 from models.transitions import settle_batches
 from models.verdict import Retry
@@ -103,6 +104,23 @@ def test_errors_are_counted_on(engine: Engine) -> None:
         rows = [{**row, "errors": [{"type": "t", "edits": edits, "failed": 0, "example": None}]}]
         said += list(lines.take_new(rows))
     assert said == ["[red]1 edit: t[/]  ", "[red]39 more edits: t[/]  "]
+
+
+def test_what_is_told_together_was_so_together(engine: Engine, database_url: str) -> None:
+    """A failure that is recorded while the command reads is in the counts and among the errors, or in neither."""
+    with engine.begin() as connection:
+        make_submitted(connection, 1)
+        ids = list(connection.exec_driver_sql("SELECT id::text FROM batches").scalars())
+    reading = make_engine(database_url, application="darkroom cli")
+
+    def fail_meanwhile(*_: Any) -> None:
+        with engine.begin() as connection:
+            fail_each(connection)
+
+    event.listen(reading, "after_cursor_execute", fail_meanwhile, once=True)
+    rows = [progress_of_all(reading, ids)[0] for _ in range(2)]
+    reading.dispose()
+    assert [(row["failed"], len(row["errors"])) for row in rows] == [(0, 0), (1, 1)]
 
 
 def test_for_a_script(run_cli: CommandLine, engine: Engine) -> None:
